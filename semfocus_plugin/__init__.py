@@ -1,0 +1,1 @@
+"""Learned autofocus for scanning electron microscopes, as a plugin of `semdrivers`."""
