@@ -1,0 +1,165 @@
+"""Payload codec: a frozen dataclass to bytes and back, from the annotations of its fields.
+
+Little endian, fields in the order of the class, no padding. Texts are a 16-bit length and UTF-8; sequences of
+records are a 16-bit count and the records. See ``spec.md``, section *Payloads*.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wire:
+    """How a field travels: a `struct` format character, or ``"text"``."""
+
+    format: str
+
+
+F64 = Annotated[float, Wire("d")]
+U8 = Annotated[int, Wire("B")]
+U16 = Annotated[int, Wire("H")]
+U32 = Annotated[int, Wire("I")]
+U64 = Annotated[int, Wire("Q")]
+Switch = Annotated[bool, Wire("?")]
+Text = Annotated[str, Wire("text")]
+
+
+class PayloadError(ValueError):
+    """A payload that does not fit its layout, or a value that does not fit its field."""
+
+
+Encoder = Callable[[bytearray, Any], None]
+Decoder = Callable[[bytes, int], tuple[Any, int]]
+
+
+def encode_payload(message: object) -> bytes:
+    """Return the payload of `message`, an instance of one of the message classes.
+
+    Raises
+    ------
+    PayloadError
+        When a value does not fit its field; it names the message, the field and the value.
+    """
+    out = bytearray()
+    for name, encode, _ in _layout(type(message)):
+        value = getattr(message, name)
+        try:
+            encode(out, value)
+        except (struct.error, TypeError, AttributeError, UnicodeError, OverflowError) as error:
+            raise PayloadError(f"{type(message).__name__}.{name} cannot carry {value!r}: {error}") from error
+    return bytes(out)
+
+
+def decode_payload(kind: type[T], payload: bytes) -> T:
+    """Return the message of class `kind` that `payload` holds, to the last byte.
+
+    Raises
+    ------
+    PayloadError
+        When the payload is too short or too long, a text is no UTF-8, or a code is not in its enumeration.
+    """
+    message, end = _decode_record(kind, payload, 0)
+    if end != len(payload):
+        raise PayloadError(f"{kind.__name__} takes {end} bytes, its payload has {len(payload)}")
+    return message
+
+
+def _decode_record(kind: type[T], payload: bytes, offset: int) -> tuple[T, int]:
+    values = []
+    for name, _, decode in _layout(kind):
+        try:
+            value, offset = decode(payload, offset)
+        except PayloadError:
+            raise
+        except (struct.error, ValueError) as error:
+            raise PayloadError(f"{kind.__name__}.{name} at byte {offset}: {error}") from error
+        values.append(value)
+    return kind(*values), offset
+
+
+_layouts: dict[type, tuple[tuple[str, Encoder, Decoder], ...]] = {}
+
+
+def _layout(kind: type) -> tuple[tuple[str, Encoder, Decoder], ...]:
+    if kind not in _layouts:
+        hints = typing.get_type_hints(kind, include_extras=True)
+        fields = dataclasses.fields(kind)
+        _layouts[kind] = tuple((field.name, *_codec(hints[field.name])) for field in fields)
+    return _layouts[kind]
+
+
+def _codec(hint: Any) -> tuple[Encoder, Decoder]:
+    if typing.get_origin(hint) is tuple:
+        return _sequence(typing.get_args(hint)[0])
+    value_type, wire = typing.get_args(hint)
+    return _text() if wire.format == "text" else _number(value_type, struct.Struct("<" + wire.format))
+
+
+def _number(value_type: type, layout: struct.Struct) -> tuple[Encoder, Decoder]:
+    if value_type is bool:
+        return _switch()
+
+    def encode(out: bytearray, value: Any) -> None:
+        out += layout.pack(value)
+
+    def decode(payload: bytes, offset: int) -> tuple[Any, int]:
+        (value,) = layout.unpack_from(payload, offset)
+        return value_type(value), offset + layout.size
+
+    return encode, decode
+
+
+def _switch() -> tuple[Encoder, Decoder]:
+    """Only 0 and 1 are switches: every message has one encoding."""
+
+    def encode(out: bytearray, value: Any) -> None:
+        out.append(1 if value else 0)
+
+    def decode(payload: bytes, offset: int) -> tuple[bool, int]:
+        (value,) = struct.unpack_from("<B", payload, offset)
+        if value > 1:
+            raise ValueError(f"a switch is 0 or 1, not {value}")
+        return value == 1, offset + 1
+
+    return encode, decode
+
+
+def _text() -> tuple[Encoder, Decoder]:
+    def encode(out: bytearray, value: Any) -> None:
+        data = value.encode("utf-8")
+        out += struct.pack("<H", len(data))
+        out += data
+
+    def decode(payload: bytes, offset: int) -> tuple[str, int]:
+        (length,) = struct.unpack_from("<H", payload, offset)
+        end = offset + 2 + length
+        if end > len(payload):
+            raise ValueError(f"a text of {length} bytes ends beyond the payload")
+        return payload[offset + 2 : end].decode("utf-8"), end
+
+    return encode, decode
+
+
+def _sequence(record: type[Any]) -> tuple[Encoder, Decoder]:
+    def encode(out: bytearray, value: Any) -> None:
+        out += struct.pack("<H", len(value))
+        for item in value:
+            out += encode_payload(item)
+
+    def decode(payload: bytes, offset: int) -> tuple[tuple[Any, ...], int]:
+        (count,) = struct.unpack_from("<H", payload, offset)
+        offset += 2
+        items = []
+        for _ in range(count):
+            item, offset = _decode_record(record, payload, offset)
+            items.append(item)
+        return tuple(items), offset
+
+    return encode, decode
