@@ -79,8 +79,8 @@ def encode(
     -------
     ndarray of shape (..., 80), float32
         Elements 0..18 hold WD now − WD k frames ago, k = 1..19, over A_max; 19 the score, 20..38 its
-        differences in the same manner, over 10; 39 and 40..58 the variance; 59 and 60..78 the entropy over 100;
-        79 the magnification over 100 000. The absolute working distance is not in it (Methods, "Training
+        differences in the same manner, over 10; 39 and 40..58 the variance; 59 and 60..78 the entropy over
+        100; 79 the magnification over 100 000. The absolute working distance is not in it (Methods, "Training
         strategy").
     """
     distance = np.asarray(working_distance, dtype=np.float64)
@@ -118,4 +118,5 @@ class State:
             self._history = np.repeat(newest[:, None], HISTORY, axis=1)
         else:
             self._history = np.concatenate([newest[:, None], self._history[:, :-1]], axis=1)
-        return encode(*self._history, magnification=magnification, maximum=self._maximum(magnification))
+        distances, scores, variances, entropies = self._history
+        return encode(distances, scores, variances, entropies, magnification, self._maximum(magnification))
