@@ -1,8 +1,8 @@
 """The autofocus contract: settings, steps, result, and the one call that hosts make.
 
-The focusing itself lives in plugins (hook ``semdrivers_autofocus``). What must hold for every plugin lives here:
-arguments checked before any I/O, one run at a time on a microscope, and working distance and magnification put
-back whatever happens.
+The focusing itself lives in plugins (hook ``semdrivers_autofocus``). What must hold for every plugin lives
+here: arguments checked before any I/O, one run at a time on a microscope, and working distance and
+magnification put back whatever happens.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from semdrivers.errors import AutofocusError, BusyError, InvalidParameterError, OutOfRangeError
-from semdrivers.microscope import Microscope, RecordsFocus, ScanMode, number
-
-_MEMBERS = ("capabilities", "working_distance", "magnification", "acquire", "close")
+from semdrivers.microscope import Microscope, RecordsFocus, ScanMode, missing_members, number
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,9 @@ class AutofocusSettings:
                 ) from None
             low, high = number("bounds[0]", low, "mm"), number("bounds[1]", high, "mm")
             if low >= high:
-                raise OutOfRangeError(f"bounds must be (low, high) in mm with low < high, not ({low:g}, {high:g})")
+                raise OutOfRangeError(
+                    f"bounds must be (low, high) in mm with low < high, not ({low:g}, {high:g})"
+                )
             object.__setattr__(self, "bounds", (low, high))
         if not isinstance(self.scan_mode, ScanMode):
             raise InvalidParameterError(f"scan_mode must be a semdrivers.ScanMode, not {self.scan_mode!r}")
@@ -229,7 +229,7 @@ def autofocus(
         Whatever the microscope raises; working distance and magnification have been put back.
     """
     settings = _settings(settings, overrides)
-    missing = [name for name in _MEMBERS if not hasattr(type(microscope), name) and not _has(microscope, name)]
+    missing = missing_members(microscope)
     if missing:
         raise InvalidParameterError(
             f"{type(microscope).__name__} is no Microscope: it lacks {', '.join(missing)}; "
@@ -244,15 +244,17 @@ def autofocus(
     if settings.method is not None:
         plugins.check_autofocus_method(settings.method)
     with _exclusive(microscope), _restoring(microscope, settings) as restore:
-        result = plugins.hook.semdrivers_autofocus(
+        result = plugins.autofocus_hook(settings.method)(
             microscope=microscope, settings=settings, progress=progress, cancel=cancel
         )
         if result is None:
             raise AutofocusError(plugins.describe_missing_autofocus(settings.method))
         if not isinstance(result, AutofocusResult):
-            raise AutofocusError(f"an autofocus plugin returned {type(result).__name__}, not an AutofocusResult")
+            raise AutofocusError(
+                f"an autofocus plugin returned {type(result).__name__}, not an AutofocusResult"
+            )
         result = dataclasses.replace(result, working_distance=restore(result.focused))
-    if result.focused and isinstance(microscope, RecordsFocus):
+    if isinstance(microscope, RecordsFocus):
         microscope.focus_record = {key: value for key, value in result.to_dict().items() if key != "trace"}
     return result
 
@@ -269,10 +271,6 @@ def _settings(settings: AutofocusSettings | None, overrides: dict[str, Any]) -> 
     return dataclasses.replace(settings, **overrides)
 
 
-def _has(microscope: object, name: str) -> bool:
-    return name in getattr(microscope, "__dict__", {})
-
-
 def _is_event(value: object) -> bool:
     return callable(getattr(value, "is_set", None))
 
@@ -283,11 +281,11 @@ _running_lock = threading.Lock()
 
 @contextmanager
 def _exclusive(microscope: object) -> Iterator[None]:
-    """Hold the microscope for one run. Keyed by identity: foreign objects need be neither hashable nor weakly referable."""
+    """Hold the microscope for one run, by identity: a foreign object need not be hashable."""
     with _running_lock:
         if id(microscope) in _running:
             raise BusyError(
-                f"an autofocus run is under way on this {type(microscope).__name__}; wait for it, or cancel it"
+                f"an autofocus run is under way on this {type(microscope).__name__}; wait for it or cancel it"
             )
         _running.add(id(microscope))
     try:
@@ -301,8 +299,8 @@ def _exclusive(microscope: object) -> Iterator[None]:
 def _restoring(microscope: Microscope, settings: AutofocusSettings) -> Iterator[Callable[[bool], float]]:
     """Remember working distance and magnification, and put them back.
 
-    Yields a function that takes whether focus was found, restores what must be restored, and returns the working
-    distance as read back. An exception restores both.
+    Yields a function that takes whether focus was found, restores what must be restored, and returns the
+    working distance as read back. An exception restores both.
     """
     magnification = microscope.magnification
     start = microscope.working_distance
@@ -317,11 +315,9 @@ def _restoring(microscope: Microscope, settings: AutofocusSettings) -> Iterator[
     try:
         yield restore
     except BaseException as error:
-        try:
-            restore(False)
-        except Exception as second:
-            error.add_note(
-                f"and the start could not be restored (working distance {start:g} mm, "
-                f"magnification {magnification:g}): {second}"
-            )
+        for name, value in (("magnification", magnification), ("working_distance", start)):
+            try:
+                setattr(microscope, name, value)
+            except Exception as second:
+                error.add_note(f"and {name} could not be put back to {value:g}: {second}")
         raise

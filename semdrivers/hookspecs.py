@@ -20,6 +20,12 @@ def semdrivers_connect(url: str, options: Mapping[str, Any]) -> Microscope | Non
     """Open the microscope that `url` names, or return None when the scheme is another's."""
 
 
+@hookspec
+def semdrivers_schemes() -> Mapping[str, str]:
+    """Return the URL schemes that ``semdrivers_connect`` opens, each with an example."""
+    raise AssertionError("a specification is never called")
+
+
 @hookspec(firstresult=True)
 def semdrivers_autofocus(
     microscope: Microscope,

@@ -1,7 +1,7 @@
 """What a microscope is: value types and narrow protocols.
 
-Autofocus needs the five members of `Microscope` and nothing else. Everything further is an optional protocol of
-its own, found with ``isinstance``.
+Autofocus needs the five members of `Microscope` and nothing else. Everything further is an optional
+protocol of its own, found with ``isinstance``.
 
 Units: working distance mm, pixel size nm, times s, voltage kV, stage position mm, stage angles degrees.
 """
@@ -55,7 +55,9 @@ def number(name: str, value: object, unit: str = "") -> float:
     try:
         result = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
-        raise InvalidParameterError(f"{name} must be a number{suffix and ' in' + suffix}, not {value!r}") from error
+        raise InvalidParameterError(
+            f"{name} must be a number{suffix and ' in' + suffix}, not {value!r}"
+        ) from error
     if not math.isfinite(result):
         raise OutOfRangeError(f"{name} must be finite, not {result}{suffix}")
     return result
@@ -229,6 +231,20 @@ class Microscope(Protocol):
     def close(self) -> None:
         """Give the instrument back. A second call does nothing."""
         ...
+
+
+_MEMBERS = ("capabilities", "working_distance", "magnification", "acquire", "close")
+
+
+def missing_members(microscope: object) -> list[str]:
+    """Return the names of the members of `Microscope` that an object lacks.
+
+    Looks at the class before the object: `isinstance` would read every property, and so talk to the
+    instrument.
+    """
+    return [
+        name for name in _MEMBERS if not hasattr(type(microscope), name) and not hasattr(microscope, name)
+    ]
 
 
 @runtime_checkable

@@ -1,0 +1,120 @@
+"""Scanning electron microscopes behind one small protocol, with autofocus as a plugin.
+
+::
+
+    import semdrivers
+
+    with semdrivers.connect("emulator://tin-balls?seed=1") as microscope:
+        result = microscope.autofocus()
+        microscope.acquire(semdrivers.ScanMode.SLOW).save("tin.ome.tif")
+
+Units: working distance mm, pixel size nm, times s, voltage kV, stage position mm, stage angles degrees;
+magnification is a plain number and scores run from 0 (out of focus) to 9.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from semdrivers.autofocus import AutofocusResult, AutofocusSettings, FocusStep, autofocus
+from semdrivers.connection import connect
+from semdrivers.errors import (
+    AutofocusError,
+    BusyError,
+    DeviceError,
+    HardwareFault,
+    InterlockError,
+    InvalidParameterError,
+    ModelError,
+    NotConnectedError,
+    OutOfRangeError,
+    ProtocolError,
+    SemDriversError,
+    TransportError,
+)
+from semdrivers.microscope import (
+    Capabilities,
+    HasBeam,
+    HasDetector,
+    HasStage,
+    HasStigmator,
+    HasVacuum,
+    Image,
+    Microscope,
+    Range,
+    RecordsFocus,
+    ScanMode,
+)
+
+if TYPE_CHECKING:
+    from semdrivers.hookspecs import hookimpl
+    from semdrivers.io import read_image, read_pixels, write_image
+    from semdrivers.plugins import PluginRecord, get_plugin_manager
+
+    __version__: str
+
+_LAZY = {
+    "PluginRecord": "semdrivers.plugins",
+    "get_plugin_manager": "semdrivers.plugins",
+    "hookimpl": "semdrivers.hookspecs",
+    "read_image": "semdrivers.io",
+    "read_pixels": "semdrivers.io",
+    "write_image": "semdrivers.io",
+}
+
+__all__ = [
+    "AutofocusError",
+    "AutofocusResult",
+    "AutofocusSettings",
+    "BusyError",
+    "Capabilities",
+    "DeviceError",
+    "FocusStep",
+    "HardwareFault",
+    "HasBeam",
+    "HasDetector",
+    "HasStage",
+    "HasStigmator",
+    "HasVacuum",
+    "Image",
+    "InterlockError",
+    "InvalidParameterError",
+    "Microscope",
+    "ModelError",
+    "NotConnectedError",
+    "OutOfRangeError",
+    "PluginRecord",
+    "ProtocolError",
+    "Range",
+    "RecordsFocus",
+    "ScanMode",
+    "SemDriversError",
+    "TransportError",
+    "__version__",
+    "autofocus",
+    "connect",
+    "get_plugin_manager",
+    "hookimpl",
+    "read_image",
+    "read_pixels",
+    "write_image",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the heavier names at first use, so that ``import semdrivers`` stays quick."""
+    if name in _LAZY:
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+    elif name == "__version__":
+        from importlib.metadata import version
+
+        value = version("semdrivers")
+    else:
+        raise AttributeError(f"module 'semdrivers' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,45 @@
+"""The drivers and the emulator of this distribution, registered as a plugin like anyone's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from semdrivers.hookspecs import hookimpl
+from semdrivers.microscope import Microscope
+
+_EM30 = ("em30", "em30+serial")
+_EMULATOR = "emulator"
+
+
+@hookimpl
+def semdrivers_schemes() -> Mapping[str, str]:
+    """Name the schemes of the EM-30 driver and of the emulator."""
+    return {
+        "em30": "em30://192.168.1.30",
+        "em30+serial": "em30+serial:///dev/ttyUSB0?baudrate=115200",
+        "emulator": "emulator://tin-balls?seed=1",
+    }
+
+
+@hookimpl
+def semdrivers_connect(url: str, options: Mapping[str, Any]) -> Microscope | None:
+    """Open an EM-30, or an emulated one in this process."""
+    scheme = url.partition("://")[0].lower()
+    if scheme in _EM30:
+        from semdrivers import em30
+
+        return em30.connect(url, options)
+    if scheme == _EMULATOR:
+        from semdrivers import emulator
+
+        return emulator.connect(url, options)
+    return None
+
+
+@hookimpl
+def semdrivers_specimens() -> Mapping[str, Any]:
+    """Name the procedural specimens."""
+    from semdrivers.emulator.specimens import SPECIMENS
+
+    return SPECIMENS

@@ -1,0 +1,97 @@
+"""What the command lines share: one look, one way to fail, one way to print JSON.
+
+A `SemDriversError` or an `OSError` becomes one clear message on stderr and exit code 1; a wrong option exit
+code 2 with a usage line; Ctrl-C exit code 130. Nothing but the answer itself goes to stdout.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from semdrivers.errors import SemDriversError
+
+INTERRUPTED = 130
+
+output = Console(highlight=False)
+messages = Console(stderr=True, highlight=False)
+
+
+class CommandGroup(TyperGroup):
+    """Commands whose errors end in one message and an exit code, never in a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            messages.print("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # The reader (head, less) has gone; what is left in the buffer must not raise again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except SemDriversError as error:
+            fail(str(error) or type(error).__name__)
+            raise typer.Exit(1) from None
+        except OSError as error:
+            fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+            raise typer.Exit(1) from None
+
+
+def application(name: str, help: str) -> typer.Typer:
+    """Return a command line named `name`, to which ``@app.command()`` adds commands."""
+    return typer.Typer(
+        name=name,
+        help=help,
+        cls=CommandGroup,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="rich",
+        pretty_exceptions_show_locals=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def fail(message: str) -> None:
+    """Print an error to stderr: what a user reads before an exit code other than 0."""
+    messages.print("[bold red]error:[/bold red]", end=" ")
+    messages.print(message, markup=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value to stdout, for programs: dataclasses as objects, NaN and infinity as null."""
+    sys.stdout.write(json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def jsonable(value: Any) -> Any:
+    """Return `value` in terms of JSON's own types; what has no such form becomes its string."""
+    if value is None or (isinstance(value, bool | int | str) and not isinstance(value, enum.Enum)):
+        return value
+    if isinstance(value, enum.Enum):
+        return value.name.lower()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [jsonable(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return jsonable(value.tolist())
+    return str(value)

@@ -1,0 +1,192 @@
+"""What is known of a frame, as OME-XML (schema 2016-06) and back.
+
+Programs that know OME find the physical pixel size and the magnification in their places, and people find the
+conditions as key-value annotations. The whole record, with its types, is one JSON annotation besides; reading
+back uses that one. Everything is pure ASCII, so it fits a TIFF description as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+from xml.etree import ElementTree as ET
+
+from semdrivers.microscope import Image, ScanMode
+
+_OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+_SCHEMA = f"{_OME} {_OME}/ome.xsd"
+_RECORD = "semdrivers.frame"
+_CONDITIONS = "semdrivers.conditions"
+_AUTOFOCUS = "semdrivers.autofocus"
+_IN_NANOMETRES = {"nm": 1.0, "µm": 1e3, "um": 1e3, "mm": 1e6, "cm": 1e7, "m": 1e9, "pm": 1e-3, "Å": 0.1}
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def describe(image: Image, name: str) -> bytes:
+    """Return the OME-XML of a frame, as ASCII.
+
+    Parameters
+    ----------
+    image : Image
+        The frame; its pixels are described, not included.
+    name : str
+        Name of the picture.
+    """
+    height, width = image.pixels.shape
+    root = ET.Element(
+        "OME",
+        {
+            "xmlns": _OME,
+            "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
+            "xsi:schemaLocation": _SCHEMA,
+            "UUID": f"urn:uuid:{uuid4()}",
+            "Creator": "semdrivers",
+        },
+    )
+    instrument = ET.SubElement(root, "Instrument", ID="Instrument:0")
+    ET.SubElement(instrument, "Microscope", Type="Electron")
+    objective = ET.SubElement(instrument, "Objective", ID="Objective:0")
+    _tell(objective, "NominalMagnification", image.magnification)
+    _tell(objective, "WorkingDistance", image.working_distance, "mm")
+    picture = ET.SubElement(root, "Image", ID="Image:0", Name=_xml_text(name))
+    if image.timestamp is not None and (date := _date(image.timestamp)):
+        ET.SubElement(picture, "AcquisitionDate").text = date
+    ET.SubElement(picture, "InstrumentRef", ID="Instrument:0")
+    ET.SubElement(picture, "ObjectiveSettings", ID="Objective:0")
+    pixels = ET.SubElement(
+        picture,
+        "Pixels",
+        ID="Pixels:0",
+        DimensionOrder="XYCZT",
+        Type=str(image.pixels.dtype),
+        SizeX=str(width),
+        SizeY=str(height),
+        SizeC="1",
+        SizeZ="1",
+        SizeT="1",
+    )
+    _tell(pixels, "PhysicalSizeX", image.pixel_size, "nm")
+    _tell(pixels, "PhysicalSizeY", image.pixel_size, "nm")
+    ET.SubElement(pixels, "Channel", ID="Channel:0:0", SamplesPerPixel="1")
+    ET.SubElement(pixels, "TiffData", IFD="0", PlaneCount="1")
+    ET.SubElement(picture, "AnnotationRef", ID="Annotation:0")
+    ET.SubElement(picture, "AnnotationRef", ID="Annotation:1")
+
+    notes = ET.SubElement(root, "StructuredAnnotations")
+    record = ET.SubElement(notes, "CommentAnnotation", ID="Annotation:0", Namespace=_RECORD)
+    ET.SubElement(record, "Value").text = json.dumps(_record(image))
+    _add_map(notes, "Annotation:1", _CONDITIONS, _conditions(image))
+    focus = image.metadata.get("autofocus")
+    if isinstance(focus, Mapping):
+        ET.SubElement(picture, "AnnotationRef", ID="Annotation:2")
+        _add_map(notes, "Annotation:2", _AUTOFOCUS, focus)
+    return bytes(ET.tostring(root, encoding="us-ascii", xml_declaration=True))
+
+
+def conditions_of(description: str) -> dict[str, Any]:
+    """Return the keyword arguments of `Image`, all but the pixels, that OME-XML tells.
+
+    Parameters
+    ----------
+    description : str
+        OME-XML, or any other text, which tells nothing. What is not told is NaN.
+    """
+    told: dict[str, Any] = dict.fromkeys(("working_distance", "magnification", "pixel_size"), float("nan"))
+    if "<OME" not in description:
+        return told
+    try:
+        root = ET.fromstring(description)
+    except ET.ParseError:
+        return told
+    for note in root.iterfind("{*}StructuredAnnotations/{*}CommentAnnotation"):
+        if note.get("Namespace") == _RECORD:
+            record = json.loads(note.findtext("{*}Value") or "{}")
+            mode = record.pop("scan_mode", None)
+            return {**told, **record, "scan_mode": ScanMode[mode] if mode else None}
+    pixels = root.find("{*}Image/{*}Pixels")
+    if pixels is not None and (size := pixels.get("PhysicalSizeX")):
+        scale = _IN_NANOMETRES.get(pixels.get("PhysicalSizeXUnit", "µm"))
+        if scale is not None:
+            told["pixel_size"] = float(size) * scale
+    return told
+
+
+def _record(image: Image) -> dict[str, Any]:
+    return {
+        "working_distance": float(image.working_distance),
+        "magnification": float(image.magnification),
+        "pixel_size": float(image.pixel_size),
+        "frame_id": None if image.frame_id is None else int(image.frame_id),
+        "timestamp": None if image.timestamp is None else float(image.timestamp),
+        "scan_mode": None if image.scan_mode is None else image.scan_mode.name,
+        "metadata": _plain(image.metadata),
+    }
+
+
+def _conditions(image: Image) -> dict[str, object]:
+    told = {
+        "working distance (mm)": image.working_distance,
+        "magnification": image.magnification,
+        "pixel size (nm)": image.pixel_size,
+        "frame id": image.frame_id,
+        "scan mode": image.scan_mode.name if image.scan_mode else None,
+        **{key: value for key, value in image.metadata.items() if key != "autofocus"},
+    }
+    return {key: value for key, value in told.items() if value is not None}
+
+
+def _add_map(parent: ET.Element, identifier: str, namespace: str, values: Mapping[str, Any]) -> None:
+    note = ET.SubElement(parent, "MapAnnotation", ID=identifier, Namespace=namespace)
+    pairs = ET.SubElement(note, "Value")
+    for key, value in values.items():
+        plain = _plain(value)
+        ET.SubElement(pairs, "M", K=_xml_text(str(key))).text = _xml_text(
+            plain if isinstance(plain, str) else json.dumps(plain)
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` in terms of JSON's types: numpy's as Python's, the unknown as its text."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    return str(value)
+
+
+def _xml_text(text: str) -> str:
+    """Return `text` without the characters that XML cannot hold."""
+    return _NOT_XML.sub("\ufffd", text)
+
+
+def _tell(element: ET.Element, name: str, value: float, unit: str = "") -> None:
+    """Set the attributes of a physical value; none when it is unknown, since OME has no word for that."""
+    if math.isfinite(value) and value > 0:
+        element.set(name, repr(float(value)))
+        if unit:
+            element.set(f"{name}Unit", unit)
+
+
+def _date(timestamp: float) -> str:
+    """Return a time as OME writes it; empty when it is beyond the calendar."""
+    try:
+        moment = datetime.fromtimestamp(timestamp, UTC)
+    except (OverflowError, ValueError, OSError):
+        return ""
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,154 @@
+"""The grey levels of any ordinary picture: TIFF of any vendor, PNG, JPEG, BMP.
+
+TIFF is read by tifffile, since vendors' files need its tolerance; what tifffile cannot decode (LZW and JPEG
+compression without its optional codecs) and everything else by Pillow.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semdrivers.errors import InvalidParameterError
+
+_TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+def read_pixels(path: str | Path) -> NDArray[Any]:
+    """Return the first picture in a file as grey levels.
+
+    Parameters
+    ----------
+    path : str or Path
+        TIFF, PNG, JPEG, BMP or whatever else Pillow reads.
+
+    Returns
+    -------
+    ndarray of shape (H, W), uint8 or uint16
+        8 and 16 bit are kept. Colour becomes luma (ITU-R BT.601), transparency is dropped, a palette is
+        looked up. Other types (32 bit, floating point, signed) are stretched from their least to their
+        greatest value over 16 bit.
+
+    Raises
+    ------
+    InvalidParameterError
+        When there is no such file, or it is no picture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InvalidParameterError(f"{path}: {'that is a folder' if path.is_dir() else 'no such file'}")
+    if is_tiff(path):
+        try:
+            pixels, palette = _read_tiff(path)
+        except Exception as error:
+            pixels, palette = _read_with_pillow(path, because=error), None
+    else:
+        pixels, palette = _read_with_pillow(path), None
+    if palette is not None:
+        pixels = _look_up(pixels, palette)
+    return _to_grey(path, pixels)
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a file begins as a TIFF does."""
+    with path.open("rb") as file:
+        return file.read(4) in _TIFF_SIGNATURES
+
+
+def tiff_description(path: Path) -> str:
+    """Return the description of a TIFF file's first picture; empty when it has none, or is no TIFF."""
+    if not is_tiff(path):
+        return ""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            return str(file.pages.first.description)
+    except (tifffile.TiffFileError, ValueError, KeyError):
+        return ""
+
+
+def _read_tiff(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return the samples of the first page with colour last, and the palette if it has one."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        samples = page.asarray()
+        palette = None
+        if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+            palette = page.colormap
+        elif page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and samples.dtype.kind == "u":
+            samples = np.iinfo(samples.dtype).max - samples
+        elif page.photometric not in (
+            tifffile.PHOTOMETRIC.MINISBLACK,
+            tifffile.PHOTOMETRIC.MINISWHITE,
+            tifffile.PHOTOMETRIC.RGB,
+        ):
+            raise ValueError(f"colours of kind {page.photometric}")
+        if page.axes.startswith("S") and samples.ndim == 3:
+            samples = np.moveaxis(samples, 0, -1)
+        return samples, palette
+
+
+def _read_with_pillow(path: Path, because: Exception | None = None) -> NDArray[Any]:
+    from PIL import Image as Pillow
+    from PIL import UnidentifiedImageError
+
+    try:
+        with Pillow.open(path) as picture:
+            if picture.mode in ("P", "PA"):
+                return np.asarray(picture.convert("RGBA"))
+            if picture.mode in ("CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa", "La"):
+                return np.asarray(picture.convert("RGB"))
+            return np.asarray(picture)
+    except Exception as error:
+        why = because or error
+        detail = "" if isinstance(error, UnidentifiedImageError) and not because else f" ({why})"
+        raise InvalidParameterError(f"{path}: no picture that can be read{detail}") from error
+
+
+def _look_up(indices: NDArray[Any], palette: NDArray[Any]) -> NDArray[Any]:
+    """Return the uint8 colours of palette indices. Some writers give 8-bit values for 16-bit ones."""
+    shift = 8 if palette.max() > 255 else 0
+    colours: NDArray[Any] = np.moveaxis((palette >> shift).astype(np.uint8)[:, indices], 0, -1)
+    return colours
+
+
+def _to_grey(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:
+    if pixels.ndim == 3 and pixels.shape[-1] in (1, 2):
+        pixels = pixels[..., 0]
+    if pixels.ndim == 3 and pixels.shape[-1] in (3, 4):
+        pixels = _luma(pixels[..., :3])
+    if pixels.ndim != 2 or pixels.size == 0:
+        raise InvalidParameterError(
+            f"{path}: no picture of lines and columns, but an array of shape {pixels.shape}"
+        )
+    if pixels.dtype in (np.uint8, np.uint16):
+        return np.array(pixels, dtype=pixels.dtype.newbyteorder("="), order="C")
+    if pixels.dtype == np.bool_:
+        return pixels.astype(np.uint8) * np.uint8(255)
+    if pixels.dtype.kind not in "iuf":
+        raise InvalidParameterError(f"{path}: grey levels of type {pixels.dtype} cannot be used")
+    if pixels.dtype.kind in "iu" and pixels.min() >= 0 and pixels.max() <= 65535:
+        return pixels.astype(np.uint16)
+    return _stretch(path, pixels.astype(np.float64))
+
+
+def _luma(colours: NDArray[Any]) -> NDArray[Any]:
+    red = colours[..., 0]
+    if np.array_equal(red, colours[..., 1]) and np.array_equal(red, colours[..., 2]):
+        return np.asarray(red)
+    grey = colours @ _LUMA
+    return np.asarray(np.rint(grey).astype(colours.dtype) if colours.dtype.kind in "iu" else grey)
+
+
+def _stretch(path: Path, levels: NDArray[np.float64]) -> NDArray[np.uint16]:
+    if not np.isfinite(levels).all():
+        raise InvalidParameterError(f"{path}: holds grey levels that are not finite")
+    low, high = float(levels.min()), float(levels.max())
+    return np.rint((levels - low) * (65535.0 / (high - low or 1.0))).astype(np.uint16)
