@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,3 +22,25 @@ def entropy(unit: NDArray[np.float32]) -> float:
     counts = np.bincount(levels.ravel(), minlength=BINS)
     share = counts[counts > 0] / levels.size
     return float(-(share * np.log2(share)).sum()) + 0.0
+
+
+def line_correlation(pixels: NDArray[Any]) -> float:
+    """Return the correlation of a raw frame with itself one line down, −1 to 1; 0 for a flat frame.
+
+    Noise of an SEM is independent from line to line (detector lag and row gain act along a line), so pure
+    noise gives 0 ± 0.004 in a 320×240 frame, and any structure of the sample more.
+    """
+    centred = pixels.astype(np.float32)
+    centred -= centred.mean(dtype=np.float64)
+    power = float(np.mean(np.square(centred), dtype=np.float64))
+    if power < 1e-12:
+        return 0.0
+    product = float(np.mean(centred[1:] * centred[:-1], dtype=np.float64))
+    return min(max(product / power, -1.0), 1.0)
+
+
+def clipped_share(pixels: NDArray[Any]) -> float:
+    """Return the share of pixels at the lowest or the highest level of their type, 0 to 1."""
+    if not np.issubdtype(pixels.dtype, np.integer):
+        return float(np.mean((pixels <= 0) | (pixels >= 1)))
+    return float(np.mean((pixels == 0) | (pixels == np.iinfo(pixels.dtype).max)))

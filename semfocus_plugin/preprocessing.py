@@ -62,7 +62,7 @@ def to_unit(pixels: NDArray[Any]) -> NDArray[np.float32]:
         For another dtype.
     """
     if pixels.dtype == np.uint8 or pixels.dtype == np.uint16:
-        return np.multiply(pixels, np.float32(1.0 / np.iinfo(pixels.dtype).max), dtype=np.float32)
+        return np.asarray(pixels * np.float32(1.0 / np.iinfo(pixels.dtype).max), dtype=np.float32)
     if np.issubdtype(pixels.dtype, np.floating):
         return np.asarray(pixels, dtype=np.float32)
     raise InvalidParameterError(f"pixels must be uint8, uint16 or floating point in 0..1, not {pixels.dtype}")

@@ -1,0 +1,322 @@
+"""Move and measure: one working distance in, one scored frame out.
+
+Everything that a method does to an instrument goes through a `Probe`, so limits, the frame budget, cancellation
+and the trace hold for every method alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+from dataclasses import dataclass
+
+from semdrivers.autofocus import AutofocusSettings, FocusStep, Progress
+from semdrivers.errors import AutofocusError, OutOfRangeError, SemDriversError
+from semdrivers.microscope import Image, Microscope, Range
+from semfocus_plugin.metrics import clipped_share, line_correlation
+from semfocus_plugin.networks import Evaluation, Evaluator
+from semfocus_plugin.scoring import check_pixels
+from semfocus_plugin.state import NOMINAL_CONVERGENCE, NOMINAL_PIXEL, depth_of_field
+
+
+class Cancelled(Exception):
+    """The caller's event was set; raised before the next frame and caught by the loop."""
+
+
+class BudgetSpent(Exception):
+    """No frames are left; raised before the next one and caught by the method or the loop."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measurement:
+    """One scored frame.
+
+    Parameters
+    ----------
+    working_distance : float
+        mm, as read back.
+    evaluation : Evaluation
+        Score, metrics, blur.
+    correlation : float
+        Of neighbouring lines of the raw frame, −1 to 1; near 0 in pure noise.
+    clipped : float
+        Share of pixels at the darkest or brightest level, 0 to 1.
+    image : Image
+        The frame itself.
+    """
+
+    working_distance: float
+    evaluation: Evaluation
+    correlation: float
+    clipped: float
+    image: Image
+
+    @property
+    def score(self) -> float:
+        """AENet's score, 0 to 9."""
+        return self.evaluation.score
+
+
+class Probe:
+    """The part of a microscope that autofocus may touch.
+
+    Parameters
+    ----------
+    microscope : Microscope
+        The instrument; read once, not moved, by the constructor.
+    settings : AutofocusSettings
+        Bounds, travel, scan mode.
+    evaluate : Evaluator
+        Scores frames.
+    max_frames : int
+        Budget of the whole run.
+    progress : callable, optional
+        Called with a `FocusStep` after every frame. What it raises ends the run, start restored, and reaches
+        the caller: a host whose display broke must not drive a lens on.
+    cancel : threading.Event, optional
+        Obeyed before every move and every frame.
+
+    Raises
+    ------
+    OutOfRangeError
+        When the instrument stands outside the bounds; nothing has moved.
+    """
+
+    def __init__(
+        self,
+        microscope: Microscope,
+        settings: AutofocusSettings,
+        evaluate: Evaluator,
+        max_frames: int,
+        progress: Progress | None = None,
+        cancel: threading.Event | None = None,
+    ) -> None:
+        self._microscope = microscope
+        self._settings = settings
+        self._evaluate = evaluate
+        self._progress = progress
+        self._cancel = cancel
+        self._steps: list[FocusStep] = []
+        self._measurements: list[Measurement] = []
+        self.max_frames = max_frames
+        self.start_working_distance = microscope.working_distance
+        self.start_magnification = microscope.magnification
+        self.working_distance = self.start_working_distance
+        self.magnification = self.start_magnification
+        self.limits = _limits(microscope.capabilities.working_distance, settings, self.start_working_distance)
+
+    @property
+    def blur_range(self) -> float | None:
+        """Largest blur radius in pixels that the evaluator tells, or None."""
+        return self._evaluate.blur_range
+
+    @property
+    def depth_of_field(self) -> float:
+        """Nominal depth of field at the present magnification, mm."""
+        return depth_of_field(self.magnification)
+
+    @property
+    def distance_per_pixel(self) -> float:
+        """Defocus that blurs by a radius of one pixel at the nominal convergence, mm."""
+        return NOMINAL_PIXEL / self.magnification / NOMINAL_CONVERGENCE
+
+    @property
+    def frames(self) -> int:
+        """Frames acquired so far."""
+        return len(self._steps)
+
+    @property
+    def remaining(self) -> int:
+        """Frames left in the budget."""
+        return self.max_frames - len(self._steps)
+
+    @property
+    def trace(self) -> tuple[FocusStep, ...]:
+        """One step a frame, each with the move that followed it."""
+        return tuple(self._steps)
+
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """All frames of the run, oldest first."""
+        return tuple(self._measurements)
+
+    def snap(self, working_distance: float) -> float:
+        """Return the nearest working distance that the instrument can take within the limits."""
+        if not math.isfinite(working_distance):
+            raise AutofocusError(f"the method asked for a working distance of {working_distance} mm")
+        step = self.limits.step
+        snapped = round(working_distance / step) * step if step > 0 else working_distance
+        return self.limits.clip(round(snapped, 9))
+
+    def move(self, working_distance: float) -> float:
+        """Move to the nearest working distance within the limits; returns it as read back, mm.
+
+        Raises
+        ------
+        Cancelled
+            When the caller's event is set; nothing has moved.
+        AutofocusError
+            When the instrument reads back a place beyond the limits.
+        """
+        self._check_cancelled()
+        target = self.snap(working_distance)
+        if target != self.working_distance:
+            before = self.working_distance
+            self._microscope.working_distance = target
+            self.working_distance = self._microscope.working_distance
+            self._check_place(target)
+            if self._steps:
+                last = self._steps[-1]
+                moved = (last.action or 0.0) + self.working_distance - before
+                self._steps[-1] = dataclasses.replace(last, action=moved)
+        return self.working_distance
+
+    def measure(self, working_distance: float, phase: str) -> Measurement:
+        """Move, acquire a frame, score it.
+
+        Parameters
+        ----------
+        working_distance : float
+            mm; the nearest within the limits is taken.
+        phase : str
+            What the frame is for, as recorded in the trace.
+
+        Raises
+        ------
+        Cancelled, BudgetSpent
+            Before the move.
+        AutofocusError
+            When the frame cannot be read, or somebody else moves the lens or changes the magnification.
+        """
+        self._check_cancelled()
+        if self.remaining <= 0:
+            raise BudgetSpent
+        self.move(working_distance)
+        image = self._microscope.acquire(self._settings.scan_mode)
+        self._check_frame(image)
+        evaluation = self._evaluate(image.pixels, self.magnification)
+        measurement = Measurement(
+            working_distance=self.working_distance,
+            evaluation=evaluation,
+            correlation=line_correlation(image.pixels),
+            clipped=clipped_share(image.pixels),
+            image=image,
+        )
+        self._measurements.append(measurement)
+        step = FocusStep(
+            index=len(self._steps),
+            phase=phase,
+            working_distance=self.working_distance,
+            magnification=self.magnification,
+            score=evaluation.score,
+            variance=evaluation.variance,
+            entropy=evaluation.entropy,
+        )
+        self._steps.append(step)
+        if self._progress is not None:
+            self._progress(step)
+        return measurement
+
+    def set_magnification(self, magnification: float) -> float:
+        """Look at another magnification, where the settings allow it; the loop puts it back.
+
+        Raises
+        ------
+        AutofocusError
+            When the settings do not allow it.
+        OutOfRangeError
+            When the instrument has no such magnification; nothing has changed.
+        """
+        if not self._settings.may_change_magnification:
+            raise AutofocusError(
+                "the method may not change the magnification: may_change_magnification is False"
+            )
+        self._check_cancelled()
+        self._microscope.magnification = magnification
+        self.magnification = self._microscope.magnification
+        return self.magnification
+
+    @property
+    def may_change_magnification(self) -> bool:
+        """Whether `set_magnification` is allowed."""
+        return self._settings.may_change_magnification
+
+    @property
+    def magnification_range(self) -> Range:
+        """Magnifications that the instrument offers."""
+        return self._microscope.capabilities.magnification
+
+    def restore(self) -> None:
+        """Put working distance and magnification back to the start, trying both whatever fails."""
+        try:
+            if self._microscope.magnification != self.start_magnification:
+                self._microscope.magnification = self.start_magnification
+            self.magnification = self._microscope.magnification
+        finally:
+            if self._microscope.working_distance != self.start_working_distance:
+                self._microscope.working_distance = self.start_working_distance
+            self.working_distance = self._microscope.working_distance
+
+    def _check_cancelled(self) -> None:
+        if self._cancel is not None and self._cancel.is_set():
+            raise Cancelled
+
+    def _tolerance(self) -> float:
+        return max(self.limits.step, 0.25 * self.depth_of_field)
+
+    def _check_place(self, target: float) -> None:
+        tolerance = self._tolerance()
+        low, high = self.limits.minimum - tolerance, self.limits.maximum + tolerance
+        if not low <= self.working_distance <= high:
+            raise AutofocusError(
+                f"the instrument was sent to a working distance of {target:.3f} mm and stands at "
+                f"{self.working_distance:.3f} mm, beyond the limits {self.limits.minimum:.3f} to "
+                f"{self.limits.maximum:.3f} mm; check the lens before focusing again"
+            )
+
+    def _check_frame(self, image: object) -> None:
+        """Refuse a frame that cannot be what was asked for."""
+        if not isinstance(image, Image):
+            raise AutofocusError(f"acquire() returned {type(image).__name__}, not a semdrivers.Image")
+        try:
+            check_pixels(image.pixels, "the frame")
+        except SemDriversError as error:
+            raise AutofocusError(f"acquire() returned a frame that cannot be scored: {error}") from error
+        place = self._microscope.working_distance
+        if abs(place - self.working_distance) > self._tolerance():
+            raise AutofocusError(
+                f"the working distance went from {self.working_distance:.3f} to {place:.3f} mm while a frame "
+                "was acquired; somebody else is at the instrument"
+            )
+        magnification = self._microscope.magnification
+        if not math.isclose(magnification, self.magnification, rel_tol=0.1):
+            raise AutofocusError(
+                f"the magnification went from {self.magnification:g} to {magnification:g} during autofocus; "
+                "somebody else is at the instrument"
+            )
+
+
+def _limits(capability: Range, settings: AutofocusSettings, start: float) -> Range:
+    """Return capabilities ∩ bounds ∩ travel, on the instrument's own grid.
+
+    The start itself is always within: an instrument that stands off the grid is scored where it stands.
+    """
+    limits, names = capability, f"the instrument's {capability.minimum:g} to {capability.maximum:g} mm"
+    if settings.bounds is not None:
+        limits = limits.intersect(*settings.bounds)
+        names += f" and bounds {settings.bounds[0]:g} to {settings.bounds[1]:g} mm"
+    if not limits.minimum <= start <= limits.maximum:
+        raise OutOfRangeError(
+            f"working distance {start:g} mm is outside {names}; move there first, or widen the bounds"
+        )
+    if settings.max_travel is not None:
+        limits = limits.intersect(start - settings.max_travel, start + settings.max_travel)
+    step = limits.step
+    if step > 0 and math.isfinite(limits.minimum) and math.isfinite(limits.maximum):
+        low = round(math.ceil(limits.minimum / step - 1e-6) * step, 9)
+        high = round(math.floor(limits.maximum / step + 1e-6) * step, 9)
+        limits = Range(max(low, limits.minimum), min(high, limits.maximum), step)
+        if limits.minimum > limits.maximum:
+            limits = Range(start, start, step)
+    return limits
