@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -52,7 +52,7 @@ class CommandGroup(TyperGroup):
 
 def application(name: str, help: str) -> typer.Typer:
     """Return a command line named `name`, to which ``@app.command()`` adds commands."""
-    return typer.Typer(
+    app = typer.Typer(
         name=name,
         help=help,
         cls=CommandGroup,
@@ -62,6 +62,24 @@ def application(name: str, help: str) -> typer.Typer:
         pretty_exceptions_show_locals=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+    @app.callback()
+    def options(
+        version: Annotated[
+            bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        ] = False,
+    ) -> None:
+        """Take the options that stand before a command."""
+
+    return app
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from semdrivers import __version__
+
+        output.print(__version__)
+        raise typer.Exit
 
 
 def fail(message: str) -> None:

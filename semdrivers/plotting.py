@@ -88,7 +88,7 @@ def plot_before_after(before: Image, after: Image, path: str | Path) -> Path:
     """
     path = _checked(path)
     height, width = after.pixels.shape
-    figure = _figure(10.0, 10.0 / 2 * height / width + 0.6)
+    figure = _figure(10.0, 10.0 / 2 * height / width + 0.3)
     low, high = np.percentile(after.pixels, (0.5, 99.5))
     for axes, image, title in zip(figure.subplots(1, 2), (before, after), ("before", "after"), strict=True):
         axes.imshow(image.pixels, cmap="gray", vmin=low, vmax=max(high, low + 1), interpolation="nearest")

@@ -1,0 +1,377 @@
+"""Checks of any `Microscope`: what its author runs, and what ``semdrivers check URL`` prints.
+
+Each check is a plain function over an open microscope. It raises `AssertionError` with a sentence that says
+what is wrong, returns None when all is well, or raises `Skipped` when the microscope has nothing to check.
+A check leaves the microscope as it found it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from semdrivers.autofocus import autofocus
+from semdrivers.errors import InvalidParameterError, OutOfRangeError, SemDriversError
+from semdrivers.microscope import (
+    Capabilities,
+    HasStage,
+    HasStigmator,
+    Image,
+    Microscope,
+    Range,
+    ScanMode,
+    missing_members,
+)
+
+_FAR = 1e9
+_TRAVEL = 0.1
+_NOT_FINITE = (math.nan, math.inf, -math.inf)
+
+
+class Skipped(Exception):
+    """The microscope does not offer what the check is about; that is no fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one check found.
+
+    Parameters
+    ----------
+    name : str
+        Name of the check.
+    rule : str
+        What it checks, one sentence.
+    status : str
+        ``"passed"``, ``"failed"`` or ``"skipped"``.
+    detail : str
+        Why it failed or was skipped.
+    """
+
+    name: str
+    rule: str
+    status: str
+    detail: str = ""
+
+
+Check = Callable[[Any], None]
+
+
+def check_members(microscope: Any) -> None:
+    """It has the five members of `Microscope`."""
+    missing = missing_members(microscope)
+    assert not missing, f"{type(microscope).__name__} lacks {', '.join(missing)}"
+
+
+def check_capabilities(microscope: Any) -> None:
+    """Its capabilities are sane: limits finite and in order, at least one scan mode."""
+    capabilities = microscope.capabilities
+    assert isinstance(capabilities, Capabilities), f"capabilities is a {type(capabilities).__name__}"
+    for name in ("working_distance", "magnification"):
+        limits = getattr(capabilities, name)
+        assert isinstance(limits, Range), f"capabilities.{name} is a {type(limits).__name__}, not a Range"
+        assert math.isfinite(limits.minimum), f"the lowest {name} is {limits.minimum}"
+        assert math.isfinite(limits.maximum), f"the highest {name} is {limits.maximum}"
+        assert 0 < limits.minimum < limits.maximum, (
+            f"{name} runs from {limits.minimum:g} to {limits.maximum:g}"
+        )
+        assert 0 <= limits.step < limits.maximum - limits.minimum, f"the step of {name} is {limits.step:g}"
+    modes = capabilities.scan_modes
+    assert modes, "no scan mode is offered"
+    assert all(isinstance(mode, ScanMode) for mode in modes), f"scan_modes holds {modes!r}"
+
+
+def check_state_is_within_capabilities(microscope: Any) -> None:
+    """What it reports lies within what it says it can do."""
+    for name in ("working_distance", "magnification"):
+        value, limits = getattr(microscope, name), getattr(microscope.capabilities, name)
+        assert value in limits, f"{name} reads {value!r}, outside {limits.minimum:g} to {limits.maximum:g}"
+
+
+def check_working_distance_moves(microscope: Any) -> None:
+    """A working distance that was set reads back within one step, up and down."""
+    with as_found(microscope) as start:
+        limits = microscope.capabilities.working_distance
+        for travel in (_TRAVEL, -_TRAVEL):
+            target = limits.clip(start.working_distance + travel)
+            microscope.working_distance = target
+            _assert_near("working_distance", microscope.working_distance, target, limits)
+
+
+def check_working_distance_limits_are_reachable(microscope: Any) -> None:
+    """The lowest and the highest working distance are accepted."""
+    with as_found(microscope):
+        limits = microscope.capabilities.working_distance
+        for target in (limits.minimum, limits.maximum):
+            microscope.working_distance = target
+            _assert_near("working_distance", microscope.working_distance, target, limits)
+
+
+def check_working_distance_is_refused_beyond_its_limits(microscope: Any) -> None:
+    """A working distance beyond a limit, or not finite, raises OutOfRangeError and moves nothing."""
+    limits = microscope.capabilities.working_distance
+    _assert_refused(
+        microscope,
+        "working_distance",
+        OutOfRangeError,
+        (limits.minimum - 0.1, limits.maximum + 0.1, -1.0, _FAR, *_NOT_FINITE),
+    )
+
+
+def check_working_distance_must_be_a_number(microscope: Any) -> None:
+    """A working distance that is no number raises InvalidParameterError and moves nothing."""
+    _assert_refused(microscope, "working_distance", InvalidParameterError, ("12", None, [12.0], True))
+
+
+def check_magnification_changes(microscope: Any) -> None:
+    """A magnification that was set reads back within one step."""
+    with as_found(microscope) as start:
+        limits = microscope.capabilities.magnification
+        for factor in (1.25, 0.8):
+            target = limits.clip(start.magnification * factor)
+            microscope.magnification = target
+            _assert_near("magnification", microscope.magnification, target, limits)
+
+
+def check_magnification_is_refused_beyond_its_limits(microscope: Any) -> None:
+    """A magnification beyond a limit, or not finite, raises OutOfRangeError and changes nothing."""
+    limits = microscope.capabilities.magnification
+    _assert_refused(
+        microscope,
+        "magnification",
+        OutOfRangeError,
+        (limits.minimum / 2, limits.maximum * 2, 0.0, -_FAR, *_NOT_FINITE),
+    )
+
+
+def check_magnification_must_be_a_number(microscope: Any) -> None:
+    """A magnification that is no number raises InvalidParameterError and changes nothing."""
+    _assert_refused(microscope, "magnification", InvalidParameterError, ("500x", None, [500], True))
+
+
+def check_frames(microscope: Any) -> None:
+    """Every scan mode gives a frame of its size, with the conditions in force."""
+    for mode in microscope.capabilities.scan_modes:
+        image = microscope.acquire(mode)
+        assert isinstance(image, Image), f"acquire({mode.name}) returned a {type(image).__name__}"
+        pixels = image.pixels
+        assert pixels.shape == (mode.height, mode.width), (
+            f"a {mode.name} frame has the shape {pixels.shape}, not {(mode.height, mode.width)}"
+        )
+        assert pixels.dtype in (np.uint8, np.uint16), f"a {mode.name} frame has pixels of {pixels.dtype}"
+        _assert_conditions(microscope, image)
+
+
+def check_default_frame(microscope: Any) -> None:
+    """`acquire()` without a mode gives a FAST frame."""
+    assert microscope.acquire().pixels.shape == (ScanMode.FAST.height, ScanMode.FAST.width)
+
+
+def check_scan_mode_must_be_one(microscope: Any) -> None:
+    """A scan mode that is none raises InvalidParameterError."""
+    for mode in ("fast", (320, 240), 1):
+        try:
+            microscope.acquire(mode)
+        except InvalidParameterError:
+            continue
+        raise AssertionError(f"acquire({mode!r}) was accepted")
+
+
+def check_frames_follow_settings(microscope: Any) -> None:
+    """A frame was scanned wholly after the last set took effect: its conditions are the new ones."""
+    with as_found(microscope) as start:
+        limits = microscope.capabilities
+        microscope.acquire()
+        microscope.working_distance = limits.working_distance.clip(start.working_distance + _TRAVEL)
+        _assert_conditions(microscope, microscope.acquire())
+        microscope.magnification = limits.magnification.clip(start.magnification * 1.5)
+        _assert_conditions(microscope, microscope.acquire())
+
+
+def check_frames_are_the_callers_own(microscope: Any) -> None:
+    """A frame does not change when the next is acquired."""
+    first = microscope.acquire().pixels
+    kept = first.copy()
+    microscope.acquire()
+    assert np.array_equal(first, kept), "the pixels of an earlier frame were overwritten by the next"
+
+
+def check_frame_ids_rise(microscope: Any) -> None:
+    """Frame ids, where there are any, rise."""
+    first, second = microscope.acquire().frame_id, microscope.acquire().frame_id
+    if first is None or second is None:
+        raise Skipped("the frames have no frame_id")
+    assert second > first, f"frame {second} followed frame {first}"
+
+
+def check_pixel_size_follows_magnification(microscope: Any) -> None:
+    """Twice the magnification halves the pixel size, within 5 %."""
+    with as_found(microscope) as start:
+        limits = microscope.capabilities.magnification
+        before = microscope.acquire()
+        microscope.magnification = limits.clip(
+            start.magnification * (2 if start.magnification * 2 in limits else 0.5)
+        )
+        after = microscope.acquire()
+        expected = before.pixel_size * before.magnification / after.magnification
+        assert math.isclose(after.pixel_size, expected, rel_tol=0.05), (
+            f"the pixel size is {after.pixel_size:g} nm at {after.magnification:g}×, but "
+            f"{before.pixel_size:g} nm at {before.magnification:g}×"
+        )
+
+
+def check_stage(microscope: Any) -> None:
+    """A stage, where there is one, goes where it is sent and says where it is."""
+    if not isinstance(microscope, HasStage):
+        raise Skipped("it has no stage")
+    x, y = microscope.stage_position
+    try:
+        reached = microscope.move_stage(x + 0.01, y - 0.01)
+        assert reached == microscope.stage_position, f"{reached} differs from {microscope.stage_position}"
+        assert math.dist(reached, (x + 0.01, y - 0.01)) < 0.005, (
+            f"sent to {(x + 0.01, y - 0.01)}, at {reached}"
+        )
+    finally:
+        microscope.move_stage(x, y)
+
+
+def check_stigmator(microscope: Any) -> None:
+    """A stigmator, where there is one, reads back what was set."""
+    if not isinstance(microscope, HasStigmator):
+        raise Skipped("it has no stigmator")
+    start = microscope.stigmator
+    try:
+        microscope.stigmator = (start[0] + 1.0, start[1] - 1.0)
+        read = microscope.stigmator
+        assert math.dist(read, (start[0] + 1.0, start[1] - 1.0)) < 0.5, f"it reads {read}"
+    finally:
+        microscope.stigmator = start
+
+
+def check_cancelled_autofocus_restores(microscope: Any) -> None:
+    """An autofocus cancelled before its first frame acquires none and leaves everything where it was."""
+    cancel = threading.Event()
+    cancel.set()
+    before = (microscope.working_distance, microscope.magnification)
+    result = autofocus(microscope, cancel=cancel)
+    after = (microscope.working_distance, microscope.magnification)
+    assert result.status == "cancelled", f"the status is {result.status!r}"
+    assert result.frames == 0, f"{result.frames} frames were acquired"
+    assert after == before, f"working distance and magnification were {before} and are {after}"
+
+
+def check_autofocus_keeps_its_promises(microscope: Any) -> None:
+    """Autofocus ends focused or refused; magnification is back, and so is the working distance if refused."""
+    with as_found(microscope) as start:
+        limits = microscope.capabilities.working_distance
+        result = autofocus(microscope)
+        assert result.status in ("focused", "refused"), f"the status is {result.status!r}"
+        assert microscope.magnification == start.magnification, "the magnification was not put back"
+        read = microscope.working_distance
+        assert result.working_distance == read, (
+            f"the result says {result.working_distance:g} mm, the microscope {read:g} mm"
+        )
+        assert all(step.working_distance in limits for step in result.trace), "it went beyond the limits"
+        if result.status == "refused":
+            _assert_near("working_distance", read, start.working_distance, limits)
+
+
+def check_close_twice(microscope: Any) -> None:
+    """`close()` can be called twice; it comes last, since it ends the connection."""
+    microscope.close()
+    microscope.close()
+
+
+CHECKS: tuple[Check, ...] = tuple(
+    value for name, value in list(globals().items()) if name.startswith("check_") and callable(value)
+)
+
+
+def run_checks(microscope: Microscope) -> Iterator[Outcome]:
+    """Run every check in order and yield what it found; the last one closes the microscope.
+
+    Parameters
+    ----------
+    microscope : Microscope
+        Open, with a sample that may be focused on. Working distance and magnification will move.
+    """
+    for check in CHECKS:
+        yield run_check(check, microscope)
+
+
+def run_check(check: Check, microscope: Microscope) -> Outcome:
+    """Run one check and return what it found; nothing it raises, but an interrupt, gets out."""
+    name = check.__name__.removeprefix("check_").replace("_", " ")
+    rule = " ".join((check.__doc__ or "").split())
+    try:
+        check(microscope)
+    except Skipped as reason:
+        return Outcome(name, rule, "skipped", str(reason))
+    except AssertionError as error:
+        return Outcome(name, rule, "failed", str(error) or "the assertion has no message")
+    except Exception as error:
+        return Outcome(name, rule, "failed", f"{type(error).__name__}: {error}")
+    return Outcome(name, rule, "passed")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    working_distance: float
+    magnification: float
+
+
+@contextmanager
+def as_found(microscope: Any) -> Iterator[_Found]:
+    """Yield working distance and magnification, and put them back at the end."""
+    found = _Found(microscope.working_distance, microscope.magnification)
+    try:
+        yield found
+    finally:
+        microscope.magnification = found.magnification
+        microscope.working_distance = found.working_distance
+
+
+def _assert_near(name: str, value: float, target: float, limits: Range) -> None:
+    tolerance = max(limits.step, 1e-6 * abs(target)) * 1.001
+    assert abs(value - target) <= tolerance, f"{name} was set to {target:g} and reads {value:g}"
+
+
+def _assert_refused(
+    microscope: Any, name: str, expected: type[SemDriversError], values: tuple[object, ...]
+) -> None:
+    before = getattr(microscope, name)
+    for value in values:
+        try:
+            setattr(microscope, name, value)
+        except expected:
+            pass
+        except Exception as error:
+            raise AssertionError(
+                f"{name} = {value!r} raised {type(error).__name__}, not {expected.__name__}"
+            ) from error
+        else:
+            setattr(microscope, name, before)
+            raise AssertionError(f"{name} = {value!r} was accepted")
+        read = getattr(microscope, name)
+        assert read == before, f"{name} = {value!r} was refused, but it went from {before:g} to {read:g}"
+
+
+def _assert_conditions(microscope: Any, image: Image) -> None:
+    limits = microscope.capabilities
+    _assert_near(
+        "the frame's working_distance",
+        image.working_distance,
+        microscope.working_distance,
+        limits.working_distance,
+    )
+    _assert_near(
+        "the frame's magnification", image.magnification, microscope.magnification, limits.magnification
+    )
+    assert math.isfinite(image.pixel_size), f"the frame's pixel size is {image.pixel_size}"
+    assert image.pixel_size > 0, f"the frame's pixel size is {image.pixel_size:g} nm"
