@@ -32,13 +32,15 @@ class Status(enum.IntEnum):
 
 
 class Wait(enum.IntFlag):
-    """Flags of a request: what must be at rest before the reply is sent."""
+    """Flags of a command: what must be at rest before the reply is sent. SCAN means the frame under way."""
 
     NOTHING = 0
     OPTICS = 1
     SCAN = 2
     STAGE = 4
-    ALL = 7
+    BEAM = 8
+    VACUUM = 16
+    ALL = 31
 
 
 class Group(enum.IntEnum):

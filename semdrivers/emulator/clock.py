@@ -1,0 +1,48 @@
+"""The instrument's clock: the seconds that an instrument would have taken."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+
+class InstrumentClock:
+    """Seconds since the instrument was switched on.
+
+    By default the clock is virtual: it stands still until something waits, and a wait moves it on at once. In
+    real time it runs with the computer's clock, and a wait really waits. Thread safe.
+
+    Parameters
+    ----------
+    realtime : bool
+        Whether waits take real time.
+    """
+
+    def __init__(self, realtime: bool = False) -> None:
+        self.realtime = realtime
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._virtual = 0.0
+        self._origin = time.monotonic()
+
+    def now(self) -> float:
+        """Return the time in seconds."""
+        if self.realtime:
+            return time.monotonic() - self._origin
+        with self._lock:
+            return self._virtual
+
+    def wait_until(self, instant: float) -> bool:
+        """Let the time pass until `instant`; returns False when the clock was closed meanwhile."""
+        if not self.realtime:
+            with self._lock:
+                self._virtual = max(self._virtual, instant)
+            return not self._closed.is_set()
+        while (left := instant - self.now()) > 0:
+            if self._closed.wait(left):
+                return False
+        return not self._closed.is_set()
+
+    def close(self) -> None:
+        """End all waits, now and in future."""
+        self._closed.set()

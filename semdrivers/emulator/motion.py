@@ -1,0 +1,76 @@
+"""How lens and stage move: where they are at any instant of the instrument's clock."""
+
+from __future__ import annotations
+
+import math
+
+from firmware_protocol.profile import InstrumentProfile
+
+
+class Lens:
+    """The objective lens. It approaches a new working distance exponentially.
+
+    Parameters
+    ----------
+    profile : InstrumentProfile
+        Gives time constant and tolerance.
+    working_distance : float
+        mm, at start.
+    """
+
+    def __init__(self, profile: InstrumentProfile, working_distance: float) -> None:
+        self._profile = profile
+        self._from = working_distance
+        self._since = 0.0
+        self.target = working_distance
+        self.rest = 0.0
+
+    def move(self, target: float, now: float) -> float:
+        """Start towards `target` (mm) and return the seconds until the lens has settled."""
+        self._from, self._since, self.target = self.position(now), now, target
+        settling = self._profile.lens_settling(target - self._from)
+        self.rest = now + settling
+        return settling
+
+    def position(self, now: float) -> float:
+        """Return the working distance in force, mm: exactly the target once settled."""
+        if now >= self.rest:
+            return self.target
+        decay = math.exp(-(now - self._since) / self._profile.lens_time_constant)
+        return self.target + (self._from - self.target) * decay
+
+
+class Stage:
+    """The stage. It travels at constant speed, then settles.
+
+    Parameters
+    ----------
+    profile : InstrumentProfile
+        Gives speed and settling time.
+    """
+
+    def __init__(self, profile: InstrumentProfile) -> None:
+        self._profile = profile
+        self._from = 0.0, 0.0
+        self._since = 0.0
+        self._travel = 0.0
+        self.target = 0.0, 0.0
+        self.rest = 0.0
+
+    def move(self, x: float, y: float, now: float) -> float:
+        """Start towards (x, y), mm, and return the seconds until the stage is at rest."""
+        self._from, self._since, self.target = self.position(now), now, (x, y)
+        distance = math.dist(self._from, self.target)
+        self._travel = distance / self._profile.stage_speed
+        duration = self._travel + self._profile.stage_settling if distance else 0.0
+        self.rest = now + duration
+        return duration
+
+    def position(self, now: float) -> tuple[float, float]:
+        """Return where the stage is, mm."""
+        passed = now - self._since
+        if passed >= self._travel:
+            return self.target
+        share = passed / self._travel
+        (x, y), (to_x, to_y) = self._from, self.target
+        return x + share * (to_x - x), y + share * (to_y - y)
