@@ -1,0 +1,18 @@
+"""What tests of every package share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of real micrographs: SEMFOCUS_DATA, or ../shared/data beside the checkout."""
+    named = os.environ.get("SEMFOCUS_DATA")
+    folder = Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real micrographs at {folder}; set SEMFOCUS_DATA")
+    return folder

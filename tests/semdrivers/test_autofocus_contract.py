@@ -1,0 +1,283 @@
+"""What `semdrivers.autofocus` holds, whatever the plugin and whatever the microscope."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+
+import pytest
+
+import semdrivers
+from semdrivers import AutofocusResult, AutofocusSettings, FocusStep
+
+
+def result_of(microscope, status="focused", **changes):
+    fields = {
+        "status": status,
+        "reason": "the test says so",
+        "working_distance": microscope.working_distance,
+        "start_working_distance": 12.0,
+        "score": 8.5,
+        "confidence": 0.9,
+        "frames": 1,
+        "elapsed": 0.1,
+        "method": "test-method",
+        "trace": (FocusStep(0, "search", 12.0, 2000.0, 8.5, 0.1, 5.0),),
+    }
+    return AutofocusResult(**{**fields, **changes})
+
+
+def moved(status):
+    """Return a method that moves lens and magnification and then ends with `status`."""
+
+    def focus(microscope, settings, progress, cancel):
+        microscope.magnification = 500
+        microscope.working_distance = 13.25
+        return result_of(microscope, status)
+
+    return focus
+
+
+def test_a_foreign_microscope_of_five_members_is_focused(foreign, offer_method):
+    offer_method(moved("focused"))
+    result = semdrivers.autofocus(foreign, method="test-method")
+    assert result.focused
+    assert result.working_distance == foreign.working_distance == 13.25
+    assert foreign.magnification == 2000, "the magnification is put back even after success"
+
+
+@pytest.mark.parametrize("status", ["refused", "cancelled"])
+def test_the_start_is_restored_unless_focused(foreign, offer_method, status):
+    offer_method(moved(status))
+    result = semdrivers.autofocus(foreign, method="test-method")
+    assert result.status == status
+    assert (foreign.working_distance, foreign.magnification) == (12.0, 2000.0)
+    assert result.working_distance == 12.0, "the result tells where the lens is, not where it was"
+
+
+def test_the_working_distance_stays_if_restoring_is_declined(foreign, offer_method):
+    offer_method(moved("refused"))
+    result = semdrivers.autofocus(foreign, method="test-method", restore_on_failure=False)
+    assert result.working_distance == foreign.working_distance == 13.25
+    assert foreign.magnification == 2000.0
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("lens supply"), KeyboardInterrupt(), semdrivers.TransportError("gone")]
+)
+def test_the_start_is_restored_after_any_exception(foreign, offer_method, error):
+    def focus(microscope, settings, progress, cancel):
+        microscope.magnification = 500
+        microscope.working_distance = 13.25
+        raise error
+
+    offer_method(focus)
+    with pytest.raises(type(error)):
+        semdrivers.autofocus(foreign, method="test-method")
+    assert (foreign.working_distance, foreign.magnification) == (12.0, 2000.0)
+
+
+def test_what_could_not_be_restored_is_noted_and_the_rest_is_restored(foreign_type, offer_method):
+    class Stuck(foreign_type):
+        broken = False
+
+        @property
+        def magnification(self):
+            return self._magnification
+
+        @magnification.setter
+        def magnification(self, value):
+            if self.broken:
+                raise semdrivers.HardwareFault("the scan coils do not answer")
+            self._magnification = value
+
+    def focus(microscope, settings, progress, cancel):
+        microscope.working_distance = 13.25
+        microscope.broken = True
+        raise RuntimeError("the first failure")
+
+    offer_method(focus)
+    microscope = Stuck()
+    with pytest.raises(RuntimeError, match="the first failure") as caught:
+        semdrivers.autofocus(microscope, method="test-method")
+    assert microscope.working_distance == 12.0
+    assert any("scan coils" in note for note in caught.value.__notes__)
+
+
+def test_a_second_run_on_one_microscope_is_busy_and_the_first_goes_on(foreign, offer_method):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def focus(microscope, settings, progress, cancel):
+        begun.set()
+        assert go_on.wait(10)
+        return result_of(microscope)
+
+    offer_method(focus)
+    results = []
+    first = threading.Thread(
+        target=lambda: results.append(semdrivers.autofocus(foreign, method="test-method"))
+    )
+    first.start()
+    try:
+        assert begun.wait(10)
+        with pytest.raises(semdrivers.BusyError, match="ForeignMicroscope"):
+            semdrivers.autofocus(foreign, method="test-method")
+    finally:
+        go_on.set()
+        first.join(10)
+    assert [result.status for result in results] == ["focused"]
+    assert semdrivers.autofocus(foreign, method="test-method").focused, "the microscope is free again"
+
+
+def test_two_microscopes_do_not_wait_for_each_other(foreign, foreign_type, offer_method):
+    other = foreign_type()
+
+    def focus(microscope, settings, progress, cancel):
+        if microscope is foreign:
+            assert semdrivers.autofocus(other, method="test-method").focused
+        return result_of(microscope)
+
+    offer_method(focus)
+    assert semdrivers.autofocus(foreign, method="test-method").focused
+
+
+@pytest.mark.parametrize("missing", ["capabilities", "working_distance", "magnification", "acquire", "close"])
+def test_a_missing_member_is_named_before_any_io(foreign_type, missing):
+    members = {name: value for name, value in vars(foreign_type).items() if name != missing}
+    microscope = type("Incomplete", (), members)()
+    with pytest.raises(
+        semdrivers.InvalidParameterError, match=f"Incomplete is no Microscope: it lacks {missing};"
+    ):
+        semdrivers.autofocus(microscope)
+    assert microscope.frames == 0
+
+
+def test_a_wrapper_that_delegates_its_members_is_a_microscope(foreign, offer_method):
+    class Delegate:
+        def __init__(self, inner):
+            object.__setattr__(self, "inner", inner)
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+        def __setattr__(self, name, value):
+            setattr(self.inner, name, value)
+
+    offer_method(moved("refused"))
+    assert semdrivers.autofocus(Delegate(foreign), method="test-method").status == "refused"
+    assert foreign.working_distance == 12.0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "words"),
+    [
+        ({"method": 3}, semdrivers.InvalidParameterError, "method must be a name"),
+        ({"max_frames": 0}, semdrivers.OutOfRangeError, "max_frames must be at least 1"),
+        ({"max_frames": 2.5}, semdrivers.InvalidParameterError, "whole number"),
+        ({"max_frames": True}, semdrivers.InvalidParameterError, "whole number"),
+        ({"max_travel": -1}, semdrivers.OutOfRangeError, "max_travel must be above 0 mm"),
+        ({"max_travel": math.nan}, semdrivers.OutOfRangeError, "max_travel must be finite"),
+        ({"max_travel": "1"}, semdrivers.InvalidParameterError, "max_travel must be a number in mm"),
+        ({"bounds": 12}, semdrivers.InvalidParameterError, "bounds must be two working distances"),
+        ({"bounds": (12, 11)}, semdrivers.OutOfRangeError, "low < high"),
+        ({"bounds": ("a", "b")}, semdrivers.InvalidParameterError, r"bounds\[0\] must be a number"),
+        ({"scan_mode": "fast"}, semdrivers.InvalidParameterError, "scan_mode must be a semdrivers.ScanMode"),
+        ({"accept_score": 10}, semdrivers.OutOfRangeError, "accept_score must be within 0 to 9"),
+        ({"may_change_magnification": 1}, semdrivers.InvalidParameterError, "must be True or False"),
+        ({"restore_on_failure": None}, semdrivers.InvalidParameterError, "must be True or False"),
+        ({"maxframes": 3}, semdrivers.InvalidParameterError, "autofocus has no setting 'maxframes'; it has"),
+        ({"settings": {"method": "paper"}}, semdrivers.InvalidParameterError, "must be an AutofocusSettings"),
+        ({"progress": 3}, semdrivers.InvalidParameterError, "progress cannot be 3"),
+        ({"cancel": True}, semdrivers.InvalidParameterError, "cancel cannot be True"),
+    ],
+)
+def test_settings_that_make_no_sense_raise_before_any_io(foreign, overrides, error, words):
+    with pytest.raises(error, match=words):
+        semdrivers.autofocus(foreign, **overrides)
+    assert foreign.moves == []
+    assert foreign.frames == 0
+
+
+def test_an_unknown_method_lists_the_known_and_the_closest(foreign, offer_method):
+    offer_method(moved("focused"))
+    with pytest.raises(
+        semdrivers.InvalidParameterError, match=r"'test-metod' \(did you mean 'test-method'\?\)"
+    ) as error:
+        semdrivers.autofocus(foreign, method="test-metod")
+    assert "known: " in str(error.value)
+    assert foreign.frames == 0
+
+
+def test_overrides_stand_above_settings(foreign, offer_method):
+    seen = []
+
+    def focus(microscope, settings, progress, cancel):
+        seen.append(settings)
+        return result_of(microscope)
+
+    offer_method(focus)
+    settings = AutofocusSettings(method="test-method", max_frames=5, bounds=[11, 13])
+    semdrivers.autofocus(foreign, settings=settings, max_frames=7)
+    assert (seen[0].max_frames, seen[0].bounds) == (7, (11.0, 13.0))
+    assert settings.max_frames == 5
+
+
+@pytest.mark.parametrize("answer", ["focused", True, {"status": "focused"}])
+def test_a_plugin_that_returns_something_else_broke_its_contract(foreign, offer_method, answer):
+    offer_method(lambda *arguments: answer)
+    with pytest.raises(semdrivers.AutofocusError, match="not an AutofocusResult"):
+        semdrivers.autofocus(foreign, method="test-method")
+
+
+def test_a_plugin_that_declines_its_own_method_is_named(foreign, offer_method):
+    offer_method(lambda *arguments: None)
+    with pytest.raises(
+        semdrivers.AutofocusError, match="no plugin carried out the autofocus method 'test-method'"
+    ):
+        semdrivers.autofocus(foreign, method="test-method")
+
+
+def test_a_named_method_reaches_no_other_plugin(foreign, offer_method):
+    """A plugin that crashes at every call does not spoil a method that is another's."""
+
+    class Crashing:
+        @semdrivers.hookimpl(tryfirst=True)
+        def semdrivers_autofocus(self, microscope, settings, progress, cancel):
+            raise ZeroDivisionError("always")
+
+        @semdrivers.hookimpl(tryfirst=True)
+        def semdrivers_autofocus_methods(self):
+            raise ZeroDivisionError("always")
+
+    manager = semdrivers.get_plugin_manager()
+    crashing = Crashing()
+    manager.register(crashing, "crashing")
+    try:
+        offer_method(moved("focused"))
+        assert semdrivers.autofocus(foreign, method="test-method").focused
+    finally:
+        manager.unregister(crashing)
+
+
+@pytest.mark.parametrize("status", ["focused", "refused"])
+def test_the_outcome_travels_with_the_frames_that_follow(foreign_type, offer_method, status):
+    """Also a refusal: a picture must not carry the success of an earlier run."""
+
+    class Recording(foreign_type):
+        focus_record = None
+
+    offer_method(moved(status))
+    microscope = Recording()
+    semdrivers.autofocus(microscope, method="test-method")
+    assert microscope.focus_record["status"] == status
+    assert "trace" not in microscope.focus_record
+    json.dumps(microscope.focus_record)
+
+
+def test_a_result_reads_well_and_saves_as_json(foreign, tmp_path):
+    result = result_of(foreign)
+    assert repr(result).startswith("<AutofocusResult focused: working distance 12.000 mm")
+    saved = json.loads(result.save(tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert saved["status"] == "focused"
+    assert saved["trace"][0]["phase"] == "search"
