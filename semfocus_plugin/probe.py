@@ -1,7 +1,7 @@
 """Move and measure: one working distance in, one scored frame out.
 
-Everything that a method does to an instrument goes through a `Probe`, so limits, the frame budget, cancellation
-and the trace hold for every method alike.
+Everything that a method does to an instrument goes through a `Probe`, so limits, the frame budget,
+cancellation and the trace hold for every method alike.
 """
 
 from __future__ import annotations
@@ -250,13 +250,17 @@ class Probe:
     def restore(self) -> None:
         """Put working distance and magnification back to the start, trying both whatever fails."""
         try:
-            if self._microscope.magnification != self.start_magnification:
-                self._microscope.magnification = self.start_magnification
-            self.magnification = self._microscope.magnification
+            self.restore_magnification()
         finally:
             if self._microscope.working_distance != self.start_working_distance:
                 self._microscope.working_distance = self.start_working_distance
             self.working_distance = self._microscope.working_distance
+
+    def restore_magnification(self) -> None:
+        """Put the magnification back to the start."""
+        if self._microscope.magnification != self.start_magnification:
+            self._microscope.magnification = self.start_magnification
+        self.magnification = self._microscope.magnification
 
     def _check_cancelled(self) -> None:
         if self._cancel is not None and self._cancel.is_set():

@@ -1,0 +1,207 @@
+"""What every autofocus method shares: attempts, terminal conditions, verification, refusal, restoring.
+
+A method is a function over a `Probe`. It looks for the focus from where the probe stands and says what it
+found; the loop gives it a second attempt where that makes sense, leaves the instrument at the focus or back
+at the start, and writes the result.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from semdrivers.autofocus import AutofocusResult, AutofocusSettings, Progress
+from semdrivers.microscope import Microscope
+from semfocus_plugin import networks as network_files
+from semfocus_plugin.networks import Networks
+from semfocus_plugin.probe import BudgetSpent, Cancelled, Measurement, Probe
+
+DARK_OR_BRIGHT = 0.98
+"""Share of clipped pixels beyond which a frame shows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a method found.
+
+    Parameters
+    ----------
+    focused : bool
+        Whether it stands by it.
+    reason : str
+        One sentence for a person.
+    working_distance : float
+        Best working distance, or the most promising one when not focused; mm.
+    score : float
+        Score there, 0 to 9.
+    confidence : float
+        0 to 1.
+    retry : bool
+        When not focused: whether a second attempt from `working_distance` is worthwhile.
+    """
+
+    focused: bool
+    reason: str
+    working_distance: float
+    score: float
+    confidence: float = 0.0
+    retry: bool = False
+
+
+Focus = Callable[[Probe, float], Outcome]
+"""A method at work: a probe and the least score that counts as focused, in; what it found, out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """An autofocus method as the plugin offers it.
+
+    Parameters
+    ----------
+    name, description : str
+        For the settings, and one line for people.
+    bind : callable
+        From the networks to the working method; called before the instrument is touched.
+    max_frames : int
+        Frames of a whole run unless the settings say otherwise.
+    accept_score : float
+        Least score that counts as focused unless the settings say otherwise.
+    attempts : int
+        How often the method may start.
+    """
+
+    name: str
+    description: str
+    bind: Callable[[Networks], Focus]
+    max_frames: int
+    accept_score: float = 3.0
+    attempts: int = 2
+
+
+def run(
+    method: Method,
+    microscope: Microscope,
+    settings: AutofocusSettings,
+    progress: Progress | None = None,
+    cancel: threading.Event | None = None,
+    *,
+    networks: Networks | None = None,
+) -> AutofocusResult:
+    """Focus `microscope` with `method`.
+
+    Parameters
+    ----------
+    method : Method
+        How to focus.
+    microscope : Microscope
+        The instrument.
+    settings : AutofocusSettings
+        Limits and budget.
+    progress, cancel
+        As in `semdrivers.autofocus`.
+    networks : Networks, optional
+        The shipped ones by default.
+
+    Returns
+    -------
+    AutofocusResult
+        Focused, with the instrument there; or refused or cancelled, with it back at the start (unless
+        ``restore_on_failure`` is False). Magnification is put back in any case.
+
+    Raises
+    ------
+    ModelError
+        Before the instrument is touched, when a network cannot be loaded.
+    OutOfRangeError
+        When the instrument stands outside the bounds; nothing has moved.
+    SemDriversError
+        Whatever the microscope raises; working distance and magnification have been put back.
+    """
+    began = time.perf_counter()
+    networks = network_files.load() if networks is None else networks
+    focus = method.bind(networks)
+    accept = method.accept_score if settings.accept_score is None else settings.accept_score
+    budget = method.max_frames if settings.max_frames is None else settings.max_frames
+    probe = Probe(microscope, settings, networks.evaluator, budget, progress, cancel)
+    try:
+        status, outcome = _attempt(method, focus, probe, accept)
+        if not outcome.focused and settings.restore_on_failure:
+            probe.restore()
+        else:
+            probe.restore_magnification()
+    except BaseException as error:
+        try:
+            probe.restore()
+        except Exception as second:
+            error.add_note(f"and the start could not be restored: {second}")
+        raise
+    return AutofocusResult(
+        status=status,
+        reason=outcome.reason,
+        working_distance=probe.working_distance,
+        start_working_distance=probe.start_working_distance,
+        score=outcome.score,
+        confidence=outcome.confidence if outcome.focused else 0.0,
+        frames=probe.frames,
+        elapsed=time.perf_counter() - began,
+        method=method.name,
+        trace=probe.trace,
+    )
+
+
+def best_of(measurements: tuple[Measurement, ...]) -> Measurement:
+    """Return the measurement of the highest score, the earliest of equals."""
+    return max(measurements, key=lambda measurement: measurement.score)
+
+
+def shows_nothing(measurement: Measurement) -> str:
+    """Return why no method could use the frame (beam off, detector saturated), or an empty text."""
+    pixels = measurement.image.pixels
+    if measurement.evaluation.variance == 0.0 or pixels.min() == pixels.max():
+        return f"the picture is flat (all at level {int(pixels.flat[0])}); check beam, detector, contrast"
+    if measurement.clipped > DARK_OR_BRIGHT:
+        level = "black" if float(pixels.mean()) < 0.5 * float(pixels.max()) else "saturated"
+        return f"{measurement.clipped:.0%} of the picture is {level}; correct brightness and contrast first"
+    return ""
+
+
+def verify(probe: Probe, working_distance: float, tolerance: float) -> Measurement:
+    """Return a frame at `working_distance`: the last if taken within `tolerance` mm of it, else a new one."""
+    if probe.trace and probe.magnification == probe.trace[-1].magnification:
+        last = probe.measurements[-1]
+        if abs(last.working_distance - probe.snap(working_distance)) <= tolerance:
+            return last
+    return probe.measure(working_distance, "verify")
+
+
+def _attempt(method: Method, focus: Focus, probe: Probe, accept: float) -> tuple[str, Outcome]:
+    """Let the method look for the focus, once more from the most promising place where it asks for that."""
+    try:
+        for attempt in range(method.attempts):
+            outcome = focus(probe, accept)
+            if outcome.focused:
+                probe.restore_magnification()
+                probe.move(outcome.working_distance)
+                return "focused", outcome
+            if not outcome.retry or attempt + 1 == method.attempts:
+                break
+            probe.move(outcome.working_distance)
+        return "refused", outcome
+    except Cancelled:
+        return "cancelled", _unfinished(probe, f"cancelled by the caller after {probe.frames} frames")
+    except BudgetSpent:
+        return "refused", _unfinished(probe, f"no focus could be confirmed within {probe.max_frames} frames")
+
+
+def _unfinished(probe: Probe, reason: str) -> Outcome:
+    if not probe.measurements:
+        return Outcome(False, reason, probe.working_distance, 0.0)
+    best = best_of(probe.measurements)
+    return Outcome(
+        False,
+        f"{reason}; the best score seen was {best.score:.1f} at {best.working_distance:.3f} mm",
+        best.working_distance,
+        best.score,
+    )

@@ -1,0 +1,35 @@
+"""The hooks that `semdrivers` calls; loaded through the entry point ``semfocus``, by nothing else.
+
+A plugin that should come before this one marks its ``semdrivers_autofocus`` with ``hookimpl(tryfirst=True)``;
+ours is ``trylast``, so any other autofocus that takes the method's name, or takes a run without a name, wins.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+from semdrivers.autofocus import AutofocusResult, AutofocusSettings, Progress
+from semdrivers.hookspecs import hookimpl
+from semdrivers.microscope import Microscope
+from semfocus_plugin import loop, methods
+
+
+@hookimpl(trylast=True)
+def semdrivers_autofocus(
+    microscope: Microscope,
+    settings: AutofocusSettings,
+    progress: Progress | None,
+    cancel: threading.Event | None,
+) -> AutofocusResult | None:
+    """Focus the microscope, or return None when the method is another plugin's."""
+    method = methods.find(settings.method)
+    if method is None:
+        return None
+    return loop.run(method, microscope, settings, progress, cancel)
+
+
+@hookimpl
+def semdrivers_autofocus_methods() -> Mapping[str, str]:
+    """Return the names of our methods, each with a one-line description."""
+    return {method.name: method.description for method in methods.METHODS}
