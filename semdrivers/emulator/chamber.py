@@ -83,7 +83,7 @@ class Chamber:
             )
 
     def check_scan(self, now: float) -> None:
-        """Raise `Refused` unless there is a stable beam: INTERLOCK when it is off, BUSY until it is stable."""
+        """Raise `Refused` without a stable beam: INTERLOCK when it is off, BUSY until it is stable."""
         if not self.beam_on:
             raise refuse(
                 Status.INTERLOCK,

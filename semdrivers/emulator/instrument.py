@@ -1,7 +1,7 @@
 """The state machine of the emulated EM-30: lens, scan, stage, beam, chamber, and the interlocks between them.
 
-Nothing here waits, but for `Instrument.next_frame`: a command starts a motion and says when it will be at rest.
-The interlocks are the instrument's own, so no client can get round them:
+Nothing here waits, but for `Instrument.next_frame`: a command starts a motion and says when it will be at
+rest. The interlocks are the instrument's own, so no client can get round them:
 
 * the beam needs an evacuated chamber and a closed door; scanning needs a stable beam;
 * the chamber is vented only with the beam off;
@@ -268,7 +268,7 @@ class Instrument:
         Raises
         ------
         Refused
-            INVALID_PARAMETER for a size that is not on offer, INTERLOCK without a beam, BUSY until it is stable.
+            INVALID_PARAMETER for a size not on offer, INTERLOCK without a beam, BUSY until it is stable.
         """
         mode = self._generator.mode(width, height, bits)
         with self._lock:

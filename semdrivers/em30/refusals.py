@@ -1,0 +1,68 @@
+"""What a refusal of the instrument means to the caller: status codes to exceptions."""
+
+from __future__ import annotations
+
+from firmware_protocol.messages import GetParameter, Refusal, Request, SetParameter, Status, Subsystem
+from semdrivers.errors import (
+    BusyError,
+    DeviceError,
+    HardwareFault,
+    InterlockError,
+    InvalidParameterError,
+    OutOfRangeError,
+    ProtocolError,
+    SemDriversError,
+)
+
+_EXCEPTIONS: dict[Status, type[SemDriversError]] = {
+    Status.NOT_IMPLEMENTED: DeviceError,
+    Status.INVALID_PARAMETER: InvalidParameterError,
+    Status.OUT_OF_RANGE: OutOfRangeError,
+    Status.READ_ONLY: DeviceError,
+    Status.NOT_OWNER: BusyError,
+    Status.BUSY: BusyError,
+    Status.INTERLOCK: InterlockError,
+    Status.ABORTED: DeviceError,
+    Status.TIMEOUT: HardwareFault,
+    Status.HARDWARE_FAULT: HardwareFault,
+    Status.BAD_FRAME: ProtocolError,
+}
+_MEANINGS: dict[Status, str] = {
+    Status.NOT_IMPLEMENTED: "its firmware has no such function",
+    Status.INVALID_PARAMETER: "it does not take this value",
+    Status.OUT_OF_RANGE: "the value is out of range",
+    Status.READ_ONLY: "it can be read only",
+    Status.NOT_OWNER: "this connection does not control the instrument",
+    Status.BUSY: "it is busy",
+    Status.INTERLOCK: "an interlock forbids it",
+    Status.ABORTED: "it was aborted, or overtaken by another change",
+    Status.TIMEOUT: "the instrument did not finish it in time",
+    Status.HARDWARE_FAULT: "the instrument has a fault",
+    Status.BAD_FRAME: "the instrument receives damaged messages; check the cable and the address",
+}
+
+
+def describe(request: Request[object]) -> str:
+    """Return a request in a few words, with parameter and value."""
+    match request:
+        case SetParameter(parameter=parameter, value=value):
+            return f"setting {parameter.name.lower()} to {value:g}"
+        case GetParameter(parameter=parameter):
+            return f"reading {parameter.name.lower()}"
+    return str(request)
+
+
+def exception_for(
+    instrument: str, request: Request[object], status: Status, refusal: Refusal
+) -> SemDriversError:
+    """Return the exception that tells of a refusal: instrument, request, reason, limits, interlocks."""
+    parts = [f"{instrument} refused {describe(request)}: {refusal.text or _MEANINGS[status]}"]
+    if status is Status.OUT_OF_RANGE and not refusal.text:
+        parts.append(f"limits {refusal.minimum:g} to {refusal.maximum:g}")
+    if status is Status.BUSY and refusal.subsystem is not Subsystem.NONE:
+        parts.append(f"busy: {refusal.subsystem.name.lower()}")
+    if refusal.reasons:
+        names = ", ".join((flag.name or "unknown").lower().replace("_", " ") for flag in refusal.reasons)
+        parts.append(f"interlock: {names}")
+    message = parts[0] if len(parts) == 1 else f"{parts[0]} ({'; '.join(parts[1:])})"
+    return _EXCEPTIONS[status](message)
