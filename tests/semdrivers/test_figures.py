@@ -1,0 +1,74 @@
+"""The figures of a run: written whole, for every kind of result, without touching pyplot."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import semdrivers
+from semdrivers.plotting import plot_before_after, plot_result
+
+
+def result(status="focused", frames=6) -> semdrivers.AutofocusResult:
+    trace = tuple(
+        semdrivers.FocusStep(
+            i, ("search", "control", "verify")[i % 3], 18 - i * 0.2, 5000, 1.4 * (i % 6), 0.1, 5.0
+        )
+        for i in range(frames)
+    )
+    return semdrivers.AutofocusResult(
+        status, "µ & <so>", 16.74, 18.0, 8.7, 0.9, frames, 1.3, "dual-network", trace
+    )
+
+
+def image(pixel_size=80.0, level=128) -> semdrivers.Image:
+    return semdrivers.Image(np.full((240, 320), level, np.uint8), 16.7, 5000.0, pixel_size)
+
+
+@pytest.mark.parametrize("status", ["focused", "refused", "cancelled"])
+@pytest.mark.parametrize("frames", [0, 1, 6, 60])
+def test_a_result_is_drawn(tmp_path, status, frames):
+    path = result(status, frames).plot(tmp_path / "run.png")
+    pixels = semdrivers.read_pixels(path)
+    assert pixels.shape[1] > 1000
+    assert pixels.std() > 5
+
+
+@pytest.mark.parametrize("pixel_size", [80.0, 1250.0, 0.5, float("nan")])
+def test_before_and_after_are_drawn(tmp_path, pixel_size):
+    path = plot_before_after(image(pixel_size, 40), image(pixel_size, 200), tmp_path / "pair.png")
+    assert semdrivers.read_pixels(path).shape[1] > 1000
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".pdf"])
+def test_vector_formats(tmp_path, suffix):
+    assert plot_result(result(), tmp_path / f"run{suffix}").stat().st_size > 5000
+
+
+def test_another_ending_is_refused(tmp_path):
+    with pytest.raises(semdrivers.InvalidParameterError, match=r"run\.txt: a figure's name ends in"):
+        plot_result(result(), tmp_path / "run.txt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_threads_draw_at_once(tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda i: plot_result(result(), tmp_path / f"{i}.png"), range(4)))
+    contents = {path.read_bytes() for path in paths}
+    assert len(contents) == 1
+
+
+def test_pyplot_is_left_alone(tmp_path):
+    code = (
+        "import sys, semdrivers; "
+        "semdrivers.AutofocusResult('refused', '', 1.0, 1.0, 0.0, 0.0, 0, 0.0, 'm').plot(sys.argv[1]); "
+        "print('matplotlib.pyplot' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "run.png")], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
