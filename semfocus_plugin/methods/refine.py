@@ -75,7 +75,7 @@ def fit_focus(
     places = np.array([(m.working_distance - around) / depth_of_field for m in near])
     scores = np.array([m.score for m in near])
     distance = np.abs(_CENTRES[:, None, None] - places) / _WIDTHS[None, :, None]
-    bell = np.exp2(-np.square(distance / HALF_WIDTH))
+    bell = 1.0 / (1.0 + np.square(distance / HALF_WIDTH))
     height = np.clip((bell * scores).sum(-1) / np.square(bell).sum(-1), 1.0, 9.0)
     cost = _long_tailed((height[..., None] * bell - scores) / SCORE_SIGMA).sum(-1)
     cost += np.square(np.log(_WIDTHS) / WIDTH_SIGMA)[None, :]
