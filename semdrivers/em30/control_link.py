@@ -1,7 +1,8 @@
 """The control link: requests to the instrument and their answers, over any transport.
 
-A request is sent again under the same sequence number until it is answered or its deadline is over; the instrument
-answers a repetition from its cache, so nothing moves twice. A thread reads, renews the lease and delivers events.
+A request is sent again under the same sequence number until it is answered or its deadline is over; the
+instrument answers a repetition from its cache, so nothing moves twice. A thread reads, renews the lease and
+delivers events.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ class ControlLink:
         self._observer = observer
         self._decoder = Decoder()
         self._lock = threading.Lock()
+        self._sending = threading.Lock()
         self._waiting: dict[int, queue.SimpleQueue[Envelope | Damaged | SemDriversError]] = {}
         self._sequence = 0
         self._subscribers: tuple[Callable[[Event], object], ...] = ()
@@ -205,9 +207,7 @@ class ControlLink:
                     f"{self.name}: what answers at {self._transport.name} is no EM-30 "
                     f"({self._received} bytes came, none of them an answer to HELLO); check the address"
                 ) from error
-            raise NotConnectedError(
-                f"{self.name} does not answer", {self._transport.name: str(error)}
-            ) from error
+            raise NotConnectedError(f"{self.name} does not answer", {self._transport.name: str(error)}) from error
 
     def _check_open(self) -> None:
         if self._closed:
@@ -236,8 +236,8 @@ class ControlLink:
             now = time.monotonic()
             if now >= min(end, last):
                 raise TransportError(
-                    f"{self.name} did not answer {describe(message)} within {deadline:g} s (sent {sent} times "
-                    f"over {self._transport.name})"
+                    f"{self.name} did not answer {describe(message)} within {deadline:g} s "
+                    f"(sent {sent} times over {self._transport.name})"
                 )
             if now >= repeat:
                 self._send(data, min(end, last) - now)
@@ -258,8 +258,8 @@ class ControlLink:
                 damaged += 1
                 if damaged > _MOST_DAMAGED:
                     raise ProtocolError(
-                        f"{self.name}: {damaged} damaged messages in a row while {describe(message)}; check the "
-                        f"cable of {self._transport.name}"
+                        f"{self.name}: {damaged} damaged messages in a row while {describe(message)}; "
+                        f"check the cable of {self._transport.name}"
                     )
                 repeat = time.monotonic()
                 continue
@@ -288,8 +288,13 @@ class ControlLink:
         return reply
 
     def _send(self, data: bytes, timeout: float) -> None:
-        self._last_sent = time.monotonic()
-        self._transport.send(data, timeout)
+        start = self._last_sent = time.monotonic()
+        if not self._sending.acquire(timeout=max(0.0, timeout)):
+            raise TransportError(f"{self._transport.name} takes no bytes: another request is stuck in it")
+        try:
+            self._transport.send(data, start + timeout - time.monotonic())
+        finally:
+            self._sending.release()
 
     def _read(self) -> None:
         """Body of the link's thread."""

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from firmware_protocol.messages import GetParameter, Refusal, Request, SetParameter, Status, Subsystem
+from firmware_protocol.messages import (
+    GetParameter,
+    MoveStage,
+    Refusal,
+    Request,
+    SetBeam,
+    SetParameter,
+    SetStigmator,
+    StartScan,
+    Status,
+    Subsystem,
+)
 from semdrivers.errors import (
     BusyError,
     DeviceError,
@@ -49,12 +60,18 @@ def describe(request: Request[object]) -> str:
             return f"setting {parameter.name.lower()} to {value:g}"
         case GetParameter(parameter=parameter):
             return f"reading {parameter.name.lower()}"
-    return str(request)
+        case MoveStage(x=x, y=y):
+            return f"moving the stage to ({x:g}, {y:g}) mm"
+        case SetStigmator(x=x, y=y):
+            return f"setting the stigmator to ({x:g}, {y:g}) µm"
+        case SetBeam(on=on):
+            return f"switching the beam {'on' if on else 'off'}"
+        case StartScan(width=width, height=height, bits=bits):
+            return f"a scan of {width}x{height} pixels at {bits} bit"
+    return request.opcode.name
 
 
-def exception_for(
-    instrument: str, request: Request[object], status: Status, refusal: Refusal
-) -> SemDriversError:
+def exception_for(instrument: str, request: Request[object], status: Status, refusal: Refusal) -> SemDriversError:
     """Return the exception that tells of a refusal: instrument, request, reason, limits, interlocks."""
     parts = [f"{instrument} refused {describe(request)}: {refusal.text or _MEANINGS[status]}"]
     if status is Status.OUT_OF_RANGE and not refusal.text:

@@ -88,7 +88,8 @@ def open_tcp(host: str, port: int, timeout: float = 5.0) -> TcpTransport:
             f"no control connection to {host}:{port}", {"look-up": f"{host!r} is unknown ({error})"}
         ) from error
     for family, kind, protocol, _, address in addresses:
-        where = f"TCP {address[0]}:{address[1]}"
+        numbers = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+        where = f"TCP {numbers[0]}:{numbers[1]}"
         left = deadline - time.monotonic()
         if left <= 0:
             failures[where] = "not tried, the time was over"
@@ -222,8 +223,8 @@ def open_serial(device: str, baudrate: int = 115200) -> SerialTransport:
 class SerialTransport:
     """A serial line by way of pyserial, used as a byte pipe only. Made by `open_serial`.
 
-    pyserial's own time-outs are per byte and its `read_until` may return half a line, so only short reads of what
-    is there and short writes are used, each with a fixed time-out: changing one would reconfigure the line.
+    pyserial's own time-outs are per byte and its `read_until` may return half a line, so only short reads of
+    what is there and short writes are used, with fixed time-outs: changing one would reconfigure the line.
 
     Parameters
     ----------

@@ -1,0 +1,287 @@
+"""The control channel of the emulated instrument on real wires: TCP, and a pseudo-terminal as serial line.
+
+One thread serves all clients. It never waits for one of them: what a client does not fetch is queued, and a
+client that lets too much pile up is cut off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from firmware_protocol.control import Damaged, Decoder, Envelope, encode
+from firmware_protocol.messages import Event
+from semdrivers.emulator.control_desk import ControlDesk, Session
+from semdrivers.emulator.instrument import Instrument
+
+_log = logging.getLogger(__name__)
+_CHUNK = 65536
+_MOST_QUEUED = 1 << 20
+_SILENCE = 0.3
+
+
+class _Pipe(Protocol):
+    """A non-blocking end of a byte stream."""
+
+    def fileno(self) -> int: ...
+    def read(self) -> bytes: ...
+    def write(self, data: bytes) -> int: ...
+    def close(self) -> None: ...
+
+
+class _SocketPipe:
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = connection
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def read(self) -> bytes:
+        return self._socket.recv(_CHUNK)
+
+    def write(self, data: bytes) -> int:
+        return self._socket.send(data)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class _PtyPipe:
+    """Master side of a pseudo-terminal. The slave is held open too: like a serial line it has no hang-up."""
+
+    def __init__(self) -> None:
+        import pty
+        import tty
+
+        self._master, self._slave = pty.openpty()
+        tty.setraw(self._slave)
+        os.set_blocking(self._master, False)
+        self.device = os.ttyname(self._slave)
+
+    def fileno(self) -> int:
+        return self._master
+
+    def read(self) -> bytes:
+        return os.read(self._master, _CHUNK)
+
+    def write(self, data: bytes) -> int:
+        return os.write(self._master, data)
+
+    def close(self) -> None:
+        os.close(self._master)
+        os.close(self._slave)
+
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    pipe: _Pipe
+    session: Session | None = None
+    decoder: Decoder = field(default_factory=Decoder)
+    outgoing: bytearray = field(default_factory=bytearray)
+    heard: float = field(default_factory=time.monotonic)
+    broken: bool = False
+
+
+class ControlServer:
+    """Serves an instrument to control clients.
+
+    Parameters
+    ----------
+    instrument : Instrument
+        What is served.
+    host : str
+        Address to listen on; loopback by default, since the protocol has no authentication.
+    port : int
+        0 picks a free one.
+    serial : bool
+        Whether to open a pseudo-terminal as a serial line as well (not on Windows).
+
+    Attributes
+    ----------
+    port : int
+        The TCP port, once started.
+    device : str or None
+        The device name of the serial line, once started.
+    """
+
+    def __init__(self, instrument: Instrument, *, host: str = "127.0.0.1", port: int = 0, serial: bool = False) -> None:
+        self._instrument = instrument
+        self._address = host, port
+        self._with_serial = serial
+        self.port = port
+        self.device: str | None = None
+        self._selector = selectors.DefaultSelector()
+        self._connections: list[_Connection] = []
+        self._calls: deque[Callable[[], None]] = deque()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> int:
+        """Begin to serve; returns the TCP port.
+
+        Raises
+        ------
+        OSError
+            When the port cannot be had.
+        """
+        self._listener = socket.create_server(self._address)
+        self._listener.setblocking(False)
+        self.port = self._listener.getsockname()[1]
+        self._wake_in, self._wake_out = socket.socketpair()
+        for end in (self._wake_in, self._wake_out):
+            end.setblocking(False)
+        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        self._selector.register(self._wake_in, selectors.EVENT_READ, self._woken)
+        self._desk = ControlDesk(self._instrument, self._forward)
+        if self._with_serial:
+            pipe = _PtyPipe()
+            self.device = pipe.device
+            self._connect(pipe)
+        self._thread = threading.Thread(target=self._serve, name="emulator control", daemon=True)
+        self._thread.start()
+        return self.port
+
+    def close(self) -> None:
+        """Stop serving, drop all clients and join the thread. A second call does nothing."""
+        if self._closing.is_set() or self._thread is None:
+            return
+        self._closing.set()
+        self._wake()
+        self._thread.join()
+        self._desk.close()
+        for connection in self._connections:
+            connection.pipe.close()
+        self._connections.clear()
+        self._selector.close()
+        for end in (self._listener, self._wake_in, self._wake_out):
+            end.close()
+
+    def __enter__(self) -> ControlServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _forward(self, event: Event) -> None:
+        """Bring an event from any thread into the server's."""
+        self._calls.append(lambda: self._desk.publish(event))
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):
+            self._wake_out.send(b"\0")
+
+    def _woken(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wake_in.recv(_CHUNK)
+
+    def _serve(self) -> None:
+        """Body of the server's thread."""
+        pause = 0.0
+        while not self._closing.is_set():
+            for key, events in self._selector.select(pause):
+                if isinstance(key.data, _Connection):
+                    self._exchange(key.data, events)
+                else:
+                    key.data()
+            while self._calls:
+                self._calls.popleft()()
+            pause = self._desk.tick()
+            pause = min(pause, self._look_after())
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            connection, _ = self._listener.accept()
+            self._connect(_SocketPipe(connection))
+
+    def _connect(self, pipe: _Pipe) -> None:
+        connection = _Connection(pipe)
+        connection.session = self._desk.open(lambda envelope: self._send(connection, envelope))
+        self._connections.append(connection)
+        self._selector.register(pipe.fileno(), selectors.EVENT_READ, connection)
+
+    def _exchange(self, connection: _Connection, events: int) -> None:
+        try:
+            if events & selectors.EVENT_WRITE:
+                self._flush(connection)
+            if events & selectors.EVENT_READ:
+                self._receive(connection)
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            self._drop(connection, str(error))
+
+    def _receive(self, connection: _Connection) -> None:
+        data = connection.pipe.read()
+        if not data:
+            self._drop(connection, "closed by the client")
+            return
+        connection.heard = time.monotonic()
+        self._handle(connection, connection.decoder.feed(data))
+
+    def _handle(self, connection: _Connection, items: list[Envelope | Damaged]) -> None:
+        for item in items:
+            if connection.session is not None and not connection.broken:
+                self._desk.handle(connection.session, item)
+
+    def _look_after(self) -> float:
+        """Drop what is broken, finish what fell silent; returns the seconds until the next call is needed."""
+        now = time.monotonic()
+        pause = 10.0
+        for connection in list(self._connections):
+            if connection.broken:
+                self._drop(connection, "it does not fetch its messages")
+            elif connection.decoder.waiting:
+                left = _SILENCE - (now - connection.heard)
+                if left <= 0:
+                    self._handle(connection, connection.decoder.abandon())
+                else:
+                    pause = min(pause, left)
+        return pause
+
+    def _send(self, connection: _Connection, envelope: Envelope) -> None:
+        """Queue a message and send what the pipe takes at once."""
+        if connection.broken:
+            return
+        connection.outgoing += encode(envelope)
+        if len(connection.outgoing) > _MOST_QUEUED:
+            connection.broken = True
+            return
+        try:
+            self._flush(connection)
+        except (BlockingIOError, InterruptedError):
+            self._watch(connection)
+        except OSError:
+            connection.broken = True
+
+    def _flush(self, connection: _Connection) -> None:
+        while connection.outgoing:
+            sent = connection.pipe.write(bytes(connection.outgoing[:_CHUNK]))
+            del connection.outgoing[:sent]
+        self._watch(connection)
+
+    def _watch(self, connection: _Connection) -> None:
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.outgoing else 0)
+        if self._selector.get_key(connection.pipe.fileno()).events != events:
+            self._selector.modify(connection.pipe.fileno(), events, connection)
+
+    def _drop(self, connection: _Connection, why: str) -> None:
+        _log.info("control client dropped: %s", why)
+        connection.broken = True
+        self._connections.remove(connection)
+        self._selector.unregister(connection.pipe.fileno())
+        connection.pipe.close()
+        if connection.session is not None:
+            self._desk.lost(connection.session)
