@@ -20,8 +20,6 @@ from firmware_protocol.stream import (
     crc32,
 )
 
-_FRAME_IDS = 1 << 32
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
@@ -51,7 +49,7 @@ class Defect:
     reason : str
         For a person.
     frame_id : int or None
-        The frame that was lost, where it is known.
+        The frame that arrived damaged; None when something else is wrong.
     lost : int
         How many frames are missing for certain.
     """
@@ -123,7 +121,7 @@ class FrameAssembler:
             length = self._leader.payload_length
             if len(self._held) < length:
                 return None
-            self._payload = bytes(memoryview(self._held)[:length])
+            self._payload = bytearray(memoryview(self._held)[:length])
             del self._held[:length]
         if len(self._held) < TRAILER_SIZE:
             return None
@@ -152,7 +150,7 @@ class FrameAssembler:
         if self._expected is not None and leader.frame_id != self._expected:
             found.append(self._gap(self._expected, leader.frame_id))
         self._leader = leader
-        self._expected = (leader.frame_id + 1) % _FRAME_IDS
+        self._expected = leader.frame_id + 1
         return found
 
     def _drop(self, count: int) -> None:
@@ -161,10 +159,10 @@ class FrameAssembler:
 
     @staticmethod
     def _gap(expected: int, arrived: int) -> Defect:
-        lost = (arrived - expected) % _FRAME_IDS
-        if lost < _FRAME_IDS // 2:
-            return Defect(f"{lost} frames lost before frame {arrived}", expected, lost)
-        return Defect(f"frame {arrived} came where frame {expected} was due", arrived)
+        if arrived > expected:
+            lost = arrived - expected
+            return Defect(f"{lost} frames lost before frame {arrived}", lost=lost)
+        return Defect(f"frame {arrived} came where frame {expected} was due")
 
     def _finish(self, leader: Leader, payload: Buffer) -> list[Frame | Defect]:
         name = f"frame {leader.frame_id}"
@@ -174,15 +172,13 @@ class FrameAssembler:
             trailer = Trailer.decode(tail)
         except StreamError as error:
             # Bytes are missing or too many: the next leader may lie inside what was taken for pixels.
-            self._held[:0] = payload
+            self._held[:0] = bytes(payload)
             return [Defect(f"{name}: {error}", leader.frame_id, 1)]
         del self._held[:TRAILER_SIZE]
         if trailer.frame_id != leader.frame_id:
             reason = f"the trailer is that of frame {trailer.frame_id}"
         elif trailer.status is not FrameStatus.OK:
             reason = f"the instrument marks it {trailer.status.name}"
-        elif trailer.payload_length != leader.payload_length:
-            reason = f"{trailer.payload_length} bytes sent, {leader.payload_length} announced"
         elif trailer.payload_crc != crc32(payload):
             reason = "payload with a wrong CRC-32"
         else:

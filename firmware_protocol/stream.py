@@ -21,8 +21,8 @@ MAX_PAYLOAD = 64 * 1024 * 1024
 LEADER_MAGIC = b"EM3L"
 TRAILER_MAGIC = b"EM3T"
 
-_LEADER = struct.Struct("<4sBBHIIHHIdddd4x")
-_TRAILER = struct.Struct("<4sBxHIIdI")
+_LEADER = struct.Struct("<4sBB2xQIHHddddI")
+_TRAILER = struct.Struct("<4sBxHQdI")
 _CRC = struct.Struct("<I")
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -64,7 +64,7 @@ class Leader:
     Parameters
     ----------
     frame_id : int
-        The instrument's count of frames, modulo 2**32.
+        The instrument's count of frames, as in the control channel's ``first_frame``.
     start_time : float
         Start of the scan, seconds on the instrument's clock.
     width, height : int
@@ -112,16 +112,15 @@ class Leader:
                 LEADER_MAGIC,
                 VERSION,
                 self.bits,
-                0,
                 self.frame_id,
                 self.pixel_format,
                 self.width,
                 self.height,
-                self.payload_length,
                 self.start_time,
                 self.working_distance,
                 self.magnification,
                 self.pixel_size,
+                self.payload_length,
             )
         except struct.error as error:
             raise StreamError(f"leader of frame {self.frame_id}: {error}") from error
@@ -137,7 +136,7 @@ class Leader:
             When it is not 64 bytes, or magic, CRC, version or a value is wrong.
         """
         body = _checked(data, LEADER_SIZE, LEADER_MAGIC, "leader")
-        _, _, bits, _, frame_id, code, width, height, length, start, distance, magnification, pixel = (
+        _, _, bits, frame_id, code, width, height, start, distance, magnification, pixel, length = (
             _LEADER.unpack(body)
         )
         try:
@@ -172,8 +171,6 @@ class Trailer:
         How the frame ended.
     end_time : float
         End of the scan, seconds on the instrument's clock.
-    payload_length : int
-        Bytes of the payload that was sent.
     payload_crc : int
         CRC-32 of the payload.
     """
@@ -181,7 +178,6 @@ class Trailer:
     frame_id: int
     status: FrameStatus
     end_time: float
-    payload_length: int
     payload_crc: int
 
     MAGIC: ClassVar[bytes] = TRAILER_MAGIC
@@ -200,7 +196,6 @@ class Trailer:
                 VERSION,
                 self.status,
                 self.frame_id,
-                self.payload_length,
                 self.end_time,
                 self.payload_crc,
             )
@@ -218,12 +213,12 @@ class Trailer:
             When it is not 32 bytes, or magic, CRC, version or a value is wrong.
         """
         body = _checked(data, TRAILER_SIZE, TRAILER_MAGIC, "trailer")
-        _, _, code, frame_id, length, end, payload_crc = _TRAILER.unpack(body)
+        _, _, code, frame_id, end, payload_crc = _TRAILER.unpack(body)
         try:
             status = FrameStatus(code)
         except ValueError:
             raise StreamError(f"trailer of frame {frame_id}: unknown status {code}") from None
-        return cls(frame_id, status, end, length, payload_crc)
+        return cls(frame_id, status, end, payload_crc)
 
 
 def _checked(data: Buffer, size: int, magic: bytes, what: str) -> memoryview:
@@ -252,5 +247,5 @@ def encode_frame(leader: Leader, payload: Buffer, end_time: float) -> tuple[byte
         raise StreamError(
             f"payload of {len(payload)} bytes for a leader that announces {leader.payload_length}"
         )
-    trailer = Trailer(leader.frame_id, FrameStatus.OK, end_time, len(payload), crc32(payload))
+    trailer = Trailer(leader.frame_id, FrameStatus.OK, end_time, crc32(payload))
     return leader.encode(), payload, trailer.encode()
