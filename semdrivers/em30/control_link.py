@@ -30,10 +30,12 @@ from firmware_protocol.messages import (
     Subscribe,
     Wait,
 )
+from firmware_protocol.payload import PayloadError
 from semdrivers.em30.refusals import describe, exception_for
 from semdrivers.em30.transport import Transport
 from semdrivers.errors import (
     BusyError,
+    InvalidParameterError,
     NotConnectedError,
     ProtocolError,
     SemDriversError,
@@ -152,7 +154,10 @@ class ControlLink:
             sequence = self._next_sequence()
             self._waiting[sequence] = answers
         try:
-            data = encode(Envelope.request(sequence, message, flags))
+            try:
+                data = encode(Envelope.request(sequence, message, flags))
+            except PayloadError as error:
+                raise InvalidParameterError(f"{self.name}: {error}") from error
             return self._exchange(message, data, answers, deadline)
         finally:
             with self._lock:

@@ -22,6 +22,7 @@ from firmware_protocol.control import Damaged, Decoder, Envelope, encode
 from firmware_protocol.messages import Event
 from semdrivers.emulator.control_desk import ControlDesk, Session
 from semdrivers.emulator.instrument import Instrument
+from semdrivers.errors import NotConnectedError
 
 _log = logging.getLogger(__name__)
 _CHUNK = 65536
@@ -61,9 +62,11 @@ class _PtyPipe:
     """Master side of a pseudo-terminal. The slave is held open too: like a serial line it has no hang-up."""
 
     def __init__(self) -> None:
-        import pty
-        import tty
-
+        try:
+            import pty
+            import tty
+        except ImportError as error:
+            raise NotConnectedError("an emulated serial line needs pseudo-terminals", {"pty": error}) from error
         self._master, self._slave = pty.openpty()
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
@@ -134,8 +137,16 @@ class ControlServer:
         ------
         OSError
             When the port cannot be had.
+        NotConnectedError
+            When a serial line was asked for and this system has no pseudo-terminals.
         """
-        self._listener = socket.create_server(self._address)
+        pipe = _PtyPipe() if self._with_serial else None
+        try:
+            self._listener = socket.create_server(self._address)
+        except OSError:
+            if pipe is not None:
+                pipe.close()
+            raise
         self._listener.setblocking(False)
         self.port = self._listener.getsockname()[1]
         self._wake_in, self._wake_out = socket.socketpair()
@@ -144,8 +155,7 @@ class ControlServer:
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._selector.register(self._wake_in, selectors.EVENT_READ, self._woken)
         self._desk = ControlDesk(self._instrument, self._forward)
-        if self._with_serial:
-            pipe = _PtyPipe()
+        if pipe is not None:
             self.device = pipe.device
             self._connect(pipe)
         self._thread = threading.Thread(target=self._serve, name="emulator control", daemon=True)

@@ -37,9 +37,11 @@ from firmware_protocol.profile import EM30, InstrumentProfile
 from semdrivers.emulator.chamber import Chamber
 from semdrivers.emulator.clock import InstrumentClock
 from semdrivers.emulator.motion import Lens, Stage
-from semdrivers.emulator.parameters import PARAMETERS, check, refuse
+from semdrivers.emulator.parameters import PARAMETERS, Refused, check, refuse
 from semdrivers.emulator.scan import Column, ScanConditions
 from semdrivers.emulator.scan_generator import ScanGenerator, ScannedFrame
+from semdrivers.errors import OutOfRangeError
+from semdrivers.microscope import number
 
 __all__ = ["Instrument", "ScannedFrame"]
 
@@ -68,8 +70,8 @@ class Instrument:
 
     Raises
     ------
-    Refused
-        When working distance or magnification at start are beyond the limits.
+    InvalidParameterError, OutOfRangeError
+        When working distance or magnification at start are no numbers, or beyond the limits.
     """
 
     def __init__(
@@ -85,11 +87,13 @@ class Instrument:
     ) -> None:
         self.column = column
         self.profile = profile
+        self._stage_height = profile.stage_height if stage_height is None else stage_height
+        working_distance = self._start_value(Parameter.WORKING_DISTANCE, working_distance)
+        magnification = self._start_value(Parameter.MAGNIFICATION, magnification)
         self.serial = f"EMU{seed:06d}"
         self.clock = InstrumentClock(realtime)
         self._lock = threading.RLock()
         self._listeners: tuple[Callable[[Event], object], ...] = ()
-        self._stage_height = profile.stage_height if stage_height is None else stage_height
         self._values = {
             Parameter.MAGNIFICATION: magnification,
             Parameter.BRIGHTNESS: 0.5,
@@ -103,11 +107,6 @@ class Instrument:
         self._optics_rest = 0.0
         self._chamber = Chamber(profile, self._emit)
         self._generator = ScanGenerator(column, profile, self.clock, self._lock, self.conditions, self._emit)
-        for parameter, value in (
-            (Parameter.WORKING_DISTANCE, working_distance),
-            (Parameter.MAGNIFICATION, magnification),
-        ):
-            self._check(parameter, value)
 
     # What it tells
 
@@ -371,6 +370,13 @@ class Instrument:
         """Switch off: frames and waits end. The state can still be read."""
         self.stop_scan()
         self.clock.close()
+
+    def _start_value(self, parameter: Parameter, value: object) -> float:
+        name = parameter.name.lower()
+        try:
+            return self._check(parameter, number(name, value, PARAMETERS[parameter].unit))
+        except Refused as refusal:
+            raise OutOfRangeError(f"emulated {self.profile.model}: {refusal.refusal.text}") from None
 
     def _check(self, parameter: Parameter, value: float) -> float:
         rule = PARAMETERS[parameter]
