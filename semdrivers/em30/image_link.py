@@ -91,6 +91,9 @@ class ImageLink:
         Which device to open.
     name : str
         Of the instrument, for messages.
+    serial : str, optional
+        Serial number that the instrument gives on the control link. Unless the target names one, the device must
+        have this one: frames of another instrument would be taken for this one's.
 
     Raises
     ------
@@ -98,13 +101,14 @@ class ImageLink:
         When there is no such device, it cannot be opened, or it does not speak this protocol.
     """
 
-    def __init__(self, target: UsbTarget, name: str = "EM-30") -> None:
+    def __init__(self, target: UsbTarget, name: str = "EM-30", *, serial: str | None = None) -> None:
         self.name = name
         self.frames_lost = 0
         """Frames known to be missing or damaged since the link was opened."""
         self.recoveries = 0
         """Steps of recovery taken since the link was opened."""
         self._target = target
+        self._serial = target.serial or serial
         self._backend = target.backend if target.backend is not None else libusb_backend()
         self._assembler = FrameAssembler()
         self._scratch = array("B", bytes(MAX_PACKET))
@@ -211,20 +215,22 @@ class ImageLink:
                 seen = f"USB {device.idVendor:04x}:{device.idProduct:04x} (bus {device.bus}, {device.address})"
                 if (device.idVendor, device.idProduct) != (target.vendor_id, target.product_id):
                     continue
-                if target.serial is None:
+                if not self._serial:
                     return device
                 try:
                     serial = device.serial_number
                 except (usb.core.USBError, ValueError) as error:
                     failures[seen] = f"its serial number could not be read: {_why(error)}"
                     continue
-                if serial == target.serial:
+                if serial == self._serial:
                     return device
-                failures[seen] = f"its serial number is {serial}, not {target.serial}"
+                failures[seen] = f"its serial number is {serial}, not {self._serial}"
         except usb.core.USBError as error:
             failures["USB"] = _why(error)
         raise NotConnectedError(
-            f"{self.name}: no USB device {target.text}; check that the instrument is on and its USB cable plugged in",
+            f"{self.name}: no USB device {target.text}"
+            + (f" with serial number {self._serial}" if self._serial else "")
+            + "; check that the instrument is on and its USB cable plugged in",
             failures,
         )
 
