@@ -39,3 +39,10 @@ def test_every_link_between_pages_leads_somewhere():
             if "://" not in target and not (page.parent / target).exists():
                 broken.append(f"{page.relative_to(ROOT)}: {target}")
     assert broken == []
+
+
+def test_the_reference_names_every_public_name():
+    import semdrivers
+
+    text = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+    assert [name for name in semdrivers.__all__ if not re.search(rf"\b{name}\b", text)] == []
