@@ -27,7 +27,7 @@ HEAVY = (
     "rich",
 )
 HEAVY_OWN = ("pluggy", "semdrivers.emulator", "semdrivers.em30", "semfocus_plugin", "firmware_protocol")
-EMULATOR_USERS = ("semfocus_plugin/training/", "semfocus_plugin/evaluation/", "semfocus_plugin/cli")
+EMULATOR_USERS = tuple(f"semfocus_plugin/{room}" for room in ("training/", "evaluation/", "cli", "demo"))
 PUBLIC_OF_SEMDRIVERS = {
     "semdrivers",
     "semdrivers.autofocus",
@@ -35,6 +35,7 @@ PUBLIC_OF_SEMDRIVERS = {
     "semdrivers.errors",
     "semdrivers.hookspecs",
     "semdrivers.microscope",
+    "semdrivers.pictures",
     "semdrivers.plotting",
 }
 
@@ -83,34 +84,23 @@ def test_firmware_protocol_imports_the_standard_library_only():
 
 def test_firmware_protocol_does_no_io():
     silent = ("socket", "threading", "time", "asyncio", "subprocess", "select", "selectors")
-    assert (
-        breaches(lambda path, name: not path.startswith("firmware_protocol/") or not under(name, *silent))
-        == []
-    )
+    assert breaches(lambda path, name: not path.startswith("firmware_protocol/") or not under(name, *silent)) == []
 
 
 def test_only_firmware_protocol_packs_wire_bytes():
-    assert (
-        breaches(lambda path, name: path.startswith("firmware_protocol/") or name not in WIRE_MODULES) == []
-    )
+    assert breaches(lambda path, name: path.startswith("firmware_protocol/") or name not in WIRE_MODULES) == []
 
 
 def test_semdrivers_imports_neither_the_plugin_nor_a_network_runtime():
     forbidden = ("semfocus_plugin", "torch", "onnxruntime", "onnx")
-    assert (
-        breaches(lambda path, name: not path.startswith("semdrivers/") or not under(name, *forbidden)) == []
-    )
+    assert breaches(lambda path, name: not path.startswith("semdrivers/") or not under(name, *forbidden)) == []
 
 
 @pytest.mark.parametrize(("one", "other"), [("em30", "emulator"), ("emulator", "em30")])
 def test_driver_and_emulator_never_import_each_other(one, other):
     """The emulator's ``connect`` reaches the driver through the plugin hook, not through an import."""
     assert (
-        breaches(
-            lambda path, name: (
-                not path.startswith(f"semdrivers/{one}/") or not under(name, f"semdrivers.{other}")
-            )
-        )
+        breaches(lambda path, name: not path.startswith(f"semdrivers/{one}/") or not under(name, f"semdrivers.{other}"))
         == []
     )
 
@@ -127,26 +117,19 @@ def test_the_autofocus_knows_public_names_only():
             name in PUBLIC_OF_SEMDRIVERS or name.rpartition(".")[0] in PUBLIC_OF_SEMDRIVERS
         )
 
-    inner = breaches(
-        lambda path, name: not under(name, "semdrivers.em30") or not path.startswith("semfocus_plugin/")
-    )
+    inner = breaches(lambda path, name: not under(name, "semdrivers.em30") or not path.startswith("semfocus_plugin/"))
     assert inner == []
     assert breaches(allowed) == []
 
 
 def test_torch_stays_in_training():
-    assert (
-        breaches(lambda path, name: path.startswith("semfocus_plugin/training/") or not under(name, "torch"))
-        == []
-    )
+    assert breaches(lambda path, name: path.startswith("semfocus_plugin/training/") or not under(name, "torch")) == []
 
 
 @pytest.mark.parametrize("package", ["semdrivers"])
 def test_importing_loads_nothing_heavy(package):
     code = f"import {package}, sys; print('\\n'.join(sorted(sys.modules)))"
-    listed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    ).stdout
+    listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     loaded = set(listed.split())
     assert package in loaded
     assert sorted(loaded.intersection([*HEAVY, *HEAVY_OWN])) == []
