@@ -1,0 +1,190 @@
+"""Commands that make datasets and train the networks; torch is needed for the latter."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from semdrivers.console import application, messages, output
+from semdrivers.errors import AutofocusError, InvalidParameterError
+
+train = application("train", "Train the networks (needs torch: pip install 'semdrivers\\[train]').")
+
+Data = Annotated[list[Path], typer.Argument(help="Folders that `semfocus dataset` made.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for checkpoint, history and model.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the data.")]
+Batch = Annotated[int | None, typer.Option(help="Examples a step.")]
+Rate = Annotated[float | None, typer.Option(help="Learning rate.")]
+Seed = Annotated[int, typer.Option(help="Of weights, order and noise.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")]
+Paper = Annotated[bool, typer.Option("--paper", help="The paper's recipe.")]
+
+
+def dataset(
+    folder: Annotated[Path, typer.Argument(help="Where; one folder holds one dataset.")],
+    kind: Annotated[
+        str, typer.Option(help="frames (Dataset 1, for AENet) or series (Dataset 2, for ACNet).")
+    ] = "frames",
+    mixture: Annotated[
+        str, typer.Option(help="paper (its three samples) or broad (textures and columns too).")
+    ] = "broad",
+    count: Annotated[int | None, typer.Option(help="Frames, or focal series.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything.")] = 1,
+    label_noise: Annotated[float, typer.Option(help="Human-like label noise; then scores are rounded.")] = 0.0,
+    workers: Annotated[int | None, typer.Option(help="Processes; all cores by default.")] = None,
+) -> None:
+    """Make a dataset from the emulator; a second call makes what is missing.
+
+    Example: semfocus dataset series/ --kind series --count 91
+    """
+    datasets = _training("datasets")
+    counts = {} if count is None else {"count": count}
+    if kind == "series" and count is None:
+        counts = {"count": 91}
+    config = datasets.DatasetConfig(kind=kind, mixture=mixture, seed=seed, label_noise=label_noise, **counts)
+    with _bar("files") as (progress, task):
+        path = datasets.build(
+            config,
+            folder,
+            workers=workers,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    output.print(f"{config.count} {kind} in {folder}, listed in {path}", markup=False, soft_wrap=True)
+
+
+@train.command()
+def aenet(
+    data: Data,
+    out: Out,
+    paper: Paper = False,
+    width: Annotated[
+        float | None, typer.Option(help="Width of the paper's architecture; the compact one by default.")
+    ] = None,
+    epochs: Epochs = None,
+    batch: Batch = None,
+    learning_rate: Rate = None,
+    seed: Seed = 1,
+    resume: Resume = False,
+) -> None:
+    """Train the evaluation network and export it.
+
+    Example: semfocus train aenet frames/ -o aenet/ --epochs 20
+    """
+    module, export = _training("aenet"), _training("export")
+    changes = _given(epochs=epochs, batch=batch, learning_rate=learning_rate, width=width) | {"seed": seed}
+    config = _config(module.AENetConfig, data, paper, changes)
+    _check_resume(out, resume)
+    with _figures() as show:
+        checkpoint = module.train(config, out, resume=resume, progress=show)
+    _announce(export.export_aenet(checkpoint, out))
+
+
+@train.command()
+def acnet(
+    data: Data,
+    out: Out,
+    paper: Paper = False,
+    action_law: Annotated[str | None, typer.Option(help="depth-of-field, or paper (equation 5).")] = None,
+    epochs: Epochs = None,
+    batch: Batch = None,
+    learning_rate: Rate = None,
+    seed: Seed = 1,
+    resume: Resume = False,
+) -> None:
+    """Train the control network on focal series, scored by the AENet in use, and export it.
+
+    Example: SEMFOCUS_MODELS=aenet/ semfocus train acnet series/ -o acnet/
+    """
+    module, export = _training("acnet"), _training("export")
+    from semfocus_plugin import networks
+
+    changes = _given(epochs=epochs, batch=batch, learning_rate=learning_rate, action_law=action_law)
+    config = _config(module.ACNetConfig, data, paper, changes | {"seed": seed})
+    _check_resume(out, resume)
+    evaluator = networks.load().evaluator
+    with _figures() as show:
+        checkpoint = module.train(config, out, evaluator, resume=resume, progress=show)
+    _announce(export.export_acnet(checkpoint, out))
+
+
+def _training(name: str) -> ModuleType:
+    """Return a module of the training package, or say what is missing for it."""
+    from importlib import import_module
+
+    try:
+        return import_module(f"semfocus_plugin.training.{name}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("torch", "onnx"):
+            raise
+        raise AutofocusError(
+            f"training needs {error.name}, which is not installed: pip install 'semdrivers[train]'"
+        ) from None
+
+
+def _config(kind: Any, data: list[Path], paper: bool, changes: Mapping[str, Any]) -> Any:
+    folders = tuple(str(folder) for folder in data)
+    config = kind.paper(folders) if paper else kind(folders)
+    return dataclasses.replace(config, **changes)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _check_resume(folder: Path, resume: bool) -> None:
+    there = (folder / "checkpoint.pt").exists()
+    if resume and not there:
+        raise InvalidParameterError(f"{folder} holds no checkpoint.pt to resume from")
+    if there and not resume:
+        raise InvalidParameterError(f"{folder} holds a checkpoint; add --resume, or name another folder")
+
+
+class _bar:
+    """A progress bar on stderr, as a context that gives the bar and its task."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=messages
+        )
+
+    def __enter__(self) -> tuple[Progress, Any]:
+        self._progress.start()
+        return self._progress, self._progress.add_task(self._what, total=None)
+
+    def __exit__(self, *details: object) -> None:
+        self._progress.stop()
+
+
+class _figures:
+    """Shows the figures of training: a bar within an epoch, a line after it."""
+
+    def __enter__(self) -> Callable[[dict[str, float]], None]:
+        self._bar = _bar("training")
+        self._progress, self._task = self._bar.__enter__()
+        return self._show
+
+    def __exit__(self, *details: object) -> None:
+        self._bar.__exit__(*details)
+
+    def _show(self, figures: dict[str, float]) -> None:
+        if "steps" in figures:
+            self._progress.update(
+                self._task,
+                description=f"epoch {figures['epoch'] + 1:.0f}, loss {figures['loss']:.4f}",
+                completed=figures["step"],
+                total=figures["steps"],
+            )
+        else:
+            line = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
+            self._progress.console.print(line, markup=False, soft_wrap=True)
+
+
+def _announce(path: Path) -> None:
+    output.print(f"{path}; use it with SEMFOCUS_MODELS={path.parent}", markup=False, soft_wrap=True)

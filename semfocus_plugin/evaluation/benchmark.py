@@ -1,0 +1,157 @@
+"""How long every part takes: networks, emulator, USB, control channel, whole runs."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import semdrivers
+from semdrivers.microscope import ScanMode
+from semfocus_plugin import metrics, networks
+from semfocus_plugin.networks import AENet
+from semfocus_plugin.preprocessing import preprocess
+from semfocus_plugin.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured figure.
+
+    Parameters
+    ----------
+    name : str
+        What was measured.
+    unit : str
+        ``"ms"`` or ``"MB/s"``.
+    median, p90 : float
+        Over the repetitions; p90 is the slow end.
+    repetitions : int
+        How often it was measured.
+    """
+
+    name: str
+    unit: str
+    median: float
+    p90: float
+    repetitions: int
+
+
+def measure(seconds: float = 1.0, announce: Callable[[str], object] = lambda what: None) -> tuple[Figure, ...]:
+    """Return all figures, each measured for about `seconds`."""
+    figures: list[Figure] = []
+    for part in (_compute, _control, _frames):
+        announce(part.__name__.strip("_"))
+        figures += part(seconds)
+    return tuple(figures)
+
+
+def _compute(seconds: float) -> Iterator[Figure]:
+    """Time what autofocus computes for a frame of 320×240, step by step and as a whole."""
+    shipped = networks.load()
+    evaluator = shipped.evaluator
+    random = np.random.default_rng(1)
+    pixels = random.integers(0, 256, (240, 320)).astype(np.uint8)
+    prepared = preprocess(pixels, 5000.0)
+    state = State()
+    vector = state.update(15.0, 5.0, 0.3, 7.0, 5000.0)
+    yield _time("preprocessing (median, normalisation)", lambda: preprocess(pixels, 5000.0), seconds)
+    yield _time(
+        "metrics (variance, entropy)",
+        lambda: (metrics.variance(prepared.unit), metrics.entropy(prepared.unit)),
+        seconds,
+    )
+    if isinstance(evaluator, AENet):
+        yield _time("AENet", lambda: evaluator.maps(prepared.frames), seconds)
+    yield _time("state", lambda: state.update(15.0, 5.0, 0.3, 7.0, 5000.0), seconds)
+    for law, controller in shipped.controllers.items():
+        yield _time(f"ACNet ({law})", lambda controller=controller: controller(vector), seconds)
+
+    def whole() -> None:
+        found = evaluator(pixels, 5000.0)
+        told = state.update(15.0, found.score, found.variance, found.entropy, 5000.0)
+        for controller in shipped.controllers.values():
+            controller(told)
+            break
+
+    yield _time("compute a frame (all of the above)", whole, seconds)
+
+
+def _control(seconds: float) -> Iterator[Figure]:
+    """Time a round trip on the control channel, and the same on a bare socket of this computer."""
+    with _echo() as ping:
+        yield _time("bare socket ping", ping, seconds)
+    with _microscope() as microscope:
+        yield _time("control round trip (read working distance)", lambda: microscope.working_distance, seconds)
+
+
+def _frames(seconds: float) -> Iterator[Figure]:
+    """Time frames: drawn by the emulator alone, and through instrument, USB and driver."""
+    from semdrivers.emulator.column import ElectronColumn
+    from semdrivers.emulator.scan import ScanConditions
+    from semdrivers.emulator.specimens import make_specimen
+
+    column = ElectronColumn(make_specimen("tin-balls", 1), seed=1, preset="typical")
+    for mode in (ScanMode.FAST, ScanMode.STANDARD):
+        count = iter(range(10**9))
+
+        def draw(mode: ScanMode = mode, count: Iterator[int] = count) -> None:
+            column.render(ScanConditions(15.0, 5000.0, mode.width, mode.height, frame_id=next(count)))
+
+        yield _time(f"emulator draws a {mode.name} frame", draw, seconds)
+    with _microscope() as microscope:
+        fast = _time("acquire a FAST frame (emulator, USB, driver)", microscope.acquire, seconds)
+        yield fast
+
+
+def _time(name: str, call: Callable[[], Any], seconds: float, unit: str = "ms") -> Figure:
+    call()
+    taken: list[float] = []
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until or len(taken) < 5:
+        began = time.perf_counter()
+        call()
+        taken.append((time.perf_counter() - began) * 1e3)
+    return Figure(name, unit, float(np.median(taken)), float(np.quantile(taken, 0.9)), len(taken))
+
+
+@contextmanager
+def _microscope() -> Iterator[Any]:
+    from semdrivers.emulator import Emulator
+
+    with (
+        Emulator(specimen="tin-balls", magnification=5000, seed=1, preset="typical") as emulator,
+        semdrivers.connect(emulator.url) as microscope,
+    ):
+        yield microscope
+
+
+@contextmanager
+def _echo() -> Iterator[Callable[[], None]]:
+    """Give a function that sends 16 bytes to an echo server of this computer and waits for them."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with connection:
+                while data := connection.recv(64):
+                    connection.sendall(data)
+
+        thread = threading.Thread(target=serve, name="echo", daemon=True)
+        thread.start()
+        with socket.create_connection(server.getsockname()) as client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+            def ping() -> None:
+                client.sendall(b"0123456789abcdef")
+                client.recv(64)
+
+            yield ping
+        thread.join(timeout=1.0)

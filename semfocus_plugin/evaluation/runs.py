@@ -1,0 +1,169 @@
+"""Carry out cases: emulator, driver, autofocus, ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import semdrivers
+from semdrivers.autofocus import AutofocusSettings
+from semdrivers.errors import SemDriversError
+from semdrivers.microscope import HasStage
+from semfocus_plugin import networks
+from semfocus_plugin.evaluation.cases import Case
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What became of a case.
+
+    Parameters
+    ----------
+    specimen : str
+        Name.
+    magnification : float
+        Plain number.
+    seed : int
+        Of the emulator.
+    status : str
+        ``"focused"``, ``"refused"``, ``"cancelled"`` or ``"error"``.
+    reason : str
+        The method's sentence, or the error's message.
+    start_error, error : float
+        Distance from the true focus at the start and at the end, in depths of field.
+    score, true_score : float
+        AENet's final score, and the ideal one there.
+    confidence : float
+        0 to 1, by the method.
+    frames : int
+        Every frame.
+    search_frames : int
+        Those of the initial search, which the paper does not count.
+    elapsed : float
+        Seconds of this computer's clock.
+    restored : bool
+        Whether a run that did not focus left the working distance where it was.
+    """
+
+    specimen: str
+    magnification: float
+    seed: int
+    status: str
+    reason: str
+    start_error: float
+    error: float
+    score: float
+    true_score: float
+    confidence: float
+    frames: int
+    search_frames: int
+    elapsed: float
+    restored: bool
+
+
+def run_case(case: Case, settings: AutofocusSettings, preset: str) -> RunRecord:
+    """Focus once, from the start that the case names."""
+    from semdrivers.emulator import Emulator
+
+    options: dict[str, Any] = {"specimen": case.specimen}
+    if case.picture is not None:
+        options = {"specimen": case.picture.pixels, "pixel_size": case.picture.pixel_size}
+    with (
+        Emulator(magnification=case.magnification, seed=case.seed, preset=preset, **options) as emulator,
+        semdrivers.connect(emulator.url) as microscope,
+    ):
+        if isinstance(microscope, HasStage):
+            microscope.move_stage(*case.stage)
+        microscope.magnification = case.magnification
+        limits = microscope.capabilities.working_distance
+        microscope.working_distance = limits.clip(emulator.truth.working_distance + case.offset)
+        start = microscope.working_distance
+        start_error = _error(emulator, start)
+        try:
+            result = semdrivers.autofocus(microscope, settings=settings)
+        except SemDriversError as error:
+            reason = f"{type(error).__name__}: {error}"
+            result = semdrivers.AutofocusResult(
+                "error", reason, microscope.working_distance, start, 0.0, 0.0, 0, 0.0, settings.method or ""
+            )
+        step = max(limits.step, 1e-6)
+        return RunRecord(
+            specimen=case.specimen,
+            magnification=case.magnification,
+            seed=case.seed,
+            status=result.status,
+            reason=result.reason,
+            start_error=start_error,
+            error=_error(emulator, result.working_distance),
+            score=result.score,
+            true_score=emulator.truth.score,
+            confidence=result.confidence,
+            frames=result.frames,
+            search_frames=sum(frame.phase == "search" for frame in result.trace),
+            elapsed=result.elapsed,
+            restored=result.focused or abs(microscope.working_distance - start) <= step,
+        )
+
+
+def run_cases(
+    cases: Sequence[Case],
+    settings: AutofocusSettings,
+    *,
+    preset: str = "typical",
+    workers: int = 1,
+    progress: Callable[[RunRecord], object] | None = None,
+) -> tuple[RunRecord, ...]:
+    """Carry out all cases, in processes side by side.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+        What to run.
+    settings : AutofocusSettings
+        For every run.
+    preset : str
+        Of the emulator: ``"ideal"``, ``"typical"``, ``"hostile"``.
+    workers : int
+        Processes; 1 stays in this one.
+    progress : callable, optional
+        Called with every record as it comes.
+
+    Returns
+    -------
+    tuple of RunRecord
+        In the order of the cases, which does not depend on `workers`.
+    """
+    records: dict[int, RunRecord] = {}
+    for index, record in _each(cases, settings, preset, workers):
+        records[index] = record
+        if progress is not None:
+            progress(record)
+    return tuple(records[index] for index in range(len(cases)))
+
+
+def _each(
+    cases: Sequence[Case], settings: AutofocusSettings, preset: str, workers: int
+) -> Iterator[tuple[int, RunRecord]]:
+    if workers <= 1:
+        for index, case in enumerate(cases):
+            yield index, run_case(case, settings, preset)
+        return
+    # Spawned, not forked: onnxruntime and the emulator keep threads that a fork would lose.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=networks.use_threads, initargs=(1,))
+    with pool:
+        futures = {pool.submit(run_case, case, settings, preset): index for index, case in enumerate(cases)}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _error(emulator: Any, working_distance: float) -> float:
+    """Return the distance from the true focus in depths of field."""
+    truth = emulator.truth
+    return float(abs(working_distance - truth.working_distance) / truth.depth_of_field)
