@@ -11,6 +11,7 @@ import logging
 import os
 import selectors
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -62,11 +63,11 @@ class _PtyPipe:
     """Master side of a pseudo-terminal. The slave is held open too: like a serial line it has no hang-up."""
 
     def __init__(self) -> None:
-        try:
-            import pty
-            import tty
-        except ImportError as error:
-            raise NotConnectedError("an emulated serial line needs pseudo-terminals", {"pty": error}) from error
+        if sys.platform == "win32":
+            raise NotConnectedError("an emulated serial line needs pseudo-terminals, which Windows lacks")
+        import pty
+        import tty
+
         self._master, self._slave = pty.openpty()
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
