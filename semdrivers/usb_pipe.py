@@ -24,6 +24,8 @@ from firmware_protocol.usb import (
     ConfigurationDescriptor,
     DescriptorType,
     DeviceDescriptor,
+    EndpointDescriptor,
+    InterfaceDescriptor,
     SetupPacket,
     StandardRequest,
 )
@@ -118,9 +120,7 @@ class PipeBackend(usb.backend.IBackend):  # type: ignore[misc]
         found = self._described(dev.address)[1][config].interfaces[intf]
         return SimpleNamespace(**_fields(found), extra_descriptors=[])
 
-    def get_endpoint_descriptor(
-        self, dev: Attachment, ep: int, intf: int, alt: int, config: int
-    ) -> SimpleNamespace:
+    def get_endpoint_descriptor(self, dev: Attachment, ep: int, intf: int, alt: int, config: int) -> SimpleNamespace:
         """Return an endpoint; raises IndexError when there is none."""
         found = self._described(dev.address)[1][config].interfaces[intf].endpoints[ep]
         return SimpleNamespace(**_fields(found), bRefresh=0, bSynchAddress=0, extra_descriptors=[])
@@ -164,9 +164,7 @@ class PipeBackend(usb.backend.IBackend):  # type: ignore[misc]
                 del self._claims[dev_handle.address, intf]
             dev_handle.claimed.discard(intf)
 
-    def bulk_read(
-        self, dev_handle: _Handle, ep: int, intf: int, buff: array[Any], timeout: int | None
-    ) -> int:
+    def bulk_read(self, dev_handle: _Handle, ep: int, intf: int, buff: array[Any], timeout: int | None) -> int:
         """Read into `buff`; returns the number of bytes. `timeout` is in ms, 0 for none."""
         with _usb_errors():
             if intf not in dev_handle.claimed:
@@ -242,12 +240,8 @@ class PipeBackend(usb.backend.IBackend):  # type: ignore[misc]
         return self._control(address, setup)
 
 
-def _fields(descriptor: ConfigurationDescriptor | Any) -> dict[str, int]:
-    return {
-        name: getattr(descriptor, name)
-        for name in descriptor.__slots__
-        if name[0] in "bwi" and name[1].isupper()
-    }
+def _fields(descriptor: ConfigurationDescriptor | InterfaceDescriptor | EndpointDescriptor) -> dict[str, int]:
+    return {name: getattr(descriptor, name) for name in descriptor.__slots__ if name not in ("interfaces", "endpoints")}
 
 
 def _seconds(milliseconds: int | None) -> float | None:
