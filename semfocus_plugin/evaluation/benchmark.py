@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 import threading
 import time
@@ -46,7 +47,7 @@ class Figure:
 def measure(seconds: float = 1.0, announce: Callable[[str], object] = lambda what: None) -> tuple[Figure, ...]:
     """Return all figures, each measured for about `seconds`."""
     figures: list[Figure] = []
-    for part in (_compute, _control, _frames):
+    for part in (_compute, _control, _usb, _frames):
         announce(part.__name__.strip("_"))
         figures += part(seconds)
     return tuple(figures)
@@ -70,15 +71,12 @@ def _compute(seconds: float) -> Iterator[Figure]:
     if isinstance(evaluator, AENet):
         yield _time("AENet", lambda: evaluator.maps(prepared.frames), seconds)
     yield _time("state", lambda: state.update(15.0, 5.0, 0.3, 7.0, 5000.0), seconds)
-    for law, controller in shipped.controllers.items():
-        yield _time(f"ACNet ({law})", lambda controller=controller: controller(vector), seconds)
+    controller = shipped.controller("depth-of-field")
+    yield _time("ACNet", lambda: controller(vector), seconds)
 
     def whole() -> None:
         found = evaluator(pixels, 5000.0)
-        told = state.update(15.0, found.score, found.variance, found.entropy, 5000.0)
-        for controller in shipped.controllers.values():
-            controller(told)
-            break
+        controller(state.update(15.0, found.score, found.variance, found.entropy, 5000.0))
 
     yield _time("compute a frame (all of the above)", whole, seconds)
 
@@ -106,8 +104,44 @@ def _frames(seconds: float) -> Iterator[Figure]:
 
         yield _time(f"emulator draws a {mode.name} frame", draw, seconds)
     with _microscope() as microscope:
-        fast = _time("acquire a FAST frame (emulator, USB, driver)", microscope.acquire, seconds)
-        yield fast
+        yield _time("acquire a FAST frame (emulator, USB, driver)", microscope.acquire, seconds)
+
+
+def _usb(seconds: float) -> Iterator[Figure]:
+    """Measure the image stream alone: ready frames of 1280×960 through device, pyusb, decoding and checksum."""
+    from semdrivers.em30.image_link import FrameOrder, ImageLink
+    from semdrivers.emulator.usb_backend import emulated_backend
+    from semdrivers.emulator.usb_device import UsbDevice
+    from semdrivers.usb_backends import UsbTarget
+
+    mode = ScanMode.SLOW
+    device = UsbDevice(_ReadyFrames(mode), serial="benchmark")
+    device.plug()
+    link = ImageLink(UsbTarget("benchmark", emulated_backend(device)))
+    try:
+        order = FrameOrder(0, 0.0, mode.width, mode.height, 0.0)
+        took = _time("", lambda: link.acquire(lambda: order), seconds)
+    finally:
+        link.close()
+        device.close()
+    megabytes = mode.width * mode.height / 1e6
+    rates = (megabytes / took.median * 1e3, megabytes / took.p90 * 1e3)
+    yield Figure("USB image stream (emulated device)", "MB/s", *rates, took.repetitions)
+
+
+class _ReadyFrames:
+    """A source of frames that costs nothing."""
+
+    def __init__(self, mode: ScanMode) -> None:
+        from semdrivers.emulator.scan_generator import ScannedFrame
+
+        pixels = np.random.default_rng(1).integers(0, 256, (mode.height, mode.width)).astype(np.uint8)
+        self._frame = ScannedFrame(1, 0.0, 0.1, mode.width, mode.height, 8, 15.0, 5000.0, 20.0, pixels)
+        self._count = 0
+
+    def next_frame(self) -> Any:
+        self._count += 1
+        return dataclasses.replace(self._frame, frame_id=self._count)
 
 
 def _time(name: str, call: Callable[[], Any], seconds: float, unit: str = "ms") -> Figure:

@@ -1,0 +1,200 @@
+"""A simulated microscope whose frames carry their defocus, an evaluator that reads it, and tiny real models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from semdrivers import Capabilities, Image, Range, ScanMode
+from semfocus_plugin.networks import Evaluation, Networks
+from semfocus_plugin.state import maximum_action, paper_factor
+
+
+@dataclass
+class Simulated:
+    """The five members of a microscope, and a list of every place the lens was sent to."""
+
+    best: float = 15.0
+    magnification: float = 3000.0
+    working_distance_now: float = 15.0
+    limits: Range = field(default_factory=lambda: Range(1.0, 50.0, 0.001))
+    surface: str = "sample"
+    seed: int = 0
+    sent: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.random = np.random.default_rng(self.seed)
+        noise = self.random.normal(size=(240, 320))
+        texture = 128 + 25 * (noise + np.roll(noise, 1, 0) + np.roll(noise, 1, 1))
+        self.texture = np.clip(texture, 1, 254).astype(np.uint8)
+        self.capabilities = Capabilities(self.limits, Range(20, 150_000))
+
+    @property
+    def convergence(self) -> float:
+        return 0.045 / self.best
+
+    @property
+    def pixel(self) -> float:
+        return 0.4 / self.magnification
+
+    @property
+    def depth_of_field(self) -> float:
+        return math.hypot(self.pixel, 60e-6) / self.convergence
+
+    @property
+    def error(self) -> float:
+        return abs(self.working_distance - self.best) / self.depth_of_field
+
+    @property
+    def working_distance(self) -> float:
+        return self.working_distance_now
+
+    @working_distance.setter
+    def working_distance(self, value: float) -> None:
+        assert self.limits.minimum <= value <= self.limits.maximum
+        self.sent.append(value)
+        self.working_distance_now = value
+
+    def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
+        if self.surface == "black":
+            pixels = np.zeros((240, 320), np.uint8)
+        elif self.surface == "noise":
+            pixels = self.random.integers(0, 256, (240, 320)).astype(np.uint8)
+        else:
+            pixels = self.texture.copy()
+        if self.surface != "black":
+            defocus = np.float64(self.working_distance - self.best)
+            pixels.ravel()[:8] = np.frombuffer(defocus.tobytes(), np.uint8)
+        return Image(pixels, self.working_distance, self.magnification, self.pixel * 1e6)
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class ToldDefocus:
+    """Scores a simulated frame by the defocus written into it: a bell with noise, and the blur if asked for."""
+
+    microscope: Simulated
+    blur_range: float | None = None
+    peak: float = 8.5
+    score_noise: float = 0.35
+    blur_noise: float = 0.12
+
+    def __call__(self, pixels: np.ndarray, magnification: float) -> Evaluation:
+        m, random = self.microscope, self.microscope.random
+        if m.surface == "black":
+            return Evaluation(0.0, 0.0, 0.0, 0.0, 0.0)
+        defocus = float(np.frombuffer(pixels.ravel()[:8].tobytes(), np.float64)[0])
+        score = self.peak / (1 + (defocus / (4.5 * m.depth_of_field)) ** 2)
+        blur = abs(defocus) * m.convergence / m.pixel
+        if m.surface != "sample":
+            score, blur = self.peak, 5.0
+        score = float(np.clip(score + random.normal(0, self.score_noise), 0, 9))
+        if self.blur_range is None:
+            return Evaluation(score, 0.3, 5.0)
+        told = math.log1p(min(blur, self.blur_range)) + random.normal(0, self.blur_noise)
+        return Evaluation(score, 0.3, 5.0, max(told, 0.0), math.log(self.blur_noise))
+
+
+class Climber:
+    """A controller that goes on while the score rises and turns round when it falls."""
+
+    maximum = staticmethod(maximum_action)
+
+    def __call__(self, state: np.ndarray) -> float:
+        moved, gained, score = float(state[0]), float(state[20]), 10 * float(state[19])
+        step = 0.5 * (9 - score) / 9 + 0.05
+        return step if moved * gained >= 0 else -step
+
+
+def simulate(
+    seed: int, surface: str = "sample", blur_range: float | None = None, **changes: Any
+) -> tuple[Simulated, Networks]:
+    """A microscope and networks for it, started anywhere within 3 mm × the factor of equation 5."""
+    random = np.random.default_rng([seed, 1])
+    magnification = changes.pop("magnification", float(np.exp(random.uniform(*np.log([500, 10_000])))))
+    best = float(random.uniform(11, 20))
+    start = round(best + random.uniform(-3, 3) * paper_factor(magnification), 3)
+    peak = changes.pop("peak", float(random.uniform(6.5, 9)))
+    changes = {"best": best, "magnification": magnification, "working_distance_now": start} | changes
+    microscope = Simulated(surface=surface, seed=seed, **changes)
+    return microscope, Networks(ToldDefocus(microscope, blur_range, peak), {"depth-of-field": Climber()})
+
+
+@pytest.fixture(name="simulate", scope="session")
+def simulate_fixture() -> Any:
+    """The function `simulate`."""
+    return simulate
+
+
+def write_models(folder: Path, **changes: Any) -> Path:
+    """Write an AENet that scores gradient energy over windows of 320×240 and an ACNet that steps by a fixed share."""
+    onnx = pytest.importorskip("onnx")
+    helper, tensors, kind = onnx.helper, onnx.numpy_helper, onnx.TensorProto.FLOAT
+    constants = {
+        "edges": np.array([[[[0, 0, 0], [-1, 1, 0], [0, 0, 0]], np.zeros((3, 3))]], np.float32),
+        "scale": np.float32([20.0]),
+        "low": np.float32(0.0),
+        "high": np.float32(9.0),
+    }
+    nodes = [
+        helper.make_node("Conv", ["frames", "edges"], ["gradient"], pads=[1, 1, 1, 1]),
+        helper.make_node("Mul", ["gradient", "gradient"], ["energy"]),
+        helper.make_node("AveragePool", ["energy"], ["mean"], kernel_shape=[240, 320], strides=[60, 80]),
+        helper.make_node("Mul", ["mean", "scale"], ["scaled"]),
+        helper.make_node("Clip", ["scaled", "low", "high"], ["score"]),
+    ]
+    frames = helper.make_tensor_value_info("frames", kind, ["n", changes.get("channels", 2), "h", "w"])
+    score = helper.make_tensor_value_info("score", kind, ["n", 1, "rows", "columns"])
+    state = helper.make_tensor_value_info("state", kind, ["n", 80])
+    action = helper.make_tensor_value_info("action", kind, ["n", 1])
+    weights = np.zeros((80, 1), np.float32)
+    weights[19] = changes.get("weight", 0.5)
+    steps = [
+        helper.make_node("MatMul", ["state", "weights"], ["raw"]),
+        helper.make_node("Tanh", ["raw"], ["action"]),
+    ]
+    entries = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, graph_nodes, given, answer, values in (
+        ("aenet", nodes, frames, score, constants),
+        ("acnet", steps, state, action, {"weights": weights}),
+    ):
+        initial = [tensors.from_array(value, key) for key, value in values.items()]
+        graph = helper.make_graph(graph_nodes, name, [given], [answer], initial)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        path = folder / f"{name}.onnx"
+        path.write_bytes(model.SerializeToString())
+        entries.append(
+            {
+                "name": name,
+                "file": path.name,
+                "role": name,
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "inputs": [given.name],
+                "outputs": [answer.name],
+            }
+        )
+    (folder / "manifest.json").write_text(json.dumps({"format": 1, "models": entries}))
+    return folder
+
+
+@pytest.fixture(name="write_models", scope="session")
+def write_models_fixture() -> Any:
+    """The function `write_models`."""
+    return write_models
+
+
+@pytest.fixture
+def tiny_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of tiny models, in use for the test."""
+    folder = write_models(tmp_path / "models")
+    monkeypatch.setenv("SEMFOCUS_MODELS", str(folder))
+    return folder

@@ -1,0 +1,131 @@
+"""Models and their manifest: what loads, and what refuses to."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from semdrivers import ModelError
+from semfocus_plugin import networks
+from semfocus_plugin.preprocessing import prepare
+
+
+def edit(folder, **changes):
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["models"][0] |= changes
+    path.write_text(json.dumps(manifest))
+
+
+def test_models_score_and_step(tiny_models):
+    loaded = networks.load()
+    random = np.random.default_rng(1)
+    smooth = np.broadcast_to(np.linspace(0, 255, 320), (240, 320)).astype(np.uint8)
+    rough = random.integers(0, 256, (240, 320)).astype(np.uint8)
+    assert loaded.evaluator(rough, 5000.0).score > loaded.evaluator(smooth, 5000.0).score
+    assert loaded.evaluator(rough, 5000.0).log_blur is None
+    state = np.zeros(80, np.float32)
+    state[19] = 0.5
+    assert loaded.controller("depth-of-field")(state) == pytest.approx(np.tanh(0.25), rel=1e-5)
+
+
+def test_larger_picture_counts_by_the_median_of_its_map(tiny_models):
+    evaluator = networks.load().evaluator
+    pixels = np.random.default_rng(2).integers(0, 256, (480, 640)).astype(np.uint8)
+    pixels[:, 400:] = 128
+    scores = evaluator.maps(prepare(pixels, 5000.0))["score"]
+    assert scores.size > 1
+    assert evaluator(pixels, 5000.0).score == pytest.approx(float(np.median(scores)))
+
+
+def test_sessions_are_opened_once(tiny_models):
+    assert networks.load() is networks.load(tiny_models)
+
+
+def test_law_of_another_controller_is_answered_by_the_preferred_one(tiny_models):
+    loaded = networks.load()
+    assert loaded.controller("paper") is loaded.controller("depth-of-field")
+
+
+def test_altered_file_does_not_load(tiny_models):
+    path = tiny_models / "aenet.onnx"
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(ModelError, match=r"aenet.*SHA-256.*reinstall"):
+        networks.load()
+
+
+def test_missing_file_is_named(tiny_models):
+    (tiny_models / "acnet.onnx").unlink()
+    with pytest.raises(ModelError, match=r"acnet\.onnx is missing"):
+        networks.load()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "not JSON"),
+        ("[]", "list"),
+        ('{"models": [1]}', "model 0 must be an object"),
+        ('{"models": [{"name": "a"}]}', "lacks the text 'file'"),
+        ('{"models": []}', "no model of role 'aenet'"),
+    ],
+)
+def test_malformed_manifest_is_named(tmp_path, text, words):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(ModelError, match=words):
+        networks.load(tmp_path)
+
+
+def test_folder_without_a_manifest_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"manifest\.json"):
+        networks.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"role": "genie"}, "role 'genie'"),
+        ({"file": "../aenet.onnx"}, "plain name"),
+        ({"inputs": ["pictures"]}, "must name 'frames'"),
+        ({"outputs": ["score", "log_blur"]}, "has outputs"),
+        ({"action_law": "none"}, "action_law 'none'"),
+        ({"blur_range": -1}, "blur_range"),
+        ({"sha256": 5}, "sha256"),
+    ],
+)
+def test_manifest_that_contradicts_the_contract_is_named(tiny_models, changes, words):
+    edit(tiny_models, **changes)
+    with pytest.raises(ModelError, match=words):
+        networks.load()
+
+
+def test_network_of_another_shape_does_not_load(tmp_path, write_models):
+    folder = write_models(tmp_path, channels=3)
+    with pytest.raises(ModelError, match="shape"):
+        networks.load(folder)
+
+
+def test_file_that_is_no_network_does_not_load(tiny_models):
+    import hashlib
+
+    (tiny_models / "aenet.onnx").write_bytes(b"nothing")
+    edit(tiny_models, sha256=hashlib.sha256(b"nothing").hexdigest())
+    with pytest.raises(ModelError, match="cannot be opened"):
+        networks.load()
+
+
+def test_shipped_models_are_what_their_manifest_says():
+    try:
+        cards = networks.read_manifest(networks.models_directory())
+    except ModelError as error:
+        pytest.skip(str(error))
+    for card in cards:
+        card.verify()
+        assert card.path.stat().st_size < 4_000_000
+        assert card.details["training"]
+        assert card.details["metrics"]
+    loaded = networks.load()
+    pixels = np.random.default_rng(1).integers(0, 256, (240, 320)).astype(np.uint8)
+    assert 0.0 <= loaded.evaluator(pixels, 5000.0).score <= 9.0
