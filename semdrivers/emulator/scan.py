@@ -56,7 +56,7 @@ class ScanConditions:
     contrast: float = 0.5
     beam_on: bool = True
     accelerating_voltage: float = 15.0
-    beam_current: float = 100.0
+    beam_current: float = 20.0
     stigmator_x: float = 0.0
     stigmator_y: float = 0.0
 

@@ -1,0 +1,77 @@
+"""How awkward the emulated column is: strengths of its imperfections, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from semdrivers.errors import InvalidParameterError
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnPreset:
+    """Strengths of what stands between an ideal frame and a real one; 0 switches an effect off.
+
+    Parameters
+    ----------
+    astigmatism : float
+        Largest residual half-difference of the two foci, µm.
+    line_jitter : float
+        Standard deviation of a line's displacement, pixels of the 320-pixel frame.
+    hum : float
+        Amplitude of the mains hum in the deflection, nm.
+    drift : float
+        Largest drift of the sample, nm/s.
+    detector_lag : float
+        Time constant along the line, pixels of the 320-pixel frame.
+    row_gain : float
+        Relative standard deviation of a line's gain.
+    charging : float
+        Strength of the brightness ramp and the streaks, in units of the nominal signal.
+    noise : bool
+        Whether there is shot noise.
+    tilt : float
+        Largest slope of the sample, µm/mm.
+    """
+
+    astigmatism: float = 0.0
+    line_jitter: float = 0.0
+    hum: float = 0.0
+    drift: float = 0.0
+    detector_lag: float = 0.0
+    row_gain: float = 0.0
+    charging: float = 0.0
+    noise: bool = True
+    tilt: float = 10.0
+
+
+PRESETS = {
+    "ideal": ColumnPreset(),
+    "typical": ColumnPreset(
+        astigmatism=4.0, line_jitter=0.2, hum=3.0, drift=2.0, detector_lag=0.25, row_gain=0.01, charging=0.02
+    ),
+    "hostile": ColumnPreset(
+        astigmatism=15.0,
+        line_jitter=0.7,
+        hum=10.0,
+        drift=10.0,
+        detector_lag=0.8,
+        row_gain=0.04,
+        charging=0.15,
+    ),
+}
+
+
+def preset_named(preset: str | ColumnPreset) -> ColumnPreset:
+    """Return the preset of that name, or the preset itself.
+
+    Raises
+    ------
+    InvalidParameterError
+        For an unknown name; the message lists the known ones.
+    """
+    if isinstance(preset, ColumnPreset):
+        return preset
+    try:
+        return PRESETS[preset]
+    except (KeyError, TypeError):
+        raise InvalidParameterError(f"no preset {preset!r}; there are {', '.join(PRESETS)}") from None

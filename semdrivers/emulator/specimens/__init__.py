@@ -1,0 +1,57 @@
+"""What lies under the beam: procedural specimens, seeded and infinite in x and y, and users' own pictures."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from semdrivers.emulator.specimens.fields import Array, Window
+from semdrivers.emulator.specimens.metal import GoldNanoparticles, TemGrid, TinBalls
+from semdrivers.emulator.specimens.organic import ButterflyWing, Fabric, Featureless
+from semdrivers.emulator.specimens.picture import Picture
+from semdrivers.errors import InvalidParameterError
+
+__all__ = ["SPECIMENS", "Picture", "Specimen", "Window", "make_specimen"]
+
+
+class Specimen(Protocol):
+    """A surface: what it looks like and how high it is."""
+
+    def render(self, window: Window) -> tuple[Array, Array]:
+        """Return (intensity, height in µm) on the window's pixels, each (height, width) float32.
+
+        Intensity is the local secondary yield over the nominal one, without blur or noise.
+        """
+        ...
+
+
+SpecimenFactory = Callable[[int], Specimen]
+
+SPECIMENS: Mapping[str, SpecimenFactory] = {
+    "tin-balls": TinBalls,
+    "tem-grid": TemGrid,
+    "gold-nanoparticles": GoldNanoparticles,
+    "butterfly-wing": ButterflyWing,
+    "fabric": Fabric,
+    "featureless": Featureless,
+}
+
+
+def make_specimen(name: str, seed: int, factories: Mapping[str, SpecimenFactory] = SPECIMENS) -> Specimen:
+    """Return the specimen of that name.
+
+    Raises
+    ------
+    InvalidParameterError
+        For an unknown name; the message lists the known ones.
+    """
+    try:
+        factory = factories[name]
+    except (KeyError, TypeError):
+        close = difflib.get_close_matches(str(name), factories, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise InvalidParameterError(
+            f"no specimen {name!r}{hint} Known: {', '.join(sorted(factories))}, or image with a path"
+        ) from None
+    return factory(seed)

@@ -1,0 +1,201 @@
+"""Focus in the fewest frames: read the defocus off the blur, step onto the focus, verify.
+
+The first frame tells how far away the focus is, not on which side; the second is taken where the focus would be, and
+is its own verification when the side was right; the third is there when it was not. All frames together make a
+posterior over working distance (`semfocus_plugin.posterior`), which chooses every step and decides when to stop.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+from semdrivers.errors import ModelError
+from semfocus_plugin.loop import Method, Outcome, best_of, shows_nothing
+from semfocus_plugin.networks import Networks
+from semfocus_plugin.posterior import NOMINAL_APERTURE, Estimate, Posterior, Sighting
+from semfocus_plugin.probe import Measurement, Probe
+
+MAX_FRAMES = 14
+
+SURE = 0.8
+"""Probability of ±1 depth of field that ends the search."""
+
+STEP_MASS = 0.4
+"""A step goes to the narrowest piece of this probability: half of it when two sides are left."""
+
+NEAR = 0.6
+"""Depths of field from the estimate within which a frame verifies it."""
+
+AWAY = 6.0
+"""Depths of field from the focus beyond which a frame counts as out of focus."""
+
+CONTRAST = 1.5
+"""Least amount by which the focus must outscore a frame that is out of focus."""
+
+HOPELESS = 1.5
+"""A score above this shows that there is something to focus on; …"""
+
+PATIENCE = 6
+"""… after this many frames without it the run ends."""
+
+NOISE = 0.012
+"""Correlation between lines below which a frame holds nothing but noise."""
+
+BEYOND = 60.0
+"""Pixels of blur that the interval of possible places extends beyond the limits."""
+
+COMFORT = 12.0
+"""Depths of field of uncertainty that a magnification should have, when it may be chosen."""
+
+
+def focus(probe: Probe, accept: float) -> Outcome:
+    """See the module's description."""
+    target = probe.magnification
+    seen: list[tuple[float, Measurement]] = []
+    place, phase = probe.working_distance, "search"
+    while True:
+        measurement = probe.measure(place, phase)
+        seen.append((probe.magnification, measurement))
+        posterior = _posterior(probe, seen, target)
+        near = posterior.best(posterior.unit(probe.working_distance))
+        at_target = [m for magnification, m in seen if _same(magnification, target)]
+        if near.mass >= SURE and _within(probe, near):
+            close = [m for m in at_target if abs(m.working_distance - near.working_distance) <= NEAR * near.unit]
+            if close:
+                far = [
+                    m
+                    for magnification, m in seen
+                    if abs(m.working_distance - near.working_distance) * magnification / target > AWAY * near.unit
+                ]
+                if far:
+                    return _judge(best_of(tuple(close)), far, near, accept)
+                place, phase = _aside(probe, near), "verify"
+            else:
+                _look(probe, target)
+                place, phase = near.working_distance, "verify"
+            continue
+        refusal = _hopeless(probe, posterior, seen)
+        if refusal:
+            best = best_of(tuple(m for _, m in seen))
+            return Outcome(False, refusal, best.working_distance, best.score)
+        if probe.may_change_magnification:
+            _look(probe, _comfortable(probe, posterior, target))
+        place, phase = _next(probe, posterior, seen), "search"
+
+
+def _posterior(probe: Probe, seen: list[tuple[float, Measurement]], target: float) -> Posterior:
+    """Return the posterior over the limits and a little beyond: the focus need not lie within."""
+    sightings = []
+    for _, m in seen:
+        blur, sigma = m.evaluation.log_blur, m.evaluation.log_sigma
+        assert blur is not None
+        sightings.append(
+            Sighting(
+                m.working_distance,
+                m.image.pixel_size * 1e-6,
+                blur,
+                sigma if sigma is not None else -1.5,
+                m.correlation > NOISE and not shows_nothing(m),
+            )
+        )
+    magnification, first = seen[0]
+    pixel = first.image.pixel_size * 1e-6 * magnification / target
+    beyond = BEYOND * pixel / NOMINAL_APERTURE * probe.limits.maximum
+    low = max(0.2, probe.limits.minimum - beyond)
+    return Posterior(sightings, low, probe.limits.maximum + beyond, pixel)
+
+
+def _next(probe: Probe, posterior: Posterior, seen: list[tuple[float, Measurement]]) -> float:
+    """Return where to look next: the likeliest place, but not where a frame has been taken already."""
+    piece = posterior.narrowest(STEP_MASS)
+    place = probe.limits.clip(piece.working_distance)
+    unit = piece.unit
+    for magnification, m in seen:
+        if _same(magnification, probe.magnification) and abs(m.working_distance - place) < 0.4 * unit:
+            side = 1 if posterior.mass_between(place, math.inf) > 0.5 else -1
+            for offset in (side * 2.5 * unit, -side * 2.5 * unit):
+                if probe.limits.minimum <= place + offset <= probe.limits.maximum:
+                    return place + offset
+    return place
+
+
+def _aside(probe: Probe, near: Estimate) -> float:
+    """Return a place that is surely out of focus, to see that the score depends on the working distance."""
+    for offset in (1.5 * AWAY * near.unit, -1.5 * AWAY * near.unit):
+        place = near.working_distance + offset
+        if probe.limits.minimum <= place <= probe.limits.maximum:
+            return place
+    low, high = probe.limits.minimum, probe.limits.maximum
+    return low if near.working_distance - low > high - near.working_distance else high
+
+
+def _within(probe: Probe, near: Estimate) -> bool:
+    return probe.limits.minimum - near.unit <= near.working_distance <= probe.limits.maximum + near.unit
+
+
+def _hopeless(probe: Probe, posterior: Posterior, seen: list[tuple[float, Measurement]]) -> str:
+    """Return why to give up, or an empty text."""
+    nothing = [shows_nothing(m) for _, m in seen]
+    if len(seen) >= 2 and all(nothing):
+        return nothing[-1]
+    best = max(m.score for _, m in seen)
+    if len(seen) >= PATIENCE and best < HOPELESS:
+        return (
+            f"{len(seen)} frames show nothing to focus on (best score {best:.1f}); move the stage, or start "
+            "nearer to the focus"
+        )
+    outside = 1 - posterior.mass_between(probe.limits.minimum, probe.limits.maximum)
+    edges = (probe.limits.minimum, probe.limits.maximum)
+    if outside > SURE and any(abs(m.working_distance - edge) < 1e-6 for _, m in seen for edge in edges):
+        return "the focus lies beyond the limits of this run; widen bounds or max_travel, or move the stage"
+    return ""
+
+
+def _judge(best: Measurement, far: list[Measurement], near: Estimate, accept: float) -> Outcome:
+    """Return the outcome at the estimated focus."""
+    blurred = min(m.score for m in far)
+    contrast = best.score - blurred
+    if best.score < accept:
+        reason = f"the best place found scores {best.score:.1f}, below {accept:g}"
+        return Outcome(False, reason, best.working_distance, best.score, retry=False)
+    if contrast < CONTRAST:
+        reason = (
+            f"the score hardly depends on the working distance ({best.score:.1f} here, {blurred:.1f} out of focus); "
+            "the sample shows nothing to focus on here: move the stage"
+        )
+        return Outcome(False, reason, best.working_distance, best.score)
+    confidence = near.mass * min(1.0, contrast / (2 * CONTRAST))
+    reason = f"score {best.score:.1f}, {contrast:.1f} above out of focus"
+    return Outcome(True, reason, near.working_distance, best.score, confidence)
+
+
+def _comfortable(probe: Probe, posterior: Posterior, target: float) -> float:
+    """Return the highest magnification, up to the target, whose depth of field the present uncertainty suits."""
+    piece = posterior.narrowest(0.9)
+    ratio = piece.half_width / (COMFORT * piece.unit)
+    return max(target / max(1.0, ratio), min(target, probe.magnification_range.minimum))
+
+
+def _look(probe: Probe, magnification: float) -> None:
+    if probe.may_change_magnification and not _same(magnification, probe.magnification):
+        probe.set_magnification(magnification)
+
+
+def _same(magnification: float, other: float) -> bool:
+    return math.isclose(magnification, other, rel_tol=1e-2)
+
+
+def _bind(networks: Networks) -> partial[Outcome]:
+    if networks.evaluator.blur_range is None:
+        raise ModelError("method 'defocus-pair' needs an AENet that tells blur; use method 'dual-network'")
+    return partial(focus)
+
+
+METHOD = Method(
+    name="defocus-pair",
+    description="defocus read off the blur of two or three frames, fused over all frames, verified by AENet",
+    bind=_bind,
+    max_frames=MAX_FRAMES,
+    attempts=1,
+)

@@ -1,0 +1,168 @@
+"""Where the focus lies, given the blur of every frame so far: a Bayesian filter over working distance.
+
+A frame at working distance w shows a disc of radius r = α |w − w*| / pixel, and AENet tells ln(1 + r) with
+its uncertainty. One frame leaves two places; two frames at different w leave one. Three things are not known
+and are carried along: the place w*, the aperture (α = aperture radius / working distance), and a floor under
+the blur (probe core, residual astigmatism, a sample that is soft by nature).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+NOMINAL_APERTURE = 0.045
+"""Aperture radius in mm: 3 mrad at 15 mm."""
+
+CORE = 40e-6
+"""Nominal probe core, mm."""
+
+WIDEST = 150.0
+"""Blur radius in pixels beyond which all frames look alike."""
+
+_SCALES = np.linspace(-1.0, 1.0, 9)
+_SCALE_SIGMA = 0.45
+_FLOORS = np.array([0.0, 0.7, 1.5, 3.0])
+_FLOOR_PRIOR = np.array([0.4, 0.3, 0.2, 0.1])
+_SIGMA_FACTOR = 1.4
+_SIGMA_FLOOR = 0.07
+_OUTLIER = 0.02
+_NOISE_RADIUS, _NOISE_WIDTH = 45.0, 0.4
+_COARSE, _FINE = 3000, 500
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What one frame tells of the focus.
+
+    Parameters
+    ----------
+    working_distance : float
+        mm.
+    pixel : float
+        mm.
+    log_blur, log_sigma : float
+        ln(1 + blur radius in pixels), and ln of its standard deviation.
+    structure : bool
+        False when the frame holds nothing but noise, which only says that the focus is far away.
+    """
+
+    working_distance: float
+    pixel: float
+    log_blur: float
+    log_sigma: float
+    structure: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A piece of the working-distance axis, and how likely the focus is in it.
+
+    Parameters
+    ----------
+    working_distance : float
+        Mean of the posterior within the piece, mm.
+    mass : float
+        Probability of the piece.
+    half_width : float
+        mm.
+    unit : float
+        Depth of field there, mm, with the aperture as estimated.
+    """
+
+    working_distance: float
+    mass: float
+    half_width: float
+    unit: float
+
+
+class Posterior:
+    """Probability of the focus over working distance, on a grid that follows where the mass is.
+
+    Parameters
+    ----------
+    sightings : list of Sighting
+        All frames.
+    low, high : float
+        Interval that the focus may lie in, mm.
+    pixel : float
+        Pixel, in mm, at the magnification to focus for; sets the depth of field.
+    """
+
+    def __init__(self, sightings: list[Sighting], low: float, high: float, pixel: float) -> None:
+        self.pixel = pixel
+        self._scale = 0.0
+        self._evaluate(sightings, low, high, _COARSE)
+        cumulative = np.cumsum(self.probability)
+        first, last = np.searchsorted(cumulative, [5e-4, 1 - 5e-4])
+        margin = 2 * (self.places[1] - self.places[0])
+        fine_low, fine_high = self.places[first] - margin, self.places[min(last, _COARSE - 1)] + margin
+        if fine_high - fine_low < 0.5 * (high - low):
+            self._evaluate(sightings, max(low, fine_low), min(high, fine_high), _FINE)
+
+    def _evaluate(self, sightings: list[Sighting], low: float, high: float, count: int) -> None:
+        self.places = np.linspace(low, high, count)
+        log = np.broadcast_to(
+            (-0.5 * (_SCALES / _SCALE_SIGMA) ** 2)[:, None, None] + np.log(_FLOOR_PRIOR)[:, None],
+            (len(_SCALES), len(_FLOORS), count),
+        ).astype(np.float32)
+        for sighting in sightings:
+            log = log + self._log_likelihood(sighting)
+        weight = np.exp(log - log.max())
+        by_place = weight.sum(axis=(0, 1))
+        by_scale = weight.sum(axis=(1, 2))
+        self.probability = by_place / by_place.sum()
+        self._scale = float(by_scale @ _SCALES / by_scale.sum())
+
+    def _log_likelihood(self, s: Sighting) -> Array:
+        alpha = NOMINAL_APERTURE / s.working_distance
+        distance = (np.abs(self.places - s.working_distance) * (alpha / s.pixel)).astype(np.float32)
+        radius = np.exp(_SCALES).astype(np.float32)[:, None] * distance
+        if not s.structure:
+            beyond = (np.log(radius + 1e-6) - math.log(_NOISE_RADIUS)) / _NOISE_WIDTH
+            return np.log(0.02 + 0.98 / (1 + np.exp(-np.clip(beyond, -30, 30))))[:, None, :]
+        floors = _FLOORS.astype(np.float32)[:, None]
+        radius = np.minimum(np.sqrt(radius[:, None, :] ** 2 + floors**2), np.float32(WIDEST))
+        sigma = math.hypot(_SIGMA_FACTOR * math.exp(s.log_sigma), _SIGMA_FLOOR)
+        residual = (np.log1p(radius) - np.float32(s.log_blur)) / np.float32(sigma)
+        likelihood = np.exp(np.float32(-0.5) * residual**2) / np.float32(sigma * math.sqrt(2 * math.pi))
+        return np.log((1 - _OUTLIER) * likelihood + np.float32(_OUTLIER / 5))
+
+    def unit(self, working_distance: float) -> float:
+        """Depth of field in mm at a working distance, with the aperture as estimated."""
+        alpha = NOMINAL_APERTURE * math.exp(self._scale) / max(working_distance, 0.1)
+        return math.hypot(self.pixel, CORE) / alpha
+
+    def best(self, half_width: float) -> Estimate:
+        """Return the likeliest piece of the given half-width (mm)."""
+        step = self.places[1] - self.places[0]
+        reach = max(1, round(2 * half_width / step))
+        if reach >= len(self.places):
+            first, last = 0, len(self.places)
+        else:
+            cumulative = np.concatenate([[0.0], np.cumsum(self.probability)])
+            first = int(np.argmax(cumulative[reach:] - cumulative[:-reach]))
+            last = first + reach
+        piece = self.probability[first:last]
+        mass = float(piece.sum())
+        mean = float(piece @ self.places[first:last] / max(mass, 1e-12))
+        return Estimate(mean, mass, half_width, self.unit(mean))
+
+    def mass_between(self, low: float, high: float) -> float:
+        """Return the probability of an interval (mm)."""
+        return float(self.probability[(self.places >= low) & (self.places <= high)].sum())
+
+    def narrowest(self, mass: float) -> Estimate:
+        """Return the narrowest of the likeliest pieces that has `mass`, of half-widths 1, 1.5, 2.25, … depths of field."""
+        half_width = self.unit(float(self.probability @ self.places))
+        while True:
+            piece = self.best(half_width)
+            if piece.mass >= mass or half_width > self.places[-1] - self.places[0]:
+                return piece
+            half_width *= 1.5
