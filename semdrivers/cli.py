@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import enum
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,9 +86,7 @@ def snap(
     url: Url,
     out: Annotated[Path, typer.Option("--out", "-o", help="The OME-TIFF to write (.ome.tif, .tif).")],
     mode: Annotated[Mode, typer.Option(help="Frame size and speed.")] = Mode.SLOW,
-    autofocus: Annotated[
-        bool, typer.Option("--autofocus", help="Focus first; no picture if refused.")
-    ] = False,
+    autofocus: Annotated[bool, typer.Option("--autofocus", help="Focus first; no picture if refused.")] = False,
     magnification: Annotated[float | None, typer.Option(help="Set first.")] = None,
     working_distance: Annotated[float | None, typer.Option(help="Set first, in mm.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
@@ -196,6 +199,66 @@ def check(url: Url, json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def emulate(
+    specimen: Annotated[str, typer.Option(help="A specimen's name, or the file of a picture.")] = "tin-balls",
+    pixel_size: Annotated[float | None, typer.Option(help="Of a picture, in nm.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same pictures.")] = 0,
+    magnification: Annotated[float, typer.Option(help="At start.")] = 5000.0,
+    working_distance: Annotated[float | None, typer.Option(help="At start, in mm; by seed if left out.")] = None,
+    preset: Annotated[str, typer.Option(help="How awkward: ideal, typical or hostile.")] = "typical",
+    control_port: Annotated[int, typer.Option(help="TCP port for control; 0 for any that is free.")] = 0,
+    usb_port: Annotated[int, typer.Option(help="TCP port for the USB pipe; 0 for any that is free.")] = 0,
+    serial: Annotated[bool, typer.Option("--serial", help="Offer a serial line too (not on Windows).")] = False,
+    realtime: Annotated[bool, typer.Option("--realtime", help="Scans and moves take their time.")] = False,
+    json: Json = False,
+) -> None:
+    """Run an EM-30 emulator for other programs on this computer, until Ctrl-C.
+
+    Example: semdrivers emulate --specimen micrograph.tif --pixel-size 26.9
+    """
+    from semdrivers.emulator import Emulator
+
+    emulator = Emulator(
+        specimen,
+        pixel_size=pixel_size,
+        seed=seed,
+        magnification=magnification,
+        working_distance=working_distance,
+        preset=preset,
+        control_port=control_port,
+        usb_port=usb_port,
+        serial=serial,
+        realtime=realtime,
+    )
+    with _until_told_to_stop() as stop, emulator:
+        if json:
+            print_json(
+                {"url": emulator.remote_url, "serial_url": emulator.serial_url if serial else None, "pid": os.getpid()},
+                one_line=True,
+            )
+        else:
+            output.print("an EM-30 emulator is running; Ctrl-C ends it. Connect to it with")
+            output.print(f"  {emulator.remote_url}", markup=False, soft_wrap=True)
+            if serial:
+                output.print(f"  {emulator.serial_url}", markup=False, soft_wrap=True)
+        while not stop.wait(0.5):
+            pass
+    messages.print("the emulator has ended")
+
+
+@contextmanager
+def _until_told_to_stop() -> Iterator[threading.Event]:
+    """Yield an event that Ctrl-C or a request to terminate sets: the ordinary end of a server, not an error."""
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _describe(url: str, microscope: Any) -> dict[str, Any]:
     capabilities = microscope.capabilities
     return {
@@ -213,8 +276,7 @@ def _describe(url: str, microscope: Any) -> dict[str, Any]:
             )
         },
         "scan_modes": [
-            {"name": mode.name.lower(), "width": mode.width, "height": mode.height}
-            for mode in capabilities.scan_modes
+            {"name": mode.name.lower(), "width": mode.width, "height": mode.height} for mode in capabilities.scan_modes
         ],
         "offers": [name for name, protocol in _OPTIONAL.items() if isinstance(microscope, protocol)],
     }

@@ -88,9 +88,18 @@ def fail(message: str) -> None:
     messages.print(message, markup=False, soft_wrap=True)
 
 
-def print_json(value: Any) -> None:
-    """Print one JSON value to stdout, for programs: dataclasses as objects, NaN and infinity as null."""
-    sys.stdout.write(json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def print_json(value: Any, *, one_line: bool = False) -> None:
+    """Print one JSON value to stdout, for programs: dataclasses as objects, NaN and infinity as null.
+
+    Parameters
+    ----------
+    value : object
+        Anything that `jsonable` takes.
+    one_line : bool
+        For a program that reads line by line while the command goes on.
+    """
+    indent = None if one_line else 2
+    sys.stdout.write(json.dumps(jsonable(value), indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 

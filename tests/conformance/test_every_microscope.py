@@ -1,19 +1,32 @@
-"""One suite for every microscope: the emulator here, and hardware when SEMDRIVERS_TEST_URL names it."""
+"""One suite for every microscope.
+
+The emulator in this process, in another process and over a serial line; and hardware when ``SEMDRIVERS_TEST_URL``
+names it. The checks are those of ``semdrivers check URL``.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
 
 import pytest
 
 import semdrivers
 from semdrivers.conformance import CHECKS, Skipped
 
-ADDRESSES = [
-    pytest.param("emulator://tin-balls?seed=1&magnification=2000", id="emulator"),
+START = ["--specimen", "tin-balls", "--seed", "1", "--magnification", "2000"]
+MICROSCOPES = [
+    pytest.param("emulator"),
+    pytest.param("other-process", marks=pytest.mark.slow),
     pytest.param(
-        os.environ.get("SEMDRIVERS_TEST_URL", ""),
-        id="hardware",
+        "serial-line",
+        marks=[pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")],
+    ),
+    pytest.param(
+        "hardware",
         marks=[
             pytest.mark.hardware,
             pytest.mark.skipif("SEMDRIVERS_TEST_URL" not in os.environ, reason="set SEMDRIVERS_TEST_URL"),
@@ -22,9 +35,26 @@ ADDRESSES = [
 ]
 
 
-@pytest.fixture(params=ADDRESSES)
+@pytest.fixture(scope="module")
+def other_process() -> Iterator[dict[str, str]]:
+    """Addresses of an emulator in a process of its own."""
+    extra = [] if sys.platform == "win32" else ["--serial"]
+    command = [sys.executable, "-c", "from semdrivers.cli import main; main()", "emulate", "--json", *START, *extra]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        yield json.loads(process.stdout.readline())
+        process.terminate()
+
+
+@pytest.fixture(params=MICROSCOPES)
 def microscope(request):
-    opened = semdrivers.connect(request.param)
+    name = request.param
+    if name == "emulator":
+        url = "emulator://tin-balls?seed=1&magnification=2000"
+    elif name == "hardware":
+        url = os.environ["SEMDRIVERS_TEST_URL"]
+    else:
+        url = request.getfixturevalue("other_process")["url" if name == "other-process" else "serial_url"]
+    opened = semdrivers.connect(url)
     yield opened
     opened.close()
 

@@ -1,0 +1,103 @@
+"""``semdrivers emulate`` in a process of its own, and the shipped driver connected to it from this one."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import semdrivers
+from semdrivers.cli import app
+
+COMMAND = [sys.executable, "-c", "from semdrivers.cli import main; main()", "emulate"]
+
+
+@contextmanager
+def emulator(*arguments: str):
+    """Run the command and yield what it printed; end it as a user or a service manager would."""
+    process = subprocess.Popen(
+        [*COMMAND, "--json", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        yield json.loads(line), process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def test_another_process_is_a_microscope_like_any():
+    with emulator("--specimen", "tin-balls", "--seed", "3", "--magnification", "2000") as (told, _):
+        assert told["serial_url"] is None
+        with semdrivers.connect(told["url"]) as microscope:
+            assert microscope.magnification == 2000
+            microscope.working_distance = 14.5
+            image = microscope.acquire()
+    assert image.working_distance == 14.5
+    assert image.pixels.shape == (240, 320)
+
+
+def test_the_same_seed_gives_the_same_bytes_in_another_process():
+    with (
+        emulator("--seed", "3", "--magnification", "2000") as (told, _),
+        semdrivers.connect(told["url"]) as microscope,
+    ):
+        there = microscope.acquire().pixels
+    with semdrivers.connect("emulator://tin-balls?seed=3&magnification=2000") as microscope:
+        here = microscope.acquire().pixels
+    assert np.array_equal(there, here)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_control_over_a_serial_line():
+    with emulator("--serial") as (told, _):
+        assert told["serial_url"].startswith("em30+serial:///dev/")
+        with semdrivers.connect(told["serial_url"]) as microscope:
+            microscope.working_distance = 15.25
+            assert microscope.acquire().working_distance == 15.25
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_cleanly_when_told_to(number):
+    with emulator() as (told, process):
+        process.send_signal(number)
+        assert process.wait(20) == 0
+        with pytest.raises(semdrivers.NotConnectedError):
+            semdrivers.connect(told["url"])
+
+
+def test_a_taken_port_is_one_clear_error():
+    with emulator() as (told, _):
+        port = told["url"].split(":")[2].split("?")[0]
+        done = CliRunner().invoke(app, ["emulate", "--control-port", port])
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--specimen", "tin-bals"], "did you mean 'tin-balls'"),
+        (["--specimen", "no-such-picture.tif", "--pixel-size", "10"], "no-such-picture.tif"),
+        (["--specimen", __file__, "--pixel-size", "10"], "no picture"),
+        (["--magnification", "1e9"], "magnification"),
+        (["--preset", "evil"], "evil"),
+        (["--seed", "-1"], "seed"),
+        (["--control-port", "99999"], "control_port"),
+    ],
+)
+def test_bad_input_is_one_error_before_anything_starts(arguments, words):
+    done = CliRunner().invoke(app, ["emulate", *arguments])
+    assert done.exit_code == 1
+    assert words in done.stderr
+    assert done.stderr.count("error: ") == 1
