@@ -234,7 +234,7 @@ class ControlLink:
         deadline: float,
     ) -> R:
         now = time.monotonic()
-        end, last, pause = now + deadline, now + LONGEST_REQUEST, max(deadline / 4, 0.05)
+        end, last, pause = now + deadline, now + LONGEST_REQUEST, max(deadline / 5, 0.05)
         sent = damaged = 0
         repeat = now
         while True:
@@ -248,6 +248,7 @@ class ControlLink:
                 self._send(data, min(end, last) - now)
                 sent += 1
                 repeat = now + pause
+                pause *= 2  # a slow line must not drown in repetitions
             try:
                 answer = answers.get(timeout=max(0.0, min(end, last, repeat) - time.monotonic()))
             except queue.Empty:
