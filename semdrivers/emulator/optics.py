@@ -84,7 +84,7 @@ def relative_noise(current: float, dwell_time: float, secondary_yield: float) ->
     return math.sqrt((1 + secondary_yield) / (electrons_per_pixel(current, dwell_time) * secondary_yield))
 
 
-_TABLE_STEP = 0.02
+_TABLE_STEP = 0.004
 _TABLE_END = 60.0
 
 
