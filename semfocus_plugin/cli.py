@@ -42,6 +42,7 @@ def demo(
     """
     from semfocus_plugin.demo import demonstrate
     from semfocus_plugin.display import FrameTable, cancelled_by_interrupt
+    from semfocus_plugin.evaluation.tables import FALSE_FOCUS
 
     settings = semdrivers.AutofocusSettings(method=method, max_frames=max_frames)
     table = FrameTable()
@@ -81,6 +82,9 @@ def demo(
         for path in shown.files:
             output.print(f"  {path}", markup=False, soft_wrap=True)
     _leave(shown.result)
+    if shown.error_depths_of_field > FALSE_FOCUS:
+        fail(f"that is no focus: the truth is {shown.error_depths_of_field:.1f} depths of field away")
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -14,6 +14,9 @@ from semdrivers.autofocus import AutofocusSettings
 from semdrivers.console import fail, messages, output, print_json
 from semdrivers.errors import InvalidParameterError
 
+_TABLE_WIDTH = 150
+"""Columns of the table, however narrow the terminal: a folded table of figures cannot be read."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 
 
@@ -131,10 +134,10 @@ def _print(summaries: Any) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, heading in enumerate(COLUMNS):
-        table.add_column(heading, justify="left" if index == 0 else "right")
+        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
     for summary in summaries:
         table.add_row(*cells(summary))
-    output.print(table)
+    output.print(table, width=max(output.width, _TABLE_WIDTH))
 
 
 def _write(path: Path, report: dict[str, Any], table: str) -> None:

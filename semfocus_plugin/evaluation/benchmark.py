@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import socket
 import threading
 import time
@@ -96,15 +97,26 @@ def _frames(seconds: float) -> Iterator[Figure]:
     from semdrivers.emulator.specimens import make_specimen
 
     column = ElectronColumn(make_specimen("tin-balls", 1), seed=1, preset="typical")
+    near = ScanConditions(15.0, 5000.0, 320, 240)
+    truth = column.truth(near)
     for mode in (ScanMode.FAST, ScanMode.STANDARD):
+        near = dataclasses.replace(near, width=mode.width, height=mode.height)
         count = iter(range(10**9))
 
-        def draw(mode: ScanMode = mode, count: Iterator[int] = count) -> None:
-            column.render(ScanConditions(15.0, 5000.0, mode.width, mode.height, frame_id=next(count)))
+        def draw(near: ScanConditions = near, count: Iterator[int] = count) -> None:
+            number = next(count)
+            place = truth.working_distance + (number % 9 - 4) * 2.0 * truth.depth_of_field
+            column.render(dataclasses.replace(near, working_distance=place, frame_id=number))
 
         yield _time(f"emulator draws a {mode.name} frame", draw, seconds)
     with _microscope() as microscope:
-        yield _time("acquire a FAST frame (emulator, USB, driver)", microscope.acquire, seconds)
+        places = itertools.cycle(microscope.working_distance + 0.02 * step for step in range(-4, 5))
+
+        def move_and_acquire() -> None:
+            microscope.working_distance = next(places)
+            microscope.acquire()
+
+        yield _time("move and acquire a FAST frame (emulator, USB, driver)", move_and_acquire, seconds)
 
 
 def _usb(seconds: float) -> Iterator[Figure]:

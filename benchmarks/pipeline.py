@@ -1,0 +1,11 @@
+"""Print how long every part takes; the same as ``semfocus benchmark``, for those who look for a script.
+
+Usage: python benchmarks/pipeline.py [--seconds 1.0] [--json]
+"""
+
+import sys
+
+from semfocus_plugin.cli import app
+
+if __name__ == "__main__":
+    app(["benchmark", *sys.argv[1:]])

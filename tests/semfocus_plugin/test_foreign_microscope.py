@@ -1,0 +1,98 @@
+"""A microscope of another make: five members, its own optics, none of our emulator."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+import semdrivers
+from semdrivers import Capabilities, Image, ModelError, Range, ScanMode
+from semfocus_plugin import networks
+
+
+class ForeignMicroscope:
+    """Discs of metal on carbon, blurred by a disc of the beam's own, seen by a noisy detector."""
+
+    def __init__(self, best: float, start: float, magnification: float, seed: int, blank: bool = False) -> None:
+        self.best, self._place, self._magnification = best, start, magnification
+        self.random = np.random.default_rng(seed)
+        self.capabilities = Capabilities(Range(2.0, 40.0, 0.0005), Range(50.0, 50_000.0))
+        rows, columns = np.mgrid[:512, :640].astype(np.float32)
+        scene = np.full((512, 640), 0.35, np.float32)
+        for _ in range(0 if blank else 90):
+            radius = self.random.uniform(4, 40)
+            centre = self.random.uniform((0, 0), (512, 640))
+            distance = np.hypot(rows - centre[0], columns - centre[1]) / radius
+            inside = distance < 1
+            scene[inside] = self.random.uniform(0.4, 0.8) + 0.3 * distance[inside] ** 6
+        grain = ndimage.gaussian_filter(self.random.normal(size=scene.shape), 1.0).astype(np.float32)
+        self.scene = scene if blank else scene + 0.15 * grain
+
+    @property
+    def working_distance(self) -> float:
+        return self._place
+
+    @working_distance.setter
+    def working_distance(self, value: float) -> None:
+        self._place = self.capabilities.working_distance.check("working distance", value, "mm")
+
+    @property
+    def magnification(self) -> float:
+        return self._magnification
+
+    @magnification.setter
+    def magnification(self, value: float) -> None:
+        self._magnification = self.capabilities.magnification.check("magnification", value)
+
+    def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
+        pixel = 0.4 / self._magnification
+        radius = 0.0035 * abs(self._place - self.best) / pixel
+        spectrum = np.fft.rfft2(self.scene)
+        k = 2 * np.pi * np.hypot(np.fft.fftfreq(512)[:, None], np.fft.rfftfreq(640)[None, :])
+        transfer = np.exp(-((k * max(radius, 0.4)) ** 2) / 8)
+        signal = np.fft.irfft2(spectrum * transfer, s=self.scene.shape)[136:376, 160:480]
+        counts = self.random.poisson(np.clip(signal, 0, None) * 200) / 200
+        pixels = np.clip(40 + 200 * counts, 0, 255).astype(np.uint8)
+        return Image(pixels, self._place, self._magnification, pixel * 1e6)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+@pytest.fixture(autouse=True)
+def shipped_models():
+    try:
+        networks.load()
+    except ModelError as error:
+        pytest.skip(f"no shipped models: {error}")
+
+
+def test_it_is_a_microscope():
+    assert isinstance(ForeignMicroscope(15, 15, 1000, 1), semdrivers.Microscope)
+
+
+@pytest.mark.parametrize("method", [None, "dual-network"])
+def test_it_focuses(method):
+    errors = []
+    for seed in range(8):
+        random = np.random.default_rng(seed)
+        magnification = float(random.uniform(800, 6000))
+        depth_of_field = 0.4 / magnification / 0.0035
+        best = float(random.uniform(10, 20))
+        start = best + float(random.uniform(-15, 15)) * depth_of_field
+        microscope = ForeignMicroscope(best, start, magnification, seed)
+        result = semdrivers.autofocus(microscope, method=method)
+        assert result.working_distance == microscope.working_distance
+        assert microscope.magnification == magnification
+        errors.append(abs(microscope.working_distance - best) / depth_of_field if result.focused else np.inf)
+    assert sum(error <= 2 for error in errors) >= 7, errors
+
+
+@pytest.mark.parametrize("method", [None, "dual-network"])
+def test_it_refuses_a_blank_sample(method):
+    for seed in range(3):
+        microscope = ForeignMicroscope(15.0, 15.4, 3000.0, seed, blank=True)
+        result = semdrivers.autofocus(microscope, method=method)
+        assert result.status == "refused", result
+        assert microscope.working_distance == 15.4

@@ -1,0 +1,181 @@
+"""The command line, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+from typer.testing import CliRunner
+
+from semfocus_plugin.cli import app
+from semfocus_plugin.display import bar
+
+COMMANDS = ("demo", "run", "score", "evaluate", "benchmark", "models", "dataset", "train")
+
+
+def semfocus(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command):
+    found = semfocus(command, "--help")
+    assert found.exit_code == 0
+    if command != "train":
+        assert "Example" in found.stdout
+
+
+def test_models_are_listed_and_verified(tiny_models):
+    told = json.loads(semfocus("models", "--verify", "--json").stdout)
+    assert [model["name"] for model in told["models"]] == ["aenet", "acnet"]
+    assert {"dual-network", "paper"} <= set(told["methods"])
+    assert "2 models verified" in semfocus("models", "--verify").stdout
+    (tiny_models / "aenet.onnx").write_bytes(b"")
+    found = semfocus("models", "--verify")
+    assert found.exit_code == 1
+    assert "SHA-256" in found.stderr
+
+
+def test_pictures_are_scored_and_bad_ones_named(tiny_models, tmp_path):
+    good, small, no_picture = tmp_path / "good.png", tmp_path / "small.png", tmp_path / "text.png"
+    pixels = np.random.default_rng(1).integers(0, 256, (240, 320)).astype(np.uint8)
+    Pillow.fromarray(pixels).save(good)
+    Pillow.fromarray(pixels[:100]).save(small)
+    no_picture.write_text("hello")
+    found = semfocus("score", good, "--magnification", 1000, "--json")
+    assert found.exit_code == 0
+    assert 0 <= json.loads(found.stdout)["pictures"][0]["score"] <= 9
+    found = semfocus("score", good, small, no_picture, tmp_path / "none.png", "--magnification", 1000)
+    assert found.exit_code == 1
+    assert "good" in "".join(found.stdout.split())
+    for words in ("320×100", "no picture", "no such file"):
+        assert words in found.stderr
+    found = semfocus("score", good)
+    assert found.exit_code == 1
+    assert "--magnification" in found.stderr
+
+
+def test_run_tells_status_by_exit_code_and_files(tiny_models, tmp_path):
+    record, plot = tmp_path / "run.json", tmp_path / "run.png"
+    url = "emulator://featureless?seed=1"
+    found = semfocus("run", url, "--method", "dual-network", "--record", record, "--plot", plot, "--json")
+    told = json.loads(found.stdout)
+    assert told["status"] == "refused"
+    assert found.exit_code == 1
+    assert told["working_distance"] == told["start_working_distance"]
+    assert json.loads(record.read_text())["frames"] == len(told["trace"])
+    assert plot.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["nope://x"], "unknown scheme"),
+        (["emulator://tinballs"], "tin-balls"),
+        (["emulator://fabric", "--method", "guess"], "guess"),
+        (["emulator://fabric", "--bounds", "20", "10"], "low < high"),
+        (["emulator://fabric", "--max-travel", "-1"], "max_travel"),
+        (["emulator://fabric", "--max-frames", "0"], "max_frames"),
+        (["emulator://fabric", "--magnification", "1e9"], "agnification"),
+        (["emulator://fabric", "--save", "picture.png"], "must end in"),
+        (["emulator://fabric", "--record", "no/such/folder/a.json"], "there is no folder"),
+    ],
+)
+def test_run_names_what_is_wrong_in_one_message(tiny_models, options, words):
+    found = semfocus("run", *options)
+    assert found.exit_code == 1
+    assert words in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_cancels_and_puts_the_lens_back(tiny_models):
+    script = (
+        "import os, signal, sys, semdrivers\n"
+        "from semfocus_plugin import cli, display\n"
+        "add = display.FrameTable.add\n"
+        "def interrupting(table, step):\n"
+        "    add(table, step)\n"
+        "    if step.index == 1: os.kill(os.getpid(), signal.SIGINT)\n"
+        "display.FrameTable.add = interrupting\n"
+        "cli.app(['run', 'emulator://fabric?seed=1', '--method', 'dual-network'])\n"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert found.returncode == 130, found.stderr
+    assert "cancelled" in found.stdout
+    place, start = found.stdout.split(" at ")[1].split(" mm (from ")
+    assert place == start.split(" mm")[0]
+
+
+def test_demo_writes_its_files_and_one_object(tiny_models, tmp_path):
+    found = semfocus("demo", "--json", "--out", tmp_path / "demo", "--seed", 2)
+    told = json.loads(found.stdout)
+    keys = {
+        "status",
+        "working_distance",
+        "true_working_distance",
+        "error_depths_of_field",
+        "score",
+        "frames",
+        "specimen",
+        "magnification",
+        "seed",
+    }
+    assert keys <= set(told)
+    assert "trace" not in told
+    good = told["status"] == "focused" and told["error_depths_of_field"] <= 2
+    assert found.exit_code == (0 if good else 1)
+    for path in told["files"]:
+        assert os.path.getsize(path) > 100
+    names = {os.path.basename(path) for path in told["files"]}
+    assert {"result.json", "score.png", "before-after.png"} <= names
+
+
+def test_evaluate_writes_table_and_json(tiny_models, tmp_path):
+    table = tmp_path / "table.md"
+    options = ["--runs", 1, "--specimen", "tin-balls", "--method", "dual-network", "--workers", 1]
+    found = semfocus("evaluate", *options, "--out", table, "--json")
+    told = json.loads(found.stdout)
+    assert found.exit_code == 0
+    assert told["summaries"][0]["runs"] == 1
+    assert len(told["records"]) == 1
+    assert "| tin-balls | 1 |" in table.read_text()
+    found = semfocus("evaluate", "--specimen", "tinballs")
+    assert found.exit_code == 1
+    assert "neither a specimen" in found.stderr
+
+
+def test_benchmark_measures_every_part(tiny_models):
+    told = json.loads(semfocus("benchmark", "--seconds", 0.01, "--json").stdout)
+    names = " ".join(figure["name"] for figure in told["figures"])
+    for part in ("preprocessing", "AENet", "ACNet", "state", "ping", "control", "USB", "FAST"):
+        assert part in names
+    assert all(figure["median"] > 0 for figure in told["figures"])
+
+
+def test_training_without_torch_says_what_to_install(tmp_path):
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from semfocus_plugin.cli import app\n"
+        f"app(['train', 'aenet', {str(tmp_path)!r}, '-o', {str(tmp_path / 'out')!r}])\n"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert found.returncode == 1
+    assert "semdrivers[train]" in found.stderr
+
+
+def test_dataset_checks_its_options(tmp_path):
+    found = semfocus("dataset", tmp_path / "data", "--kind", "paintings")
+    assert found.exit_code == 1
+    assert "paintings" in found.stderr
+
+
+def test_bar_is_full_for_one_and_empty_for_nothing():
+    assert bar(0.0) == ""
+    assert set(bar(1.0)) == {"█"}
+    assert len(bar(2.0)) == len(bar(1.0)) > len(bar(0.5)) > 0
