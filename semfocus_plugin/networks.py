@@ -40,9 +40,7 @@ MODELS_VARIABLE = "SEMFOCUS_MODELS"
 SMALLEST = (240, 320)
 """Height and width of the smallest picture that AENet reads."""
 
-LAWS: Mapping[str, MaximumAction] = MappingProxyType(
-    {"depth-of-field": maximum_action, "paper": maximum_action_paper}
-)
+LAWS: Mapping[str, MaximumAction] = MappingProxyType({"depth-of-field": maximum_action, "paper": maximum_action_paper})
 """Laws of the largest step, by the name that a manifest gives them."""
 
 _CONTRACTS = {"aenet": ("frames", "score"), "acnet": ("state", "action")}
@@ -270,9 +268,7 @@ def read_manifest(directory: Path | None = None) -> tuple[ModelCard, ...]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ModelError(
-            f"no models in {directory} ({error.strerror}: {path.name}); reinstall the package"
-        ) from None
+        raise ModelError(f"no models in {directory} ({error.strerror}: {path.name}); reinstall the package") from None
     except ValueError as error:
         raise ModelError(f"{path} is not JSON ({error}); reinstall the package") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("models"), list):
@@ -323,9 +319,7 @@ def _open(card: ModelCard) -> Any:
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(
-            str(card.path), sess_options=options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(str(card.path), sess_options=options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelError(f"model {card.name!r}: {card.path} cannot be opened: {error}") from error
     for kind, wanted, found in (
@@ -334,8 +328,7 @@ def _open(card: ModelCard) -> Any:
     ):
         if set(wanted) != found:
             raise ModelError(
-                f"model {card.name!r}: {card.path.name} has {kind}s {sorted(found)}, "
-                f"the manifest says {sorted(wanted)}"
+                f"model {card.name!r}: {card.path.name} has {kind}s {sorted(found)}, the manifest says {sorted(wanted)}"
             )
     size = {"aenet": (4, 2), "acnet": (2, STATE_SIZE)}[card.role]
     shape = session.get_inputs()[0].shape
@@ -361,11 +354,7 @@ def _card(path: Path, number: int, entry: object) -> ModelCard:
     tensors = {}
     for key, needed in zip(("inputs", "outputs"), _CONTRACTS[entry["role"]], strict=True):
         names = entry.get(key, [needed])
-        if (
-            not isinstance(names, list | dict)
-            or needed not in names
-            or not all(isinstance(n, str) for n in names)
-        ):
+        if not isinstance(names, list | dict) or needed not in names or not all(isinstance(n, str) for n in names):
             raise ModelError(f"{where}: {key} must name {needed!r} among text names, not {names!r}")
         tensors[key] = tuple(names)
     law = entry.get("action_law", "depth-of-field")

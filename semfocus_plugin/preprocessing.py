@@ -99,9 +99,7 @@ def prepare(pixels: NDArray[Any], magnification: float) -> NDArray[np.float32]:
     return preprocess(pixels, magnification).frames
 
 
-def _sort3(
-    a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _sort3(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     low, high = np.minimum(a, b), np.maximum(a, b)
     least = np.minimum(low, c)
     rest = np.maximum(low, c)

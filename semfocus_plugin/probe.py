@@ -229,9 +229,7 @@ class Probe:
             When the instrument has no such magnification; nothing has changed.
         """
         if not self._settings.may_change_magnification:
-            raise AutofocusError(
-                "the method may not change the magnification: may_change_magnification is False"
-            )
+            raise AutofocusError("the method may not change the magnification: may_change_magnification is False")
         self._check_cancelled()
         self._microscope.magnification = magnification
         self.magnification = self._microscope.magnification

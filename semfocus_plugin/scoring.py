@@ -64,22 +64,16 @@ def check_pixels(pixels: object, name: str = "the picture") -> None:
         When it is smaller than 320×240.
     """
     if not isinstance(pixels, np.ndarray):
-        raise InvalidParameterError(
-            f"{name} must be a numpy array or a semdrivers.Image, not {type(pixels).__name__}"
-        )
+        raise InvalidParameterError(f"{name} must be a numpy array or a semdrivers.Image, not {type(pixels).__name__}")
     if pixels.ndim == 3 and pixels.shape[-1] in (3, 4):
         raise InvalidParameterError(
             f"{name} has colours (shape {pixels.shape}); an SEM picture has one channel: pass pixels[..., 0]"
         )
     if pixels.ndim != 2:
-        raise InvalidParameterError(
-            f"{name} must have two axes (height, width), not the shape {pixels.shape}"
-        )
+        raise InvalidParameterError(f"{name} must have two axes (height, width), not the shape {pixels.shape}")
     floating = np.issubdtype(pixels.dtype, np.floating)
     if not floating and pixels.dtype not in (np.uint8, np.uint16):
-        raise InvalidParameterError(
-            f"{name} must be uint8, uint16 or floating point in 0..1, not {pixels.dtype}"
-        )
+        raise InvalidParameterError(f"{name} must be uint8, uint16 or floating point in 0..1, not {pixels.dtype}")
     height, width = pixels.shape
     if height < networks.SMALLEST[0] or width < networks.SMALLEST[1]:
         raise OutOfRangeError(f"{name} is {width}×{height} pixels; the score needs at least 320×240")

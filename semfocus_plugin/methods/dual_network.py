@@ -73,9 +73,7 @@ def focus(probe: Probe, accept: float, *, controller: Controller) -> Outcome:
     found = search(probe, start)
     if found is None:
         best = best_of(probe.measurements[first:])
-        reason = (
-            f"no sample recognised within reach; the best of {probe.frames} frames scores {best.score:.1f}"
-        )
+        reason = f"no sample recognised within reach; the best of {probe.frames} frames scores {best.score:.1f}"
         return Outcome(False, reason, best.working_distance, best.score)
     best = control(probe, found, controller)
     final, fit = refine(probe, best, first)
@@ -105,9 +103,7 @@ def search(probe: Probe, start: Measurement) -> Measurement | None:
                 return found
         place = next(places, None)
         if place is None:
-            return _around(
-                probe, best_of(probe.measurements[first:]), 0.5 * SCORE_STRIDE * probe.depth_of_field
-            )
+            return _around(probe, best_of(probe.measurements[first:]), 0.5 * SCORE_STRIDE * probe.depth_of_field)
         measurement = probe.measure(place, "search")
     return measurement
 
@@ -202,13 +198,9 @@ def judge(probe: Probe, final: Measurement, fit: Fit, first: int, accept: float)
     beyond = fit.working_distance - probe.limits.clip(fit.working_distance)
     if abs(beyond) > unit:
         edge = probe.limits.clip(fit.working_distance)
-        return refused(
-            f"the focus seems to lie beyond the limit of {edge:.3f} mm; widen bounds or max_travel"
-        )
+        return refused(f"the focus seems to lie beyond the limit of {edge:.3f} mm; widen bounds or max_travel")
     for side in (1, -1, 0):
-        away = [
-            m.score for m in probe.measurements[first:] if abs(m.working_distance - place) >= 0.7 * FAR * unit
-        ]
+        away = [m.score for m in probe.measurements[first:] if abs(m.working_distance - place) >= 0.7 * FAR * unit]
         evidence = _fit(probe, final, first).evidence
         if side == 0 or (away and evidence >= EVIDENCE):
             break
@@ -223,9 +215,7 @@ def judge(probe: Probe, final: Measurement, fit: Fit, first: int, accept: float)
         )
     certainty = math.erf(2.0 * unit / max(fit.sigma, 1e-9) / math.sqrt(2.0))
     confidence = certainty * min(1.0, contrast / (2 * CONTRAST))
-    reason = (
-        f"score {final.score:.1f}, {contrast:.1f} above out of focus, ±{fit.sigma / unit:.1f} depths of field"
-    )
+    reason = f"score {final.score:.1f}, {contrast:.1f} above out of focus, ±{fit.sigma / unit:.1f} depths of field"
     return Outcome(True, reason, place, final.score, confidence)
 
 
@@ -261,9 +251,7 @@ def _sides(probe: Probe, frames: tuple[Measurement, ...]) -> float:
 
 def _near(probe: Probe, centre: Measurement, first: int) -> tuple[Measurement, ...]:
     span = 16.0 * probe.depth_of_field
-    return tuple(
-        m for m in probe.measurements[first:] if abs(m.working_distance - centre.working_distance) <= span
-    )
+    return tuple(m for m in probe.measurements[first:] if abs(m.working_distance - centre.working_distance) <= span)
 
 
 def _fit(probe: Probe, centre: Measurement, first: int) -> Fit:

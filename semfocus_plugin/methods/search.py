@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from semdrivers.microscope import Range
 
 
-def zigzag(
-    start: float, stride: float, limits: Range, reach: float = float("inf"), first: int = 1
-) -> Iterator[float]:
+def zigzag(start: float, stride: float, limits: Range, reach: float = float("inf"), first: int = 1) -> Iterator[float]:
     """Yield working distances alternately on both sides of the start, each a stride further out.
 
     Parameters
