@@ -138,7 +138,10 @@ class PipeBackend(usb.backend.IBackend):  # type: ignore[misc]
             self.release_interface(dev_handle, interface)
 
     def set_configuration(self, dev_handle: _Handle, config_value: int) -> None:
-        """Choose a configuration."""
+        """Choose a configuration; raises EBUSY while an interface is claimed."""
+        with self._lock, _usb_errors():
+            if any(address == dev_handle.address for address, _ in self._claims):
+                raise TransferError(TransferStatus.BUSY, "an interface of the device is claimed")
         self._standard(dev_handle, 0x00, StandardRequest.SET_CONFIGURATION, config_value)
 
     def get_configuration(self, dev_handle: _Handle) -> int:

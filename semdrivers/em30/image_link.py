@@ -137,6 +137,9 @@ class ImageLink:
             raise NotConnectedError(f"{self.name}: the image link is closed; connect again")
         reasons: list[str] = []
         step = 0
+        if self._device is None:
+            reasons.append("the device was lost")
+            step = _REOPEN
         while True:
             try:
                 if step:
@@ -187,7 +190,7 @@ class ImageLink:
             with contextlib.suppress(NotImplementedError, usb.core.USBError):
                 if device.is_kernel_driver_active(INTERFACE):
                     device.detach_kernel_driver(INTERFACE)
-            device.set_configuration()
+            _configure(device)
             interface = device.get_active_configuration()[(INTERFACE, 0)]
             endpoints = [endpoint.bEndpointAddress for endpoint in interface]
             if interface.bInterfaceClass != INTERFACE_CLASS or BULK_IN not in endpoints:
@@ -332,6 +335,16 @@ class ImageLink:
                 time.sleep(0.05)
             else:
                 return
+
+
+def _configure(device: Any) -> None:
+    """Configure a device that is not; configuring one that is would stop the stream of whoever uses it."""
+    try:
+        device.get_active_configuration()
+    except usb.core.USBError as error:
+        if error.errno is not None:
+            raise
+        device.set_configuration()
 
 
 def _why(error: Exception) -> str:
