@@ -86,6 +86,24 @@ class PluginManager(pluggy.PluginManager):
             if record.error is not None
         }
 
+    def register(self, plugin: object, name: str | None = None) -> str | None:
+        """Register a plugin: a module, or any other object that can be hashed.
+
+        Raises
+        ------
+        InvalidParameterError
+            When it cannot be hashed: pluggy keeps plugins in sets, and one such would spoil the others' calls.
+        ValueError, pluggy.PluginValidationError
+            When the name is taken, or a hook does not fit its specification.
+        """
+        try:
+            hash(plugin)
+        except TypeError:
+            raise InvalidParameterError(
+                f"plugin {name!r} is a {type(plugin).__name__}, which cannot be hashed; name a module instead"
+            ) from None
+        return super().register(plugin, name)
+
     def load(self, points: list[EntryPoint], allowed: frozenset[str] | None) -> None:
         """Load `points`, or of them those whose names are `allowed`, and record what became of each.
 
@@ -174,8 +192,7 @@ class PluginManager(pluggy.PluginManager):
         known = self.autofocus_methods()
         if name not in known:
             raise InvalidParameterError(
-                unknown("autofocus method", name, known, nothing="no installed plugin offers any")
-                + self._why_less()
+                unknown("autofocus method", name, known, nothing="no installed plugin offers any") + self._why_less()
             )
 
     def autofocus_hook(self, method: str | None) -> Any:
@@ -233,9 +250,7 @@ def get_plugin_manager() -> PluginManager:
         return _manager
 
 
-def unknown(
-    kind: str, name: object, known: Mapping[str, Any] | list[str], nothing: str = "there is none"
-) -> str:
+def unknown(kind: str, name: object, known: Mapping[str, Any] | list[str], nothing: str = "there is none") -> str:
     """Return a message for an unknown name: what there is, and the closest to what was asked for."""
     if not known:
         return f"unknown {kind} {name!r}; {nothing}"

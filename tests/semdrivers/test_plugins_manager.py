@@ -91,6 +91,13 @@ def test_a_frame_passes_quickly_when_nobody_watches(manager, foreign):
     assert np.array_equal(foreign.acquire().pixels, np.full((240, 320), 2, np.uint8))
 
 
+def test_an_object_that_cannot_be_hashed_is_refused_before_it_spoils_the_others(manager):
+    manager.register(Offering(), "offering")
+    with pytest.raises(semdrivers.InvalidParameterError, match="'unhashable' is a dict, which cannot be hashed"):
+        manager.register({}, "unhashable")
+    assert manager.specimens() == {"moon-dust": list}
+
+
 def test_records_are_frozen():
     record = get_plugin_manager().records[0]
     with pytest.raises(AttributeError):
