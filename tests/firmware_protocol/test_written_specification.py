@@ -1,0 +1,61 @@
+"""The written specification says what the code does: opcodes, fields in their order, codes."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from importlib import resources
+from typing import Any
+
+import pytest
+
+from firmware_protocol import messages as m
+
+TEXT = (resources.files("firmware_protocol") / "spec.md").read_text(encoding="utf-8")
+TYPES = {"d": "f64", "B": "u8", "H": "u16", "I": "u32", "Q": "u64", "?": "switch", "text": "text"}
+
+
+def fields(kind: Any) -> str:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    told = []
+    for field in dataclasses.fields(kind):
+        arguments = typing.get_args(hints[field.name])
+        record = typing.get_origin(hints[field.name]) is tuple
+        told.append(f"{field.name} {f'[{arguments[0].__name__}]' if record else TYPES[arguments[1].format]}")
+    return ", ".join(told) or "nothing"
+
+
+@pytest.mark.parametrize("opcode", sorted(m.REQUESTS))
+def test_every_request_is_specified(opcode: int) -> None:
+    name = m.Opcode(opcode).name
+    row = f"| {opcode:#06x} | {name} | {fields(m.REQUESTS[opcode])} | {fields(m.REPLIES[opcode])} |"
+    assert row in TEXT.splitlines()
+
+
+@pytest.mark.parametrize("opcode", sorted(m.EVENTS))
+def test_every_event_is_specified(opcode: int) -> None:
+    assert f"| {opcode:#06x} | {m.Opcode(opcode).name} | {fields(m.EVENTS[opcode])} |" in TEXT.splitlines()
+
+
+@pytest.mark.parametrize("record", [m.Capability, m.ScanModeInfo, m.Refusal, m.Pending])
+def test_every_record_is_specified(record: Any) -> None:
+    assert f"| {record.__name__} | {fields(record)} |" in TEXT.splitlines()
+
+
+@pytest.mark.parametrize("codes", [m.Kind, m.Status, m.Parameter, m.VacuumState, m.Subsystem, m.Reason])
+def test_every_code_is_specified(codes: Any) -> None:
+    members = [member for member in codes.__members__.values() if member.name != "NONE"]
+    assert ", ".join(f"{member.value} {member.name}" for member in members) in TEXT
+
+
+def test_every_flag_is_specified() -> None:
+    (flags,) = re.findall(r"^Flags: (.*?)\. They", TEXT, re.MULTILINE | re.DOTALL)
+    for flag in m.Wait:
+        if flag is not m.Wait.ALL:
+            assert f"{flag.value} {flag.name}" in flags
+
+
+def test_every_refusal_is_explained() -> None:
+    rows = [line.split(" | ")[0].lstrip("| ") for line in TEXT.splitlines() if line.startswith("| ")]
+    assert {status.name for status in m.Status} - {"OK"} <= set(rows)
