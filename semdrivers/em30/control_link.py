@@ -98,6 +98,7 @@ class ControlLink:
         self._waiting: dict[int, queue.SimpleQueue[Envelope | Damaged | SemDriversError]] = {}
         self._sequence = 0
         self._subscribers: tuple[Callable[[Event], object], ...] = ()
+        self._subscribed = False
         self._lost: SemDriversError | None = None
         self._closed = False
         self._received = 0
@@ -168,16 +169,20 @@ class ControlLink:
 
         The callback must be quick and must not send requests. What it raises is logged.
         """
-        with self._lock:
-            first = not self._subscribers
-            self._subscribers = (*self._subscribers, callback)
-        if first:
-            self.request(Subscribe(True))
 
         def unsubscribe() -> None:
             with self._lock:
                 self._subscribers = tuple(other for other in self._subscribers if other is not callback)
 
+        with self._lock:
+            self._subscribers = (*self._subscribers, callback)
+        try:
+            if not self._subscribed:
+                self.request(Subscribe(True))
+                self._subscribed = True
+        except SemDriversError:
+            unsubscribe()
+            raise
         return unsubscribe
 
     def close(self, *, keep_beam: bool = True) -> None:

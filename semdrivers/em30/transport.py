@@ -152,9 +152,15 @@ class TcpTransport:
                     raise TransportError(
                         f"{self.name} took {len(data) - len(view)} of {len(data)} bytes in {timeout:g} s"
                     ) from None
-                self._writable.select(left)
+                self._wait_writable(left)
             except OSError as error:
                 raise TransportError(f"{self.name} broke while sending: {error.strerror or error}") from error
+
+    def _wait_writable(self, timeout: float) -> None:
+        try:
+            self._writable.select(timeout)
+        except (OSError, ValueError) as error:
+            raise TransportError(f"{self.name} was closed while sending") from error
 
     def receive(self, timeout: float) -> bytes:
         """Return what has come within `timeout` seconds. See `Transport.receive`."""

@@ -44,6 +44,7 @@ from firmware_protocol.messages import (
     Vent,
 )
 from semdrivers.emulator.instrument import Instrument
+from semdrivers.emulator.overtaken import still_holds
 from semdrivers.emulator.parameters import Refused, capabilities, refuse
 
 _log = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ class ControlDesk:
         self._instrument = instrument
         self._sessions: list[Session] = []
         self._deferred: list[_Deferred] = []
+        self._ticked = time.monotonic()
         self._unlisten = instrument.listen(forward)
 
     # Sessions
@@ -148,16 +150,17 @@ class ControlDesk:
         now = time.monotonic()
         lease = self._instrument.profile.lease_time
         owner = self._owner
+        stalled, self._ticked = now - self._ticked > lease / 2, now
         if owner is not None:
-            if any(item.session is owner for item in self._deferred):
-                owner.heard = now
+            if stalled or any(item.session is owner for item in self._deferred):
+                owner.heard = now  # it waits for us, or this whole process stood still: no silence of its own
             elif now - owner.heard > lease:
                 self._lose_lease(owner, f"{lease:g} s of silence")
         self._instrument.update()
         waits = [lease / 4]
         for item in list(self._deferred):
             rest = item.due - self._instrument.clock.now()
-            if not self._instrument.holds(item.reply):
+            if not still_holds(self._instrument, item.reply):
                 self._finish(item, item.request.refuse(Status.ABORTED, Refusal(text="overtaken by a later change")))
             elif rest <= 0:
                 self._finish(item, item.request.reply(item.reply))

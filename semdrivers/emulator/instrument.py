@@ -30,7 +30,6 @@ from firmware_protocol.messages import (
     StigmatorApplied,
     Subsystem,
     VacuumSet,
-    VacuumState,
     Wait,
 )
 from firmware_protocol.profile import EM30, InstrumentProfile
@@ -291,25 +290,6 @@ class Instrument:
         """Tell the listeners that a frame could not be delivered."""
         with self._lock:
             self._emit(FrameDropped(frame_id, self.clock.now()))
-
-    def holds(self, reply: object) -> bool:
-        """Whether what a reply announced is still so, or on its way, and not overtaken by something else."""
-        with self._lock:
-            self._update()
-            match reply:
-                case Applied(parameter=parameter, value=value):
-                    return self.value(parameter) == value
-                case StigmatorApplied(x=x, y=y):
-                    return self.value(Parameter.STIGMATOR_X) == x and self.value(Parameter.STIGMATOR_Y) == y
-                case StageMoved(x=x, y=y):
-                    return self._stage.target == (x, y)
-                case BeamSet(on=on):
-                    return self._chamber.beam_on == on
-                case VacuumSet(state=VacuumState.READY):
-                    return self._chamber.vacuum in (VacuumState.PUMPING, VacuumState.READY)
-                case VacuumSet():
-                    return self._chamber.vacuum in (VacuumState.VENTING, VacuumState.VENTED)
-            return True
 
     # Beam, chamber, operator
 

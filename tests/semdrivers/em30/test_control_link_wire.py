@@ -459,3 +459,13 @@ def test_sequence_numbers_wrap_round_to_1(peer: ScriptedPeer) -> None:
         for _ in range(3):
             link.request(WD)
     assert [item.sequence for item in peer.heard[1:4]] == [0xFFFF, 1, 2]
+
+
+def test_a_subscription_that_fails_leaves_nobody_behind(peer: ScriptedPeer) -> None:
+    peer.script = [lambda request: None]
+    with peer.link() as link:
+        with pytest.raises(TransportError):
+            link.request(WD)
+        with pytest.raises(TransportError):
+            link.subscribe(print)
+        assert link._subscribers == ()

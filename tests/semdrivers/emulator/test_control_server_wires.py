@@ -49,6 +49,7 @@ from firmware_protocol.messages import (
 from firmware_protocol.profile import EM30
 from semdrivers.em30.control_link import ControlLink
 from semdrivers.em30.transport import open_serial, open_tcp
+from semdrivers.emulator.control_desk import ControlDesk
 from semdrivers.emulator.control_server import ControlServer
 from semdrivers.emulator.instrument import Instrument
 from semdrivers.emulator.scan import ScanConditions, Truth
@@ -600,3 +601,20 @@ def test_a_silent_serial_client_loses_the_lease(serve: Served) -> None:
     eventually(lambda: not server._instrument.status().beam_on)
     with ControlLink(open_serial(server.device), client_name="next", name="EM-30") as link:
         link.request(SetBeam(True))
+
+
+def test_a_process_that_stood_still_blames_no_client() -> None:
+    instrument = Instrument(FlatColumn(), profile=QUICK)
+    desk = ControlDesk(instrument, lambda event: None)
+    sent: list[Envelope] = []
+    session = desk.open(sent.append)
+    desk.handle(session, Envelope.request(1, Hello(1, 1, 1, False, "sleeper")))
+    time.sleep(2 * QUICK.lease_time)
+    desk.tick()
+    assert session.owner
+    deadline = time.monotonic() + 2 * QUICK.lease_time
+    while time.monotonic() < deadline:
+        desk.tick()
+        time.sleep(QUICK.lease_time / 20)
+    assert not session.owner
+    desk.close()
