@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from semdrivers.autofocus import AutofocusSettings, FocusStep, Progress
 from semdrivers.errors import AutofocusError, OutOfRangeError, SemDriversError
 from semdrivers.microscope import Image, Microscope, Range
-from semfocus_plugin.metrics import clipped_share, line_correlation
+from semfocus_plugin.metrics import clipped_share, detail, line_correlation
 from semfocus_plugin.networks import Evaluation, Evaluator
 from semfocus_plugin.scoring import check_pixels
 from semfocus_plugin.state import NOMINAL_CONVERGENCE, NOMINAL_PIXEL, depth_of_field
@@ -40,6 +40,8 @@ class Measurement:
         Score, metrics, blur.
     correlation : float
         Of neighbouring lines of the raw frame, −1 to 1; near 0 in pure noise.
+    detail : float
+        The same within tiles of 16×16 pixels: fine structure alone, above 0.1 in focus.
     clipped : float
         Share of pixels at the darkest or brightest level, 0 to 1.
     image : Image
@@ -49,6 +51,7 @@ class Measurement:
     working_distance: float
     evaluation: Evaluation
     correlation: float
+    detail: float
     clipped: float
     image: Image
 
@@ -200,6 +203,7 @@ class Probe:
             working_distance=self.working_distance,
             evaluation=evaluation,
             correlation=line_correlation(image.pixels),
+            detail=detail(image.pixels),
             clipped=clipped_share(image.pixels),
             image=image,
         )

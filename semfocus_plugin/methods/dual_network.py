@@ -62,6 +62,12 @@ EVIDENCE = 12.0
 NOISE = 0.012
 """Correlation between lines below which a frame holds nothing but noise."""
 
+DETAIL = 0.02
+"""Least detail of a frame in focus; noise alone reaches a quarter of it."""
+
+TRACE_OF_DETAIL = 0.01
+"""Least detail of a frame whose score is believed."""
+
 
 def focus(probe: Probe, accept: float, *, controller: Controller) -> Outcome:
     """Search, control, fit, verify; see the module's description."""
@@ -96,7 +102,7 @@ def search(probe: Probe, start: Measurement) -> Measurement | None:
     )
     first = len(probe.measurements) - 1
     measurement = start
-    while measurement.score <= RECOGNISED:
+    while not _recognised(measurement):
         if _tells_blur(measurement, trusted):
             found = follow(probe, measurement)
             if found is not None:
@@ -112,7 +118,7 @@ def _around(probe: Probe, best: Measurement, offset: float) -> Measurement | Non
     """Return a frame beside the best of a vain search that scores above 2, or None."""
     for place in (best.working_distance + offset, best.working_distance - offset):
         measurement = probe.measure(place, "search")
-        if measurement.score > RECOGNISED:
+        if _recognised(measurement):
             return measurement
     return None
 
@@ -129,7 +135,7 @@ def follow(probe: Probe, seen: Measurement, tries: int = 5) -> Measurement | Non
     target = up if up <= probe.limits.maximum else seen.working_distance - distance
     for _ in range(tries):
         measurement = probe.measure(target, "search")
-        if measurement.score > RECOGNISED:
+        if _recognised(measurement):
             return measurement
         target = _sides(probe, probe.measurements[first:])
     return None
@@ -193,7 +199,7 @@ def judge(probe: Probe, final: Measurement, fit: Fit, first: int, accept: float)
 
     if final.score < accept:
         return refused(f"the best place found scores {final.score:.1f}, below {accept:g}", retry=True)
-    if final.correlation < NOISE:
+    if final.detail < DETAIL:
         return refused("the picture at the best place is nothing but noise")
     beyond = fit.working_distance - probe.limits.clip(fit.working_distance)
     if abs(beyond) > unit:
@@ -217,6 +223,10 @@ def judge(probe: Probe, final: Measurement, fit: Fit, first: int, accept: float)
     confidence = certainty * min(1.0, contrast / (2 * CONTRAST))
     reason = f"score {final.score:.1f}, {contrast:.1f} above out of focus, ±{fit.sigma / unit:.1f} depths of field"
     return Outcome(True, reason, place, final.score, confidence)
+
+
+def _recognised(measurement: Measurement) -> bool:
+    return measurement.score > RECOGNISED and measurement.detail > TRACE_OF_DETAIL
 
 
 def _tells_blur(measurement: Measurement, trusted: float) -> bool:

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as npst
 from scipy import ndimage, stats
 
 from semdrivers import InvalidParameterError
-from semfocus_plugin.metrics import clipped_share, entropy, line_correlation, variance
+from semfocus_plugin.metrics import clipped_share, detail, entropy, line_correlation, variance
 from semfocus_plugin.preprocessing import median3, normalise, prepare, preprocess, to_unit
 
 shapes = npst.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)
@@ -88,6 +88,23 @@ def test_noise_has_no_correlation_between_lines_and_structure_has():
     structure = np.clip(128 + 300 * blurred, 0, 255).astype(np.uint8)
     assert line_correlation(structure) > 0.8
     assert line_correlation(np.full((10, 10), 7, np.uint8)) == 0.0
+
+
+def test_detail_sees_fine_structure_and_neither_noise_nor_an_uneven_background():
+    random = np.random.default_rng(5)
+    rows, columns = np.mgrid[:240, :320]
+    background = 60 + 0.3 * columns + 15 * np.sin(rows / 40)
+    noise = random.normal(0, 20, (240, 320))
+    uneven = np.clip(background + noise, 0, 255).astype(np.uint8)
+    assert line_correlation(uneven) > 0.5
+    assert abs(detail(uneven)) < 0.02
+    sharp = ndimage.gaussian_filter(random.normal(size=(240, 320)), 1.2)
+    fine = np.clip(background + 60 * sharp / sharp.std() / 2 + noise, 0, 255).astype(np.uint8)
+    assert detail(fine) > 0.1
+    values = [detail(random.integers(0, 256, (240, 320)).astype(np.uint8)) for _ in range(20)]
+    assert abs(np.mean(values)) < 0.003
+    assert max(map(abs, values)) < 0.015
+    assert detail(np.full((40, 40), 9, np.uint8)) == 0.0
 
 
 def test_clipped_share_counts_both_ends():
