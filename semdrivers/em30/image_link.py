@@ -354,7 +354,7 @@ def _why(error: Exception) -> str:
         if error.errno == errno.EBUSY:
             return "another program uses it; close that and try again"
         if error.errno == errno.ENODEV:
-            return "it was unplugged, or its other end has gone"
+            return f"it was unplugged, or its other end has gone ({error.strerror})"
         if error.errno == errno.EPIPE:
             return "the device has halted its stream"
     return str(error)
