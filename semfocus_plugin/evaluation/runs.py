@@ -44,6 +44,8 @@ class RunRecord:
         Those of the initial search, which the paper does not count.
     elapsed : float
         Seconds of this computer's clock.
+    instrument_seconds : float
+        What the same run would have taken on an instrument, by the emulator's clock.
     restored : bool
         Whether a run that did not focus left the working distance where it was.
     """
@@ -61,6 +63,7 @@ class RunRecord:
     frames: int
     search_frames: int
     elapsed: float
+    instrument_seconds: float
     restored: bool
 
 
@@ -82,6 +85,7 @@ def run_case(case: Case, settings: AutofocusSettings, preset: str) -> RunRecord:
         microscope.working_distance = limits.clip(emulator.truth.working_distance + case.offset)
         start = microscope.working_distance
         start_error = _error(emulator, start)
+        began = emulator.instrument.clock.now()
         try:
             result = semdrivers.autofocus(microscope, settings=settings)
         except SemDriversError as error:
@@ -104,6 +108,7 @@ def run_case(case: Case, settings: AutofocusSettings, preset: str) -> RunRecord:
             frames=result.frames,
             search_frames=sum(frame.phase == "search" for frame in result.trace),
             elapsed=result.elapsed,
+            instrument_seconds=emulator.instrument.clock.now() - began,
             restored=result.focused or abs(microscope.working_distance - start) <= step,
         )
 

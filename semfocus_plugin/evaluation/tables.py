@@ -31,6 +31,8 @@ class Summary:
         Every frame.
     median_control_frames : float
         The paper's count: without the initial search.
+    median_instrument_seconds : float
+        What a run takes on an instrument.
     mean_score : float or None
         AENet's score at the end, over the runs that focused.
     refused, false_focus, errors : int
@@ -48,6 +50,7 @@ class Summary:
     median_frames: float
     p90_frames: float
     median_control_frames: float
+    median_instrument_seconds: float
     mean_score: float | None
     refused: int
     false_focus: int
@@ -76,6 +79,7 @@ def _summary(name: str, records: list[RunRecord]) -> Summary:
         median_frames=float(np.median(frames)),
         p90_frames=float(np.quantile(frames, 0.9)),
         median_control_frames=float(np.median(control)),
+        median_instrument_seconds=float(np.median([record.instrument_seconds for record in records])),
         mean_score=float(np.mean([record.score for record in focused])) if focused else None,
         refused=sum(record.status == "refused" for record in records),
         false_focus=int((errors > FALSE_FOCUS).sum()),
@@ -92,6 +96,7 @@ COLUMNS = (
     "error median / p90",
     "frames median / p90",
     "without search",
+    "instrument s",
     "score",
     "refused",
     "false focus",
@@ -110,6 +115,7 @@ def cells(summary: Summary) -> tuple[str, ...]:
         f"{_number(summary.median_error)} / {_number(summary.p90_error)}",
         f"{summary.median_frames:.0f} / {summary.p90_frames:.0f}",
         f"{summary.median_control_frames:.0f}",
+        f"{summary.median_instrument_seconds:.1f}",
         _number(summary.mean_score),
         str(summary.refused),
         str(summary.false_focus),
