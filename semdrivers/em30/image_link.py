@@ -299,7 +299,7 @@ class ImageLink:
         """Read up to the end of the part of a frame that is due, and return what that completes."""
         wanted = self._assembler.wanted
         packets = -(-wanted // MAX_PACKET)
-        buffer = self._scratch if packets == 1 else array("B", bytes(packets * MAX_PACKET))
+        buffer = self._scratch if packets == 1 else array("B", b"\0") * (packets * MAX_PACKET)
         left = deadline - time.monotonic()
         if left <= 0:
             raise _Trouble(f"no frame within {limit:.1f} s", _RESYNCHRONISE)

@@ -22,6 +22,7 @@ from semdrivers.usb_pipe import UsbPipe
 
 _log = logging.getLogger(__name__)
 _GREETING_TIMEOUT = 2.0
+_SMALL = 4096
 
 
 class UsbBridgeServer:
@@ -43,6 +44,7 @@ class UsbBridgeServer:
         self._listener: socket.socket | None = None
         self._lock = threading.Lock()
         self._client: socket.socket | None = None
+        self._buffer = bytearray()
         self._closed = False
 
     def start(self) -> int:
@@ -74,9 +76,7 @@ class UsbBridgeServer:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            threading.Thread(
-                target=self._serve, args=(connection,), name="USB bridge client", daemon=True
-            ).start()
+            threading.Thread(target=self._serve, args=(connection,), name="USB bridge client", daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
         with connection:
@@ -112,8 +112,12 @@ class UsbBridgeServer:
             except TransferError as error:
                 answer = memoryview(str(error).encode())
                 status = error.status
-            connection.sendall(BridgeResponse(request.operation, status, len(answer)).encode())
-            connection.sendall(answer)
+            head = BridgeResponse(request.operation, status, len(answer)).encode()
+            if len(answer) <= _SMALL:
+                connection.sendall(head + answer)
+            else:
+                connection.sendall(head)
+                connection.sendall(answer)
 
     def _carry_out(self, request: BridgeRequest, data: bytes) -> memoryview:
         timeout = request.timeout / 1000 if request.timeout else None
@@ -123,7 +127,9 @@ class UsbBridgeServer:
             case Operation.CONTROL:
                 return memoryview(self._pipe.control(request.address, request.setup, data, timeout))
             case Operation.BULK_IN:
-                buffer = memoryview(bytearray(request.length))
+                if request.length > len(self._buffer):
+                    self._buffer = bytearray(request.length)
+                buffer = memoryview(self._buffer)[: request.length]
                 return buffer[: self._pipe.bulk_in(request.address, request.endpoint, buffer, timeout)]
             case Operation.RESET:
                 self._pipe.reset(request.address)
