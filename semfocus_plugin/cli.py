@@ -45,32 +45,18 @@ def demo(
     from semfocus_plugin.evaluation.tables import FALSE_FOCUS
 
     settings = semdrivers.AutofocusSettings(method=method, max_frames=max_frames)
-    table = FrameTable()
-    with cancelled_by_interrupt() as cancel:
-        entered = False
-
-        def announce(line: str) -> None:
-            nonlocal entered
-            if not json:
-                messages.print(line, markup=False)
-                table.__enter__()
-                entered = True
-
-        try:
-            shown = demonstrate(
-                specimen,
-                seed,
-                out,
-                settings,
-                magnification=magnification,
-                preset=preset,
-                progress=None if json else table.add,
-                cancel=cancel,
-                announce=announce,
-            )
-        finally:
-            if entered:
-                table.__exit__()
+    with cancelled_by_interrupt() as cancel, FrameTable() as table:
+        shown = demonstrate(
+            specimen,
+            seed,
+            out,
+            settings,
+            magnification=magnification,
+            preset=preset,
+            progress=None if json else table.add,
+            cancel=cancel,
+            announce=(lambda line: None) if json else (lambda line: messages.print(line, markup=False)),
+        )
     if json:
         print_json(shown.to_dict())
     else:
@@ -127,12 +113,9 @@ def run(
     try:
         if magnification is not None:
             microscope.magnification = magnification
-        with cancelled_by_interrupt() as cancel:
-            if json:
-                result = semdrivers.autofocus(microscope, settings=settings, cancel=cancel)
-            else:
-                with FrameTable() as table:
-                    result = semdrivers.autofocus(microscope, settings=settings, progress=table.add, cancel=cancel)
+        with cancelled_by_interrupt() as cancel, FrameTable() as table:
+            progress = None if json else table.add
+            result = semdrivers.autofocus(microscope, settings=settings, progress=progress, cancel=cancel)
         if save is not None and result.focused:
             microscope.acquire(semdrivers.ScanMode.SLOW).save(save)
     finally:

@@ -21,14 +21,16 @@ _BAR = 18
 
 
 class FrameTable:
-    """A table of frames that grows while autofocus runs; give its `add` to ``progress``."""
+    """A table of frames that grows while autofocus runs; give its `add` to ``progress``.
+
+    It appears with the first frame, and stays when its context ends.
+    """
 
     def __init__(self) -> None:
         self._steps: list[FocusStep] = []
         self._live = Live(self._table(), console=messages, auto_refresh=False, transient=False)
 
     def __enter__(self) -> FrameTable:
-        self._live.start()
         return self
 
     def __exit__(self, *details: object) -> None:
@@ -37,6 +39,7 @@ class FrameTable:
     def add(self, step: FocusStep) -> None:
         """Show one more frame."""
         self._steps.append(step)
+        self._live.start()
         self._live.update(self._table(), refresh=True)
 
     def _table(self) -> Table:
