@@ -72,9 +72,7 @@ class AutofocusSettings:
                 ) from None
             low, high = number("bounds[0]", low, "mm"), number("bounds[1]", high, "mm")
             if low >= high:
-                raise OutOfRangeError(
-                    f"bounds must be (low, high) in mm with low < high, not ({low:g}, {high:g})"
-                )
+                raise OutOfRangeError(f"bounds must be (low, high) in mm with low < high, not ({low:g}, {high:g})")
             object.__setattr__(self, "bounds", (low, high))
         if not isinstance(self.scan_mode, ScanMode):
             raise InvalidParameterError(f"scan_mode must be a semdrivers.ScanMode, not {self.scan_mode!r}")
@@ -250,9 +248,7 @@ def autofocus(
         if result is None:
             raise AutofocusError(plugins.describe_missing_autofocus(settings.method))
         if not isinstance(result, AutofocusResult):
-            raise AutofocusError(
-                f"an autofocus plugin returned {type(result).__name__}, not an AutofocusResult"
-            )
+            raise AutofocusError(f"an autofocus plugin returned {type(result).__name__}, not an AutofocusResult")
         result = dataclasses.replace(result, working_distance=restore(result.focused))
     if isinstance(microscope, RecordsFocus):
         microscope.focus_record = {key: value for key, value in result.to_dict().items() if key != "trace"}

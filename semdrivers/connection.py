@@ -71,6 +71,5 @@ def connect(url: str, **options: Any) -> Any:
     schemes = plugins.schemes()
     message = unknown("scheme", match[1].lower(), schemes, nothing="no plugin offers any")
     raise InvalidParameterError(
-        f"cannot open {url}: {message}"
-        + "".join(f"\n  {name}: {why}" for name, why in plugins.failures.items())
+        f"cannot open {url}: {message}" + "".join(f"\n  {name}: {why}" for name, why in plugins.failures.items())
     )

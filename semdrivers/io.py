@@ -51,14 +51,11 @@ def write_image(path: str | Path, image: Image) -> Path:
 
     path = Path(path)
     if path.suffix.lower() not in (".tif", ".tiff"):
-        raise InvalidParameterError(
-            f"{path}: the name of an OME-TIFF ends in .tif or .tiff, not {path.suffix!r}"
-        )
+        raise InvalidParameterError(f"{path}: the name of an OME-TIFF ends in .tif or .tiff, not {path.suffix!r}")
     pixels = np.asarray(image.pixels)
     if pixels.ndim != 2 or pixels.size == 0 or pixels.dtype not in (np.uint8, np.uint16):
         raise InvalidParameterError(
-            f"{path}: an image must have pixels of shape (H, W), uint8 or uint16, "
-            f"not {pixels.shape} of {pixels.dtype}"
+            f"{path}: an image must have pixels of shape (H, W), uint8 or uint16, not {pixels.shape} of {pixels.dtype}"
         )
     description = describe(image, path.name)
     with replacing(path) as temporary:

@@ -55,9 +55,7 @@ def number(name: str, value: object, unit: str = "") -> float:
     try:
         result = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
-        raise InvalidParameterError(
-            f"{name} must be a number{suffix and ' in' + suffix}, not {value!r}"
-        ) from error
+        raise InvalidParameterError(f"{name} must be a number{suffix and ' in' + suffix}, not {value!r}") from error
     if not math.isfinite(result):
         raise OutOfRangeError(f"{name} must be finite, not {result}{suffix}")
     return result
@@ -96,9 +94,7 @@ class Range:
         result = number(name, value, unit)
         if not self.minimum <= result <= self.maximum:
             suffix = f" {unit}" if unit else ""
-            raise OutOfRangeError(
-                f"{name} {result:g}{suffix} is outside {self.minimum:g} to {self.maximum:g}{suffix}"
-            )
+            raise OutOfRangeError(f"{name} {result:g}{suffix} is outside {self.minimum:g} to {self.maximum:g}{suffix}")
         return result
 
     def clip(self, value: float) -> float:
@@ -242,9 +238,7 @@ def missing_members(microscope: object) -> list[str]:
     Looks at the class before the object: `isinstance` would read every property, and so talk to the
     instrument.
     """
-    return [
-        name for name in _MEMBERS if not hasattr(type(microscope), name) and not hasattr(microscope, name)
-    ]
+    return [name for name in _MEMBERS if not hasattr(type(microscope), name) and not hasattr(microscope, name)]
 
 
 @runtime_checkable

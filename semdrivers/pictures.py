@@ -125,9 +125,7 @@ def _to_grey(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:
     if pixels.ndim == 3 and pixels.shape[-1] in (3, 4):
         pixels = _luma(pixels[..., :3])
     if pixels.ndim != 2 or pixels.size == 0:
-        raise InvalidParameterError(
-            f"{path}: no picture of lines and columns, but an array of shape {pixels.shape}"
-        )
+        raise InvalidParameterError(f"{path}: no picture of lines and columns, but an array of shape {pixels.shape}")
     if pixels.dtype in (np.uint8, np.uint16):
         return np.array(pixels, dtype=pixels.dtype.newbyteorder("="), order="C")
     if pixels.dtype == np.bool_:

@@ -154,9 +154,7 @@ def _draw_by_frame(axes: Axes, result: AutofocusResult) -> None:
     axes.set_xlabel("frame")
     axes.set_ylabel("score (0 to 9)", color=_COLOURS[0])
     axes.set_ylim(*_SCORE_AXIS)
-    axes.plot(
-        frames, [step.score for step in result.trace], "o-", color=_COLOURS[0], markersize=4, linewidth=1.2
-    )
+    axes.plot(frames, [step.score for step in result.trace], "o-", color=_COLOURS[0], markersize=4, linewidth=1.2)
     axes.tick_params(axis="y", colors=_COLOURS[0])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     distance = axes.twinx()
@@ -219,9 +217,7 @@ def _figure(width: float, height: float) -> Figure:
 def _checked(path: str | Path) -> Path:
     path = Path(path)
     if path.suffix.lower() not in _FORMATS:
-        raise InvalidParameterError(
-            f"{path}: a figure's name ends in .png, .pdf or .svg, not {path.suffix!r}"
-        )
+        raise InvalidParameterError(f"{path}: a figure's name ends in .png, .pdf or .svg, not {path.suffix!r}")
     return path
 
 

@@ -63,9 +63,7 @@ def test_the_working_distance_stays_if_restoring_is_declined(foreign, offer_meth
     assert foreign.magnification == 2000.0
 
 
-@pytest.mark.parametrize(
-    "error", [RuntimeError("lens supply"), KeyboardInterrupt(), semdrivers.TransportError("gone")]
-)
+@pytest.mark.parametrize("error", [RuntimeError("lens supply"), KeyboardInterrupt(), semdrivers.TransportError("gone")])
 def test_the_start_is_restored_after_any_exception(foreign, offer_method, error):
     def focus(microscope, settings, progress, cancel):
         microscope.magnification = 500
@@ -115,9 +113,7 @@ def test_a_second_run_on_one_microscope_is_busy_and_the_first_goes_on(foreign, o
 
     offer_method(focus)
     results = []
-    first = threading.Thread(
-        target=lambda: results.append(semdrivers.autofocus(foreign, method="test-method"))
-    )
+    first = threading.Thread(target=lambda: results.append(semdrivers.autofocus(foreign, method="test-method")))
     first.start()
     try:
         assert begun.wait(10)
@@ -146,9 +142,7 @@ def test_two_microscopes_do_not_wait_for_each_other(foreign, foreign_type, offer
 def test_a_missing_member_is_named_before_any_io(foreign_type, missing):
     members = {name: value for name, value in vars(foreign_type).items() if name != missing}
     microscope = type("Incomplete", (), members)()
-    with pytest.raises(
-        semdrivers.InvalidParameterError, match=f"Incomplete is no Microscope: it lacks {missing};"
-    ):
+    with pytest.raises(semdrivers.InvalidParameterError, match=f"Incomplete is no Microscope: it lacks {missing};"):
         semdrivers.autofocus(microscope)
     assert microscope.frames == 0
 
@@ -232,9 +226,7 @@ def test_a_plugin_that_returns_something_else_broke_its_contract(foreign, offer_
 
 def test_a_plugin_that_declines_its_own_method_is_named(foreign, offer_method):
     offer_method(lambda *arguments: None)
-    with pytest.raises(
-        semdrivers.AutofocusError, match="no plugin carried out the autofocus method 'test-method'"
-    ):
+    with pytest.raises(semdrivers.AutofocusError, match="no plugin carried out the autofocus method 'test-method'"):
         semdrivers.autofocus(foreign, method="test-method")
 
 

@@ -31,9 +31,7 @@ def microscope(foreign):
             microscope.working_distance = 13.0
             image = microscope.acquire()
             progress(semdrivers.FocusStep(0, "search", 13.0, image.magnification, 8.0, 0.1, 5.0))
-            return semdrivers.AutofocusResult(
-                foreign.ending, "as the test wants", 13.0, 12.0, 8.0, 0.9, 1, 0.1, "test"
-            )
+            return semdrivers.AutofocusResult(foreign.ending, "as the test wants", 13.0, 12.0, 8.0, 0.9, 1, 0.1, "test")
 
     plugin = Plugin()
     get_plugin_manager().register(plugin, "command-line-test")
@@ -64,9 +62,7 @@ def test_info_for_programs(microscope):
 
 def test_snap_writes_the_picture(microscope, tmp_path):
     path = tmp_path / "a.ome.tif"
-    done = run(
-        "snap", URL, "-o", path, "--mode", "fast", "--magnification", 4000, "--working-distance", 14, "--json"
-    )
+    done = run("snap", URL, "-o", path, "--mode", "fast", "--magnification", 4000, "--working-distance", 14, "--json")
     assert done.exit_code == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["path"] == str(path)

@@ -14,13 +14,9 @@ def test_an_address_must_be_a_string(url):
         semdrivers.connect(url)
 
 
-@pytest.mark.parametrize(
-    "url", ["", "tin-balls", "192.168.1.30", "em30:/x", "://x", "7em://x", "em30:localhost"]
-)
+@pytest.mark.parametrize("url", ["", "tin-balls", "192.168.1.30", "em30:/x", "://x", "7em://x", "em30:localhost"])
 def test_an_address_must_look_like_one(url):
-    with pytest.raises(
-        semdrivers.InvalidParameterError, match="no address of a microscope; it must look like"
-    ):
+    with pytest.raises(semdrivers.InvalidParameterError, match="no address of a microscope; it must look like"):
         semdrivers.connect(url)
 
 
@@ -90,9 +86,7 @@ def test_an_error_of_the_contract_passes_as_it_is(driver):
 
 def test_what_is_no_microscope_is_not_handed_out(driver):
     driver(lambda url, options: object())
-    with pytest.raises(
-        semdrivers.NotConnectedError, match="no Microscope: it lacks capabilities, working_distance"
-    ):
+    with pytest.raises(semdrivers.NotConnectedError, match="no Microscope: it lacks capabilities, working_distance"):
         semdrivers.connect("test-driver://here")
 
 

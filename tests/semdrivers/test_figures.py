@@ -15,14 +15,10 @@ from semdrivers.plotting import plot_before_after, plot_result
 
 def result(status="focused", frames=6) -> semdrivers.AutofocusResult:
     trace = tuple(
-        semdrivers.FocusStep(
-            i, ("search", "control", "verify")[i % 3], 18 - i * 0.2, 5000, 1.4 * (i % 6), 0.1, 5.0
-        )
+        semdrivers.FocusStep(i, ("search", "control", "verify")[i % 3], 18 - i * 0.2, 5000, 1.4 * (i % 6), 0.1, 5.0)
         for i in range(frames)
     )
-    return semdrivers.AutofocusResult(
-        status, "µ & <so>", 16.74, 18.0, 8.7, 0.9, frames, 1.3, "dual-network", trace
-    )
+    return semdrivers.AutofocusResult(status, "µ & <so>", 16.74, 18.0, 8.7, 0.9, frames, 1.3, "dual-network", trace)
 
 
 def image(pixel_size=80.0, level=128) -> semdrivers.Image:

@@ -340,9 +340,7 @@ def test_a_missing_file_and_a_folder(tmp_path):
 
 
 def test_the_real_micrographs_can_all_be_read(data_folder):
-    paths = [
-        path for folder in ("micrographs", "series") for path in sorted((data_folder / folder).iterdir())
-    ]
+    paths = [path for folder in ("micrographs", "series") for path in sorted((data_folder / folder).iterdir())]
     assert len(paths) >= 27
     for path in paths:
         pixels = semdrivers.read_pixels(path)

@@ -117,9 +117,7 @@ def test_the_allow_list_keeps_the_others_out_and_says_so(installed):
 def test_an_empty_allow_list_means_none(installed):
     found = records(installed, SEMDRIVERS_PLUGINS="")
     assert {record["error"] for record in found.values()} == {"left out by SEMDRIVERS_PLUGINS"}
-    done = run_python(
-        "import semdrivers; semdrivers.connect('em30://localhost')", installed, SEMDRIVERS_PLUGINS=""
-    )
+    done = run_python("import semdrivers; semdrivers.connect('em30://localhost')", installed, SEMDRIVERS_PLUGINS="")
     assert "no plugin offers any" in done.stderr
     assert "plugin builtin (semdrivers 0.1.0): left out by SEMDRIVERS_PLUGINS" in done.stderr
 
