@@ -136,9 +136,7 @@ class Leader:
             When it is not 64 bytes, or magic, CRC, version or a value is wrong.
         """
         body = _checked(data, LEADER_SIZE, LEADER_MAGIC, "leader")
-        _, _, bits, frame_id, code, width, height, start, distance, magnification, pixel, length = (
-            _LEADER.unpack(body)
-        )
+        _, _, bits, frame_id, code, width, height, start, distance, magnification, pixel, length = _LEADER.unpack(body)
         try:
             pixel_format = PixelFormat(code)
         except ValueError:
@@ -149,9 +147,7 @@ class Leader:
 
     def _check(self, length: int) -> None:
         if not 1 <= self.bits <= 8 * self.pixel_format.bytes_per_pixel:
-            raise StreamError(
-                f"leader of frame {self.frame_id}: {self.bits} bits in {self.pixel_format.name} pixels"
-            )
+            raise StreamError(f"leader of frame {self.frame_id}: {self.bits} bits in {self.pixel_format.name} pixels")
         if length != self.payload_length or not 0 < length <= MAX_PAYLOAD:
             raise StreamError(
                 f"leader of frame {self.frame_id}: payload of {length} bytes for "
@@ -244,8 +240,6 @@ def encode_frame(leader: Leader, payload: Buffer, end_time: float) -> tuple[byte
         When the payload is not as long as the leader announces.
     """
     if len(payload) != leader.payload_length:
-        raise StreamError(
-            f"payload of {len(payload)} bytes for a leader that announces {leader.payload_length}"
-        )
+        raise StreamError(f"payload of {len(payload)} bytes for a leader that announces {leader.payload_length}")
     trailer = Trailer(leader.frame_id, FrameStatus.OK, end_time, crc32(payload))
     return leader.encode(), payload, trailer.encode()

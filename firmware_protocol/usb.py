@@ -197,9 +197,7 @@ class ConfigurationDescriptor:
             if kind == DescriptorType.ENDPOINT:
                 endpoints.insert(0, EndpointDescriptor(*_unpack(_ENDPOINT, part, kind)))
             elif kind == DescriptorType.INTERFACE:
-                interfaces.insert(
-                    0, InterfaceDescriptor(*_unpack(_INTERFACE, part, kind), endpoints=tuple(endpoints))
-                )
+                interfaces.insert(0, InterfaceDescriptor(*_unpack(_INTERFACE, part, kind), endpoints=tuple(endpoints)))
                 endpoints = []
         return cls(*head, interfaces=tuple(interfaces))
 
@@ -232,12 +230,8 @@ def configuration_descriptor() -> bytes:
     """Return configuration, interface and endpoint descriptor, 25 bytes."""
     total = _CONFIGURATION.size + _INTERFACE.size + _ENDPOINT.size
     return (
-        _CONFIGURATION.pack(
-            _CONFIGURATION.size, DescriptorType.CONFIGURATION, total, 1, CONFIGURATION, 0, 0xC0, 50
-        )
-        + _INTERFACE.pack(
-            _INTERFACE.size, DescriptorType.INTERFACE, INTERFACE, 0, 1, INTERFACE_CLASS, 0, 0, 2
-        )
+        _CONFIGURATION.pack(_CONFIGURATION.size, DescriptorType.CONFIGURATION, total, 1, CONFIGURATION, 0, 0xC0, 50)
+        + _INTERFACE.pack(_INTERFACE.size, DescriptorType.INTERFACE, INTERFACE, 0, 1, INTERFACE_CLASS, 0, 0, 2)
         + _ENDPOINT.pack(_ENDPOINT.size, DescriptorType.ENDPOINT, BULK_IN, 2, MAX_PACKET, 0)
     )
 

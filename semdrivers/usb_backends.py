@@ -128,7 +128,6 @@ def libusb_backend() -> Any:
         backend = libusb_package.get_libusb1_backend()
     if backend is None:
         raise NotConnectedError(
-            "libusb is not installed: run pip install 'semdrivers[usb-libusb]', or install your system's "
-            "libusb-1.0"
+            "libusb is not installed: run pip install 'semdrivers[usb-libusb]', or install your system's libusb-1.0"
         )
     return backend

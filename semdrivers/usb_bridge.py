@@ -64,9 +64,7 @@ class BridgedPipe:
 
     def bulk_in(self, address: int, endpoint: int, buffer: memoryview, timeout: float | None) -> int:
         """Read into `buffer`, straight from the socket; returns the number of bytes."""
-        request = BridgeRequest(
-            Operation.BULK_IN, address, endpoint, len(buffer), timeout=_milliseconds(timeout)
-        )
+        request = BridgeRequest(Operation.BULK_IN, address, endpoint, len(buffer), timeout=_milliseconds(timeout))
         with self._lock:
             length = self._ask(request, b"")
             if length > len(buffer):
@@ -100,9 +98,7 @@ class BridgedPipe:
             raise self._lost("it is no USB bridge of this version")
         if answer[-1] != TransferStatus.OK:
             self._hang_up()
-            raise TransferError(
-                TransferStatus.BUSY, f"the USB bridge at {self.host}:{self.port} serves another client"
-            )
+            raise TransferError(TransferStatus.BUSY, f"the USB bridge at {self.host}:{self.port} serves another client")
 
     def _exchange(self, request: BridgeRequest, data: bytes = b"") -> bytes:
         answer = bytearray(self._ask(request, data))
@@ -131,9 +127,7 @@ class BridgedPipe:
 
     def _connection(self) -> socket.socket:
         if self._socket is None:
-            raise TransferError(
-                TransferStatus.NO_DEVICE, f"the USB bridge at {self.host}:{self.port} is not connected"
-            )
+            raise TransferError(TransferStatus.NO_DEVICE, f"the USB bridge at {self.host}:{self.port} is not connected")
         return self._socket
 
     def _send(self, data: bytes) -> None:
@@ -155,9 +149,7 @@ class BridgedPipe:
 
     def _lost(self, why: object) -> TransferError:
         self._hang_up()
-        return TransferError(
-            TransferStatus.NO_DEVICE, f"lost the USB bridge at {self.host}:{self.port}: {why}"
-        )
+        return TransferError(TransferStatus.NO_DEVICE, f"lost the USB bridge at {self.host}:{self.port}: {why}")
 
     def _hang_up(self) -> None:
         if self._socket is not None:
