@@ -66,7 +66,7 @@ from semdrivers.errors import (
 
 WD = GetParameter(Parameter.WORKING_DISTANCE)
 QUICK = dataclasses.replace(
-    EM30, lease_time=0.4, lens_time_constant=0.02, stage_settling=0.3, pump_time=0.5, vent_time=0.2, beam_on_time=0.1
+    EM30, lease_time=0.8, lens_time_constant=0.02, stage_settling=0.3, pump_time=0.5, vent_time=0.2, beam_on_time=0.1
 )
 
 needs_pty = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
@@ -295,7 +295,7 @@ def test_a_silent_owner_loses_the_lease(serve: Served) -> None:
 def test_the_shipped_link_keeps_its_lease(serve: Served) -> None:
     server = serve(profile=QUICK)
     with connect(server) as link:
-        time.sleep(3 * QUICK.lease_time)
+        time.sleep(2.5 * QUICK.lease_time)
         assert link.request(GetStatus()).beam_on
         link.request(StartScan(320, 240))
 
@@ -429,7 +429,7 @@ def test_real_time_waits_and_tells_how_long(serve: Served) -> None:
 
 
 def test_real_time_waits_longer_than_deadline_and_lease(serve: Served) -> None:
-    server = serve(profile=dataclasses.replace(QUICK, stage_settling=1.0), realtime=True)
+    server = serve(profile=dataclasses.replace(QUICK, stage_settling=1.5), realtime=True)
     with RawClient(server) as client:
         client.hello()
         client.send(Envelope.request(2, MoveStage(1.0, 0.0), Wait.ALL))
