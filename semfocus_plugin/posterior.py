@@ -26,15 +26,20 @@ CORE = 40e-6
 WIDEST = 150.0
 """Blur radius in pixels beyond which all frames look alike."""
 
-_SCALES = np.linspace(-1.0, 1.0, 9)
-_SCALE_SIGMA = 0.45
+_SCALES = np.array([-1.2, -0.8, -0.5, -0.28, -0.12, 0.0, 0.12, 0.28, 0.5, 0.8, 1.2])
+"""ln(aperture / nominal). Half of the prior is at the nominal aperture, half is spread over a factor of two."""
+_SCALE_PRIOR = np.gradient(_SCALES) * (
+    0.5 * np.exp(-0.5 * (_SCALES / 0.1) ** 2) / 0.1 + 0.5 * np.exp(-0.5 * (_SCALES / 0.6) ** 2) / 0.6
+)
 _FLOORS = np.array([0.0, 0.7, 1.5, 3.0])
 _FLOOR_PRIOR = np.array([0.4, 0.3, 0.2, 0.1])
 _SIGMA_FACTOR = 1.4
 _SIGMA_FLOOR = 0.07
 _OUTLIER = 0.02
 _NOISE_RADIUS, _NOISE_WIDTH = 45.0, 0.4
-_COARSE, _FINE = 3000, 500
+_NEAR_PRIOR = 60.0
+"""The prior falls off beyond the distance that blurs the first frame by this many pixels."""
+_COARSE, _FINE = 2500, 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +114,14 @@ class Posterior:
     def _evaluate(self, sightings: list[Sighting], low: float, high: float, count: int) -> None:
         self.places = np.linspace(low, high, count)
         log = np.broadcast_to(
-            (-0.5 * (_SCALES / _SCALE_SIGMA) ** 2)[:, None, None] + np.log(_FLOOR_PRIOR)[:, None],
+            np.log(_SCALE_PRIOR)[:, None, None] + np.log(_FLOOR_PRIOR)[:, None],
             (len(_SCALES), len(_FLOORS), count),
         ).astype(np.float32)
+        first = sightings[0]
+        reach = _NEAR_PRIOR * first.pixel * first.working_distance / NOMINAL_APERTURE
+        log -= np.log1p(((self.places - first.working_distance) / reach) ** 2).astype(np.float32)
         for sighting in sightings:
-            log = log + self._log_likelihood(sighting)
+            log += self._log_likelihood(sighting)
         weight = np.exp(log - log.max())
         by_place = weight.sum(axis=(0, 1))
         by_scale = weight.sum(axis=(1, 2))
@@ -157,6 +165,16 @@ class Posterior:
     def mass_between(self, low: float, high: float) -> float:
         """Return the probability of an interval (mm)."""
         return float(self.probability[(self.places >= low) & (self.places <= high)].sum())
+
+    def likeliest_gap(self, taken: list[float]) -> tuple[float, float]:
+        """Return the median and the mass of the likeliest gap between places (mm) where frames have been taken."""
+        edges = np.searchsorted(self.places, sorted(taken))
+        gaps = np.split(self.probability, edges)
+        places = np.split(self.places, edges)
+        masses = [float(gap.sum()) for gap in gaps]
+        k = int(np.argmax(masses))
+        median = places[k][np.searchsorted(np.cumsum(gaps[k]), 0.5 * masses[k])]
+        return float(median), masses[k]
 
     def narrowest(self, mass: float) -> Estimate:
         """Return the narrowest of the likeliest pieces that has `mass`, of half-widths 1, 1.5, 2.25, … depths of field."""

@@ -21,8 +21,17 @@ MAX_FRAMES = 14
 SURE = 0.8
 """Probability of ±1 depth of field that ends the search."""
 
-STEP_MASS = 0.4
-"""A step goes to the narrowest piece of this probability: half of it when two sides are left."""
+SURE_WITH_FLANKS = 0.6
+"""The same, when there are frames on both sides."""
+
+ABOUT = 3.0
+"""Depths of field of uncertainty within which flanks are the next frames."""
+
+FLANK = 4.5
+"""Depths of field from the focus to a flank: the steepest part of the score curve."""
+
+LEAST_STEP = 1.5
+"""Depths of field between two frames, at least."""
 
 NEAR = 0.6
 """Depths of field from the estimate within which a frame verifies it."""
@@ -34,10 +43,13 @@ CONTRAST = 1.5
 """Least amount by which the focus must outscore a frame that is out of focus."""
 
 HOPELESS = 1.5
-"""A score above this shows that there is something to focus on; …"""
+"""A score above this shows that there is something to focus on."""
 
 PATIENCE = 6
-"""… after this many frames without it the run ends."""
+"""Frames after which a run without such a score ends, when most frames hold nothing but noise; …"""
+
+LONGEST = 9
+"""… and when they hold something."""
 
 NOISE = 0.012
 """Correlation between lines below which a frame holds nothing but noise."""
@@ -60,7 +72,8 @@ def focus(probe: Probe, accept: float) -> Outcome:
         posterior = _posterior(probe, seen, target)
         near = posterior.best(posterior.unit(probe.working_distance))
         at_target = [m for magnification, m in seen if _same(magnification, target)]
-        if near.mass >= SURE and _within(probe, near):
+        pinned = not open_flank(near, [m.working_distance for m in at_target])
+        if near.mass >= (SURE_WITH_FLANKS if pinned else SURE) and _within(probe, near):
             close = [m for m in at_target if abs(m.working_distance - near.working_distance) <= NEAR * near.unit]
             if close:
                 far = [
@@ -81,7 +94,8 @@ def focus(probe: Probe, accept: float) -> Outcome:
             return Outcome(False, refusal, best.working_distance, best.score)
         if probe.may_change_magnification:
             _look(probe, _comfortable(probe, posterior, target))
-        place, phase = _next(probe, posterior, seen), "search"
+        taken = [m.working_distance for magnification, m in seen if _same(magnification, probe.magnification)]
+        place, phase = _next(probe, posterior, taken), "search"
 
 
 def _posterior(probe: Probe, seen: list[tuple[float, Measurement]], target: float) -> Posterior:
@@ -106,18 +120,37 @@ def _posterior(probe: Probe, seen: list[tuple[float, Measurement]], target: floa
     return Posterior(sightings, low, probe.limits.maximum + beyond, pixel)
 
 
-def _next(probe: Probe, posterior: Posterior, seen: list[tuple[float, Measurement]]) -> float:
-    """Return where to look next: the likeliest place, but not where a frame has been taken already."""
-    piece = posterior.narrowest(STEP_MASS)
-    place = probe.limits.clip(piece.working_distance)
-    unit = piece.unit
-    for magnification, m in seen:
-        if _same(magnification, probe.magnification) and abs(m.working_distance - place) < 0.4 * unit:
-            side = 1 if posterior.mass_between(place, math.inf) > 0.5 else -1
-            for offset in (side * 2.5 * unit, -side * 2.5 * unit):
-                if probe.limits.minimum <= place + offset <= probe.limits.maximum:
-                    return place + offset
-    return place
+def _next(probe: Probe, posterior: Posterior, taken: list[float]) -> float:
+    """Return where to look next.
+
+    Far from the focus: the middle of the likeliest gap between the frames taken. Near it: where the blur changes
+    fastest with working distance, on the side that has no such frame yet; two flanks pin the focus between them,
+    whatever floor the blur has.
+    """
+    about = posterior.best(ABOUT * posterior.unit(probe.working_distance))
+    if about.mass >= SURE:
+        side = open_flank(about, taken)
+        if side:
+            return probe.limits.clip(about.working_distance + side * FLANK * about.unit)
+    place, _ = posterior.likeliest_gap(taken)
+    least = LEAST_STEP * posterior.unit(place)
+    below = [other for other in taken if other <= place]
+    above = [other for other in taken if other > place]
+    if below and place - max(below) < least:
+        place = max(below) + least
+    elif above and min(above) - place < least:
+        place = min(above) - least
+    return probe.limits.clip(place)
+
+
+def open_flank(about: Estimate, taken: list[float]) -> int:
+    """Return the side of the estimate (1 up, −1 down) that lacks a frame on the slope; 0 when none does."""
+    offsets = [(place - about.working_distance) / about.unit for place in taken]
+    closest = min(offsets, key=abs, default=0.0)
+    for side in (1, -1) if closest <= 0 else (-1, 1):
+        if not any(0.5 * FLANK <= side * offset <= 2.2 * FLANK for offset in offsets):
+            return side
+    return 0
 
 
 def _aside(probe: Probe, near: Estimate) -> float:
@@ -140,7 +173,8 @@ def _hopeless(probe: Probe, posterior: Posterior, seen: list[tuple[float, Measur
     if len(seen) >= 2 and all(nothing):
         return nothing[-1]
     best = max(m.score for _, m in seen)
-    if len(seen) >= PATIENCE and best < HOPELESS:
+    noise = sum(m.correlation <= NOISE for _, m in seen)
+    if len(seen) >= (PATIENCE if 2 * noise > len(seen) else LONGEST) and best < HOPELESS:
         return (
             f"{len(seen)} frames show nothing to focus on (best score {best:.1f}); move the stage, or start "
             "nearer to the focus"
