@@ -18,6 +18,7 @@ from typing import Any
 
 from semdrivers.errors import AutofocusError, BusyError, InvalidParameterError, OutOfRangeError
 from semdrivers.microscope import Microscope, RecordsFocus, ScanMode, missing_members, number
+from semdrivers.plain import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,7 @@ class AutofocusResult:
     def save(self, path: str | Path) -> Path:
         """Write the result, trace included, as JSON."""
         path = Path(path)
-        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(plain(self), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         return path
 
     def plot(self, path: str | Path) -> Path:

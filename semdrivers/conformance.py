@@ -25,6 +25,7 @@ from semdrivers.microscope import (
     Image,
     Microscope,
     Range,
+    RecordsFocus,
     ScanMode,
     missing_members,
 )
@@ -237,6 +238,20 @@ def check_stigmator(microscope: Any) -> None:
         assert math.dist(read, (start[0] + 1.0, start[1] - 1.0)) < 0.5, f"it reads {read}"
     finally:
         microscope.stigmator = start
+
+
+def check_focus_record_travels(microscope: Any) -> None:
+    """The record of an autofocus, where it is kept, stands in the metadata of the frames that follow."""
+    acquire = microscope.acquire
+    if not isinstance(microscope, RecordsFocus):
+        raise Skipped("it keeps no focus record")
+    before = microscope.focus_record
+    try:
+        microscope.focus_record = {"status": "focused", "reason": "a check"}
+        recorded = acquire().metadata.get("autofocus")
+    finally:
+        microscope.focus_record = before
+    assert recorded == {"status": "focused", "reason": "a check"}, f"the frame says {recorded!r}"
 
 
 def check_cancelled_autofocus_restores(microscope: Any) -> None:

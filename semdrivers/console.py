@@ -6,14 +6,9 @@ code 2 with a usage line; Ctrl-C exit code 130. Nothing but the answer itself go
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import json
-import math
 import os
 import sys
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,6 +16,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from semdrivers.errors import SemDriversError
+from semdrivers.plain import plain
 
 INTERRUPTED = 130
 
@@ -94,31 +90,10 @@ def print_json(value: Any, *, one_line: bool = False) -> None:
     Parameters
     ----------
     value : object
-        Anything that `jsonable` takes.
+        Anything that `plain` takes.
     one_line : bool
         For a program that reads line by line while the command goes on.
     """
     indent = None if one_line else 2
-    sys.stdout.write(json.dumps(jsonable(value), indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
     sys.stdout.flush()
-
-
-def jsonable(value: Any) -> Any:
-    """Return `value` in terms of JSON's own types; what has no such form becomes its string."""
-    if value is None or (isinstance(value, bool | int | str) and not isinstance(value, enum.Enum)):
-        return value
-    if isinstance(value, enum.Enum):
-        return value.name.lower()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [jsonable(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):
-        return jsonable(value.tolist())
-    return str(value)

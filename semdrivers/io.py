@@ -7,6 +7,7 @@ The XML is pure ASCII (other characters as references), so any reader of TIFF de
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -97,6 +98,8 @@ def read_image(path: str | Path) -> Image:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a name beside `path`; the file written there takes the place of `path` if all went well."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(path.parent))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary

@@ -12,12 +12,12 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 from xml.etree import ElementTree as ET
 
 from semdrivers.microscope import Image, ScanMode
+from semdrivers.plain import plain
 
 _OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 _SCHEMA = f"{_OME} {_OME}/ome.xsd"
@@ -25,6 +25,7 @@ _RECORD = "semdrivers.frame"
 _CONDITIONS = "semdrivers.conditions"
 _AUTOFOCUS = "semdrivers.autofocus"
 _IN_NANOMETRES = {"nm": 1.0, "µm": 1e3, "um": 1e3, "mm": 1e6, "cm": 1e7, "m": 1e9, "pm": 1e-3, "Å": 0.1}
+_NUMBERS = ("working_distance", "magnification", "pixel_size")
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -97,7 +98,7 @@ def conditions_of(description: str) -> dict[str, Any]:
     description : str
         OME-XML, or any other text, which tells nothing. What is not told is NaN.
     """
-    told: dict[str, Any] = dict.fromkeys(("working_distance", "magnification", "pixel_size"), float("nan"))
+    told: dict[str, Any] = dict.fromkeys(_NUMBERS, math.nan)
     if "<OME" not in description:
         return told
     try:
@@ -105,10 +106,8 @@ def conditions_of(description: str) -> dict[str, Any]:
     except ET.ParseError:
         return told
     for note in root.iterfind("{*}StructuredAnnotations/{*}CommentAnnotation"):
-        if note.get("Namespace") == _RECORD:
-            record = json.loads(note.findtext("{*}Value") or "{}")
-            mode = record.pop("scan_mode", None)
-            return {**told, **record, "scan_mode": ScanMode[mode] if mode else None}
+        if note.get("Namespace") == _RECORD and (record := _recorded(note.findtext("{*}Value") or "")):
+            return record
     pixels = root.find("{*}Image/{*}Pixels")
     if pixels is not None and (size := pixels.get("PhysicalSizeX")):
         scale = _IN_NANOMETRES.get(pixels.get("PhysicalSizeXUnit", "µm"))
@@ -119,14 +118,28 @@ def conditions_of(description: str) -> dict[str, Any]:
 
 def _record(image: Image) -> dict[str, Any]:
     return {
-        "working_distance": float(image.working_distance),
-        "magnification": float(image.magnification),
-        "pixel_size": float(image.pixel_size),
+        **{name: plain(float(getattr(image, name))) for name in _NUMBERS},
         "frame_id": None if image.frame_id is None else int(image.frame_id),
         "timestamp": None if image.timestamp is None else float(image.timestamp),
         "scan_mode": None if image.scan_mode is None else image.scan_mode.name,
-        "metadata": _plain(image.metadata),
+        "metadata": plain(image.metadata),
     }
+
+
+def _recorded(text: str) -> dict[str, Any]:
+    """Return what `_record` wrote; nothing if another program has altered it beyond use."""
+    try:
+        record = json.loads(text)
+        mode = record["scan_mode"]
+        return {
+            **{name: math.nan if record[name] is None else float(record[name]) for name in _NUMBERS},
+            "frame_id": record["frame_id"],
+            "timestamp": record["timestamp"],
+            "scan_mode": None if mode is None else ScanMode[mode],
+            "metadata": dict(record["metadata"]),
+        }
+    except (ValueError, KeyError, TypeError):
+        return {}
 
 
 def _conditions(image: Image) -> dict[str, object]:
@@ -145,29 +158,10 @@ def _add_map(parent: ET.Element, identifier: str, namespace: str, values: Mappin
     note = ET.SubElement(parent, "MapAnnotation", ID=identifier, Namespace=namespace)
     pairs = ET.SubElement(note, "Value")
     for key, value in values.items():
-        plain = _plain(value)
+        told = plain(value)
         ET.SubElement(pairs, "M", K=_xml_text(str(key))).text = _xml_text(
-            plain if isinstance(plain, str) else json.dumps(plain)
+            told if isinstance(told, str) else json.dumps(told)
         )
-
-
-def _plain(value: Any) -> Any:
-    """Return `value` in terms of JSON's types: numpy's as Python's, the unknown as its text."""
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    return str(value)
 
 
 def _xml_text(text: str) -> str:

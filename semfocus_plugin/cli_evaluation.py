@@ -143,10 +143,10 @@ def _print(summaries: Any) -> None:
 def _write(path: Path, report: dict[str, Any], table: str) -> None:
     from json import dumps
 
-    from semdrivers.console import jsonable
+    from semdrivers.plain import plain
 
     if path.suffix.lower() == ".json":
-        text = dumps(jsonable(report), indent=2)
+        text = dumps(plain(report), indent=2)
     else:
         conditions = ", ".join(f"{key} {report[key]}" for key in ("method", "runs", "preset", "seed"))
         text = f"{conditions}\n\n{table}"

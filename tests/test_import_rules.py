@@ -37,6 +37,7 @@ PUBLIC_OF_SEMDRIVERS = {
     "semdrivers.hookspecs",
     "semdrivers.microscope",
     "semdrivers.pictures",
+    "semdrivers.plain",
     "semdrivers.plotting",
 }
 

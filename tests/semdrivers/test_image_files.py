@@ -22,7 +22,7 @@ OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
 
 texts = st.text(st.characters(exclude_categories=()), max_size=12)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=6,
 )
@@ -120,6 +120,25 @@ def test_ome_readers_find_the_conditions_where_they_look(tmp_path, dtype):
     assert notes["reason"] == "Schärfe ✓ <&>"
 
 
+def test_the_record_is_json_of_every_language():
+    record = describe(frame(metadata={"a": math.nan, "b": [math.inf]}, pixel_size=math.nan), "name").decode()
+    assert "NaN" not in record
+    assert "Infinity" not in record
+    told = conditions_of(record)
+    assert told["metadata"] == {"a": None, "b": [None]}
+    assert math.isnan(told["pixel_size"])
+
+
+@pytest.mark.parametrize(
+    "damage", [('"scan_mode": "FAST"', '"scan_mode": "FASTER"'), ('"frame_id"', '"frame"'), ("{", "")]
+)
+def test_a_record_that_another_program_damaged_leaves_the_pixel_size(damage):
+    description = describe(frame(), "name").decode().replace(*damage)
+    told = conditions_of(description)
+    assert told["pixel_size"] == 80.0
+    assert math.isnan(told["working_distance"])
+
+
 def test_every_annotation_is_referred_to_and_every_reference_leads_somewhere():
     root = ET.fromstring(describe(frame(), "name"))
     referred = {element.get("ID") for element in root.iter(f"{OME}AnnotationRef")}
@@ -189,6 +208,11 @@ def test_a_failed_write_leaves_the_earlier_file_and_no_other(tmp_path, monkeypat
         frame(working_distance=1.0).save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no such folder: '.*gone'"):
+        frame().save(tmp_path / "gone" / "frame.tif")
 
 
 def test_a_name_beyond_ascii(tmp_path):

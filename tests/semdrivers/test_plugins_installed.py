@@ -42,8 +42,8 @@ def run_python(code: str, installed: Path, **environment: str) -> subprocess.Com
 
 RECORDS = """
 import json, semdrivers
-from semdrivers.console import jsonable
-print(json.dumps({record.name: jsonable(record) for record in semdrivers.get_plugin_manager().records}))
+from semdrivers.plain import plain
+print(json.dumps({record.name: plain(record) for record in semdrivers.get_plugin_manager().records}))
 """
 
 
