@@ -178,7 +178,7 @@ class AENet:
             score=min(max(medians["score"], 0.0), 9.0),
             variance=metrics.variance(prepared.unit),
             entropy=metrics.entropy(prepared.unit),
-            log_blur=medians.get("log_blur"),
+            log_blur=max(medians["log_blur"], 0.0) if "log_blur" in medians else None,
             log_sigma=medians.get("log_sigma"),
         )
 

@@ -42,6 +42,9 @@ LEAST_REACH = 110.0
 MOST_REACH = 6.0
 """… but no more than this many mm."""
 
+MAX_HALVINGS = 8
+"""Most frames spent on the gaps of a search that met nothing."""
+
 MAX_STEPS = 12
 PATIENCE = 3
 FINE = 0.3
@@ -109,18 +112,39 @@ def search(probe: Probe, start: Measurement) -> Measurement | None:
                 return found
         place = next(places, None)
         if place is None:
-            return _around(probe, best_of(probe.measurements[first:]), 0.5 * SCORE_STRIDE * probe.depth_of_field)
+            return _narrow(probe, first)
         measurement = probe.measure(place, "search")
     return measurement
 
 
-def _around(probe: Probe, best: Measurement, offset: float) -> Measurement | None:
-    """Return a frame beside the best of a vain search that scores above 2, or None."""
-    for place in (best.working_distance + offset, best.working_distance - offset):
-        measurement = probe.measure(place, "search")
+def _narrow(probe: Probe, first: int) -> Measurement | None:
+    """Return a recognised frame from the gaps beside the most promising frame of a vain search, or None.
+
+    The gaps are halved, the one towards the better neighbour first, until they are too narrow to hide the sample.
+    """
+    for _ in range(MAX_HALVINGS):
+        frames = sorted(probe.measurements[first:], key=lambda frame: frame.working_distance)
+        best = max(range(len(frames)), key=lambda index: _promise(frames[index]))
+        if frames[best].correlation < NOISE:
+            return None
+        gaps = [
+            (_promise(frames[other]), 0.5 * (frames[best].working_distance + frames[other].working_distance))
+            for other in (best - 1, best + 1)
+            if 0 <= other < len(frames)
+            and abs(frames[other].working_distance - frames[best].working_distance)
+            > SCORE_STRIDE * probe.depth_of_field
+        ]
+        if not gaps:
+            return None
+        measurement = probe.measure(max(gaps)[1], "search")
         if _recognised(measurement):
             return measurement
     return None
+
+
+def _promise(measurement: Measurement) -> float:
+    """Return a number that grows towards the focus, for frames of one sample."""
+    return measurement.score - (measurement.evaluation.log_blur or 0.0)
 
 
 def follow(probe: Probe, seen: Measurement, tries: int = 5) -> Measurement | None:

@@ -134,16 +134,31 @@ def simulate_fixture() -> Any:
     return simulate
 
 
-def write_models(folder: Path, **changes: Any) -> Path:
+def write_models(folder: Path, *, channels: int = 2, weight: float = 0.5, blur: bool = True) -> Path:
     """Write an AENet that scores gradient energy over windows of 320×240 and an ACNet that steps by a fixed share."""
     onnx = pytest.importorskip("onnx")
-    helper, tensors, kind = onnx.helper, onnx.numpy_helper, onnx.TensorProto.FLOAT
-    constants = {
-        "edges": np.array([[[[0, 0, 0], [-1, 1, 0], [0, 0, 0]], np.zeros((3, 3))]], np.float32),
-        "scale": np.float32([20.0]),
-        "low": np.float32(0.0),
-        "high": np.float32(9.0),
-    }
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+
+    def tensor(name: str, *shape: Any) -> Any:
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    def save(name: str, nodes: list[Any], given: Any, answers: list[Any], values: dict[str, Any]) -> dict[str, Any]:
+        initial = [onnx.numpy_helper.from_array(np.asarray(value, np.float32), key) for key, value in values.items()]
+        graph = helper.make_graph(nodes, name, [given], answers, initial)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        path = folder / f"{name}.onnx"
+        path.write_bytes(model.SerializeToString())
+        return {
+            "name": name,
+            "file": path.name,
+            "role": name,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "inputs": [given.name],
+            "outputs": [answer.name for answer in answers],
+        }
+
+    edges = np.zeros((1, 2, 3, 3))
+    edges[0, 0, 1, :2] = -1, 1
     nodes = [
         helper.make_node("Conv", ["frames", "edges"], ["gradient"], pads=[1, 1, 1, 1]),
         helper.make_node("Mul", ["gradient", "gradient"], ["energy"]),
@@ -151,37 +166,30 @@ def write_models(folder: Path, **changes: Any) -> Path:
         helper.make_node("Mul", ["mean", "scale"], ["scaled"]),
         helper.make_node("Clip", ["scaled", "low", "high"], ["score"]),
     ]
-    frames = helper.make_tensor_value_info("frames", kind, ["n", changes.get("channels", 2), "h", "w"])
-    score = helper.make_tensor_value_info("score", kind, ["n", 1, "rows", "columns"])
-    state = helper.make_tensor_value_info("state", kind, ["n", 80])
-    action = helper.make_tensor_value_info("action", kind, ["n", 1])
-    weights = np.zeros((80, 1), np.float32)
-    weights[19] = changes.get("weight", 0.5)
+    values = {"edges": edges, "scale": [20.0], "low": 0.0, "high": 9.0}
+    answers = ["score"]
+    if blur:
+        answers += ["log_blur", "log_sigma"]
+        values |= {"slope": [-0.4], "top": [3.6], "nothing": [0.0], "sigma": [-0.7]}
+        nodes += [
+            helper.make_node("Mul", ["score", "slope"], ["falling"]),
+            helper.make_node("Add", ["falling", "top"], ["log_blur"]),
+            helper.make_node("Mul", ["score", "nothing"], ["zero"]),
+            helper.make_node("Add", ["zero", "sigma"], ["log_sigma"]),
+        ]
     steps = [
         helper.make_node("MatMul", ["state", "weights"], ["raw"]),
         helper.make_node("Tanh", ["raw"], ["action"]),
     ]
-    entries = []
+    weights = np.zeros((80, 1))
+    weights[19] = weight
     folder.mkdir(parents=True, exist_ok=True)
-    for name, graph_nodes, given, answer, values in (
-        ("aenet", nodes, frames, score, constants),
-        ("acnet", steps, state, action, {"weights": weights}),
-    ):
-        initial = [tensors.from_array(value, key) for key, value in values.items()]
-        graph = helper.make_graph(graph_nodes, name, [given], [answer], initial)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-        path = folder / f"{name}.onnx"
-        path.write_bytes(model.SerializeToString())
-        entries.append(
-            {
-                "name": name,
-                "file": path.name,
-                "role": name,
-                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-                "inputs": [given.name],
-                "outputs": [answer.name],
-            }
-        )
+    frames = tensor("frames", "n", channels, "h", "w")
+    maps = [tensor(name, "n", 1, "rows", "columns") for name in answers]
+    entries = [
+        save("aenet", nodes, frames, maps, values),
+        save("acnet", steps, tensor("state", "n", 80), [tensor("action", "n", 1)], {"weights": weights}),
+    ]
     (folder / "manifest.json").write_text(json.dumps({"format": 1, "models": entries}))
     return folder
 

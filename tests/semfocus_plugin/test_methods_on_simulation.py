@@ -104,7 +104,7 @@ def test_a_display_that_breaks_puts_the_lens_back_and_is_heard(simulate):
             raise RuntimeError("no display")
 
     with pytest.raises(RuntimeError, match="no display"):
-        loop.run(methods.find(None), microscope, AutofocusSettings(), broken, networks=networks)
+        loop.run(methods.find("dual-network"), microscope, AutofocusSettings(), broken, networks=networks)
     assert microscope.working_distance == start
 
 

@@ -25,10 +25,18 @@ def test_models_score_and_step(tiny_models):
     smooth = np.broadcast_to(np.linspace(0, 255, 320), (240, 320)).astype(np.uint8)
     rough = random.integers(0, 256, (240, 320)).astype(np.uint8)
     assert loaded.evaluator(rough, 5000.0).score > loaded.evaluator(smooth, 5000.0).score
-    assert loaded.evaluator(rough, 5000.0).log_blur is None
+    assert loaded.evaluator.blur_range == 20.0
+    assert 0 <= loaded.evaluator(rough, 5000.0).log_blur <= 3.6
     state = np.zeros(80, np.float32)
     state[19] = 0.5
     assert loaded.controller("depth-of-field")(state) == pytest.approx(np.tanh(0.25), rel=1e-5)
+
+
+def test_network_may_tell_no_blur(tmp_path, write_models):
+    evaluator = networks.load(write_models(tmp_path, blur=False)).evaluator
+    assert evaluator.blur_range is None
+    found = evaluator(np.zeros((240, 320), np.uint8), 5000.0)
+    assert (found.log_blur, found.log_sigma) == (None, None)
 
 
 def test_larger_picture_counts_by_the_median_of_its_map(tiny_models):
@@ -89,7 +97,7 @@ def test_folder_without_a_manifest_is_named(tmp_path):
         ({"role": "genie"}, "role 'genie'"),
         ({"file": "../aenet.onnx"}, "plain name"),
         ({"inputs": ["pictures"]}, "must name 'frames'"),
-        ({"outputs": ["score", "log_blur"]}, "has outputs"),
+        ({"outputs": ["score"]}, "has outputs"),
         ({"action_law": "none"}, "action_law 'none'"),
         ({"blur_range": -1}, "blur_range"),
         ({"sha256": 5}, "sha256"),
