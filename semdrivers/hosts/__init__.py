@@ -1,0 +1,32 @@
+"""Thin adapters of any `Microscope` to the frameworks that people run their instruments from.
+
+============================ ========================= ======================
+module                       host                      extra
+============================ ========================= ======================
+`semdrivers.hosts.cadence`   none: a plain script      none
+`semdrivers.hosts.pymmcore`  pymmcore-plus             ``semdrivers[pymmcore]``
+`semdrivers.hosts.bluesky`   Bluesky                   ``semdrivers[bluesky]``
+`semdrivers.hosts.qcodes`    QCoDeS                    ``semdrivers[qcodes]``
+`semdrivers.hosts.fibsem`    fibsem-os                 ``semdrivers[fibsem]``
+============================ ========================= ======================
+
+Import the module of your host. Nothing else imports it, so a host that is not installed is not missed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from semdrivers.hosts.cadence import FocusedMicroscope, FocusKeeper, FocusPolicy, focused
+
+__all__ = ["FocusKeeper", "FocusPolicy", "FocusedMicroscope", "focused"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the names of `semdrivers.hosts.cadence` at first use."""
+    if name not in __all__:
+        raise AttributeError(f"module 'semdrivers.hosts' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module("semdrivers.hosts.cadence"), name)
+    return value

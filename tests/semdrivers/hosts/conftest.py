@@ -1,0 +1,102 @@
+"""What the tests of every host share: a sloping sample in the emulator, and an autofocus that does as it is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+import semdrivers
+from semdrivers.emulator import Emulator
+from semdrivers.emulator.presets import ColumnPreset
+
+PLACES = ((0.0, 0.0), (9.0, 0.0), (0.0, 9.0), (9.0, 9.0))
+"""Stage positions in mm; best focus differs between them by many depths of field."""
+
+
+@pytest.fixture
+def places() -> tuple[tuple[float, float], ...]:
+    return PLACES
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    slope = ColumnPreset(tilt=150.0)
+    with Emulator("tin-balls", magnification=3000, seed=3, preset=slope) as running:
+        yield running
+
+
+@pytest.fixture
+def microscope(emulator) -> Iterator[Any]:
+    with semdrivers.connect(emulator.url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def error(emulator) -> Callable[[float], float]:
+    """How far a working distance is from best focus at the present stage position, in depths of field."""
+    return lambda value: abs(value - emulator.truth.working_distance) / emulator.truth.depth_of_field
+
+
+@pytest.fixture
+def best_method() -> str | None:
+    """The name of the method for runs that must end in focus: the shipped one, if its networks are there."""
+    try:
+        from semfocus_plugin import networks
+
+        networks.load()
+    except (ImportError, semdrivers.ModelError):
+        return "told"
+    return None
+
+
+@dataclass
+class Told:
+    """An autofocus that moves the lens for six frames and then knows the answer, or refuses if it is told to."""
+
+    truth: Callable[[], float]
+    refuse: Callable[[], bool] = lambda: False
+    at_frame: Callable[[int], object] = lambda frames: None
+    """Called after each frame, with how many the run has taken."""
+
+    runs: int = 0
+    sent: list[float] = field(default_factory=list)
+
+    def __call__(self, microscope, settings, progress, cancel) -> semdrivers.AutofocusResult:
+        self.runs += 1
+        start, began = microscope.working_distance, time.perf_counter()
+        trace: list[semdrivers.FocusStep] = []
+
+        def ended(status: str, reason: str) -> semdrivers.AutofocusResult:
+            here = microscope.working_distance
+            elapsed = time.perf_counter() - began
+            return semdrivers.AutofocusResult(
+                status, reason, here, start, 8.0, 1.0, len(trace), elapsed, "told", tuple(trace)
+            )
+
+        for index in range(6):
+            if cancel is not None and cancel.is_set():
+                return ended("cancelled", f"cancelled after {index} frames")
+            microscope.working_distance = start + 0.05 * (index + 1)
+            image = microscope.acquire(settings.scan_mode)
+            trace.append(
+                semdrivers.FocusStep(index, "search", image.working_distance, image.magnification, 5.0, 0.1, 5.0)
+            )
+            if progress is not None:
+                progress(trace[-1])
+            self.at_frame(len(trace))
+        if self.refuse():
+            return ended("refused", "told to refuse")
+        microscope.working_distance = round(self.truth(), 3)
+        self.sent.append(microscope.working_distance)
+        return ended("focused", "told where")
+
+
+@pytest.fixture
+def told(emulator, offer_method) -> Told:
+    method = Told(lambda: emulator.truth.working_distance)
+    offer_method(method, "told")
+    return method
