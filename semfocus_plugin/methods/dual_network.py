@@ -125,7 +125,7 @@ def _narrow(probe: Probe, first: int) -> Measurement | None:
     for _ in range(MAX_HALVINGS):
         frames = sorted(probe.measurements[first:], key=lambda frame: frame.working_distance)
         best = max(range(len(frames)), key=lambda index: _promise(frames[index]))
-        if frames[best].correlation < NOISE:
+        if _promise(frames[best]) == -math.inf:
             return None
         gaps = [
             (_promise(frames[other]), 0.5 * (frames[best].working_distance + frames[other].working_distance))
@@ -143,7 +143,9 @@ def _narrow(probe: Probe, first: int) -> Measurement | None:
 
 
 def _promise(measurement: Measurement) -> float:
-    """Return a number that grows towards the focus, for frames of one sample."""
+    """Return a number that grows towards the focus, for frames of one sample; −∞ for nothing but noise."""
+    if measurement.correlation < NOISE:
+        return -math.inf
     return measurement.score - (measurement.evaluation.log_blur or 0.0)
 
 
@@ -238,11 +240,13 @@ def judge(probe: Probe, final: Measurement, fit: Fit, first: int, accept: float)
             probe.measure(place + side * FAR * unit, "verify")
     blurred = median(away) if away else final.score
     contrast = final.score - blurred
-    if contrast < CONTRAST or evidence < EVIDENCE:
+    if contrast < CONTRAST:
         return refused(
             f"the score hardly depends on the working distance ({final.score:.1f} here, {blurred:.1f} out of "
             "focus); the sample shows nothing to focus on here: move the stage"
         )
+    if evidence < EVIDENCE:
+        return refused(f"the frames contradict each other about the focus (score {final.score:.1f})", retry=True)
     certainty = math.erf(2.0 * unit / max(fit.sigma, 1e-9) / math.sqrt(2.0))
     confidence = certainty * min(1.0, contrast / (2 * CONTRAST))
     reason = f"score {final.score:.1f}, {contrast:.1f} above out of focus, ±{fit.sigma / unit:.1f} depths of field"
