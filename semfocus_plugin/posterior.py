@@ -177,7 +177,7 @@ class Posterior:
         return float(median), masses[k]
 
     def narrowest(self, mass: float) -> Estimate:
-        """Return the narrowest of the likeliest pieces that has `mass`, of half-widths 1, 1.5, 2.25, … depths of field."""
+        """Return the narrowest likeliest piece that has `mass`; half-widths grow by 1.5 from one depth of field."""
         half_width = self.unit(float(self.probability @ self.places))
         while True:
             piece = self.best(half_width)

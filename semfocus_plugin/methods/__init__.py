@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from semfocus_plugin.loop import Method
-from semfocus_plugin.methods import dual_network, paper
+from semfocus_plugin.methods import defocus_pair, dual_network, paper
 
-METHODS: tuple[Method, ...] = (dual_network.METHOD, paper.METHOD)
+METHODS: tuple[Method, ...] = (defocus_pair.METHOD, dual_network.METHOD, paper.METHOD)
 """The first is the default of the plugin."""
 
 

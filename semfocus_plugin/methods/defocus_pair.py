@@ -19,10 +19,7 @@ from semfocus_plugin.probe import Measurement, Probe
 MAX_FRAMES = 14
 
 SURE = 0.8
-"""Probability of ±1 depth of field that ends the search."""
-
-SURE_WITH_FLANKS = 0.6
-"""The same, when there are frames on both sides."""
+"""Probability of ±1 depth of field, or of ±2 with frames on both sides, that ends the search."""
 
 ABOUT = 3.0
 """Depths of field of uncertainty within which flanks are the next frames."""
@@ -33,7 +30,7 @@ FLANK = 4.5
 LEAST_STEP = 1.5
 """Depths of field between two frames, at least."""
 
-NEAR = 0.6
+NEAR = 0.75
 """Depths of field from the estimate within which a frame verifies it."""
 
 AWAY = 6.0
@@ -70,10 +67,10 @@ def focus(probe: Probe, accept: float) -> Outcome:
         measurement = probe.measure(place, phase)
         seen.append((probe.magnification, measurement))
         posterior = _posterior(probe, seen, target)
-        near = posterior.best(posterior.unit(probe.working_distance))
+        near = _found(posterior, probe)
         at_target = [m for magnification, m in seen if _same(magnification, target)]
         pinned = not open_flank(near, [m.working_distance for m in at_target])
-        if near.mass >= (SURE_WITH_FLANKS if pinned else SURE) and _within(probe, near):
+        if near.mass >= SURE and (pinned or near.half_width < 1.5 * near.unit) and _within(probe, near):
             close = [m for m in at_target if abs(m.working_distance - near.working_distance) <= NEAR * near.unit]
             if close:
                 far = [
@@ -96,6 +93,13 @@ def focus(probe: Probe, accept: float) -> Outcome:
             _look(probe, _comfortable(probe, posterior, target))
         taken = [m.working_distance for magnification, m in seen if _same(magnification, probe.magnification)]
         place, phase = _next(probe, posterior, taken), "search"
+
+
+def _found(posterior: Posterior, probe: Probe) -> Estimate:
+    """Return the likeliest ±1 depth of field where that is sure, else the likeliest ±2."""
+    unit = posterior.unit(probe.working_distance)
+    narrow = posterior.best(unit)
+    return narrow if narrow.mass >= SURE else posterior.best(2 * unit)
 
 
 def _posterior(probe: Probe, seen: list[tuple[float, Measurement]], target: float) -> Posterior:

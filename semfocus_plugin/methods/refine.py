@@ -20,11 +20,20 @@ SCORE_SIGMA = 0.6
 BLUR_SIGMA = 0.08
 """Least scatter of ln(1 + blur radius), whatever the network says of its own certainty."""
 
+DETAIL_SIGMA = (0.02, 0.12)
+"""Scatter of the detail: of noise, and as a share of its peak."""
+
 WIDTH_SIGMA = 0.4
 """Scatter of ln(actual / nominal depth of field): aperture and working distance are not known."""
 
+SPAN = 16.0
+"""Frames further than this many depths of field from the middle are left out."""
+
 _CENTRES = np.arange(-160, 161) / 10.0
 _WIDTHS = np.geomspace(0.4, 2.5, 17)
+_DETAIL_WIDTHS = np.array([2.5, 4.0, 6.5, 10.0])
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +47,8 @@ class Fit:
     sigma : float
         Its standard deviation, mm.
     evidence : float
-        How much better the frames agree with a focus than with a sample that looks the same everywhere: twice
-        the logarithm of the ratio of likelihoods.
+        How much better the frames agree with a focus than with a sample that looks the same everywhere: twice the
+        logarithm of the ratio of likelihoods.
     """
 
     working_distance: float
@@ -54,11 +63,12 @@ def fit_focus(
     distance_per_pixel: float,
     blur_range: float | None = None,
 ) -> Fit:
-    """Return where score and blur together place the focus.
+    """Return where score, blur and detail together place the focus.
 
-    Score is modelled as a bell of known shape whose height, width and centre are free, blur as α|z|; both
-    widths scale with the one unknown, the beam's convergence. The posterior is summed over a grid of centre
-    and width, with a long-tailed likelihood so that a single wild frame cannot carry the result away.
+    The score is modelled as a bell of known shape and the blur as α|z|; their widths scale with the one unknown, the
+    beam's convergence. The detail is a bell of unknown width: it depends on the sample, but not on what the network
+    makes of it. Heights are free. The posterior is summed over a grid of centre and width, with a long-tailed
+    likelihood so that a single wild frame cannot carry the result away.
 
     Parameters
     ----------
@@ -71,21 +81,19 @@ def fit_focus(
     blur_range : float, optional
         Largest blur radius in pixels that the frames tell.
     """
-    near = [m for m in measurements if abs(m.working_distance - around) <= 16.0 * depth_of_field]
+    near = [m for m in measurements if abs(m.working_distance - around) <= SPAN * depth_of_field]
     places = np.array([(m.working_distance - around) / depth_of_field for m in near])
-    scores = np.array([m.score for m in near])
-    distance = np.abs(_CENTRES[:, None, None] - places) / _WIDTHS[None, :, None]
-    bell = 1.0 / (1.0 + np.square(distance / HALF_WIDTH))
-    height = np.clip((bell * scores).sum(-1) / np.square(bell).sum(-1), 1.0, 9.0)
-    cost = _long_tailed((height[..., None] * bell - scores) / SCORE_SIGMA).sum(-1)
-    cost += np.square(np.log(_WIDTHS) / WIDTH_SIGMA)[None, :]
-    flat = float(_long_tailed((scores - np.median(scores)) / SCORE_SIGMA).sum())
+    offset = np.abs(_CENTRES[:, None] - places)
+    distance = offset[:, None, :] / _WIDTHS[None, :, None]
+    cost = np.broadcast_to(np.square(np.log(_WIDTHS) / WIDTH_SIGMA), (len(_CENTRES), len(_WIDTHS)))
+    found, flat = _score_cost(np.array([m.score for m in near]), distance)
+    cost = cost + found
     if blur_range is not None:
-        told = np.array([_told_blur(m) for m in near])
-        sigma = np.array([_blur_sigma(m) for m in near])
         pixels = np.minimum(distance * (depth_of_field / distance_per_pixel), blur_range)
-        cost += _long_tailed((np.log1p(pixels) - told) / sigma).sum(-1)
-        flat += float(_long_tailed((told - np.median(told)) / sigma).sum())
+        found, alike = _blur_cost(near, pixels)
+        cost, flat = cost + found, flat + alike
+    found, alike = _detail_cost(np.array([m.detail for m in near]), offset)
+    cost, flat = cost + found[:, None], flat + alike
     weight = np.exp(-0.5 * (cost - cost.min())).sum(axis=1)
     weight /= weight.sum()
     mean = float((weight * _CENTRES).sum())
@@ -93,13 +101,33 @@ def fit_focus(
     return Fit(around + mean * depth_of_field, spread * depth_of_field, flat - float(cost.min()))
 
 
-def _long_tailed(deviation: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(5.0 * np.log1p(np.square(deviation) / 4.0))
+def _score_cost(scores: Array, distance: Array) -> tuple[Array, float]:
+    """Return the misfit of a bell at every centre and width, and that of one score for all frames."""
+    bell = 1.0 / (1.0 + np.square(distance / HALF_WIDTH))
+    height = np.clip((bell * scores).sum(-1) / np.square(bell).sum(-1), 1.0, 9.0)
+    misfit = _long_tailed((height[..., None] * bell - scores) / SCORE_SIGMA)
+    return misfit, float(_long_tailed((scores - np.median(scores)) / SCORE_SIGMA))
 
 
-def _told_blur(measurement: Measurement) -> float:
-    value = measurement.evaluation.log_blur
-    return 0.0 if value is None else value
+def _blur_cost(near: Sequence[Measurement], pixels: Array) -> tuple[Array, float]:
+    """Return the misfit of α|z| at every centre and width, and that of one blur for all frames."""
+    told = np.array([m.evaluation.log_blur or 0.0 for m in near])
+    sigma = np.array([_blur_sigma(m) for m in near])
+    return _long_tailed((np.log1p(pixels) - told) / sigma), float(_long_tailed((told - np.median(told)) / sigma))
+
+
+def _detail_cost(details: Array, offset: Array) -> tuple[Array, float]:
+    """Return the misfit of the best of several bells at every centre, and that of one detail for all frames."""
+    bell = np.square(1.0 / (1.0 + np.square(offset[:, None, :] / _DETAIL_WIDTHS[None, :, None])))
+    height = np.clip((bell * details).sum(-1) / np.square(bell).sum(-1), 0.0, 1.0)[..., None]
+    sigma = DETAIL_SIGMA[0] + DETAIL_SIGMA[1] * float(details.max())
+    misfit = _long_tailed((height * bell - details) / sigma).min(axis=1)
+    return misfit, float(_long_tailed((details - np.median(details)) / sigma))
+
+
+def _long_tailed(deviation: Array) -> Array:
+    """Return −2 ln of Student's t with four degrees of freedom, summed over the frames."""
+    return np.asarray(5.0 * np.log1p(np.square(deviation) / 4.0).sum(axis=-1))
 
 
 def _blur_sigma(measurement: Measurement) -> float:

@@ -1,0 +1,130 @@
+"""Datasets from the emulator: labels, splits, resuming."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from semdrivers.emulator.optics import ideal_score
+from semdrivers.errors import InvalidParameterError, OutOfRangeError
+from semfocus_plugin.training import datasets
+from semfocus_plugin.training.datasets import DatasetConfig
+from semfocus_plugin.training.sampling import TRAINED, draw_defocus, draw_field
+from semfocus_plugin.training.textures import texture
+
+SMALL = DatasetConfig(count=20, seed=3, shard_size=8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frames")
+    datasets.build(SMALL, folder, workers=1)
+    return folder
+
+
+def joined(folder):
+    shards = list(datasets.load(folder))
+    return {key: np.concatenate([shard[key] for shard in shards]) for key in shards[0]}
+
+
+def test_every_frame_has_its_label(folder):
+    data = joined(folder)
+    assert data["pixels"].shape == (20, 240, 320)
+    assert data["pixels"].dtype == np.uint8
+    np.testing.assert_allclose(data["score"], [ideal_score(u) for u in data["defocus"]], atol=1e-4)
+    assert set(data["specimen"]) <= {*TRAINED, "texture"}
+    assert (data["blur"] >= 0).all()
+
+
+def test_fields_do_not_cross_shards(folder):
+    fields = [set(shard["field"]) for shard in datasets.load(folder)]
+    assert all(a.isdisjoint(b) for k, a in enumerate(fields) for b in fields[k + 1 :])
+
+
+def test_the_manifest_names_every_file_with_its_hash(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert sorted(manifest["files"]) == [f"shard-0000{k}.npz" for k in range(3)]
+    assert manifest["config"]["seed"] == 3
+
+
+def test_a_missing_shard_is_made_again_and_the_others_are_kept(folder):
+    path = datasets.shard_path(folder, 1)
+    other = datasets.shard_path(folder, 0)
+    before, kept = path.read_bytes(), other.stat().st_mtime_ns
+    path.unlink()
+    seen = []
+    datasets.build(SMALL, folder, workers=1, progress=lambda done, total: seen.append((done, total)))
+    assert path.read_bytes() == before
+    assert other.stat().st_mtime_ns == kept
+    assert seen == [(3, 3)]
+
+
+def test_a_folder_holds_one_dataset(folder):
+    with pytest.raises(InvalidParameterError, match="holds another dataset"):
+        datasets.build(DatasetConfig(count=20, seed=4, shard_size=8), folder)
+
+
+def test_an_unfinished_folder_is_refused(tmp_path):
+    with pytest.raises(InvalidParameterError, match="no finished dataset"):
+        list(datasets.load(tmp_path))
+
+
+def test_label_noise_rounds_scores(tmp_path):
+    datasets.build(DatasetConfig(count=8, label_noise=0.5), tmp_path, workers=1)
+    score = joined(tmp_path)["score"]
+    assert np.array_equal(score, np.rint(score))
+    assert score.min() >= 0
+    assert score.max() <= 9
+
+
+def test_a_series_goes_through_focus(tmp_path):
+    datasets.build(DatasetConfig(kind="series", mixture="paper", count=1, series_frames=9), tmp_path, workers=1)
+    data = joined_series(tmp_path)
+    assert data["pixels"].shape == (9, 240, 320)
+    assert data["defocus"][0] < -10 < 10 < data["defocus"][-1]
+    assert np.argmax(data["score"]) == np.argmin(np.abs(data["defocus"]))
+    assert str(data["specimen"]) in TRAINED
+
+
+def joined_series(folder):
+    (series,) = datasets.load(folder)
+    return series
+
+
+def test_the_paper_mixture_stays_within_the_papers_magnifications():
+    for seed in range(12):
+        field = draw_field(np.random.default_rng(seed), "paper")
+        low, high = TRAINED[field.specimen]
+        assert low <= field.told_magnification <= high
+        assert (field.conditions.width, field.conditions.height) == (640, 480)
+
+
+def test_scores_of_the_paper_mixture_are_spread_evenly():
+    random = np.random.default_rng(1)
+    scores = [ideal_score(draw_defocus(random, "paper")) for _ in range(2000)]
+    counts, _ = np.histogram(scores, bins=9, range=(0, 9))
+    assert counts.min() > 150
+
+
+def test_textures_differ_by_seed_and_repeat():
+    first, again, other = (texture(np.random.default_rng(seed), 160, 120) for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert first.min() >= 0
+    assert first.mean() == pytest.approx(1, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"kind": "movies"}, InvalidParameterError),
+        ({"mixture": "deep"}, InvalidParameterError),
+        ({"count": 0}, OutOfRangeError),
+        ({"label_noise": -1.0}, OutOfRangeError),
+    ],
+)
+def test_bad_configurations_are_refused(changes, error):
+    with pytest.raises(error):
+        DatasetConfig(**changes)

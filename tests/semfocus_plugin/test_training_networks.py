@@ -1,0 +1,136 @@
+"""Architectures, training runs and export. One real, tiny run each; what they reach is for evaluations to say."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'semdrivers[train]')")
+
+from semdrivers.errors import InvalidParameterError, OutOfRangeError
+from semfocus_plugin.networks import AENet, load, read_manifest
+from semfocus_plugin.preprocessing import preprocess
+from semfocus_plugin.training import acnet, aenet, datasets, export
+from semfocus_plugin.training.architecture import ACNet, CompactAENet, PaperAENet
+from semfocus_plugin.training.datasets import DatasetConfig
+
+
+def parameters(network) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def test_the_papers_networks_have_the_papers_size():
+    assert parameters(PaperAENet()) == pytest.approx(51.6e6, rel=0.001)
+    assert parameters(ACNet()) == pytest.approx(0.83e6, rel=0.01)
+
+
+@pytest.mark.parametrize("network", [PaperAENet(0.03), CompactAENet()], ids=["paper", "compact"])
+def test_larger_pictures_give_a_map(network):
+    network.eval()
+    with torch.no_grad():
+        for shape, expected in (((240, 320), (1, 1)), ((480, 640), (16, 21))):
+            assert network(torch.rand(1, 2, *shape) * 0.1)[0].shape == (1, 1, *expected)
+
+
+def test_scores_are_clipped_to_the_scale():
+    network = PaperAENet(0.03).eval()
+    with torch.no_grad():
+        network.tail[-1].weight.mul_(1e4)
+        score = network(torch.randn(4, 2, 240, 320))[0]
+    assert 0 <= float(score.min()) <= float(score.max()) <= 9
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frames")
+    datasets.build(DatasetConfig(count=96, seed=5, shard_size=48), folder, workers=1)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def trained(frames, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("aenet")
+    aenet.train(aenet.AENetConfig((frames,), epochs=1, batch=8), folder)
+    export.export_aenet(folder / "checkpoint.pt", folder)
+    return folder
+
+
+def test_a_training_run_leaves_history_checkpoint_and_a_model_that_loads(trained):
+    (line,) = (trained / "history.jsonl").read_text().splitlines()
+    assert {"mse", "accuracy", "precision", "correlation", "epoch"} <= json.loads(line).keys()
+    (card,) = read_manifest(trained)
+    assert card.details["torch_difference"] <= export.TOLERANCE
+    assert card.details["training"]["seed"] == 1
+    evaluation = load(trained).evaluator(np.random.default_rng(0).integers(0, 255, (240, 320), np.uint8), 5000.0)
+    assert 0 <= evaluation.score <= 9
+
+
+def test_training_goes_on_where_it_stopped(frames, trained, tmp_path):
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.write_bytes((trained / "checkpoint.pt").read_bytes())
+    aenet.train(aenet.AENetConfig((frames,), epochs=2, batch=8), tmp_path, resume=True)
+    assert torch.load(checkpoint, weights_only=True)["epoch"] == 1
+
+
+def test_the_instrument_and_the_training_see_the_same_picture(frames):
+    """The input that training makes of a frame is the one that the loop makes of it."""
+    read = aenet.read_frames((frames,))
+    (first, *_) = datasets.load(frames)
+    batch = read.batch(np.array([0]), None, torch.device("cpu")).numpy()
+    expected = preprocess(first["pixels"][0], float(first["magnification"][0])).frames
+    np.testing.assert_allclose(batch, expected, atol=2e-3)
+
+
+def test_the_split_goes_by_field(frames):
+    read = aenet.read_frames((frames,))
+    training, validation = aenet.split(read)
+    assert set(read.field[training]).isdisjoint(read.field[validation])
+    assert len(training) + len(validation) == len(read) == 96
+
+
+def test_the_papers_architecture_trains_by_the_papers_recipe(frames, tmp_path):
+    config = aenet.AENetConfig.paper((frames,), width=0.03, epochs=1, batch=16)
+    assert (config.learning_rate, config.weight_decay, config.schedule) == (0.01, 5e-4, "plateau")
+    path = aenet.train(config, tmp_path)
+    assert AENet(read_manifest(export.export_aenet(path, tmp_path).parent)[0]).blur_range is None
+
+
+def test_acnet_trains_on_focal_series_and_exports(trained, tmp_path):
+    series = tmp_path / "series"
+    datasets.build(DatasetConfig(kind="series", mixture="paper", count=2, series_frames=24), series, workers=1)
+    config = acnet.ACNetConfig((str(series),), epochs=2, batch=64, episodes=8, hidden=32)
+    path = acnet.train(config, tmp_path / "run", load(trained).evaluator)
+    model = export.export_acnet(path, tmp_path / "run")
+    (card,) = read_manifest(model.parent)
+    assert card.action_law == "depth-of-field"
+    assert {"selected_score", "score_gap", "iterations"} <= card.details["metrics"].keys()
+
+
+def test_targets_point_at_the_best_place_and_are_clipped():
+    grid = np.linspace(-20, 20, 401)
+    curve = 9 / (1 + ((grid - 2) / 4.5) ** 2)
+    curves = acnet.Curves(
+        grid, np.array([[curve, curve / 9, curve / 9 + 5]]), np.array([1000.0]), np.array([0.134]), grid[[220]]
+    )
+    config = acnet.ACNetConfig(("nowhere",), episodes=64)
+    playground = acnet.Playground(curves, config, np.random.default_rng(1))
+    playground.move(playground.targets())
+    near = np.abs(playground.position - 2) < 1e-6
+    assert near.mean() > 0.3
+    playground.move(playground.targets())
+    assert (np.abs(playground.position - 2) < 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [({"width": 0.0}, OutOfRangeError), ({"epochs": 0}, OutOfRangeError), ({"schedule": "x"}, InvalidParameterError)],
+)
+def test_bad_recipes_are_refused(changes, error):
+    with pytest.raises(error):
+        aenet.AENetConfig(("data",), **changes)
+    with pytest.raises(InvalidParameterError):
+        aenet.AENetConfig(())
+    with pytest.raises(InvalidParameterError, match="action_law"):
+        acnet.ACNetConfig(("data",), action_law="linear")
