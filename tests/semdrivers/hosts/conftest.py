@@ -23,9 +23,10 @@ def places() -> tuple[tuple[float, float], ...]:
 
 
 @pytest.fixture
-def emulator() -> Iterator[Emulator]:
-    slope = ColumnPreset(tilt=150.0)
-    with Emulator("tin-balls", magnification=3000, seed=3, preset=slope) as running:
+def emulator(request) -> Iterator[Emulator]:
+    """A slope, featureless unless the test asks for a specimen: what is told where the focus is needs none."""
+    specimen = getattr(request, "param", "featureless")
+    with Emulator(specimen, magnification=3000, seed=3, preset=ColumnPreset(tilt=150.0)) as running:
         yield running
 
 

@@ -10,6 +10,7 @@ import semdrivers
 from semdrivers.hosts import FocusedMicroscope, FocusKeeper, FocusPolicy, focused
 
 
+@pytest.mark.parametrize("emulator", ["tin-balls"], indirect=True)
 def test_four_places_of_differing_height_are_sharp_and_say_so(microscope, emulator, places, error, told, best_method):
     heights, images = [], []
     with focused(microscope, every=1, method=best_method) as held:
