@@ -65,6 +65,9 @@ EVIDENCE = 12.0
 NOISE = 0.012
 """Correlation between lines below which a frame holds nothing but noise."""
 
+EDGE = 1.0
+"""Depths of field from a limit within which a focus may as well lie beyond it."""
+
 DETAIL = 0.02
 """Least detail of a frame in focus; noise alone reaches a quarter of it."""
 
@@ -227,9 +230,8 @@ def judge(probe: Probe, final: Measurement, fit: Fit, first: int, accept: float)
         return refused(f"the best place found scores {final.score:.1f}, below {accept:g}", retry=True)
     if final.detail < DETAIL:
         return refused("the picture at the best place is nothing but noise")
-    beyond = fit.working_distance - probe.limits.clip(fit.working_distance)
-    if abs(beyond) > unit:
-        edge = probe.limits.clip(fit.working_distance)
+    edge = min(probe.limits.minimum, probe.limits.maximum, key=lambda limit: abs(limit - fit.working_distance))
+    if abs(edge - fit.working_distance) < EDGE * unit or fit.working_distance not in probe.limits:
         return refused(f"the focus seems to lie beyond the limit of {edge:.3f} mm; widen bounds or max_travel")
     for side in (1, -1, 0):
         away = [m.score for m in probe.measurements[first:] if abs(m.working_distance - place) >= 0.7 * FAR * unit]

@@ -31,9 +31,10 @@ class Simulated:
 
     def __post_init__(self) -> None:
         self.random = np.random.default_rng(self.seed)
-        noise = self.random.normal(size=(240, 320))
-        texture = 128 + 25 * (noise + np.roll(noise, 1, 0) + np.roll(noise, 1, 1))
-        self.texture = np.clip(texture, 1, 254).astype(np.uint8)
+        noise, more = self.random.normal(size=(2, 240, 320))
+        self.noise = 30 * more
+        self.fine = 25 * (noise + np.roll(noise, 1, 0) + np.roll(noise, 1, 1))
+        self.coarse = np.kron(self.random.normal(0, 15, (6, 8)), np.ones((40, 40)))
         self.capabilities = Capabilities(self.limits, Range(20, 150_000))
 
     @property
@@ -68,7 +69,9 @@ class Simulated:
         elif self.surface == "noise":
             pixels = self.random.integers(0, 256, (240, 320)).astype(np.uint8)
         else:
-            pixels = self.texture.copy()
+            blur = self.error if self.surface == "sample" else 0.0
+            seen = self.fine / (1 + (blur / 8) ** 2) + self.coarse / (1 + blur / 50)
+            pixels = np.clip(128 + seen + self.noise, 1, 254).astype(np.uint8)
         if self.surface != "black":
             defocus = np.float64(self.working_distance - self.best)
             pixels.ravel()[:8] = np.frombuffer(defocus.tobytes(), np.uint8)
