@@ -231,8 +231,10 @@ def _checked(data: Buffer, size: int, magic: bytes, what: str) -> memoryview:
     return body
 
 
-def encode_frame(leader: Leader, payload: Buffer, end_time: float) -> tuple[bytes, Buffer, bytes]:
-    """Return the three transfers of a good frame; the payload is passed through uncopied.
+def encode_frame(
+    leader: Leader, payload: Buffer, end_time: float, status: FrameStatus = FrameStatus.OK
+) -> tuple[bytes, Buffer, bytes]:
+    """Return the three transfers of a frame; the payload is passed through uncopied.
 
     Raises
     ------
@@ -241,5 +243,5 @@ def encode_frame(leader: Leader, payload: Buffer, end_time: float) -> tuple[byte
     """
     if len(payload) != leader.payload_length:
         raise StreamError(f"payload of {len(payload)} bytes for a leader that announces {leader.payload_length}")
-    trailer = Trailer(leader.frame_id, FrameStatus.OK, end_time, crc32(payload))
+    trailer = Trailer(leader.frame_id, status, end_time, crc32(payload))
     return leader.encode(), payload, trailer.encode()

@@ -211,6 +211,7 @@ def emulate(
     usb_port: Annotated[int, typer.Option(help="TCP port for the USB pipe; 0 for any that is free.")] = 0,
     serial: Annotated[bool, typer.Option("--serial", help="Offer a serial line too (not on Windows).")] = False,
     realtime: Annotated[bool, typer.Option("--realtime", help="Scans and moves take their time.")] = False,
+    faults: Annotated[str, typer.Option(help="What goes wrong, such as usb-drop:0.01,control-reset@5.")] = "",
     json: Json = False,
 ) -> None:
     """Run an EM-30 emulator for other programs on this computer, until Ctrl-C.
@@ -230,6 +231,7 @@ def emulate(
         usb_port=usb_port,
         serial=serial,
         realtime=realtime,
+        faults=faults,
     )
     with _until_told_to_stop() as stop, emulator:
         if json:

@@ -25,9 +25,11 @@ from firmware_protocol.messages import (
     HelloReply,
     KeepAlive,
     Kind,
+    Pump,
     Request,
     Status,
     Subscribe,
+    Vent,
     Wait,
 )
 from firmware_protocol.payload import PayloadError
@@ -45,7 +47,9 @@ from semdrivers.errors import (
 R = TypeVar("R")
 
 LONGEST_REQUEST = 900.0
-"""Seconds after which a request fails, however often the instrument says that it is still at work."""
+"""Seconds after which pump or vent fails, however often the instrument says that it is still at work."""
+LONGEST_SETTLING = 60.0
+"""The same for all other requests: no lens, stage or beam takes longer to come to rest."""
 
 _log = logging.getLogger(__name__)
 _TICK = 0.1
@@ -239,14 +243,16 @@ class ControlLink:
         deadline: float,
     ) -> R:
         now = time.monotonic()
-        end, last, pause = now + deadline, now + LONGEST_REQUEST, max(deadline / 5, 0.05)
+        longest = LONGEST_REQUEST if isinstance(message, Pump | Vent) else LONGEST_SETTLING
+        end, last, pause = now + deadline, now + longest, max(deadline / 5, 0.05)
         sent = damaged = 0
         repeat = now
         while True:
             now = time.monotonic()
             if now >= min(end, last):
+                limit = longest if now >= last else deadline
                 raise TransportError(
-                    f"{self.name} did not answer {describe(message)} within {deadline:g} s "
+                    f"{self.name} did not answer {describe(message)} within {limit:g} s "
                     f"(sent {sent} times over {self._transport.name})"
                 )
             if now >= repeat:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +16,9 @@ import numpy as np
 from firmware_protocol.frame_assembly import Frame
 from firmware_protocol.messages import (
     Applied,
+    BeamChanged,
+    Event,
+    FrameDropped,
     GetParameter,
     GetStatus,
     HelloReply,
@@ -32,7 +35,7 @@ from firmware_protocol.stream import PixelFormat
 from semdrivers.autofocus import AutofocusResult, autofocus
 from semdrivers.em30.control_link import ControlLink
 from semdrivers.em30.image_link import FrameOrder, ImageLink
-from semdrivers.errors import InvalidParameterError, NotConnectedError, ProtocolError
+from semdrivers.errors import DeviceError, InvalidParameterError, NotConnectedError, ProtocolError
 from semdrivers.microscope import Capabilities, Image, Range, ScanMode
 from semdrivers.plugins import get_plugin_manager
 
@@ -99,6 +102,10 @@ class EM30:
         self._epoch = time.time() - hello.time
         self._effective = 0.0
         self._focus_record: Mapping[str, Any] | None = None
+        self._dropped = 0
+        self._blanked = False
+        with suppress(DeviceError):
+            control_link.subscribe(self._heard)
 
     # Microscope
 
@@ -160,7 +167,7 @@ class EM30:
             if mode not in self._capabilities.scan_modes:
                 offer = ", ".join(offered.name for offered in self._capabilities.scan_modes)
                 raise InvalidParameterError(f"{self._name} has no scan mode {mode.name}; it has {offer}")
-            frame = self._images.acquire(lambda: self._order(mode))
+            frame = self._images.acquire(lambda: self._order(mode), self._lost)
             image = self._image(frame, mode)
         get_plugin_manager().notify_frame(self, image)
         return image
@@ -346,7 +353,20 @@ class EM30:
     def _took_effect(self, instant: float) -> None:
         self._effective = max(self._effective, instant)
 
+    def _heard(self, event: Event) -> None:
+        """Keep what tells that a frame will not come; called by the link's thread."""
+        if isinstance(event, FrameDropped):
+            self._dropped = event.frame_id
+        elif isinstance(event, BeamChanged) and not event.on:
+            self._blanked = True
+
+    def _lost(self, order: FrameOrder) -> str:
+        if self._dropped >= order.first_frame:
+            return f"the instrument reports frame {self._dropped} dropped"
+        return "the beam went off during the scan" if self._blanked else ""
+
     def _order(self, mode: ScanMode) -> FrameOrder:
+        self._blanked = False
         started = self._control.request(StartScan(mode.width, mode.height, self._bits, 1))
         return FrameOrder(
             started.first_frame,

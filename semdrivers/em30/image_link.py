@@ -48,6 +48,9 @@ _REPLUG_TIME = 3.0
 _GRACE = 2.0
 """Seconds that a frame may be late; doubled with every step of recovery."""
 
+_LISTEN = 0.1
+"""Seconds of one read; between reads the link asks whether the frame was lost."""
+
 _RESYNCHRONISE, _RESET, _REOPEN = 1, 2, 3
 
 
@@ -120,13 +123,16 @@ class ImageLink:
             self.close()
             raise
 
-    def acquire(self, order: Callable[[], FrameOrder]) -> Frame:
+    def acquire(self, order: Callable[[], FrameOrder], lost: Callable[[FrameOrder], str] = lambda _: "") -> Frame:
         """Ask for a frame and return it.
 
         Parameters
         ----------
         order : callable
             Asks the instrument for one frame; called again whenever that frame was lost.
+        lost : callable, optional
+            Says why the frame ordered will not come, if the instrument has said so; else nothing. Asked ten times a
+            second, so that a lost frame does not wait for its time limit.
 
         Raises
         ------
@@ -144,7 +150,7 @@ class ImageLink:
             try:
                 if step:
                     self._recover(step, reasons[-1])
-                return self._await(order(), _GRACE * 2**step)
+                return self._await(order(), lost, _GRACE * 2**step)
             except _Trouble as trouble:
                 reasons.append(str(trouble))
                 step = max(step + 1, trouble.step)
@@ -266,7 +272,7 @@ class ImageLink:
 
     # Frames
 
-    def _await(self, order: FrameOrder, grace: float) -> Frame:
+    def _await(self, order: FrameOrder, lost: Callable[[FrameOrder], str], grace: float) -> Frame:
         """Return the frame ordered; older ones are thrown away."""
         limit = order.frame_time + grace
         deadline = time.monotonic() + limit
@@ -278,6 +284,8 @@ class ImageLink:
                         raise _Trouble(found.reason, _RESYNCHRONISE)
                 elif self._is_ordered(found, order):
                     return found
+            if reason := lost(order):
+                raise _Trouble(reason, _RESYNCHRONISE)
 
     def _is_ordered(self, frame: Frame, order: FrameOrder) -> bool:
         leader = frame.leader
@@ -304,8 +312,10 @@ class ImageLink:
         if left <= 0:
             raise _Trouble(f"no frame within {limit:.1f} s", _RESYNCHRONISE)
         try:
-            count = self._device.read(BULK_IN, buffer, max(1, int(left * 1000)))
+            count = self._device.read(BULK_IN, buffer, max(1, int(min(left, _LISTEN) * 1000)))
         except usb.core.USBTimeoutError:
+            if left > _LISTEN:
+                return []
             raise _Trouble(f"no frame within {limit:.1f} s", _RESYNCHRONISE) from None
         except usb.core.USBError as error:
             raise _Trouble(_why(error), _REOPEN if error.errno == errno.ENODEV else _RESET) from error

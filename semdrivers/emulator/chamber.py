@@ -83,7 +83,9 @@ class Chamber:
             )
 
     def check_scan(self, now: float) -> None:
-        """Raise `Refused` without a stable beam: INTERLOCK when it is off, BUSY until it is stable."""
+        """Raise `Refused` without a stable beam: HARDWARE_FAULT, INTERLOCK when it is off, BUSY until it is stable."""
+        if self.fault:
+            raise refuse(Status.HARDWARE_FAULT, self.fault)
         if not self.beam_on:
             raise refuse(
                 Status.INTERLOCK,
@@ -121,9 +123,7 @@ class Chamber:
             INTERLOCK with the beam on, BUSY while pumping or venting.
         """
         if self.beam_on:
-            raise refuse(
-                Status.INTERLOCK, "venting needs the beam off: switch it off", reasons=Reason.BEAM_ON
-            )
+            raise refuse(Status.INTERLOCK, "venting needs the beam off: switch it off", reasons=Reason.BEAM_ON)
         self._check_idle()
         if self.vacuum is VacuumState.VENTED:
             return VacuumSet(VacuumState.VENTED, 0.0, now)

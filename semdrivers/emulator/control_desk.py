@@ -8,6 +8,7 @@ leaves the beam as it asked. Whoever takes the lease next finds the beam as it i
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -43,6 +44,7 @@ from firmware_protocol.messages import (
     Unknown,
     Vent,
 )
+from semdrivers.emulator.faults import Faults, Occasion
 from semdrivers.emulator.instrument import Instrument
 from semdrivers.emulator.overtaken import still_holds
 from semdrivers.emulator.parameters import Refused, capabilities, refuse
@@ -50,6 +52,12 @@ from semdrivers.emulator.parameters import Refused, capabilities, refuse
 _log = logging.getLogger(__name__)
 _CACHED_REPLIES = 32
 _PENDING_FROM = 0.2
+_ENDLESS_PENDING = 1.0
+_REFUSALS = {
+    "refuse-busy": (Status.BUSY, "it is busy with a self-test: wait", Reason.NONE),
+    "refuse-interlock": (Status.INTERLOCK, "the door is ajar: close it", Reason.DOOR_OPEN),
+    "refuse-fault": (Status.HARDWARE_FAULT, "the lens supply has failed: call the service", Reason.NONE),
+}
 _DAMAGE = {
     Problem.CHECKSUM: Status.BAD_FRAME,
     Problem.OVERSIZE: Status.BAD_FRAME,
@@ -90,13 +98,19 @@ class ControlDesk:
         What is served.
     forward : callable
         Takes each event of the instrument, from any thread, and brings it to `publish` in the desk's thread.
+    faults : Faults, optional
+        What goes wrong with commands.
     """
 
-    def __init__(self, instrument: Instrument, forward: Callable[[Event], object]) -> None:
+    def __init__(
+        self, instrument: Instrument, forward: Callable[[Event], object], faults: Faults | None = None
+    ) -> None:
         self._instrument = instrument
+        self._faults = faults if faults is not None else Faults()
         self._sessions: list[Session] = []
         self._deferred: list[_Deferred] = []
         self._ticked = time.monotonic()
+        self._endless = False
         self._unlisten = instrument.listen(forward)
 
     # Sessions
@@ -219,7 +233,7 @@ class ControlDesk:
             session.send(reply)
         else:
             due = max((d.due for d in self._deferred if d.session is session and d.request == item), default=0.0)
-            session.send(item.pending(max(0.0, due - self._instrument.clock.now())))
+            session.send(_pending(item, max(0.0, due - self._instrument.clock.now())))
         return True
 
     def _answer(self, session: Session, request: Envelope, reply: Envelope) -> None:
@@ -231,12 +245,12 @@ class ControlDesk:
         """Answer a request that was carried out, once what it waits for is at rest."""
         clock = self._instrument.clock
         if isinstance(request.message, Command):
-            due = self._instrument.rest_time(request.flags)
+            due = math.inf if self._endless else self._instrument.rest_time(request.flags)
             rest = due - clock.now()
-            if rest > 0 and clock.realtime:
+            if rest > 0 and (clock.realtime or self._endless):
                 self._deferred.append(_Deferred(session, request, reply, due))
                 if rest > _PENDING_FROM:
-                    session.send(request.pending(rest))
+                    session.send(_pending(request, rest))
                 return
             clock.wait_until(due)
             self._instrument.update()
@@ -273,6 +287,12 @@ class ControlDesk:
             owner = self._owner
             who = f"it is controlled by {owner.client!r}" if owner else "its lease was lost"
             raise refuse(Status.NOT_OWNER, f"this client does not control the instrument: {who}; connect again")
+        faults = self._faults.at(Occasion.COMMAND)
+        self._endless = "settle-never-ends" in faults
+        for name in faults:
+            if name in _REFUSALS:
+                status, text, reasons = _REFUSALS[name]
+                raise refuse(status, text, reasons=reasons)
         instrument = self._instrument
         match message:
             case SetParameter(parameter=parameter, value=value):
@@ -335,3 +355,7 @@ class ControlDesk:
                 self._instrument.safe()
         session.subscribed = False
         session.token = None
+
+
+def _pending(request: Envelope, rest: float) -> Envelope:
+    return request.pending(rest if math.isfinite(rest) else _ENDLESS_PENDING)

@@ -14,14 +14,17 @@ import socket
 import sys
 import threading
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from firmware_protocol.control import Damaged, Decoder, Envelope, encode
+from firmware_protocol.control import Damaged, Decoder, Envelope
 from firmware_protocol.messages import Event
+from semdrivers.emulator.answer_faults import LATE, PAUSE, FaultyLine
 from semdrivers.emulator.control_desk import ControlDesk, Session
+from semdrivers.emulator.faults import Faults
 from semdrivers.emulator.instrument import Instrument
 from semdrivers.errors import NotConnectedError
 
@@ -29,6 +32,7 @@ _log = logging.getLogger(__name__)
 _CHUNK = 65536
 _MOST_QUEUED = 1 << 20
 _SILENCE = 0.3
+_ABORT = array("H" if sys.platform == "win32" else "i", (1, 0))
 
 
 class _Pipe(Protocol):
@@ -37,6 +41,7 @@ class _Pipe(Protocol):
     def fileno(self) -> int: ...
     def read(self) -> bytes: ...
     def write(self, data: bytes) -> int: ...
+    def reset(self) -> bool: ...
     def close(self) -> None: ...
 
 
@@ -54,6 +59,11 @@ class _SocketPipe:
 
     def write(self, data: bytes) -> int:
         return self._socket.send(data)
+
+    def reset(self) -> bool:
+        """Make the coming `close` a reset; returns whether there is such a thing."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+        return True
 
     def close(self) -> None:
         self._socket.close()
@@ -82,6 +92,9 @@ class _PtyPipe:
     def write(self, data: bytes) -> int:
         return os.write(self._master, data)
 
+    def reset(self) -> bool:
+        return False
+
     def close(self) -> None:
         os.close(self._master)
         os.close(self._slave)
@@ -90,9 +103,12 @@ class _PtyPipe:
 @dataclass(slots=True, eq=False)
 class _Connection:
     pipe: _Pipe
+    line: FaultyLine
     session: Session | None = None
     decoder: Decoder = field(default_factory=Decoder)
     outgoing: bytearray = field(default_factory=bytearray)
+    paused: bytearray = field(default_factory=bytearray)
+    resume: float = 0.0
     heard: float = field(default_factory=time.monotonic)
     broken: bool = False
 
@@ -110,6 +126,8 @@ class ControlServer:
         0 picks a free one.
     serial : bool
         Whether to open a pseudo-terminal as a serial line as well (not on Windows).
+    faults : Faults, optional
+        What goes wrong with answers and commands.
 
     Attributes
     ----------
@@ -119,8 +137,18 @@ class ControlServer:
         The device name of the serial line, once started.
     """
 
-    def __init__(self, instrument: Instrument, *, host: str = "127.0.0.1", port: int = 0, serial: bool = False) -> None:
+    def __init__(
+        self,
+        instrument: Instrument,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        serial: bool = False,
+        faults: Faults | None = None,
+    ) -> None:
         self._instrument = instrument
+        self._faults = faults if faults is not None else Faults()
+        self._late: list[tuple[float, _Connection, bytes]] = []
         self._address = host, port
         self._with_serial = serial
         self.port = port
@@ -155,7 +183,7 @@ class ControlServer:
             end.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._selector.register(self._wake_in, selectors.EVENT_READ, self._woken)
-        self._desk = ControlDesk(self._instrument, self._forward)
+        self._desk = ControlDesk(self._instrument, self._forward, self._faults)
         if pipe is not None:
             self.device = pipe.device
             self._connect(pipe)
@@ -218,7 +246,7 @@ class ControlServer:
             self._connect(_SocketPipe(connection))
 
     def _connect(self, pipe: _Pipe) -> None:
-        connection = _Connection(pipe)
+        connection = _Connection(pipe, FaultyLine(self._faults))
         connection.session = self._desk.open(lambda envelope: self._send(connection, envelope))
         self._connections.append(connection)
         self._selector.register(pipe.fileno(), selectors.EVENT_READ, connection)
@@ -250,7 +278,7 @@ class ControlServer:
     def _look_after(self) -> float:
         """Drop what is broken, finish what fell silent; returns the seconds until the next call is needed."""
         now = time.monotonic()
-        pause = 10.0
+        pause = self._send_what_was_kept(now)
         for connection in list(self._connections):
             if connection.broken:
                 self._drop(connection, "it does not fetch its messages")
@@ -266,7 +294,21 @@ class ControlServer:
         """Queue a message and send what the pipe takes at once."""
         if connection.broken:
             return
-        connection.outgoing += encode(envelope)
+        delivery = connection.line.deliver(envelope)
+        if delivery.late:
+            self._late.append((time.monotonic() + LATE, connection, delivery.late))
+        if delivery.reset:
+            connection.broken = connection.pipe.reset()
+        self._queue(connection, delivery.now)
+        if delivery.rest:
+            connection.paused += delivery.rest
+            connection.resume = time.monotonic() + PAUSE
+
+    def _queue(self, connection: _Connection, data: bytes) -> None:
+        if connection.paused:
+            connection.paused += data
+            return
+        connection.outgoing += data
         if len(connection.outgoing) > _MOST_QUEUED:
             connection.broken = True
             return
@@ -276,6 +318,26 @@ class ControlServer:
             self._watch(connection)
         except OSError:
             connection.broken = True
+
+    def _send_what_was_kept(self, now: float) -> float:
+        """Send what faults kept back and is due; returns the seconds until the next call is needed."""
+        pause = 10.0
+        for item in list(self._late):
+            due, connection, data = item
+            if connection not in self._connections:
+                self._late.remove(item)
+            elif due <= now:
+                self._late.remove(item)
+                self._queue(connection, data)
+            else:
+                pause = min(pause, due - now)
+        for connection in self._connections:
+            if connection.paused and connection.resume <= now:
+                data, connection.paused = bytes(connection.paused), bytearray()
+                self._queue(connection, data)
+            elif connection.paused:
+                pause = min(pause, connection.resume - now)
+        return pause
 
     def _flush(self, connection: _Connection) -> None:
         while connection.outgoing:

@@ -15,9 +15,12 @@ from firmware_protocol.profile import EM30, InstrumentProfile
 from semdrivers import usb_backends
 from semdrivers.emulator.column import ElectronColumn
 from semdrivers.emulator.control_server import ControlServer
+from semdrivers.emulator.faults import Faults
+from semdrivers.emulator.frame_faults import FaultyStream
 from semdrivers.emulator.instrument import Instrument
 from semdrivers.emulator.presets import ColumnPreset
 from semdrivers.emulator.scan import ScanConditions, Truth
+from semdrivers.emulator.scan_faults import disturb
 from semdrivers.emulator.specimens import SPECIMENS, Picture, Specimen, make_specimen
 from semdrivers.emulator.usb_backend import EmulatedBus
 from semdrivers.emulator.usb_bridge import UsbBridgeServer
@@ -59,13 +62,16 @@ class Emulator:
         TCP port on which the USB pipe is lent to another process; 0 for any that is free, None for no such port.
     serial : bool
         Whether the control channel is offered on a pseudo-terminal as well (not on Windows).
+    faults : str
+        What goes wrong, by name, and by probability or index: ``"usb-drop:0.01,control-reset@5"``.
     profile : InstrumentProfile
         The instrument's numbers.
 
     Raises
     ------
     InvalidParameterError, OutOfRangeError
-        For an unknown specimen or preset, a picture without pixel size, or a number that the instrument cannot take.
+        For an unknown specimen, preset or fault, a picture without pixel size, or a number that the instrument cannot
+        take.
     """
 
     def __init__(
@@ -81,6 +87,7 @@ class Emulator:
         control_port: int = 0,
         usb_port: int | None = None,
         serial: bool = False,
+        faults: str = "",
         profile: InstrumentProfile = EM30,
     ) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
@@ -90,6 +97,7 @@ class Emulator:
                 raise InvalidParameterError(f"{name} must be a TCP port, not {port!r}")
         self.specimen = specimen if isinstance(specimen, str) else getattr(specimen, "name", "image")
         self.seed = int(seed)
+        self.faults = Faults(faults, self.seed)
         limits = Range(profile.magnification_minimum, profile.magnification_maximum)
         magnification = limits.check("magnification", magnification)
         self.column = ElectronColumn(
@@ -104,8 +112,9 @@ class Emulator:
             working_distance=working_distance,
             magnification=magnification,
             realtime=realtime,
+            meanwhile=lambda instrument: disturb(instrument, self.faults),
         )
-        self._server = ControlServer(self.instrument, port=control_port, serial=serial)
+        self._server = ControlServer(self.instrument, port=control_port, serial=serial, faults=self.faults)
         self._usb_port = usb_port
         self._key = f"{os.getpid()}-{next(_count)}"
         self._device: UsbDevice | None = None
@@ -128,8 +137,11 @@ class Emulator:
             raise NotConnectedError("this emulator has been closed; make a new one")
         if self._device is not None:
             return self
-        self._device = UsbDevice(self.instrument, serial=self.instrument.serial)
+        self._device = UsbDevice(
+            self.instrument, serial=self.instrument.serial, encode=lambda frame: stream.encode(frame)
+        )
         self._bus = EmulatedBus(self._device)
+        stream = FaultyStream(self.faults, self._bus, self.instrument.report_dropped)
         try:
             self._server.start()
             if self._usb_port is not None:

@@ -66,6 +66,8 @@ class Instrument:
         Whether frames, moves and settling take real time; else a virtual clock counts their seconds.
     stage_height : float, optional
         mm, set by hand; the profile's by default.
+    meanwhile : callable, optional
+        Called with the instrument while a frame is scanned: what happens to it in the middle.
 
     Raises
     ------
@@ -83,6 +85,7 @@ class Instrument:
         magnification: float = 1000.0,
         realtime: bool = False,
         stage_height: float | None = None,
+        meanwhile: Callable[[Instrument], object] = lambda _: None,
     ) -> None:
         self.column = column
         self.profile = profile
@@ -105,7 +108,17 @@ class Instrument:
         self._stage_arrived = True
         self._optics_rest = 0.0
         self._chamber = Chamber(profile, self._emit)
-        self._generator = ScanGenerator(column, profile, self.clock, self._lock, self.conditions, self._emit)
+        self._changes = 0
+        self._generator = ScanGenerator(
+            column,
+            profile,
+            self.clock,
+            self._lock,
+            self.conditions,
+            self._emit,
+            lambda: self._changes,
+            lambda: meanwhile(self),
+        )
 
     # What it tells
 
@@ -219,6 +232,7 @@ class Instrument:
             else:
                 settling = PARAMETERS[parameter].settling(self.profile)
                 self._values[parameter] = value
+            self._changes += 1
             self._optics_rest = max(self._optics_rest, now + settling)
             self._emit(ParameterChanged(parameter, value, now))
             return Applied(parameter, value, settling, now + settling)
@@ -255,6 +269,7 @@ class Instrument:
             if not self._stage_arrived:
                 raise refuse(Status.BUSY, "the stage is moving", subsystem=Subsystem.STAGE)
             travel = self._stage.move(x, y, now)
+            self._changes += 1
             self._stage_arrived = False
             return StageMoved(x, y, travel, now + travel)
 

@@ -12,7 +12,7 @@ from semdrivers.errors import InvalidParameterError
 from semdrivers.microscope import Microscope
 
 _NUMBERS = ("magnification", "working_distance", "pixel_size")
-_OPTIONS = ("seed", *_NUMBERS, "preset", "path", "realtime")
+_OPTIONS = ("seed", *_NUMBERS, "preset", "path", "realtime", "faults")
 _DRIVER = ("bits", "client")
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
@@ -23,7 +23,7 @@ def connect(url: str, options: Mapping[str, Any]) -> Microscope:
     Parameters
     ----------
     url : str
-        ``emulator://SPECIMEN[?seed=…&magnification=…&working_distance=…&preset=…&realtime=1]``, or
+        ``emulator://SPECIMEN[?seed=…&magnification=…&working_distance=…&preset=…&realtime=1&faults=…]``, or
         ``emulator://image?path=…&pixel_size=…``.
     options : mapping
         The same, above their namesakes in the URL.

@@ -36,6 +36,8 @@ class ScannedFrame:
         nm.
     pixels : ndarray of shape (height, width), uint8 or uint16
         Grey levels.
+    aborted : bool
+        Whether a setting changed while it was scanned.
     """
 
     frame_id: int
@@ -48,6 +50,7 @@ class ScannedFrame:
     magnification: float
     pixel_size: float
     pixels: NDArray[Any]
+    aborted: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +73,10 @@ class ScanGenerator:
         ``conditions(width, height, bits)`` gives what a frame scanned now would be scanned under.
     emit : callable
         Takes the events.
+    changes : callable
+        Counts the changes of settings.
+    meanwhile : callable
+        Called while a frame is scanned, without the lock.
     """
 
     def __init__(
@@ -80,6 +87,8 @@ class ScanGenerator:
         lock: threading.RLock,
         conditions: Callable[[int, int, int], ScanConditions],
         emit: Callable[[Event], None],
+        changes: Callable[[], int],
+        meanwhile: Callable[[], object],
     ) -> None:
         self._column = column
         self._profile = profile
@@ -87,6 +96,8 @@ class ScanGenerator:
         self._lock = lock
         self._conditions = conditions
         self._emit = emit
+        self._changes = changes
+        self._meanwhile = meanwhile
         self._one_frame = threading.Lock()
         self._scan: _Scan | None = None
         self.next_id = 1
@@ -130,14 +141,16 @@ class ScanGenerator:
                     if scan is None:
                         return None
                     conditions = self._conditions(scan.mode.width, scan.mode.height, scan.bits)
+                    changes = self._changes()
                     end = self.rest = conditions.start_time + scan.mode.frame_time
                 pixels = self._column.render(conditions)
+                self._meanwhile()
                 if not self._clock.wait_until(end):
                     return None
                 with self._lock:
                     if self._scan is scan:
                         self._finish(scan, end)
-                        return self._frame(conditions, end, pixels)
+                        return self._frame(conditions, end, pixels, self._changes() != changes)
 
     def _finish(self, scan: _Scan, end: float) -> None:
         self.next_id += 1
@@ -146,7 +159,7 @@ class ScanGenerator:
             if scan.left == 0:
                 self.stop(end)
 
-    def _frame(self, conditions: ScanConditions, end: float, pixels: NDArray[Any]) -> ScannedFrame:
+    def _frame(self, conditions: ScanConditions, end: float, pixels: NDArray[Any], aborted: bool) -> ScannedFrame:
         return ScannedFrame(
             frame_id=conditions.frame_id,
             start_time=conditions.start_time,
@@ -160,4 +173,5 @@ class ScanGenerator:
             magnification=conditions.magnification,
             pixel_size=self._profile.pixel_size(conditions.magnification, conditions.width),
             pixels=pixels,
+            aborted=aborted,
         )

@@ -18,7 +18,7 @@ import numpy as np
 
 from firmware_protocol import usb
 from firmware_protocol.bridge import TransferError, TransferStatus
-from firmware_protocol.stream import Buffer, Leader, PixelFormat, encode_frame
+from firmware_protocol.stream import Buffer, FrameStatus, Leader, PixelFormat, encode_frame
 from firmware_protocol.usb import (
     DescriptorType,
     SetupPacket,
@@ -59,7 +59,8 @@ def frame_transfers(frame: ScannedFrame) -> Transfers:
         frame.magnification,
         frame.pixel_size,
     )
-    return encode_frame(leader, pixels.data.cast("B"), frame.end_time)
+    status = FrameStatus.ABORTED if frame.aborted else FrameStatus.OK
+    return encode_frame(leader, pixels.data.cast("B"), frame.end_time, status)
 
 
 class UsbDevice:

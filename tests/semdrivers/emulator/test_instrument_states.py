@@ -294,7 +294,7 @@ def test_a_broken_filament_is_a_fault_until_it_is_replaced(instrument: Instrumen
     instrument.break_filament()
     assert "filament" in instrument.status().fault
     refusal(Status.HARDWARE_FAULT, instrument.set_beam, True)
-    refusal(Status.INTERLOCK, instrument.start_scan, 320, 240)
+    refusal(Status.HARDWARE_FAULT, instrument.start_scan, 320, 240)
     instrument.repair()
     assert instrument.set_beam(True).on
     assert instrument.status().fault == ""
