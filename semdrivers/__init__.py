@@ -53,11 +53,13 @@ if TYPE_CHECKING:
     from semdrivers.hookspecs import hookimpl
     from semdrivers.io import read_image, read_pixels, write_image
     from semdrivers.plugins import PluginRecord, get_plugin_manager
+    from semdrivers.recording import Recorder
 
     __version__: str
 
 _LAZY = {
     "PluginRecord": "semdrivers.plugins",
+    "Recorder": "semdrivers.recording",
     "get_plugin_manager": "semdrivers.plugins",
     "hookimpl": "semdrivers.hookspecs",
     "read_image": "semdrivers.io",
@@ -91,6 +93,7 @@ __all__ = [
     "PluginRecord",
     "ProtocolError",
     "Range",
+    "Recorder",
     "RecordsFocus",
     "ScanMode",
     "SemDriversError",

@@ -1,4 +1,4 @@
-"""The drivers and the emulator of this distribution, registered as a plugin like anyone's."""
+"""The drivers, the emulator and the recordings of this distribution, registered as a plugin like anyone's."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ _EMULATOR = "emulator"
 
 @hookimpl
 def semdrivers_schemes() -> Mapping[str, str]:
-    """Name the schemes of the EM-30 driver and of the emulator."""
+    """Name the schemes of the EM-30 driver, of the emulator and of recordings."""
     return {
         "em30": "em30://192.168.1.30",
         "em30+serial": "em30+serial:///dev/ttyUSB0?baudrate=115200",
         "emulator": "emulator://tin-balls?seed=1",
+        "replay": "replay:///path/to/session",
+        "series": "series:///path/to/pictures",
     }
 
 
 @hookimpl
 def semdrivers_connect(url: str, options: Mapping[str, Any]) -> Microscope | None:
-    """Open an EM-30, or an emulated one in this process."""
+    """Open an EM-30, an emulated one in this process, or a recording."""
     scheme = url.partition("://")[0].lower()
     if scheme in _EM30:
         from semdrivers import em30
@@ -34,6 +36,14 @@ def semdrivers_connect(url: str, options: Mapping[str, Any]) -> Microscope | Non
         from semdrivers import emulator
 
         return emulator.connect(url, options)
+    if scheme == "replay":
+        from semdrivers import replay
+
+        return replay.connect(url, options)
+    if scheme == "series":
+        from semdrivers import series
+
+        return series.connect(url, options)
     return None
 
 

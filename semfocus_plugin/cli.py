@@ -12,13 +12,13 @@ from rich.table import Table
 import semdrivers
 from semdrivers.console import INTERRUPTED, application, fail, messages, output, print_json
 from semdrivers.errors import InvalidParameterError, SemDriversError
-from semfocus_plugin import cli_evaluation, cli_training
+from semfocus_plugin import cli_benchmark, cli_evaluation, cli_training
 
 app = application("semfocus", "Autofocus for scanning electron microscopes: focus, score pictures, evaluate, train.")
 app.add_typer(cli_training.train, name="train")
 app.command()(cli_training.dataset)
 app.command()(cli_evaluation.evaluate)
-app.command()(cli_evaluation.benchmark)
+app.command()(cli_benchmark.benchmark)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 MethodName = Annotated[str | None, typer.Option(help="Autofocus method; `semfocus models` lists them.")]
@@ -90,6 +90,9 @@ def run(
     save: Annotated[Path | None, typer.Option(help="Take a picture when focused: .ome.tif.")] = None,
     record: Annotated[Path | None, typer.Option(help="Write the result with its trace: .json.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw score against working distance: .png.")] = None,
+    save_session: Annotated[
+        Path | None, typer.Option(help="Record everything, frames included, in this new folder; replay:// opens it.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Focus a microscope.
@@ -109,7 +112,12 @@ def run(
         may_change_magnification=blind,
     )
     _check_outputs((save, (".tif", ".tiff")), (record, (".json",)), (plot, (".png", ".pdf", ".svg")))
-    microscope = semdrivers.connect(url)
+    connected = semdrivers.connect(url)
+    try:
+        microscope = connected if save_session is None else semdrivers.Recorder(connected, save_session)
+    except BaseException:
+        connected.close()
+        raise
     try:
         if magnification is not None:
             microscope.magnification = magnification

@@ -94,6 +94,20 @@ def test_run_names_what_is_wrong_in_one_message(tiny_models, options, words):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_recorded_run_gives_the_same_result_again(tiny_models, tmp_path):
+    options = ("--method", "dual-network", "--max-frames", 6, "--json")
+    first = semfocus("run", "emulator://featureless?seed=1", *options, "--save-session", tmp_path / "session")
+    again = semfocus("run", f"replay://{tmp_path.as_posix()}/session", *options)
+    first, again = json.loads(first.stdout), json.loads(again.stdout)
+    for told in (first, again):
+        del told["elapsed"]
+    assert first == again
+    assert len(list((tmp_path / "session").glob("*.ome.tif"))) == first["frames"]
+    found = semfocus("run", "emulator://featureless", "--save-session", tmp_path / "session")
+    assert found.exit_code == 1
+    assert "in use already" in found.stderr
+
+
 def test_ctrl_c_cancels_and_puts_the_lens_back(tiny_models):
     script = (
         "import os, signal, sys, semdrivers\n"
@@ -151,7 +165,7 @@ def test_evaluate_writes_table_and_json(tiny_models, tmp_path):
 
 
 def test_benchmark_measures_every_part(tiny_models):
-    told = json.loads(semfocus("benchmark", "--seconds", 0.01, "--json").stdout)
+    told = json.loads(semfocus("benchmark", "--speed", "--seconds", 0.01, "--json").stdout)
     names = " ".join(figure["name"] for figure in told["figures"])
     for part in ("preprocessing", "AENet", "ACNet", "state", "ping", "control", "USB", "FAST"):
         assert part in names
