@@ -1,7 +1,7 @@
 """The hooks that `semdrivers` calls; loaded through the entry point ``semfocus``, by nothing else.
 
-A plugin that should come before this one marks its ``semdrivers_autofocus`` with ``hookimpl(tryfirst=True)``;
-ours is ``trylast``, so any other autofocus that takes the method's name, or takes a run without a name, wins.
+A run without a method's name is ours: installing another package must not change how an instrument focuses by night.
+Another plugin's method is chosen by its name, or stands before ours on purpose, with ``tryfirst=True``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from semdrivers.microscope import Microscope
 from semfocus_plugin import loop, methods
 
 
-@hookimpl(trylast=True)
+@hookimpl
 def semdrivers_autofocus(
     microscope: Microscope,
     settings: AutofocusSettings,
