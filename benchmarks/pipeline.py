@@ -1,4 +1,4 @@
-"""Print how long every part takes; the same as ``semfocus benchmark``, for those who look for a script.
+"""Print how long every part takes; the same as ``semfocus benchmark --speed``, for those who look for a script.
 
 Usage: python benchmarks/pipeline.py [--seconds 1.0] [--json]
 """
@@ -8,4 +8,4 @@ import sys
 from semfocus_plugin.cli import app
 
 if __name__ == "__main__":
-    app(["benchmark", *sys.argv[1:]])
+    app(["benchmark", "--speed", *sys.argv[1:]])

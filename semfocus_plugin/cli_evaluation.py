@@ -1,4 +1,4 @@
-"""Commands that measure: how well methods focus, and how fast everything is."""
+"""The command that measures how well a method focuses."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -79,29 +80,6 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def benchmark(
-    seconds: Annotated[float, typer.Option(help="About how long each figure is measured.")] = 1.0,
-    json: Json = False,
-) -> None:
-    """Measure the time of every part: networks, emulator, USB, control channel.
-
-    Example: semfocus benchmark --json
-    """
-    from semfocus_plugin.evaluation.benchmark import measure
-
-    with messages.status("measuring") as status:
-        figures = measure(seconds, announce=lambda what: status.update(f"measuring {what}"))
-    if json:
-        print_json({"figures": figures})
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("figure", "median", "p90", "unit"):
-        table.add_column(heading, justify="left" if heading in ("figure", "unit") else "right")
-    for figure in figures:
-        table.add_row(figure.name, f"{figure.median:.3g}", f"{figure.p90:.3g}", figure.unit)
-    output.print(table)
-
-
 def _specimens(names: list[str] | None, pixel_size: float | None, bar_rows: int) -> list[Any]:
     from semfocus_plugin.evaluation.cases import MAGNIFICATIONS
     from semfocus_plugin.evaluation.pictures import read_folder, read_picture
@@ -137,7 +115,7 @@ def _print(summaries: Any) -> None:
         table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
     for summary in summaries:
         table.add_row(*cells(summary))
-    output.print(table, width=max(output.width, _TABLE_WIDTH))
+    Console(width=max(output.width, _TABLE_WIDTH), highlight=False).print(table)
 
 
 def _write(path: Path, report: dict[str, Any], table: str) -> None:

@@ -93,14 +93,14 @@ def _cases_of(specimen: str | Picture, runs: int, seed: int) -> list[Case]:
     random = np.random.default_rng([seed, key])
     cases = []
     for _ in range(runs):
-        magnification = _magnification(random, name, picture)
+        magnification = draw_magnification(random, name, picture)
         reach = OFFSET * paper_factor(magnification)
         cases.append(
             Case(
                 specimen=name,
                 picture=picture,
                 magnification=magnification,
-                stage=_stage(random, magnification, picture),
+                stage=draw_stage(random, magnification, picture),
                 offset=float(random.uniform(-reach, reach)),
                 seed=int(random.integers(1, 2**31)),
             )
@@ -108,7 +108,7 @@ def _cases_of(specimen: str | Picture, runs: int, seed: int) -> list[Case]:
     return cases
 
 
-def _magnification(random: np.random.Generator, name: str, picture: Picture | None) -> float:
+def draw_magnification(random: np.random.Generator, name: str, picture: Picture | None) -> float:
     """Log-uniform in the specimen's range; for a picture such that a FAST pixel is 1 to 1.5 of its own."""
     if picture is not None:
         low = NOMINAL_PIXEL * 1e6 / (1.5 * picture.pixel_size)
@@ -118,7 +118,7 @@ def _magnification(random: np.random.Generator, name: str, picture: Picture | No
     return float(round(math.exp(random.uniform(math.log(low), math.log(high)))))
 
 
-def _stage(random: np.random.Generator, magnification: float, picture: Picture | None) -> tuple[float, float]:
+def draw_stage(random: np.random.Generator, magnification: float, picture: Picture | None) -> tuple[float, float]:
     """Anywhere on a procedural specimen; on a picture such that the field stays inside, where it fits."""
     if picture is None:
         return float(random.uniform(-STAGE, STAGE)), float(random.uniform(-STAGE, STAGE))

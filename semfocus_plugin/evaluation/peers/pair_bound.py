@@ -1,0 +1,22 @@
+"""The physical bound as an oracle: what a pair of frames can know of the focus, and a third frame to verify it.
+
+Not a method: nobody reaches it. Two frames |z| apart tell z to about 1 % of |z| (the Cramér-Rao bound of the ratio of
+their spectra), as long as the spectra still overlap: up to some ±13 mm × 1000 / magnification.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+NAME = "pair-bound"
+
+DESCRIPTION = "oracle: the bound of a pair of frames, σ = 1 % of the starting defocus, and a frame to verify"
+
+FRAMES = 3
+
+RELATIVE_ERROR = 0.01
+
+
+def residual(start_error: float, seed: int) -> float:
+    """Return an error drawn from the bound, in the unit of `start_error`."""
+    return float(abs(np.random.default_rng([seed, 4]).normal()) * RELATIVE_ERROR * abs(start_error))
