@@ -20,6 +20,10 @@ from semfocus_plugin.scoring import check_pixels
 from semfocus_plugin.state import NOMINAL_CONVERGENCE, NOMINAL_PIXEL, depth_of_field
 
 
+TAKE_UP = 0.02
+"""A place is approached from below: a lens that comes down goes this many mm too far first, against hysteresis."""
+
+
 class Cancelled(Exception):
     """The caller's event was set; raised before the next frame and caught by the loop."""
 
@@ -153,7 +157,7 @@ class Probe:
         return self.limits.clip(round(snapped, 9))
 
     def move(self, working_distance: float) -> float:
-        """Move to the nearest working distance within the limits; returns it as read back, mm.
+        """Move to the nearest working distance within the limits, from below; returns it as read back, mm.
 
         Raises
         ------
@@ -166,6 +170,8 @@ class Probe:
         target = self.snap(working_distance)
         if target != self.working_distance:
             before = self.working_distance
+            if target < before and self.snap(target - TAKE_UP) < target:
+                self._microscope.working_distance = self.snap(target - TAKE_UP)
             self._microscope.working_distance = target
             self.working_distance = self._microscope.working_distance
             self._check_place(target)

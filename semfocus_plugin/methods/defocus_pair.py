@@ -15,6 +15,7 @@ from semfocus_plugin.loop import Method, Outcome, best_of, shows_nothing
 from semfocus_plugin.networks import Networks
 from semfocus_plugin.posterior import NOMINAL_APERTURE, Estimate, Posterior, Sighting
 from semfocus_plugin.probe import Measurement, Probe
+from semfocus_plugin.state import NOMINAL_PIXEL
 
 MAX_FRAMES = 14
 
@@ -105,23 +106,29 @@ def _found(posterior: Posterior, probe: Probe) -> Estimate:
 def _posterior(probe: Probe, seen: list[tuple[float, Measurement]], target: float) -> Posterior:
     """Return the posterior over the limits and a little beyond: the focus need not lie within."""
     sightings = []
-    for _, m in seen:
+    for magnification, m in seen:
         blur, sigma = m.evaluation.log_blur, m.evaluation.log_sigma
         assert blur is not None
         sightings.append(
             Sighting(
                 m.working_distance,
-                m.image.pixel_size * 1e-6,
+                _pixel(m, magnification),
                 blur,
                 sigma if sigma is not None else -1.5,
                 m.correlation > NOISE and not shows_nothing(m),
             )
         )
     magnification, first = seen[0]
-    pixel = first.image.pixel_size * 1e-6 * magnification / target
+    pixel = _pixel(first, magnification) * magnification / target
     beyond = BEYOND * pixel / NOMINAL_APERTURE * probe.limits.maximum
     low = max(0.2, probe.limits.minimum - beyond)
     return Posterior(sightings, low, probe.limits.maximum + beyond, pixel)
+
+
+def _pixel(measurement: Measurement, magnification: float) -> float:
+    """Return the pixel in mm as the frame tells it, or the nominal one where it tells nothing."""
+    told = measurement.image.pixel_size * 1e-6
+    return told if 0 < told < math.inf else NOMINAL_PIXEL / magnification
 
 
 def _next(probe: Probe, posterior: Posterior, taken: list[float]) -> float:
