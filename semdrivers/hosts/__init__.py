@@ -3,7 +3,7 @@
 ============================ ========================= ======================
 module                       host                      extra
 ============================ ========================= ======================
-`semdrivers.hosts.cadence`   none: a plain script      none
+`semdrivers.hosts.scripts`   none: a plain script      none
 `semdrivers.hosts.pymmcore`  pymmcore-plus             ``semdrivers[pymmcore]``
 `semdrivers.hosts.bluesky`   Bluesky                   ``semdrivers[bluesky]``
 `semdrivers.hosts.qcodes`    QCoDeS                    ``semdrivers[qcodes]``
@@ -19,14 +19,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from semdrivers.hosts.cadence import FocusedMicroscope, FocusKeeper, FocusPolicy, focused
+    from semdrivers.hosts.cadence import FocusKeeper, FocusPolicy
+    from semdrivers.hosts.scripts import FocusedMicroscope, focused
+
+_HOMES = {
+    "FocusKeeper": "semdrivers.hosts.cadence",
+    "FocusPolicy": "semdrivers.hosts.cadence",
+    "FocusedMicroscope": "semdrivers.hosts.scripts",
+    "focused": "semdrivers.hosts.scripts",
+}
 
 __all__ = ["FocusKeeper", "FocusPolicy", "FocusedMicroscope", "focused"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the names of `semdrivers.hosts.cadence` at first use."""
-    if name not in __all__:
+    """Import at first use."""
+    if name not in _HOMES:
         raise AttributeError(f"module 'semdrivers.hosts' has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module("semdrivers.hosts.cadence"), name)
+    value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
     return value
