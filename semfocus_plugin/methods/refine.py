@@ -31,6 +31,7 @@ SPAN = 16.0
 
 _CENTRES = np.arange(-160, 161) / 10.0
 _WIDTHS = np.geomspace(0.4, 2.5, 17)
+_BLUR_FLOORS = (0.0, 1.0, 2.0, 4.0)
 _DETAIL_WIDTHS = np.array([2.5, 4.0, 6.5, 10.0])
 
 Array = NDArray[np.float64]
@@ -110,10 +111,14 @@ def _score_cost(scores: Array, distance: Array) -> tuple[Array, float]:
 
 
 def _blur_cost(near: Sequence[Measurement], pixels: Array) -> tuple[Array, float]:
-    """Return the misfit of α|z| at every centre and width, and that of one blur for all frames."""
+    """Return the misfit of α|z| at every centre and width, and that of one blur for all frames.
+
+    A soft sample, or a wide probe core, looks blurred even in focus: the best of several floors is taken.
+    """
     told = np.array([m.evaluation.log_blur or 0.0 for m in near])
     sigma = np.array([_blur_sigma(m) for m in near])
-    return _long_tailed((np.log1p(pixels) - told) / sigma), float(_long_tailed((told - np.median(told)) / sigma))
+    misfit = [_long_tailed((np.log1p(np.hypot(pixels, floor)) - told) / sigma) for floor in _BLUR_FLOORS]
+    return np.min(misfit, axis=0), float(_long_tailed((told - np.median(told)) / sigma))
 
 
 def _detail_cost(details: Array, offset: Array) -> tuple[Array, float]:
