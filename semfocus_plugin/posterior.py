@@ -33,12 +33,12 @@ _SCALE_PRIOR = np.gradient(_SCALES) * (
 )
 _FLOORS = np.array([0.0, 0.7, 1.5, 3.0])
 _FLOOR_PRIOR = np.array([0.4, 0.3, 0.2, 0.1])
-_SIGMA_FACTOR = 1.4
-_SIGMA_FLOOR = 0.07
+_SIGMA_FACTOR = 0.9
+_SIGMA_FLOOR = 0.06
 _OUTLIER = 0.02
 _NOISE_RADIUS, _NOISE_WIDTH = 45.0, 0.4
 _NEAR_PRIOR = 60.0
-"""The prior falls off beyond the distance that blurs the first frame by this many pixels."""
+"""The prior falls as 1/distance from the first frame, faster beyond the distance that blurs it by this many pixels."""
 _COARSE, _FINE = 2500, 400
 
 
@@ -119,7 +119,8 @@ class Posterior:
         ).astype(np.float32)
         first = sightings[0]
         reach = _NEAR_PRIOR * first.pixel * first.working_distance / NOMINAL_APERTURE
-        log -= np.log1p(((self.places - first.working_distance) / reach) ** 2).astype(np.float32)
+        away = np.abs(self.places - first.working_distance) / reach
+        log -= (np.log(0.03 + away) + 0.5 * np.log1p(away**2)).astype(np.float32)
         for sighting in sightings:
             log += self._log_likelihood(sighting)
         weight = np.exp(log - log.max())

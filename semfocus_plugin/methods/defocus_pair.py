@@ -74,13 +74,14 @@ def focus(probe: Probe, accept: float) -> Outcome:
         if near.mass >= SURE and (pinned or near.half_width < 1.5 * near.unit) and _within(probe, near):
             close = [m for m in at_target if abs(m.working_distance - near.working_distance) <= NEAR * near.unit]
             if close:
-                far = [
-                    m
+                best = best_of(tuple(close))
+                away = [
+                    abs(m.working_distance - near.working_distance) * magnification / target > AWAY * near.unit
                     for magnification, m in seen
-                    if abs(m.working_distance - near.working_distance) * magnification / target > AWAY * near.unit
                 ]
-                if far:
-                    return _judge(best_of(tuple(close)), far, near, accept)
+                lowest = min(m.score for _, m in seen)
+                if any(away) or best.score - lowest >= 1.5 * CONTRAST:
+                    return _judge(best, lowest, near, accept)
                 place, phase = _aside(probe, near), "verify"
             else:
                 _look(probe, target)
@@ -134,12 +135,14 @@ def _pixel(measurement: Measurement, magnification: float) -> float:
 def _next(probe: Probe, posterior: Posterior, taken: list[float]) -> float:
     """Return where to look next.
 
-    Far from the focus: the middle of the likeliest gap between the frames taken. Near it: where the blur changes
-    fastest with working distance, on the side that has no such frame yet; two flanks pin the focus between them,
-    whatever floor the blur has.
+    Far from the focus: the middle of the likeliest gap between the frames taken. Near it: the likeliest place, then
+    where the blur changes fastest with working distance, on the side that has no such frame yet; two flanks pin the
+    focus between them, whatever floor the blur has.
     """
     about = posterior.best(ABOUT * posterior.unit(probe.working_distance))
     if about.mass >= SURE:
+        if all(abs(other - about.working_distance) > LEAST_STEP * about.unit for other in taken):
+            return probe.limits.clip(about.working_distance)
         side = open_flank(about, taken)
         if side:
             return probe.limits.clip(about.working_distance + side * FLANK * about.unit)
@@ -197,9 +200,8 @@ def _hopeless(probe: Probe, posterior: Posterior, seen: list[tuple[float, Measur
     return ""
 
 
-def _judge(best: Measurement, far: list[Measurement], near: Estimate, accept: float) -> Outcome:
-    """Return the outcome at the estimated focus."""
-    blurred = min(m.score for m in far)
+def _judge(best: Measurement, blurred: float, near: Estimate, accept: float) -> Outcome:
+    """Return the outcome at the estimated focus, given the score of a frame out of focus."""
     contrast = best.score - blurred
     if best.score < accept:
         reason = f"the best place found scores {best.score:.1f}, below {accept:g}"
