@@ -147,6 +147,12 @@ def load(folder: str | Path) -> Iterator[dict[str, NDArray[Any]]]:
             yield dict(arrays)
 
 
+def recipe(folder: str | Path) -> dict[str, Any]:
+    """Return the configuration of a dataset, empty where the folder is gone."""
+    path = Path(folder) / "config.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
 def _make_shard(config: DatasetConfig, folder: Path, index: int) -> None:
     random = np.random.default_rng([config.seed, index])
     arrays = _series(config, random) if config.kind == "series" else _frames(config, random, index)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from semdrivers.errors import ModelError
+from semfocus_plugin.training import datasets
 from semfocus_plugin.training.architecture import ACNet, CompactAENet, PaperAENet
 from semfocus_plugin.training.sampling import TRAINED
 
@@ -91,7 +92,7 @@ def enter(path: Path, entry: dict[str, Any], saved: Mapping[str, Any], differenc
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "bytes": path.stat().st_size,
         "training": {key: value for key, value in saved["config"].items() if key != "data"},
-        "data": saved["config"].get("recipe", {}),
+        "data": [datasets.recipe(folder) for folder in saved["config"]["data"]],
         "metrics": saved["figures"],
         "torch_difference": difference,
     }
