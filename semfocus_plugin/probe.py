@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from semdrivers.autofocus import AutofocusSettings, FocusStep, Progress
 from semdrivers.errors import AutofocusError, OutOfRangeError, SemDriversError
 from semdrivers.microscope import Image, Microscope, Range
-from semfocus_plugin.metrics import clipped_share, detail, line_correlation
+from semfocus_plugin.metrics import clipped_share, fine_structure, line_correlation
 from semfocus_plugin.networks import Evaluation, Evaluator
 from semfocus_plugin.scoring import check_pixels
 from semfocus_plugin.state import NOMINAL_CONVERGENCE, NOMINAL_PIXEL, depth_of_field
-
 
 TAKE_UP = 0.02
 """A place is approached from below: a lens that comes down goes this many mm too far first, against hysteresis."""
@@ -44,8 +43,9 @@ class Measurement:
         Score, metrics, blur.
     correlation : float
         Of neighbouring lines of the raw frame, −1 to 1; near 0 in pure noise.
-    detail : float
-        The same within tiles of 16×16 pixels: fine structure alone, above 0.1 in focus.
+    structure, detail : float
+        How much fine structure the raw frame holds, and its share of the fine contrast; see
+        `semfocus_plugin.metrics.fine_structure`.
     clipped : float
         Share of pixels at the darkest or brightest level, 0 to 1.
     image : Image
@@ -55,6 +55,7 @@ class Measurement:
     working_distance: float
     evaluation: Evaluation
     correlation: float
+    structure: float
     detail: float
     clipped: float
     image: Image
@@ -205,11 +206,13 @@ class Probe:
         image = self._microscope.acquire(self._settings.scan_mode)
         self._check_frame(image)
         evaluation = self._evaluate(image.pixels, self.magnification)
+        structure, detail = fine_structure(image.pixels)
         measurement = Measurement(
             working_distance=self.working_distance,
             evaluation=evaluation,
             correlation=line_correlation(image.pixels),
-            detail=detail(image.pixels),
+            structure=structure,
+            detail=detail,
             clipped=clipped_share(image.pixels),
             image=image,
         )

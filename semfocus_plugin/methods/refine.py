@@ -20,8 +20,8 @@ SCORE_SIGMA = 0.6
 BLUR_SIGMA = 0.08
 """Least scatter of ln(1 + blur radius), whatever the network says of its own certainty."""
 
-DETAIL_SIGMA = (0.02, 0.12)
-"""Scatter of the detail: of noise, and as a share of its peak."""
+STRUCTURE_SIGMA = (0.02, 0.12)
+"""Scatter of the fine structure, as a share of the fine contrast and of its own peak."""
 
 WIDTH_SIGMA = 0.4
 """Scatter of ln(actual / nominal depth of field): aperture and working distance are not known."""
@@ -32,7 +32,7 @@ SPAN = 16.0
 _CENTRES = np.arange(-160, 161) / 10.0
 _WIDTHS = np.geomspace(0.4, 2.5, 17)
 _BLUR_FLOORS = (0.0, 1.0, 2.0, 4.0)
-_DETAIL_WIDTHS = np.array([2.5, 4.0, 6.5, 10.0])
+_STRUCTURE_WIDTHS = np.array([2.5, 4.0, 6.5, 10.0])
 
 Array = NDArray[np.float64]
 
@@ -64,10 +64,10 @@ def fit_focus(
     distance_per_pixel: float,
     blur_range: float | None = None,
 ) -> Fit:
-    """Return where score, blur and detail together place the focus.
+    """Return where score, blur and fine structure together place the focus.
 
     The score is modelled as a bell of known shape and the blur as α|z|; their widths scale with the one unknown, the
-    beam's convergence. The detail is a bell of unknown width: it depends on the sample, but not on what the network
+    beam's convergence. The fine structure is a bell of unknown width: it depends on the sample, not on what the network
     makes of it. Heights are free. The posterior is summed over a grid of centre and width, with a long-tailed
     likelihood so that a single wild frame cannot carry the result away.
 
@@ -93,7 +93,7 @@ def fit_focus(
         pixels = np.minimum(distance * (depth_of_field / distance_per_pixel), blur_range)
         found, alike = _blur_cost(near, pixels)
         cost, flat = cost + found, flat + alike
-    found, alike = _detail_cost(np.array([m.detail for m in near]), offset)
+    found, alike = _structure_cost(near, offset)
     cost, flat = cost + found[:, None], flat + alike
     weight = np.exp(-0.5 * (cost - cost.min())).sum(axis=1)
     weight /= weight.sum()
@@ -121,13 +121,18 @@ def _blur_cost(near: Sequence[Measurement], pixels: Array) -> tuple[Array, float
     return np.min(misfit, axis=0), float(_long_tailed((told - np.median(told)) / sigma))
 
 
-def _detail_cost(details: Array, offset: Array) -> tuple[Array, float]:
-    """Return the misfit of the best of several bells at every centre, and that of one detail for all frames."""
-    bell = np.square(1.0 / (1.0 + np.square(offset[:, None, :] / _DETAIL_WIDTHS[None, :, None])))
-    height = np.clip((bell * details).sum(-1) / np.square(bell).sum(-1), 0.0, 1.0)[..., None]
-    sigma = DETAIL_SIGMA[0] + DETAIL_SIGMA[1] * float(details.max())
-    misfit = _long_tailed((height * bell - details) / sigma).min(axis=1)
-    return misfit, float(_long_tailed((details - np.median(details)) / sigma))
+def _structure_cost(near: Sequence[Measurement], offset: Array) -> tuple[Array, float]:
+    """Return the misfit of the best of several bells at every centre, and that of one value for all frames."""
+    structure = np.array([m.structure for m in near])
+    richest = max(near, key=lambda m: m.structure)
+    if richest.detail <= 0:
+        return np.zeros(len(offset)), 0.0
+    of_noise, of_peak = STRUCTURE_SIGMA
+    sigma = of_noise * richest.structure / richest.detail + of_peak * richest.structure
+    bell = np.square(1.0 / (1.0 + np.square(offset[:, None, :] / _STRUCTURE_WIDTHS[None, :, None])))
+    height = np.maximum((bell * structure).sum(-1) / np.square(bell).sum(-1), 0.0)[..., None]
+    misfit = _long_tailed((height * bell - structure) / sigma).min(axis=1)
+    return misfit, float(_long_tailed((structure - np.median(structure)) / sigma))
 
 
 def _long_tailed(deviation: Array) -> Array:

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as npst
 from scipy import ndimage, stats
 
 from semdrivers import InvalidParameterError
-from semfocus_plugin.metrics import clipped_share, detail, entropy, line_correlation, variance
+from semfocus_plugin.metrics import clipped_share, entropy, fine_structure, line_correlation, variance
 from semfocus_plugin.preprocessing import median3, normalise, prepare, preprocess, to_unit
 
 shapes = npst.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)
@@ -97,14 +97,28 @@ def test_detail_sees_fine_structure_and_neither_noise_nor_an_uneven_background()
     noise = random.normal(0, 20, (240, 320))
     uneven = np.clip(background + noise, 0, 255).astype(np.uint8)
     assert line_correlation(uneven) > 0.5
-    assert abs(detail(uneven)) < 0.02
+    assert abs(fine_structure(uneven)[1]) < 0.02
     sharp = ndimage.gaussian_filter(random.normal(size=(240, 320)), 1.2)
     fine = np.clip(background + 60 * sharp / sharp.std() / 2 + noise, 0, 255).astype(np.uint8)
-    assert detail(fine) > 0.1
-    values = [detail(random.integers(0, 256, (240, 320)).astype(np.uint8)) for _ in range(20)]
+    assert fine_structure(fine)[1] > 0.1
+    values = [fine_structure(random.integers(0, 256, (240, 320)).astype(np.uint8))[1] for _ in range(20)]
     assert abs(np.mean(values)) < 0.003
     assert max(map(abs, values)) < 0.015
-    assert detail(np.full((40, 40), 9, np.uint8)) == 0.0
+    for level in (0, 9):
+        assert fine_structure(np.full((40, 40), level, np.uint8)) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("noise", [0.0, 20.0])
+def test_structure_falls_with_blur_whatever_the_noise(noise):
+    random = np.random.default_rng(6)
+    scene = random.normal(size=(240, 320))
+    found = []
+    for blur in (0.8, 1.5, 3.0, 6.0, 12.0):
+        picture = 128 + 60 * ndimage.gaussian_filter(scene, blur) + random.normal(0, noise, scene.shape)
+        found.append(fine_structure(np.clip(picture, 0, 255).astype(np.uint8))[0])
+    assert found[0] > 1.5 * found[1] > 0
+    assert sorted(found, reverse=True)[:3] == found[:3]
+    assert max(found[3:]) < 0.05 * found[0]
 
 
 def test_clipped_share_counts_both_ends():
