@@ -2,8 +2,9 @@
 
 A frame is the sharp specimen convolved, in Fourier space, with the probe: a disc of radius α|z| for defocus z (an
 ellipse with astigmatism), a Gaussian for the probe's core, a first-order lag along the line. Relief is drawn as a few
-layers of equal height, each with its own disc. Discs wider than 12 pixels are drawn on a coarser grid that covers a
-wider piece of the specimen, so that a frame costs the same at any defocus.
+layers of equal height, each with its own disc. With the distance from best focus the image shifts, turns and grows.
+Discs wider than 12 pixels are drawn on a coarser grid that covers a wider piece of the specimen, so that a frame costs
+the same at any defocus.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_protocol.profile import EM30, InstrumentProfile
-from semdrivers.emulator import detector, optics
+from semdrivers.emulator import coupling, detector, optics
 from semdrivers.emulator.presets import ColumnPreset, preset_named
 from semdrivers.emulator.scan import ScanConditions, Truth
 from semdrivers.emulator.specimens import Specimen
@@ -28,6 +29,7 @@ _MARGIN = 20
 _WIDEST_DISC = 12.0
 _COARSEST = 6
 _MAX_LAYERS = 5
+_BANDS = 5
 _FWHM_TO_SIGMA = 1 / 2.3548
 _FAST_WIDTH, _FAST_HEIGHT = 320, 240
 
@@ -82,6 +84,11 @@ class ElectronColumn:
             self.preset.drift * math.cos(2 * math.pi * drift),
             self.preset.drift * math.sin(2 * math.pi * drift),
         )
+        direction = 2 * math.pi * random.random()
+        away = self.preset.image_shift * profile.shift_coupling
+        self._shift = away * math.cos(direction), away * math.sin(direction)
+        self._rotation = math.radians(self.preset.image_rotation * profile.rotation_coupling)
+        self._growth = self.preset.magnification_change * profile.magnification_coupling
         self._canvases: OrderedDict[tuple[float, ...], _Canvas] = OrderedDict()
         self._surfaces: OrderedDict[tuple[float, ...], tuple[Array, Array]] = OrderedDict()
         self._mean_heights: OrderedDict[tuple[float, float, float], float] = OrderedDict()
@@ -102,8 +109,9 @@ class ElectronColumn:
         pixel = optics.pixel_size(conditions.magnification, width, self.profile.field_width_at_unity)
         alpha = optics.half_angle(best, self.profile.aperture_radius)
         depth = optics.depth_of_field(pixel, self._core(alpha, conditions), alpha)
-        defocus = conditions.working_distance - best
-        disc = optics.half_angle(conditions.working_distance, self.profile.aperture_radius) * abs(defocus) * 1e6
+        distance = conditions.working_distance + conditions.focus_offset
+        defocus = distance - best
+        disc = optics.half_angle(distance, self.profile.aperture_radius) * abs(defocus) * 1e6
         return Truth(best, depth, disc / pixel, optics.ideal_score(defocus / depth))
 
     def _plane(self, stage_x: float, stage_y: float) -> float:
@@ -125,7 +133,8 @@ class ElectronColumn:
         """Return the frame, shape (height, width), uint8 or uint16."""
         random = np.random.default_rng([self.seed, 2, conditions.frame_id, conditions.width])
         if conditions.beam_on:
-            signal = self._blurred(conditions)
+            moving = self.preset.lens_motion and conditions.lens_travel
+            signal = self._in_motion(conditions) if moving else self._blurred(conditions)
             signal = self._displaced(signal, conditions, random)
         else:
             signal = np.zeros((conditions.height, conditions.width), np.float32)
@@ -136,16 +145,31 @@ class ElectronColumn:
             signal = self._uneven(signal, random)
         return detector.grey_levels(signal, conditions.brightness, conditions.contrast, conditions.bits)
 
+    def _in_motion(self, conditions: ScanConditions) -> Array:
+        """The signal of a frame during which the lens moves: bands of lines, each as the lens stands in its middle."""
+        signal = np.empty((conditions.height, conditions.width), np.float32)
+        lines = conditions.height // _BANDS
+        for band in range(_BANDS):
+            time = (band + 0.5) * lines * conditions.width * conditions.dwell_time
+            gone = conditions.lens_travel * (1 - math.exp(-time / self.profile.lens_time_constant))
+            distance = conditions.working_distance + gone
+            part = slice(band * lines, (band + 1) * lines)
+            signal[part] = self._blurred(dataclasses.replace(conditions, working_distance=distance))[part]
+        return signal
+
     def _blurred(self, conditions: ScanConditions) -> Array:
         """The noise-free signal on the frame's pixels."""
         width, height = conditions.width, conditions.height
         pixel = optics.pixel_size(conditions.magnification, width, self.profile.field_width_at_unity)
-        alpha = optics.half_angle(conditions.working_distance, self.profile.aperture_radius)
-        defocus = (conditions.working_distance - self._plane(conditions.stage_x, conditions.stage_y)) * 1e3
-        mean = self.best_working_distance(conditions)
-        typical_disc = alpha * abs(conditions.working_distance - mean) * 1e6 / pixel
+        distance = conditions.working_distance + conditions.focus_offset
+        alpha = optics.half_angle(distance, self.profile.aperture_radius)
+        defocus = (distance - self._plane(conditions.stage_x, conditions.stage_y)) * 1e3
+        away = distance - self.best_working_distance(conditions)
+        typical_disc = alpha * abs(away) * 1e6 / pixel
+        x, y = (each * away * 1e3 / pixel for each in self._shift)
+        reach = max(typical_disc / _WIDEST_DISC, (typical_disc + math.hypot(x, y)) / _MARGIN)
         octave = 0
-        while typical_disc / 2**octave > _WIDEST_DISC and octave < _COARSEST:
+        while reach / 2**octave > 1 and octave < _COARSEST:
             octave += 1
         canvas = self._canvas(conditions, octave)
         grid = optics.frequency_grid(canvas.shape)
@@ -165,10 +189,15 @@ class ElectronColumn:
         lag = self.preset.detector_lag * width / _FAST_WIDTH / 2**octave
         if lag:
             spectrum *= grid.lag(lag)
+        if x or y:
+            coupling.shift(spectrum, grid, x / 2**octave, y / 2**octave)
         image: Array = np.fft.irfft2(spectrum, canvas.shape).astype(np.float32, copy=False)
         if canvas.masks:
             cover = _sum_of_products(canvas.masks, discs)
+            if x or y:
+                coupling.shift(cover, grid, x / 2**octave, y / 2**octave)
             image /= np.maximum(np.fft.irfft2(cover, canvas.shape), np.float32(0.2))
+        image = coupling.turn(image, self._rotation * away, 1 + self._growth * away)
         if octave == 0:
             return np.ascontiguousarray(image[_MARGIN : _MARGIN + height, _MARGIN : _MARGIN + width])
         return _enlarged(image, octave, width, height)
@@ -244,8 +273,9 @@ class ElectronColumn:
             x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
             y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
             a, b = (preset.charging * random.standard_normal(2)).astype(np.float32)
-            streak = preset.charging * random.standard_exponential(height) * (random.random(height) < 0.04)
-            signal += a * x + b * y + streak.astype(np.float32)[:, None] * np.exp(-(x + 1))
+            length, struck = random.standard_exponential(height), random.random(height) < 0.04
+            streak: Array = np.asarray(preset.charging * length * struck, np.float32)
+            signal += a * x + b * y + streak[:, None] * np.exp(-(x + 1))
         return signal
 
 

@@ -112,6 +112,7 @@ class Emulator:
             working_distance=working_distance,
             magnification=magnification,
             realtime=realtime,
+            lens_hysteresis=profile.lens_hysteresis * self.column.preset.lens_hysteresis,
             meanwhile=lambda instrument: disturb(instrument, self.faults),
         )
         self._server = ControlServer(self.instrument, port=control_port, serial=serial, faults=self.faults)

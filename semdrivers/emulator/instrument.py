@@ -66,6 +66,8 @@ class Instrument:
         Whether frames, moves and settling take real time; else a virtual clock counts their seconds.
     stage_height : float, optional
         mm, set by hand; the profile's by default.
+    lens_hysteresis : float
+        mm by which the focus differs with the direction of approach.
     meanwhile : callable, optional
         Called with the instrument while a frame is scanned: what happens to it in the middle.
 
@@ -85,6 +87,7 @@ class Instrument:
         magnification: float = 1000.0,
         realtime: bool = False,
         stage_height: float | None = None,
+        lens_hysteresis: float = 0.0,
         meanwhile: Callable[[Instrument], object] = lambda _: None,
     ) -> None:
         self.column = column
@@ -103,7 +106,7 @@ class Instrument:
             Parameter.STIGMATOR_X: 0.0,
             Parameter.STIGMATOR_Y: 0.0,
         }
-        self._lens = Lens(profile, working_distance)
+        self._lens = Lens(profile, working_distance, lens_hysteresis)
         self._stage = Stage(profile)
         self._stage_arrived = True
         self._optics_rest = 0.0
@@ -192,8 +195,9 @@ class Instrument:
             now = self._update()
             mode = self.profile.scan_mode(width, height)
             x, y = self._stage.position(now)
+            distance = self._lens.position(now)
             return ScanConditions(
-                working_distance=self._lens.position(now),
+                working_distance=distance,
                 magnification=self._values[Parameter.MAGNIFICATION],
                 width=width,
                 height=height,
@@ -210,6 +214,8 @@ class Instrument:
                 beam_current=self.profile.beam_current,
                 stigmator_x=self._values[Parameter.STIGMATOR_X],
                 stigmator_y=self._values[Parameter.STIGMATOR_Y],
+                focus_offset=self._lens.focus_offset(now),
+                lens_travel=self._lens.target - distance,
             )
 
     # Lens, detector, stigmator, stage

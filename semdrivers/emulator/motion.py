@@ -8,25 +8,33 @@ from firmware_protocol.profile import InstrumentProfile
 
 
 class Lens:
-    """The objective lens. It approaches a new working distance exponentially.
+    """The objective lens. It approaches a new working distance exponentially, and its iron remembers the direction.
+
+    Going up the focus is at the reading; going down it stays behind, by the hysteresis at most. After a turn it stays
+    where it was until that play is used up.
 
     Parameters
     ----------
     profile : InstrumentProfile
         Gives time constant and tolerance.
     working_distance : float
-        mm, at start.
+        mm, at start; as if it had come from below.
+    hysteresis : float
+        mm.
     """
 
-    def __init__(self, profile: InstrumentProfile, working_distance: float) -> None:
+    def __init__(self, profile: InstrumentProfile, working_distance: float, hysteresis: float = 0.0) -> None:
         self._profile = profile
+        self._hysteresis = hysteresis
         self._from = working_distance
+        self._behind = 0.0
         self._since = 0.0
         self.target = working_distance
         self.rest = 0.0
 
     def move(self, target: float, now: float) -> float:
         """Start towards `target` (mm) and return the seconds until the lens has settled."""
+        self._behind = self.focus_offset(now)
         self._from, self._since, self.target = self.position(now), now, target
         settling = self._profile.lens_settling(target - self._from)
         self.rest = now + settling
@@ -38,6 +46,10 @@ class Lens:
             return self.target
         decay = math.exp(-(now - self._since) / self._profile.lens_time_constant)
         return self.target + (self._from - self.target) * decay
+
+    def focus_offset(self, now: float) -> float:
+        """Return by how much the focus lies beyond the working distance in force, mm."""
+        return min(max(self._behind + self._from - self.position(now), 0.0), self._hysteresis)
 
 
 class Stage:

@@ -57,9 +57,7 @@ def _stigmator(profile: InstrumentProfile) -> tuple[float, float]:
 
 
 _STIGMATOR = ParameterRule("µm", True, _stigmator, lambda p: p.stigmator_step, lambda p: p.stigmator_settling)
-_DETECTOR = ParameterRule(
-    "", True, lambda p: (0.0, 1.0), lambda p: p.detector_step, lambda p: p.detector_settling
-)
+_DETECTOR = ParameterRule("", True, lambda p: (0.0, 1.0), lambda p: p.detector_step, lambda p: p.detector_settling)
 _STAGE = ParameterRule("mm", False, _half_travel, lambda p: p.stage_step)
 
 PARAMETERS: dict[Parameter, ParameterRule] = {
@@ -86,9 +84,7 @@ PARAMETERS: dict[Parameter, ParameterRule] = {
     Parameter.ACCELERATING_VOLTAGE: ParameterRule(
         "kV", False, lambda p: (p.accelerating_voltage, p.accelerating_voltage), lambda p: 0.0
     ),
-    Parameter.BEAM_CURRENT: ParameterRule(
-        "pA", False, lambda p: (p.beam_current, p.beam_current), lambda p: 0.0
-    ),
+    Parameter.BEAM_CURRENT: ParameterRule("pA", False, lambda p: (p.beam_current, p.beam_current), lambda p: 0.0),
 }
 """The rule of every parameter. The stage's axes are read here and moved by MOVE_STAGE."""
 

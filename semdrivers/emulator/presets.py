@@ -31,6 +31,12 @@ class ColumnPreset:
         Whether there is shot noise.
     tilt : float
         Largest slope of the sample, µm/mm.
+    lens_hysteresis, image_shift, image_rotation, magnification_change : float
+        How much of the profile's lens hysteresis, and of its couplings of shift, rotation and magnification to the
+        working distance, there is; 1 for all of it.
+    lens_motion : bool
+        Whether a frame that is scanned while the lens moves is blurred line by line as it goes; else the whole frame
+        is as the lens stood at its start.
     """
 
     astigmatism: float = 0.0
@@ -42,12 +48,28 @@ class ColumnPreset:
     charging: float = 0.0
     noise: bool = True
     tilt: float = 10.0
+    lens_hysteresis: float = 0.0
+    image_shift: float = 0.0
+    image_rotation: float = 0.0
+    magnification_change: float = 0.0
+    lens_motion: bool = False
 
 
 PRESETS = {
     "ideal": ColumnPreset(),
     "typical": ColumnPreset(
-        astigmatism=4.0, line_jitter=0.2, hum=3.0, drift=2.0, detector_lag=0.25, row_gain=0.01, charging=0.02
+        astigmatism=4.0,
+        line_jitter=0.2,
+        hum=3.0,
+        drift=2.0,
+        detector_lag=0.25,
+        row_gain=0.01,
+        charging=0.02,
+        lens_hysteresis=1.0,
+        image_shift=1.0,
+        image_rotation=1.0,
+        magnification_change=1.0,
+        lens_motion=True,
     ),
     "hostile": ColumnPreset(
         astigmatism=15.0,
@@ -57,6 +79,11 @@ PRESETS = {
         detector_lag=0.8,
         row_gain=0.04,
         charging=0.15,
+        lens_hysteresis=2.5,
+        image_shift=1.7,
+        image_rotation=1.0,
+        magnification_change=1.0,
+        lens_motion=True,
     ),
 }
 

@@ -15,7 +15,7 @@ class ScanConditions:
     Parameters
     ----------
     working_distance : float
-        mm.
+        mm, as the instrument reads it.
     magnification : float
         Plain number.
     width, height : int
@@ -40,6 +40,10 @@ class ScanConditions:
         pA.
     stigmator_x, stigmator_y : float
         µm.
+    focus_offset : float
+        mm by which the focus lies beyond the reading, by hysteresis of the lens.
+    lens_travel : float
+        mm that the lens has still to go when the scan begins; 0 once it has settled.
     """
 
     working_distance: float
@@ -59,6 +63,8 @@ class ScanConditions:
     beam_current: float = 20.0
     stigmator_x: float = 0.0
     stigmator_y: float = 0.0
+    focus_offset: float = 0.0
+    lens_travel: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,8 @@ class Truth:
     Parameters
     ----------
     working_distance : float
-        Best working distance at this stage position, mm.
+        Best working distance at this stage position, mm: the reading that is in focus when the lens comes from below.
+        With hysteresis the best reading from above is that much less.
     depth_of_field : float
         At this magnification, in the FAST frame, mm.
     blur_radius : float
