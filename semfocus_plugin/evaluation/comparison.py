@@ -234,7 +234,8 @@ def _asked(peer: Peer, trial: Trial, microscope: CountedMicroscope, truth: Truth
         return zoom_ladder.climb(peer.find, microscope, optics, ANYWHERE)
     start = microscope.working_distance
     reach = SPARE * trial.track.reach * truth.depth_of_field
-    return peer.find(Bench(microscope, optics, (start - reach, start + reach), start))
+    window = max(start - reach, ANYWHERE[0]), min(start + reach, ANYWHERE[1])
+    return peer.find(Bench(microscope, optics, window, start))
 
 
 def told_optics() -> Optics:

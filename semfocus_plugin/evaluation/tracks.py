@@ -26,7 +26,7 @@ REPORTING_SEED = 2026
 NEAR = 9.0
 FAR = 40.0
 ANYWHERE = (5.0, 30.0)
-"""Start of the blind track, mm."""
+"""Start of the blind track, and the widest window that a peer is told on any; mm."""
 
 SPARE = 1.1
 """Window that a peer is told, over the furthest start."""

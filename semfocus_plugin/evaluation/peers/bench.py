@@ -120,7 +120,7 @@ class Bench:
         low, high = self.window
         step = self.limits.step
         snapped = round(raw / step) * step if step > 0 else raw
-        return self.limits.clip(round(min(max(snapped, low), high), 9))
+        return min(max(round(snapped, 9), low), high)
 
     def look(self, working_distance: float) -> NDArray[np.float64]:
         """Move, acquire a FAST frame, and return it, shape (240, 320), in grey levels."""

@@ -16,11 +16,17 @@ from semfocus_plugin.evaluation.peers.bench import Answer, Bench, Peer
 TEST_DEFOCUS = 5.0
 """Of the two test frames, to either side, in depths of field."""
 
+BRACKETING_STEP = 12.0
+"""Depths of field between the frames of the Tenengrad sweep that finds the capture range in a wide window."""
+
 APERTURE = 0.25
 """Share of the spectrum that is used."""
 
 CROP = 224
 """Edge of the square that is used, pixels."""
+
+USE_BESSEL = False
+"""The Gaussian approximation of the transfer function, or the Bessel function of a disc."""
 
 PASSES = 6
 
@@ -30,8 +36,8 @@ SETTLED = 0.5
 
 def find(bench: Bench) -> Answer:
     """Correct pass by pass until a correction is below the tolerance."""
-    low, high = bench.ends
-    here = 0.0
+    low, high = bench.bracket(BRACKETING_STEP)
+    here = bench.sharpest if bench.wide else 0.0
     for _ in range(PASSES):
         correction = _correction(bench, here)
         if correction is None:
@@ -61,7 +67,7 @@ def _correction(bench: Bench, here: float) -> float | None:
         crop_ref=((320 - CROP) // 2, (240 - CROP) // 2),
         test_ims_aligned=1,
         radial_aperture=APERTURE,
-        use_bessel=False,
+        use_bessel=USE_BESSEL,
     )
     if valid is not True or result is None:
         return None
