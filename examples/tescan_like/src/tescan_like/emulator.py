@@ -175,7 +175,8 @@ class TescanLikeEmulator:
         signal = np.fft.irfft2(np.fft.rfft2(self._scene) * transfer, s=self._scene.shape)[128:368, 128:448]
         enlarged = signal.repeat(height // 240, axis=0).repeat(width // 320, axis=1)
         counts = self._random.poisson(np.clip(enlarged, 0, None) * 200) / 200
-        return np.clip(40 + 200 * counts, 0, 255).astype(np.uint8)
+        grey = np.asarray(np.clip(40 + 200 * counts, 0, 255))
+        return grey.astype(np.uint8)
 
     def _draw(self) -> NDArray[Any]:
         """Discs of metal with a grain, on carbon."""
@@ -186,7 +187,7 @@ class TescanLikeEmulator:
             distance = np.hypot(rows - centre[0], columns - centre[1]) / radius
             inside = distance < 1
             scene[inside] = self._random.uniform(0.4, 0.8) + 0.3 * distance[inside] ** 6
-        grained: NDArray[Any] = scene + 0.1 * self._random.normal(size=scene.shape).astype(np.float32)
+        grained: NDArray[Any] = scene + 0.1 * np.asarray(self._random.normal(size=scene.shape), np.float32)
         return grained
 
 
