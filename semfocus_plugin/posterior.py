@@ -39,6 +39,7 @@ _OUTLIER = 0.02
 _NOISE_RADIUS, _NOISE_WIDTH = 45.0, 0.4
 _NEAR_PRIOR = 60.0
 """The prior falls as 1/distance from the first frame, faster beyond the distance that blurs it by this many pixels."""
+_TAIL_QUANTILE = 0.35
 _COARSE, _FINE = 2500, 400
 
 
@@ -168,14 +169,19 @@ class Posterior:
         return float(self.probability[(self.places >= low) & (self.places <= high)].sum())
 
     def likeliest_gap(self, taken: list[float]) -> tuple[float, float]:
-        """Return the median and the mass of the likeliest gap between places (mm) where frames have been taken."""
+        """Return a place in the likeliest gap between places (mm) where frames have been taken, and the gap's mass.
+
+        Within a gap it is the median. Beyond the outermost frame it is a little nearer than that: the posterior has a
+        long tail there, and a step too far costs more than one too short.
+        """
         edges = np.searchsorted(self.places, sorted(taken))
         gaps = np.split(self.probability, edges)
         places = np.split(self.places, edges)
         masses = [float(gap.sum()) for gap in gaps]
         k = int(np.argmax(masses))
-        median = places[k][np.searchsorted(np.cumsum(gaps[k]), 0.5 * masses[k])]
-        return float(median), masses[k]
+        share = {0: 1 - _TAIL_QUANTILE, len(gaps) - 1: _TAIL_QUANTILE}.get(k, 0.5) if len(gaps) > 1 else 0.5
+        index = int(np.searchsorted(np.cumsum(gaps[k]), share * masses[k]))
+        return float(places[k][min(index, len(places[k]) - 1)]), masses[k]
 
     def narrowest(self, mass: float) -> Estimate:
         """Return the narrowest likeliest piece that has `mass`; half-widths grow by 1.5 from one depth of field."""

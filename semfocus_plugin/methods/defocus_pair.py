@@ -19,7 +19,7 @@ from semfocus_plugin.state import NOMINAL_PIXEL
 
 MAX_FRAMES = 14
 
-SURE = 0.8
+SURE = 0.9
 """Probability of ±1 depth of field, or of ±2 with frames on both sides, that ends the search."""
 
 ABOUT = 3.0

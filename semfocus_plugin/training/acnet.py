@@ -153,14 +153,18 @@ class Playground:
         self._noise = config.score_noise * random.random(count)
         self._history = np.repeat(self._frame()[:, :, None], states.HISTORY, axis=2)
 
-    def _frame(self) -> Array:
-        """Return (E, 4): position in mm, and score, variance, entropy with noise."""
+    def _curves_here(self) -> Array:
+        """Return (E, 3): score, variance and entropy at the present positions, without noise."""
         grid = self._curves.defocus
         place = np.clip((self.position - grid[0]) / (grid[1] - grid[0]), 0, _GRID - 1.001)
         low = place.astype(np.int64)
         near, far = (self._curves.values[self._series, :, low + k] for k in (0, 1))
-        seen = near + (place - low)[:, None] * (far - near)
-        shared = self._random.standard_normal((len(place), 1))
+        return np.asarray(near + (place - low)[:, None] * (far - near))
+
+    def _frame(self) -> Array:
+        """Return (E, 4): position in mm, and score, variance, entropy with noise."""
+        seen = self._curves_here()
+        shared = self._random.standard_normal((len(seen), 1))
         seen += shared * np.stack([self._noise, 0.01 * self._noise, 0.02 * self._noise], axis=1)
         seen[:, 0] = np.clip(seen[:, 0], 0, 9)
         millimetres = self.position / self._unit * self.maximum
@@ -170,6 +174,16 @@ class Playground:
     def score(self) -> Array:
         """Score of the present frames."""
         return np.asarray(self._history[:, 1, 0])
+
+    @property
+    def true_score(self) -> Array:
+        """Score at the present positions without noise."""
+        return self._curves_here()[:, 0]
+
+    @property
+    def score_gap(self) -> Array:
+        """Best score of the series minus the score at the present positions, without noise."""
+        return np.asarray(self._curves.values[self._series, 0].max(axis=1) - self.true_score)
 
     @property
     def distance(self) -> Array:
@@ -279,6 +293,7 @@ def evaluate(network: ACNet, curves: Curves, config: ACNetConfig) -> dict[str, f
     settings = dataclasses.replace(config, episodes=512)
     playground = Playground(curves, settings, random)
     best_score, best_distance = playground.score, playground.distance
+    selected, gap = playground.true_score, playground.score_gap
     iterations = np.full(512, 20.0)
     idle = np.zeros(512)
     for step in range(20):
@@ -289,13 +304,14 @@ def evaluate(network: ACNet, curves: Curves, config: ACNetConfig) -> dict[str, f
         better = (playground.score > best_score) & (iterations == 20)
         best_score = np.where(better, playground.score, best_score)
         best_distance = np.where(better, playground.distance, best_distance)
+        selected = np.where(better, playground.true_score, selected)
+        gap = np.where(better, playground.score_gap, gap)
         idle = np.where(better, 0, idle + 1)
         ended = ((best_score >= 9) | (idle >= 5)) & (iterations == 20)
         iterations = np.where(ended, step + 1, iterations)
-    top = curves.values[:, 0].max(axis=1)[playground._series]
     return {
-        "selected_score": float(best_score.mean()),
-        "score_gap": float((top - best_score).mean()),
+        "selected_score": float(selected.mean()),
+        "score_gap": float(gap.mean()),
         "iterations": float(iterations.mean()),
         "median_error_depths_of_field": float(np.median(best_distance)),
         "within_2_depths_of_field": float((best_distance <= 2).mean()),

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _STRIDE = 16
+_MIDDLE_MAGNIFICATION = 3_000.0
+_NOMINAL_CORE = 30.0 / 400_000.0
+"""Probe core in pixels of the FAST frame at magnification 1: 30 nm over 400 µm."""
 _WINDOW = (240 // _STRIDE, 320 // _STRIDE)
 
 
@@ -79,7 +82,8 @@ class CompactAENet(nn.Module):
     """AENet small enough for two cores: strided residual stages, gated average, a head that knows the magnification.
 
     Beside the score it gives the blur that it saw, ln(1 + radius in pixels), and the logarithm of its standard
-    deviation.
+    deviation. Once trained, the score is the mean of two readings: the head's own, which has seen columns with probe
+    cores of every size and knows none of them, and the score that the blur implies under a nominal core.
 
     Parameters
     ----------
@@ -103,16 +107,17 @@ class CompactAENet(nn.Module):
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return maps of score (unclipped while training), log blur and log sigma, each (N, 1, h, w)."""
-        magnification = torch.log(frames[:, 1:] * (100_000 / 3_000) + 1e-3)
+        magnification = torch.log(frames[:, 1:] * (100_000 / _MIDDLE_MAGNIFICATION) + 1e-3)
         features = self.body(torch.cat([frames[:, :1], magnification], 1))
         gate = torch.sigmoid(self.gate(features))
         pooled = _pool(features * gate) / _pool(gate)
         height, width = features.shape[-2:]
         told = _pool(magnification[:, :, ::_STRIDE, ::_STRIDE][:, :, :height, :width])
         score, log_blur, log_sigma = self.head(torch.cat([pooled, told], 1)).split(1, 1)
+        log_blur = log_blur.clamp(0, 7)
         if not self.training:
-            score = score.clamp(0, 9)
-        return score, log_blur.clamp(0, 7), log_sigma.clamp(-6, 3)
+            score = (score.clamp(0, 9) + _implied_score(log_blur, told)) / 2
+        return score, log_blur, log_sigma.clamp(-6, 3)
 
 
 class _ResidualBlock(nn.Module):
@@ -152,6 +157,13 @@ def _convolution(
     inputs: int, outputs: int, kernel: tuple[int, int], padding: int = 0, stride: int = 1
 ) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False), nn.BatchNorm2d(outputs))
+
+
+def _implied_score(log_blur: Tensor, log_magnification: Tensor) -> Tensor:
+    """Score of a blur, half at 4.5 times the root of squared pixel and squared core."""
+    core = torch.exp(log_magnification) * (_MIDDLE_MAGNIFICATION * _NOMINAL_CORE)
+    radius = torch.exp(log_blur) - 1
+    return 9 / (1 + radius * radius / (4.5**2 * (1 + core * core)))
 
 
 def _pool(x: Tensor) -> Tensor:
