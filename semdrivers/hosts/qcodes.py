@@ -61,22 +61,30 @@ class MicroscopeInstrument(Instrument):
     def __init__(
         self, name: str, microscope: Microscope | str, policy: FocusPolicy | None = None, **overrides: Any
     ) -> None:
-        self._address = microscope if isinstance(microscope, str) else None
-        instrument: Any = connect(microscope) if isinstance(microscope, str) else microscope
-        missing = missing_members(instrument)
-        if missing:
-            raise InvalidParameterError(f"{type(instrument).__name__} is no Microscope: it lacks {', '.join(missing)}")
-        self.microscope = instrument
-        self.keeper = FocusKeeper(instrument, policy, **overrides)
+        if Instrument.exist(name):  # QCoDeS looks only once everything is open
+            raise InvalidParameterError(f"there is an instrument {name!r} already; close it, or take another name")
+        in_force = (policy if policy is not None else FocusPolicy()).changed(**overrides)
         cadence = {"every", "score_drop", "stage_travel", "magnification_change", "temperature_change", "on_failure"}
         self._focuses_frames = policy is not None or bool(cadence & set(overrides))
+        self._address = microscope if isinstance(microscope, str) else None
+        self.microscope: Any = connect(microscope) if isinstance(microscope, str) else microscope
         self._left_out = False
         self._mode = ScanMode.FAST
         self.image: Image | None = None
-        super().__init__(name)
-        self._add_settings()
-        self._add_frame()
-        self._add_focus()
+        try:
+            missing = missing_members(self.microscope)
+            if missing:
+                kind = type(self.microscope).__name__
+                raise InvalidParameterError(f"{kind} is no Microscope: it lacks {', '.join(missing)}")
+            self.keeper = FocusKeeper(self.microscope, in_force)
+            super().__init__(name)
+            self._add_settings()
+            self._add_frame()
+            self._add_focus()
+        except BaseException:
+            if self._address is not None:
+                self.microscope.close()
+            raise
 
     def autofocus(self) -> AutofocusResult | None:
         """Focus, for ``enter_actions`` of a run and ``post_actions`` of a sweep; returns the result.

@@ -195,6 +195,17 @@ def test_an_address_is_opened_and_closed(emulator, told):
         assert free_again.acquire().pixels.shape == (240, 320)
 
 
+def test_an_instrument_that_cannot_be_made_leaves_no_connection(emulator, instrument):
+    taken = instrument()
+    taken.microscope.close()
+    with pytest.raises(semdrivers.InvalidParameterError, match="sem"):
+        MicroscopeInstrument("sem", emulator.url)
+    with pytest.raises(semdrivers.OutOfRangeError):
+        MicroscopeInstrument("other", emulator.url, every=0)
+    with semdrivers.connect(emulator.url) as free:
+        assert free.acquire().pixels.shape == (240, 320)
+
+
 def test_what_is_no_microscope_is_refused():
     with pytest.raises(semdrivers.InvalidParameterError, match="no Microscope"):
         MicroscopeInstrument("none", object())
