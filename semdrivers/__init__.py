@@ -50,6 +50,7 @@ from semdrivers.microscope import (
 )
 
 if TYPE_CHECKING:
+    from semdrivers.brightness import BrightnessResult, autobrightness
     from semdrivers.hookspecs import hookimpl
     from semdrivers.io import read_image, read_pixels, write_image
     from semdrivers.plugins import PluginRecord, get_plugin_manager
@@ -58,8 +59,10 @@ if TYPE_CHECKING:
     __version__: str
 
 _LAZY = {
+    "BrightnessResult": "semdrivers.brightness",
     "PluginRecord": "semdrivers.plugins",
     "Recorder": "semdrivers.recording",
+    "autobrightness": "semdrivers.brightness",
     "get_plugin_manager": "semdrivers.plugins",
     "hookimpl": "semdrivers.hookspecs",
     "read_image": "semdrivers.io",
@@ -71,6 +74,7 @@ __all__ = [
     "AutofocusError",
     "AutofocusResult",
     "AutofocusSettings",
+    "BrightnessResult",
     "BusyError",
     "Capabilities",
     "DeviceError",
@@ -99,6 +103,7 @@ __all__ = [
     "SemDriversError",
     "TransportError",
     "__version__",
+    "autobrightness",
     "autofocus",
     "connect",
     "get_plugin_manager",
