@@ -1,0 +1,80 @@
+"""Draw every specimen of the emulator at four magnifications and five defoci, on one sheet to look at.
+
+Run from the checkout: ``python scripts/contact_sheet.py``. Writes ``docs/images/contact_sheet.png``, 8-bit grey.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from semdrivers.emulator.column import ElectronColumn
+from semdrivers.emulator.scan import ScanConditions
+from semdrivers.emulator.specimens import SPECIMENS, make_specimen
+
+TARGET = Path(__file__).parents[1] / "docs" / "images" / "contact_sheet.png"
+MAGNIFICATIONS = {"gold-nanoparticles": (8_000, 12_000, 20_000, 30_000)}
+DEFAULT_MAGNIFICATIONS = (500, 1_500, 4_000, 10_000)
+DEFOCI = (-12, -4, 0, 4, 12)
+"""Depths of field from best focus."""
+TILE = 160, 120
+GAP, LABEL, GREYS = 2, 12, 22
+
+
+def frame(name: str, magnification: float, defocus: float, seed: int, preset: str) -> Image.Image:
+    """Return one tile: a FAST frame, averaged down."""
+    column = ElectronColumn(make_specimen(name, seed), seed=seed, preset=preset)
+    conditions = ScanConditions(15.0, magnification, 320, 240)
+    truth = column.truth(conditions)
+    place = truth.working_distance + defocus * truth.depth_of_field
+    pixels = column.render(dataclasses.replace(conditions, working_distance=place))
+    return Image.fromarray(pixels).resize(TILE, Image.Resampling.BOX)
+
+
+def sheet(seed: int, preset: str) -> Image.Image:
+    """Return the sheet: a block a specimen, a line a magnification, a column a defocus."""
+    width, height = TILE[0] + GAP, TILE[1] + GAP
+    block = len(DEFAULT_MAGNIFICATIONS) * height + 2 * LABEL, len(DEFOCI) * width + 44
+    across = 2
+    down = -(-len(SPECIMENS) // across)
+    picture = Image.new("L", (across * block[1] + GAP, down * block[0] + GAP), 255)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(10)
+    for index, name in enumerate(SPECIMENS):
+        left, top = index % across * block[1] + GAP, index // across * block[0] + GAP
+        draw.text((left + 44, top - 1), name, 0, font)
+        for column, defocus in enumerate(DEFOCI):
+            draw.text(
+                (left + 44 + column * width + TILE[0] // 2 - 8, top + LABEL - 1),
+                f"{defocus:+d}".replace("+0", "0"),
+                96,
+                font,
+            )
+        for line, magnification in enumerate(MAGNIFICATIONS.get(name, DEFAULT_MAGNIFICATIONS)):
+            y = top + 2 * LABEL + line * height
+            draw.text((left + 2, y + TILE[1] // 2), f"{magnification}x", 0, font)
+            for column, defocus in enumerate(DEFOCI):
+                tile = frame(name, magnification, defocus, seed, preset)
+                picture.paste(tile, (left + 44 + column * width, y))
+    return picture
+
+
+def main() -> None:
+    """Draw and save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--preset", default="typical")
+    parser.add_argument("--out", type=Path, default=TARGET)
+    arguments = parser.parse_args()
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    picture = sheet(arguments.seed, arguments.preset)
+    levels = np.rint(np.asarray(picture) / 255 * (GREYS - 1)) * (255 / (GREYS - 1))
+    Image.fromarray(np.rint(levels).astype(np.uint8)).save(arguments.out, optimize=True)
+    print(f"{arguments.out}: {picture.width}×{picture.height}, {arguments.out.stat().st_size / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
