@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -110,6 +112,7 @@ def acnet(
     evaluator = networks.load().evaluator
     with _figures() as show:
         checkpoint = module.train(config, out, evaluator, resume=resume, progress=show)
+    _bring_evaluator(out)
     _announce(export.export_acnet(checkpoint, out))
 
 
@@ -184,6 +187,18 @@ class _figures:
         else:
             line = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
             self._progress.console.print(line, markup=False, soft_wrap=True)
+
+
+def _bring_evaluator(folder: Path) -> None:
+    """Put the AENet in use beside the new ACNet, so that the folder can be used as it is."""
+    from semfocus_plugin import networks
+
+    manifest = folder / "manifest.json"
+    if manifest.exists():
+        return
+    card = next(card for card in networks.read_manifest() if card.role == "aenet")
+    shutil.copy(card.path, folder / card.path.name)
+    manifest.write_text(json.dumps({"format": 1, "models": [dict(card.details)]}, indent=2) + "\n", encoding="utf-8")
 
 
 def _announce(path: Path) -> None:
