@@ -168,20 +168,24 @@ class Posterior:
         """Return the probability of an interval (mm)."""
         return float(self.probability[(self.places >= low) & (self.places <= high)].sum())
 
-    def likeliest_gap(self, taken: list[float]) -> tuple[float, float]:
-        """Return a place in the likeliest gap between places (mm) where frames have been taken, and the gap's mass.
+    def likeliest_gap(self, taken: list[float], low: float, high: float) -> float:
+        """Return a place in the likeliest gap, from `low` to `high`, between places (mm) where frames have been taken.
 
         Within a gap it is the median. Beyond the outermost frame it is a little nearer than that: the posterior has a
         long tail there, and a step too far costs more than one too short.
         """
-        edges = np.searchsorted(self.places, sorted(taken))
-        gaps = np.split(self.probability, edges)
-        places = np.split(self.places, edges)
+        within = (self.places >= low) & (self.places <= high)
+        if not within.any():
+            return low if self.places[0] > high else high
+        inside = self.places[within]
+        edges = np.searchsorted(inside, sorted(taken))
+        gaps = np.split(self.probability[within], edges)
+        places = np.split(inside, edges)
         masses = [float(gap.sum()) for gap in gaps]
         k = int(np.argmax(masses))
         share = {0: 1 - _TAIL_QUANTILE, len(gaps) - 1: _TAIL_QUANTILE}.get(k, 0.5) if len(gaps) > 1 else 0.5
         index = int(np.searchsorted(np.cumsum(gaps[k]), share * masses[k]))
-        return float(places[k][min(index, len(places[k]) - 1)]), masses[k]
+        return float(places[k][min(index, len(places[k]) - 1)])
 
     def narrowest(self, mass: float) -> Estimate:
         """Return the narrowest likeliest piece that has `mass`; half-widths grow by 1.5 from one depth of field."""

@@ -22,8 +22,14 @@ MAX_FRAMES = 14
 SURE = 0.9
 """Probability of ±1 depth of field, or of ±2 with frames on both sides, that ends the search."""
 
+SHARP = 8.2
+"""A frame at the focus that scores less must have frames on both sides: a periodic sample looks well-focused twice."""
+
 ABOUT = 3.0
 """Depths of field of uncertainty within which flanks are the next frames."""
+
+ABOUT_SURE = 0.75
+"""Probability of that much that makes it so."""
 
 FLANK = 4.5
 """Depths of field from the focus to a flank: the steepest part of the score curve."""
@@ -34,8 +40,11 @@ LEAST_STEP = 1.5
 NEAR = 0.75
 """Depths of field from the estimate within which a frame verifies it."""
 
-AWAY = 6.0
-"""Depths of field from the focus beyond which a frame counts as out of focus."""
+WORSE = 1.0
+"""A frame on a flank scores at least this much less than the best."""
+
+SHOWN = 2.25
+"""A difference of scores that shows, without flanks, that they depend on the working distance."""
 
 CONTRAST = 1.5
 """Least amount by which the focus must outscore a frame that is out of focus."""
@@ -43,11 +52,17 @@ CONTRAST = 1.5
 HOPELESS = 1.5
 """A score above this shows that there is something to focus on."""
 
+HINT = 0.45
+"""A score above this gives hope of it."""
+
 PATIENCE = 6
-"""Frames after which a run without such a score ends, when most frames hold nothing but noise; …"""
+"""Frames after which a run without such a hint ends, when most frames hold nothing but noise; …"""
 
 LONGEST = 9
-"""… and when they hold something."""
+"""… when they hold something; …"""
+
+HOPEFUL = 12
+"""… and with a hint."""
 
 NOISE = 0.012
 """Correlation between lines below which a frame holds nothing but noise."""
@@ -70,22 +85,18 @@ def focus(probe: Probe, accept: float) -> Outcome:
         posterior = _posterior(probe, seen, target)
         near = _found(posterior, probe)
         at_target = [m for magnification, m in seen if _same(magnification, target)]
-        pinned = not open_flank(near, [m.working_distance for m in at_target])
-        if near.mass >= SURE and (pinned or near.half_width < 1.5 * near.unit) and _within(probe, near):
+        if near.mass >= SURE and _within(probe, near):
             close = [m for m in at_target if abs(m.working_distance - near.working_distance) <= NEAR * near.unit]
-            if close:
-                best = best_of(tuple(close))
-                away = [
-                    abs(m.working_distance - near.working_distance) * magnification / target > AWAY * near.unit
-                    for magnification, m in seen
-                ]
-                lowest = min(m.score for _, m in seen)
-                if any(away) or best.score - lowest >= 1.5 * CONTRAST:
-                    return _judge(best, lowest, near, accept)
-                place, phase = _aside(probe, near), "verify"
-            else:
+            if not close:
                 _look(probe, target)
                 place, phase = near.working_distance, "verify"
+                continue
+            best, blurred = best_of(tuple(close)), min(m.score for _, m in seen)
+            flank = _open_flank(probe, near, at_target)
+            sharp = near.half_width < 1.5 * near.unit and best.score >= SHARP
+            if flank is None or (sharp and best.score - blurred >= SHOWN):
+                return _judge(best, blurred, near, accept)
+            place, phase = flank, "verify"
             continue
         refusal = _hopeless(probe, posterior, seen)
         if refusal:
@@ -93,8 +104,8 @@ def focus(probe: Probe, accept: float) -> Outcome:
             return Outcome(False, refusal, best.working_distance, best.score)
         if probe.may_change_magnification:
             _look(probe, _comfortable(probe, posterior, target))
-        taken = [m.working_distance for magnification, m in seen if _same(magnification, probe.magnification)]
-        place, phase = _next(probe, posterior, taken), "search"
+        here = [m for magnification, m in seen if _same(magnification, probe.magnification)]
+        place, phase = _next(probe, posterior, here), "search"
 
 
 def _found(posterior: Posterior, probe: Probe) -> Estimate:
@@ -132,21 +143,22 @@ def _pixel(measurement: Measurement, magnification: float) -> float:
     return told if 0 < told < math.inf else NOMINAL_PIXEL / magnification
 
 
-def _next(probe: Probe, posterior: Posterior, taken: list[float]) -> float:
+def _next(probe: Probe, posterior: Posterior, here: list[Measurement]) -> float:
     """Return where to look next.
 
     Far from the focus: the middle of the likeliest gap between the frames taken. Near it: the likeliest place, then
     where the blur changes fastest with working distance, on the side that has no such frame yet; two flanks pin the
     focus between them, whatever floor the blur has.
     """
+    taken = [m.working_distance for m in here]
     about = posterior.best(ABOUT * posterior.unit(probe.working_distance))
-    if about.mass >= SURE:
+    if about.mass >= ABOUT_SURE:
         if all(abs(other - about.working_distance) > LEAST_STEP * about.unit for other in taken):
             return probe.limits.clip(about.working_distance)
-        side = open_flank(about, taken)
-        if side:
-            return probe.limits.clip(about.working_distance + side * FLANK * about.unit)
-    place, _ = posterior.likeliest_gap(taken)
+        flank = _open_flank(probe, about, here)
+        if flank is not None:
+            return flank
+    place = posterior.likeliest_gap(taken, probe.limits.minimum, probe.limits.maximum)
     least = LEAST_STEP * posterior.unit(place)
     below = [other for other in taken if other <= place]
     above = [other for other in taken if other > place]
@@ -154,27 +166,29 @@ def _next(probe: Probe, posterior: Posterior, taken: list[float]) -> float:
         place = max(below) + least
     elif above and min(above) - place < least:
         place = min(above) - least
-    return probe.limits.clip(place)
+    place = probe.limits.clip(place)
+    if any(abs(other - place) < 0.7 * least for other in taken):
+        # No room is left between the frames about here: only the flanks can tell more.
+        return _open_flank(probe, about, here) or place
+    return place
 
 
-def open_flank(about: Estimate, taken: list[float]) -> int:
-    """Return the side of the estimate (1 up, −1 down) that lacks a frame on the slope; 0 when none does."""
-    offsets = [(place - about.working_distance) / about.unit for place in taken]
-    closest = min(offsets, key=abs, default=0.0)
-    for side in (1, -1) if closest <= 0 else (-1, 1):
-        if not any(0.5 * FLANK <= side * offset <= 2.2 * FLANK for offset in offsets):
-            return side
-    return 0
+def _open_flank(probe: Probe, about: Estimate, here: list[Measurement]) -> float | None:
+    """Return a place on a side of the estimate that lacks a frame clearly worse than the best; None when none does.
 
-
-def _aside(probe: Probe, near: Estimate) -> float:
-    """Return a place that is surely out of focus, to see that the score depends on the working distance."""
-    for offset in (1.5 * AWAY * near.unit, -1.5 * AWAY * near.unit):
-        place = near.working_distance + offset
+    Where a frame is there already and is not worse, the place is further out; a side without room is left alone.
+    """
+    top = max((m.score for m in here), default=9.0)
+    offsets = [((m.working_distance - about.working_distance) / about.unit, m.score) for m in here]
+    nearest = min(offsets, key=lambda offset: abs(offset[0]), default=(0.0, 0.0))[0]
+    for side in (1, -1) if nearest <= 0 else (-1, 1):
+        if any(0.5 * FLANK <= side * offset <= 2.2 * FLANK and score <= top - WORSE for offset, score in offsets):
+            continue
+        beyond = sum(0.7 * FLANK < side * offset <= 2.2 * FLANK for offset, _ in offsets)
+        place = about.working_distance + side * FLANK * (1 + beyond) * about.unit
         if probe.limits.minimum <= place <= probe.limits.maximum:
             return place
-    low, high = probe.limits.minimum, probe.limits.maximum
-    return low if near.working_distance - low > high - near.working_distance else high
+    return None
 
 
 def _within(probe: Probe, near: Estimate) -> bool:
@@ -188,7 +202,8 @@ def _hopeless(probe: Probe, posterior: Posterior, seen: list[tuple[float, Measur
         return nothing[-1]
     best = max(m.score for _, m in seen)
     noise = sum(m.correlation <= NOISE for _, m in seen)
-    if len(seen) >= (PATIENCE if 2 * noise > len(seen) else LONGEST) and best < HOPELESS:
+    patience = HOPEFUL if best > HINT else PATIENCE if 2 * noise > len(seen) else LONGEST
+    if len(seen) >= patience and best < HOPELESS:
         return (
             f"{len(seen)} frames show nothing to focus on (best score {best:.1f}); move the stage, or start "
             "nearer to the focus"

@@ -69,7 +69,7 @@ class Bench:
     start : float
         mm.
     tolerance : float
-        Accuracy wanted, in depths of field.
+        Largest error wanted, in depths of field.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Bench:
         optics: Optics,
         window: tuple[float, float],
         start: float,
-        tolerance: float = 0.5,
+        tolerance: float = 1.0,
     ) -> None:
         self.microscope = microscope
         self.optics = optics

@@ -8,6 +8,10 @@ BRACKETING_STEP = 6.0
 """Depths of field between the frames that bracket the peak in a wide window."""
 
 
+XATOL = 1.5
+"""Tolerance of the minimiser, in units of the accuracy wanted; its errors are a tenth of this and less."""
+
+
 def find(bench: Bench) -> Answer:
     """Bracket where the window is wide, then minimise; ends when the bracket is within the tolerance."""
     from scipy.optimize import minimize_scalar
@@ -17,7 +21,7 @@ def find(bench: Bench) -> Answer:
         lambda coordinate: -bench.sharpness(coordinate),
         bounds=(low, high),
         method="bounded",
-        options={"xatol": bench.tolerance, "maxiter": 40},
+        options={"xatol": XATOL * bench.tolerance, "maxiter": 40},
     )
     return Answer(bench.place(float(result.x)), bool(result.success), str(result.message))
 

@@ -13,7 +13,7 @@ _RATIO = (math.sqrt(5) - 1) / 2
 
 
 def find(bench: Bench) -> Answer:
-    """Bracket where the window is wide, then narrow it to twice the tolerance; the answer is the sharpest frame."""
+    """Bracket where the window is wide, then narrow it to twice the accuracy wanted; the answer is the sharpest frame."""
     low, high = bench.bracket(BRACKETING_STEP)
     left, right = high - _RATIO * (high - low), low + _RATIO * (high - low)
     while high - low > 2 * bench.tolerance:
@@ -23,7 +23,7 @@ def find(bench: Bench) -> Answer:
         else:
             low, left = left, right
             right = low + _RATIO * (high - low)
-    return Answer(bench.place(bench.sharpest), True, "the bracket is narrower than the tolerance")
+    return Answer(bench.place(bench.sharpest), True, "the bracket is narrower than the accuracy wanted")
 
 
 PEER = Peer("golden-section", "golden section on Tenengrad", find)

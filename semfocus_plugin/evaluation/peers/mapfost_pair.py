@@ -8,6 +8,8 @@ which it corrects by half and less.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,19 +21,16 @@ TEST_DEFOCUS = 5.0
 BRACKETING_STEP = 12.0
 """Depths of field between the frames of the Tenengrad sweep that finds the capture range in a wide window."""
 
-APERTURE = 0.25
-"""Share of the spectrum that is used."""
+APERTURE = 0.35
+"""Share of the spectrum that is used where the probe core is much finer than a pixel; less where it is wider."""
 
-CROP = 224
+CROP = 160
 """Edge of the square that is used, pixels."""
-
-USE_BESSEL = False
-"""The Gaussian approximation of the transfer function, or the Bessel function of a disc."""
 
 PASSES = 6
 
 SETTLED = 0.5
-"""A correction below this, in depths of field, ends the run."""
+"""A correction below this ends the run, in units of the accuracy wanted."""
 
 
 def find(bench: Bench) -> Answer:
@@ -44,7 +43,7 @@ def find(bench: Bench) -> Answer:
             return Answer(bench.place(here), False, "the package gave no estimate")
         target = min(max(here + correction, low), high)
         moved, here = abs(target - here), target
-        if moved < max(SETTLED, bench.tolerance):
+        if moved < SETTLED * bench.tolerance:
             return Answer(bench.place(here), True, f"the last correction was {moved:.2f} depths of field")
     return Answer(bench.place(here), False, f"no small correction within {PASSES} passes")
 
@@ -57,17 +56,18 @@ def _correction(bench: Bench, here: float) -> float | None:
     radius = bench.optics.aperture_radius / bench.pixel
     places = [bench.place(here - TEST_DEFOCUS), bench.place(here + TEST_DEFOCUS)]
     frames = [bench.look(place) for place in places]
+    aperture = APERTURE * bench.pixel / math.hypot(bench.pixel, bench.optics.core)
     known = [radius * (1 - centre / place) for place in places]
     valid, _, result = est_aberr(
         _aligned(*frames),
         known,
         pix_size_um=1.0,
-        num_aperture=APERTURE,
+        num_aperture=aperture,
         crop_size=(CROP, CROP),
         crop_ref=((320 - CROP) // 2, (240 - CROP) // 2),
         test_ims_aligned=1,
-        radial_aperture=APERTURE,
-        use_bessel=USE_BESSEL,
+        radial_aperture=aperture,
+        use_bessel=True,
     )
     if valid is not True or result is None:
         return None

@@ -5,13 +5,14 @@ from __future__ import annotations
 from semfocus_plugin.evaluation.peers.bench import Answer, Bench, Peer
 from semfocus_plugin.evaluation.peers.sharpness import vertex
 
-COARSE_STEP = 2.5
+COARSE_STEP = 4.0
 """Depths of field; …"""
 
 WIDE_STEP = 5.0
 """… and in a wide window."""
 
-FINE_FRAMES = 7
+FINE_FRAMES = 5
+"""Over two coarse steps, of which the middle and the ends are frames of the coarse sweep."""
 
 
 def find(bench: Bench) -> Answer:

@@ -46,7 +46,7 @@ def climb(
     try:
         for rung in rungs:
             microscope.magnification = round(rung)
-            bench = Bench(microscope, optics, window, answer.working_distance, tolerance=1.0)
+            bench = Bench(microscope, optics, window, answer.working_distance, tolerance=RESIDUAL)
             answer = find(bench)
             if not answer.claimed:
                 return dataclasses.replace(answer, reason=f"at {rung:.0f}×: {answer.reason}")
