@@ -17,7 +17,7 @@ from semfocus_plugin.posterior import NOMINAL_APERTURE, Estimate, Posterior, Sig
 from semfocus_plugin.probe import Measurement, Probe
 from semfocus_plugin.state import NOMINAL_PIXEL
 
-MAX_FRAMES = 14
+MAX_FRAMES = 20
 
 SURE = 0.9
 """Probability of ±1 depth of field, or of ±2 with frames on both sides, that ends the search."""
@@ -70,7 +70,10 @@ NOISE = 0.012
 BEYOND = 60.0
 """Pixels of blur that the interval of possible places extends beyond the limits."""
 
-COMFORT = 12.0
+LOWEST_LOOK = 500.0
+"""Lowest magnification worth a look: one frame there sees the focus from 20 mm away."""
+
+COMFORT = 25.0
 """Depths of field of uncertainty that a magnification should have, when it may be chosen."""
 
 
@@ -236,7 +239,7 @@ def _comfortable(probe: Probe, posterior: Posterior, target: float) -> float:
     """Return the highest magnification, up to the target, whose depth of field the present uncertainty suits."""
     piece = posterior.narrowest(0.9)
     ratio = piece.half_width / (COMFORT * piece.unit)
-    return max(target / max(1.0, ratio), min(target, probe.magnification_range.minimum))
+    return max(target / max(1.0, ratio), min(target, max(LOWEST_LOOK, probe.magnification_range.minimum)))
 
 
 def _look(probe: Probe, magnification: float) -> None:
