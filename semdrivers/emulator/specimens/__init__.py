@@ -50,7 +50,7 @@ def make_specimen(name: str, seed: int, factories: Mapping[str, SpecimenFactory]
         factory = factories[name]
     except (KeyError, TypeError):
         close = difflib.get_close_matches(str(name), factories, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = f"; did you mean {close[0]!r}?" if close else "."
         raise InvalidParameterError(
             f"no specimen {name!r}{hint} Known: {', '.join(sorted(factories))}, or image with a path"
         ) from None
