@@ -22,6 +22,8 @@ from semdrivers.usb_pipe import UsbPipe
 
 _log = logging.getLogger(__name__)
 _GREETING_TIMEOUT = 2.0
+_HANDOVER = 1.0
+"""Seconds that a client waits for one that is hanging up: a script that reconnects is faster than the news of it."""
 _SMALL = 4096
 
 
@@ -42,7 +44,7 @@ class UsbBridgeServer:
         self._pipe = pipe
         self._where = host, port
         self._listener: socket.socket | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._client: socket.socket | None = None
         self._buffer = bytearray()
         self._closed = False
@@ -63,6 +65,7 @@ class UsbBridgeServer:
         """Hang up on everyone. A second call does nothing."""
         with self._lock:
             self._closed = True
+            self._lock.notify_all()
             open_sockets = [s for s in (self._listener, self._client) if s is not None]
         for each in open_sockets:
             with contextlib.suppress(OSError):
@@ -86,6 +89,7 @@ class UsbBridgeServer:
                 if _receive(connection, len(GREETING)) != GREETING:
                     return
                 with self._lock:
+                    self._lock.wait_for(lambda: self._client is None or self._closed, _HANDOVER)
                     free = self._client is None and not self._closed
                     if free:
                         self._client = connection
@@ -101,6 +105,7 @@ class UsbBridgeServer:
                 with self._lock:
                     if self._client is connection:
                         self._client = None
+                        self._lock.notify()
 
     def _answer_all(self, connection: socket.socket) -> None:
         while not self._closed:
