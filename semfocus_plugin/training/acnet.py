@@ -8,7 +8,6 @@ memory, with the step to the best working distance, clipped at A_max, as the tar
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch.nn import functional
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semfocus_plugin import state as states
 from semfocus_plugin.networks import LAWS, AENet
-from semfocus_plugin.training import datasets
+from semfocus_plugin.training import checkpoint, datasets
 from semfocus_plugin.training.architecture import ACNet
 
 Array = NDArray[np.float64]
@@ -217,13 +216,13 @@ def train(
     """Train, with a checkpoint every 50 epochs; see `semfocus_plugin.training.aenet.train`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "checkpoint.pt"
+    path = folder / checkpoint.CHECKPOINT
     torch.manual_seed(config.seed)
     network = ACNet(hidden=config.hidden)
     optimizer = torch.optim.Adam(network.parameters(), config.learning_rate)
     first_epoch = 0
     if resume:
-        saved = torch.load(path, weights_only=True)
+        saved = checkpoint.load(folder)
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
         first_epoch = saved["epoch"] + 1
@@ -248,18 +247,7 @@ def train(
             total += float(value.detach())
         if epoch % 50 == 49 or epoch + 1 == config.epochs:
             figures = evaluate(network, curves, config) | {"epoch": epoch, "loss": total / rounds}
-            with (folder / "history.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(figures) + "\n")
-            state = {
-                "config": dataclasses.asdict(config),
-                "network": network.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "epoch": epoch,
-                "figures": figures,
-            }
-            partial = path.with_suffix(".partial")
-            torch.save(state, partial)
-            partial.replace(path)
+            path = checkpoint.save(folder, config, network, optimizer, figures)
             if progress:
                 progress(figures)
     return path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from torch.nn import functional
 
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semfocus_plugin.preprocessing import MAGNIFICATION_SCALE, median3
-from semfocus_plugin.training import datasets
+from semfocus_plugin.training import checkpoint, datasets
 from semfocus_plugin.training.architecture import CompactAENet, PaperAENet
 
 _HEIGHT, _WIDTH = 240, 320
@@ -192,7 +191,7 @@ def train(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "checkpoint.pt"
+    path = folder / checkpoint.CHECKPOINT
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(config.seed)
     network = config.network().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -201,7 +200,7 @@ def train(
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=10)
     first_epoch = 0
     if resume:
-        saved = torch.load(path, map_location=device, weights_only=True)
+        saved = checkpoint.load(folder, device)
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
         plateau.load_state_dict(saved["plateau"])
@@ -239,19 +238,7 @@ def train(
         figures = evaluate(network, frames, validation, device)
         plateau.step(figures["mse"])
         figures |= {"epoch": epoch, "loss": total / steps, "seconds": round(time.monotonic() - started, 1)}
-        with (folder / "history.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(figures) + "\n")
-        state = {
-            "config": dataclasses.asdict(config),
-            "network": network.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "plateau": plateau.state_dict(),
-            "epoch": epoch,
-            "figures": figures,
-        }
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(path)
+        path = checkpoint.save(folder, config, network, optimizer, figures, plateau=plateau.state_dict())
         if progress:
             progress(figures)
     return path
