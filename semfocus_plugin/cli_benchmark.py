@@ -20,7 +20,7 @@ _TABLE_WIDTH = 150
 
 _FORMATS = (".md", ".json", ".png")
 
-_RUNS = 60
+_RUNS = 40
 
 
 def benchmark(
@@ -56,7 +56,7 @@ def benchmark(
 
     Peers need `pip install 'semdrivers[benchmark]'`; those that are absent are left out, and the report says so.
 
-    Example: semfocus benchmark --runs 60 -o docs/benchmark.md -o docs/images/benchmark.png
+    Example: semfocus benchmark --runs 40 -o docs/benchmark.md -o docs/images/benchmark.png
 
     Example: semfocus benchmark --tracks near,far --methods defocus-pair,brent --runs 10
 

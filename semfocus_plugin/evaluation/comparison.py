@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,13 +23,14 @@ from semfocus_plugin import methods, networks
 from semfocus_plugin.evaluation import peers
 from semfocus_plugin.evaluation.counted import CountedMicroscope
 from semfocus_plugin.evaluation.peers import Answer, Bench, Optics, Peer, pair_bound, zoom_ladder
+from semfocus_plugin.evaluation.peers.bench import approach
 from semfocus_plugin.evaluation.tracks import ANYWHERE, SPARE, Trial
 
 OURS = tuple(method.name for method in methods.METHODS)
 """Methods of this plugin; everything else is a peer."""
 
 NOMINAL_WORKING_DISTANCE = 15.0
-"""mm; where the probe core that peers are told is computed."""
+"""mm; where instruments stand before they go to the start, and the probe core that peers are told is computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +137,9 @@ class _Outcome:
 
 def run_trial(trial: Trial, method: str) -> Record:
     """Let one method focus once, on an emulator of its own."""
-    options: dict[str, Any] = {"specimen": trial.specimen}
+    options: dict[str, Any] = {"specimen": trial.specimen, "working_distance": NOMINAL_WORKING_DISTANCE}
     if trial.picture is not None:
-        options = {"specimen": trial.picture.pixels, "pixel_size": trial.picture.pixel_size}
+        options |= {"specimen": trial.picture.pixels, "pixel_size": trial.picture.pixel_size}
     profile = dataclasses.replace(EM30, aperture_radius=EM30.aperture_radius * trial.aperture_factor)
     with (
         Emulator(seed=trial.seed, preset=trial.track.preset, profile=profile, **options) as emulator,
@@ -204,7 +206,7 @@ def _carried_out(trial: Trial, method: str, emulator: Emulator, microscope: Micr
         status=outcome.status,
         reason=outcome.reason,
         start_error=defocus(start),
-        error=abs(defocus(microscope.working_distance)),
+        error=abs(defocus(_in_focus(emulator))),
         confidence=outcome.confidence,
         frames=counted.frames,
         dose=sum((magnification / trial.magnification) ** 2 for _, magnification in counted.visits),
@@ -212,6 +214,12 @@ def _carried_out(trial: Trial, method: str, emulator: Emulator, microscope: Micr
         compute_ms=1e3 * (computed - counted.seconds_inside) / max(counted.frames, 1),
         places=tuple((round(defocus(place), 2), magnification) for place, magnification in counted.visits),
     )
+
+
+def _in_focus(emulator: Emulator) -> float:
+    """Return the working distance at which the beam is really focused: the reading, and what the lens lags behind."""
+    conditions = emulator.instrument.conditions()
+    return conditions.working_distance + conditions.focus_offset
 
 
 def _ours(method: str, trial: Trial, microscope: CountedMicroscope) -> _Outcome:
@@ -223,7 +231,7 @@ def _ours(method: str, trial: Trial, microscope: CountedMicroscope) -> _Outcome:
 def _peers(method: str, trial: Trial, microscope: CountedMicroscope, truth: Truth) -> _Outcome:
     peer = next(peer for peer in peers.PEERS if peer.name == method)
     answer = _asked(peer, trial, microscope, truth)
-    microscope.working_distance = microscope.capabilities.working_distance.clip(answer.working_distance)
+    approach(microscope, microscope.capabilities.working_distance, answer.working_distance)
     return _Outcome("focused" if answer.claimed else "refused", answer.reason)
 
 
@@ -250,7 +258,9 @@ def told_optics() -> Optics:
         spherical=EM30.spherical_aberration,
         chromatic=EM30.chromatic_aberration,
     )
-    return Optics(EM30.aperture_radius * 1e-3, core * 1e-6)
+    return Optics(
+        EM30.aperture_radius * 1e-3, core * 1e-6, math.radians(EM30.rotation_coupling), EM30.magnification_coupling
+    )
 
 
 def run_trials(

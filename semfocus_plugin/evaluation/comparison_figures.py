@@ -98,6 +98,8 @@ def draw_reliability(bins: Sequence[Bin], method: str, path: Path) -> Path:
     figure, (axes, counts) = _figure(2, 1, 4.6, 5.4, ratios=[4, 1])
     axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1, label="as good as its word")
     place = [piece.confidence for piece in bins]
+    least = min(min(piece.confidence, piece.interval_one[0], piece.interval_two[0]) for piece in bins)
+    ends = math.floor(10 * least) / 10, 1.0 + 0.02 * (1.0 - math.floor(10 * least) / 10)
     for share, interval, colour, label in (
         ([b.within_one for b in bins], [b.interval_one for b in bins], _COLOURS[0], "within 1 DoF"),
         ([b.within_two for b in bins], [b.interval_two for b in bins], _COLOURS[5], "within 2 DoF"),
@@ -108,13 +110,13 @@ def draw_reliability(bins: Sequence[Bin], method: str, path: Path) -> Path:
     error = expected_calibration_error(bins)
     runs = sum(piece.runs for piece in bins)
     axes.set_title(f"{method}: {runs} reported foci, mean gap to 2 DoF {error:.1%}", fontsize=10, color=_INK)
-    axes.set_xlim(0, 1.02)
-    axes.set_ylim(0, 1.02)
+    axes.set_xlim(*ends)
+    axes.set_ylim(*ends)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_ylabel("share of runs")
     axes.legend(loc="lower right", frameon=False, fontsize=8)
-    counts.bar(place, [piece.runs for piece in bins], width=0.015, color=_INK)
-    counts.set_xlim(0, 1.02)
+    counts.bar(place, [piece.runs for piece in bins], width=0.015 * (ends[1] - ends[0]), color=_INK)
+    counts.set_xlim(*ends)
     counts.xaxis.set_major_formatter(PercentFormatter(1.0))
     counts.set_xlabel("confidence given")
     counts.set_ylabel("runs")

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from semdrivers.microscope import Microscope
+from semdrivers.microscope import Microscope, Range
 from semfocus_plugin.evaluation.peers.sharpness import tenengrad
+from semfocus_plugin.probe import TAKE_UP
 from semfocus_plugin.state import NOMINAL_PIXEL
 
-NEAR_WINDOW = 12.0
+NEAR_WINDOW = 14.0
 """Half-width in depths of field up to which a sharpness curve is taken as having one peak and no flat part."""
 
 
@@ -27,10 +28,23 @@ class Optics:
         mm; the half-angle in rad is this over the working distance in mm, at every working distance.
     core : float
         Diameter of the focused probe, mm.
+    rotation, growth : float
+        Turn (rad) and relative change in size of the image a mm of working distance, as calibrated; for methods that
+        lay two frames over each other.
     """
 
     aperture_radius: float
     core: float
+    rotation: float = 0.0
+    growth: float = 0.0
+
+
+def approach(microscope: Microscope, limits: Range, working_distance: float) -> None:
+    """Move to a working distance (mm, clipped to the limits) from below, against hysteresis of the lens."""
+    target = limits.clip(working_distance)
+    if target < microscope.working_distance and target > limits.minimum:
+        microscope.working_distance = limits.clip(round(target - TAKE_UP, 9))
+    microscope.working_distance = target
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +138,7 @@ class Bench:
 
     def look(self, working_distance: float) -> NDArray[np.float64]:
         """Move, acquire a FAST frame, and return it, shape (240, 320), in grey levels."""
-        self.microscope.working_distance = self.limits.clip(working_distance)
+        approach(self.microscope, self.limits, working_distance)
         return np.asarray(self.microscope.acquire().pixels, dtype=np.float64)
 
     def sharpness(self, coordinate: float) -> float:

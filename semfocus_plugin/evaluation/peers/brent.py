@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from semfocus_plugin.evaluation.peers.bench import Answer, Bench, Peer
 
-BRACKETING_STEP = 6.0
+BRACKETING_STEP = 12.0
 """Depths of field between the frames that bracket the peak in a wide window."""
 
 

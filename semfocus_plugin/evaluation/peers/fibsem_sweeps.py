@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from semfocus_plugin.evaluation.peers.bench import Answer, Bench, Peer
+from semfocus_plugin.evaluation.peers.bench import Answer, Bench, Peer, approach
 
 COARSE_STEP = 2.0
 """Depths of field, as the package's default of 11 frames gives over the near window; …"""
 
-WIDE_STEP = 4.0
+WIDE_STEP = 6.0
 """… and in a wide window."""
 
 FINE_STEPS = 10
@@ -31,7 +31,7 @@ class _Adapter:
         return self._bench.microscope.working_distance * 1e-3
 
     def set_working_distance(self, value: float, beam_type: object) -> None:
-        self._bench.microscope.working_distance = self._bench.limits.clip(round(value * 1e3, 3))
+        approach(self._bench.microscope, self._bench.limits, round(value * 1e3, 3))
 
     def acquire_image(self, image_settings: object) -> Any:
         from fibsem.structures import FibsemImage

@@ -6,14 +6,14 @@ import math
 
 from semfocus_plugin.evaluation.peers.bench import Answer, Bench, Peer
 
-BRACKETING_STEP = 6.0
+BRACKETING_STEP = 12.0
 """Depths of field between the frames that bracket the peak in a wide window."""
 
 _RATIO = (math.sqrt(5) - 1) / 2
 
 
 def find(bench: Bench) -> Answer:
-    """Bracket where the window is wide, then narrow it to twice the accuracy wanted; the answer is the sharpest frame."""
+    """Bracket where the window is wide, then narrow it to twice the accuracy; the answer is the sharpest frame."""
     low, high = bench.bracket(BRACKETING_STEP)
     left, right = high - _RATIO * (high - low), low + _RATIO * (high - low)
     while high - low > 2 * bench.tolerance:

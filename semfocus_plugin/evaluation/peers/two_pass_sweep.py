@@ -8,7 +8,7 @@ from semfocus_plugin.evaluation.peers.sharpness import vertex
 COARSE_STEP = 4.0
 """Depths of field; …"""
 
-WIDE_STEP = 5.0
+WIDE_STEP = 7.0
 """… and in a wide window."""
 
 FINE_FRAMES = 5
