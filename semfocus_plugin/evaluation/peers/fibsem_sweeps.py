@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
@@ -41,8 +43,11 @@ class _Adapter:
 
 def find(bench: Bench) -> Answer:
     """Run the package's function over the window."""
-    from fibsem.autofunctions.autofocus import AutoFocusSettings, FocusSweepPass, run_auto_focus
-    from fibsem.structures import BeamType
+    # The package prints as it is imported, and logs what it raises; our stdout is for the report alone.
+    logging.getLogger("fibsem").setLevel(logging.CRITICAL + 1)
+    with redirect_stdout(None):
+        from fibsem.autofunctions.autofocus import AutoFocusSettings, FocusSweepPass, run_auto_focus
+        from fibsem.structures import BeamType
 
     low, high = bench.window
     centre, span = (low + high) / 2, high - low
