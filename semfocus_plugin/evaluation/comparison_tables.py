@@ -139,7 +139,7 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.share:.0%}",
         f"{low:.0%} to {high:.0%}",
         f"{_number(row.median_error, 2)} / {_number(row.p90_error, 2)}",
-        f"{row.median_frames:.0f} / {row.p90_frames:.0f} / {row.most_frames:.0f}",
+        f"{_count(row.median_frames)} / {_count(row.p90_frames)} / {_count(row.most_frames)}",
         f"{row.median_dose:.1f}",
         _number(row.median_instrument_seconds, 1),
         _number(row.median_compute_ms, 1),
@@ -151,6 +151,10 @@ def cells(row: Row) -> tuple[str, ...]:
 
 def _number(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _count(frames: float) -> str:
+    return f"{round(frames, 1):g}"
 
 
 def verdict(found: Sequence[Row]) -> str:
@@ -165,10 +169,12 @@ def verdict(found: Sequence[Row]) -> str:
         return ""
     equal = [row for row in peers if row.share >= ours.share]
     if not equal:
+        if not any(row.successes for row in peers):
+            return f"No peer succeeds at all; {ours.method} does in {ours.share:.0%}."
         best = max(peers, key=lambda row: (row.share, -row.median_frames))
         return (
-            f"No peer succeeds as often as {ours.method} ({ours.share:.0%} in {ours.median_frames:.0f} frames); "
-            f"the best, {best.method}, reaches {best.share:.0%} in {best.median_frames:.0f}."
+            f"No peer succeeds as often as {ours.method} ({ours.share:.0%} in {_count(ours.median_frames)} "
+            f"frames); the best, {best.method}, reaches {best.share:.0%} in {_count(best.median_frames)}."
         )
     fastest = min(equal, key=lambda row: row.median_frames)
     if fastest.median_frames <= ours.median_frames:
@@ -179,8 +185,8 @@ def verdict(found: Sequence[Row]) -> str:
         lead = f"{ours.method} needs the fewest frames"
     ratio = fastest.median_frames / max(ours.median_frames, 1.0)
     return (
-        f"{lead}: {ours.method} {ours.share:.0%} in {ours.median_frames:.0f} frames, {fastest.method} "
-        f"{fastest.share:.0%} in {fastest.median_frames:.0f} ({ratio:.1f} times as many). It is the fastest of the "
+        f"{lead}: {ours.method} {ours.share:.0%} in {_count(ours.median_frames)} frames, {fastest.method} "
+        f"{fastest.share:.0%} in {_count(fastest.median_frames)} ({ratio:.1f} times as many). It is the fastest of the "
         f"peers that succeed at least as often."
     )
 
