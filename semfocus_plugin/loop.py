@@ -21,6 +21,9 @@ from semfocus_plugin.probe import BudgetSpent, Cancelled, Measurement, Probe
 DARK_OR_BRIGHT = 0.98
 """Share of clipped pixels beyond which a frame shows nothing."""
 
+NOISE = 0.012
+"""Correlation between lines below which a frame holds nothing but noise."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

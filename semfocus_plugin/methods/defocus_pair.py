@@ -11,7 +11,7 @@ import math
 from functools import partial
 
 from semdrivers.errors import ModelError
-from semfocus_plugin.loop import Method, Outcome, best_of, shows_nothing
+from semfocus_plugin.loop import NOISE, Method, Outcome, best_of, shows_nothing
 from semfocus_plugin.networks import Networks
 from semfocus_plugin.posterior import NOMINAL_APERTURE, Estimate, Posterior, Sighting
 from semfocus_plugin.probe import Measurement, Probe
@@ -63,9 +63,6 @@ LONGEST = 9
 
 HOPEFUL = 12
 """… and with a hint."""
-
-NOISE = 0.012
-"""Correlation between lines below which a frame holds nothing but noise."""
 
 BEYOND = 60.0
 """Pixels of blur that the interval of possible places extends beyond the limits."""

@@ -14,7 +14,7 @@ import math
 from functools import partial
 from statistics import median
 
-from semfocus_plugin.loop import Method, Outcome, best_of, shows_nothing, verify
+from semfocus_plugin.loop import NOISE, Method, Outcome, best_of, shows_nothing, verify
 from semfocus_plugin.methods.refine import HALF_WIDTH, Fit, fit_focus
 from semfocus_plugin.methods.search import zigzag
 from semfocus_plugin.networks import Controller, Networks
@@ -61,9 +61,6 @@ CONTRAST = 1.5
 
 EVIDENCE = 12.0
 """Least evidence of the fit against a sample that looks the same everywhere."""
-
-NOISE = 0.012
-"""Correlation between lines below which a frame holds nothing but noise."""
 
 EDGE = 1.0
 """Depths of field from a limit within which a focus may as well lie beyond it."""

@@ -21,7 +21,7 @@ from semdrivers.emulator.optics import electrons_per_pixel, pixel_size
 from semdrivers.emulator.presets import ColumnPreset
 from semdrivers.emulator.scan import ScanConditions
 from semdrivers.emulator.specimens import Picture, make_specimen
-from semfocus_plugin.training.textures import texture
+from semfocus_plugin.training.textures import log_uniform, texture
 
 TRAINED = {
     "tin-balls": (500.0, 10_000.0),
@@ -104,13 +104,13 @@ def draw_defocus(random: np.random.Generator, mixture: str) -> float:
     if kind < 0.3:
         return sign * 4 * random.random()
     if kind < 0.8:
-        return sign * _log_uniform(random, 1, 40)
-    return sign * _log_uniform(random, 20, 150)
+        return sign * log_uniform(random, 1, 40)
+    return sign * log_uniform(random, 20, 150)
 
 
 def _paper_field(random: np.random.Generator) -> Field:
     name = str(random.choice(list(TRAINED)))
-    magnification = _log_uniform(random, *TRAINED[name])
+    magnification = log_uniform(random, *TRAINED[name])
     seed = int(random.integers(1 << 30))
     column = ElectronColumn(make_specimen(name, seed), seed=seed, preset="typical")
     conditions = ScanConditions(
@@ -129,15 +129,15 @@ def _paper_field(random: np.random.Generator) -> Field:
 
 def _broad_field(random: np.random.Generator) -> Field:
     seed = int(random.integers(1 << 30))
-    profile = dataclasses.replace(EM30, aperture_radius=EM30.aperture_radius * _log_uniform(random, 0.5, 2.0))
+    profile = dataclasses.replace(EM30, aperture_radius=EM30.aperture_radius * log_uniform(random, 0.5, 2.0))
     if random.random() < 0.3:
         name = str(random.choice(list(TRAINED)))
-        magnification = _log_uniform(random, *TRAINED[name])
+        magnification = log_uniform(random, *TRAINED[name])
         specimen = make_specimen(name, seed)
     else:
         name = "texture"
-        magnification = _log_uniform(random, 200, 40_000)
-        grain = _log_uniform(random, 0.5, 1.3)
+        magnification = log_uniform(random, 200, 40_000)
+        grain = log_uniform(random, 0.5, 1.3)
         specimen = Picture(texture(random, 560, 420), pixel_size(magnification, 320) * grain)
     awkward = random.random() ** 2
     preset = ColumnPreset(
@@ -149,8 +149,8 @@ def _broad_field(random: np.random.Generator) -> Field:
         row_gain=0.05 * awkward * random.random(),
         charging=0.2 * awkward * random.random(),
     )
-    current = _log_uniform(random, 8, 80)
-    noise = _log_uniform(random, 0.02, 0.35)
+    current = log_uniform(random, 8, 80)
+    noise = log_uniform(random, 0.02, 0.35)
     electrons = (1 + profile.secondary_yield) / (profile.secondary_yield * noise**2)
     column = ElectronColumn(
         specimen, seed=seed, preset=preset, profile=profile, best_working_distance=random.uniform(5, 25)
@@ -170,7 +170,3 @@ def _broad_field(random: np.random.Generator) -> Field:
     # A window of 320 pixels out of a larger frame is told the magnification of the whole frame.
     zoom = float(random.choice([1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 4.0]))
     return Field(column, conditions, magnification / zoom, name)
-
-
-def _log_uniform(random: np.random.Generator, low: float, high: float) -> float:
-    return float(math.exp(random.uniform(math.log(low), math.log(high))))

@@ -39,7 +39,8 @@ def _pick(random: Generator, choices: list[Callable[..., Array]]) -> Callable[..
     return choices[int(random.integers(len(choices)))]
 
 
-def _log_uniform(random: Generator, low: float, high: float) -> float:
+def log_uniform(random: Generator, low: float, high: float) -> float:
+    """Draw a number whose logarithm is uniform between those of two limits."""
     return float(math.exp(random.uniform(math.log(low), math.log(high))))
 
 
@@ -51,15 +52,15 @@ def _seed(random: Generator) -> int:
 
 
 def _clouds(window: Window, random: Generator) -> Array:
-    coarse = _log_uniform(random, 6, 200)
-    field = rough(window, coarse, 2, random.uniform(0.1, 1.1), _seed(random), _log_uniform(random, 0.25, 4))
+    coarse = log_uniform(random, 6, 200)
+    field = rough(window, coarse, 2, random.uniform(0.1, 1.1), _seed(random), log_uniform(random, 0.25, 4))
     kind = random.integers(5)
     if kind == 0:
         return field
     if kind == 1:
-        return np.tanh(field * np.float32(_log_uniform(random, 2, 30)))
+        return np.tanh(field * np.float32(log_uniform(random, 2, 30)))
     if kind == 2:
-        return np.exp(-np.abs(field) * np.float32(_log_uniform(random, 2, 15)))
+        return np.exp(-np.abs(field) * np.float32(log_uniform(random, 2, 15)))
     if kind == 3:
         return np.exp(field * np.float32(random.uniform(0.5, 1.2)))
     return np.abs(field)
@@ -67,8 +68,8 @@ def _clouds(window: Window, random: Generator) -> Array:
 
 def _grains(window: Window, random: Generator) -> Array:
     """Voronoi cells: a tone each, dark or bright boundaries, perhaps a texture inside."""
-    cell = _log_uniform(random, 5, 120)
-    stretch = _log_uniform(random, 0.4, 2.5)
+    cell = log_uniform(random, 5, 120)
+    stretch = log_uniform(random, 0.4, 2.5)
     seed = _seed(random)
     warp = random.uniform(0, 0.4) * cell
     x = (window.xs[None, :] + warp * noise(window, cell, cell, seed + 1)) / (cell * stretch)
@@ -88,23 +89,23 @@ def _grains(window: Window, random: Generator) -> Array:
             np.copyto(tone, lattice_uniform(cx, cy, seed + 5), where=closer)
             np.copyto(nearest, distance, where=closer)
     boundary = (np.sqrt(second) - np.sqrt(nearest)) * np.float32(cell)
-    line = np.exp(-((boundary / np.float32(_log_uniform(random, 0.8, 4))) ** 2))
+    line = np.exp(-((boundary / np.float32(log_uniform(random, 0.8, 4))) ** 2))
     inside = rough(window, cell, 2, 0.5, seed + 6) * np.float32(random.uniform(0, 0.3))
     relief = np.float32(random.uniform(0, 1)) * np.sqrt(nearest)
     return tone * np.float32(random.uniform(0.2, 1)) + np.float32(random.uniform(-1, 1)) * line + inside - relief
 
 
 def _stripes(window: Window, random: Generator) -> Array:
-    pitch = _log_uniform(random, 4, 60)
+    pitch = log_uniform(random, 4, 60)
     angle = random.uniform(0, math.pi)
     warp = random.uniform(0, 2) * pitch * noise(window, 20 * pitch, 12 * pitch, _seed(random))
     along = window.xs[None, :] * math.cos(angle) + window.ys[:, None] * math.sin(angle) + warp
     phase = np.sin(along * np.float32(2 * math.pi / pitch))
     if random.random() < 0.4:
         across = window.ys[:, None] * math.cos(angle) - window.xs[None, :] * math.sin(angle) + warp
-        other = np.sin(across * np.float32(2 * math.pi / (pitch * _log_uniform(random, 0.5, 3))))
+        other = np.sin(across * np.float32(2 * math.pi / (pitch * log_uniform(random, 0.5, 3))))
         phase = np.maximum(phase, other) if random.random() < 0.5 else phase * other
-    sharp = np.tanh((phase - random.uniform(-0.7, 0.7)) * np.float32(_log_uniform(random, 1, 15)))
+    sharp = np.tanh((phase - random.uniform(-0.7, 0.7)) * np.float32(log_uniform(random, 1, 15)))
     return (sharp + np.float32(random.uniform(0.1, 0.6)) * _clouds(window, random)).astype(np.float32)
 
 
@@ -115,7 +116,7 @@ def _plain(window: Window, random: Generator) -> Array:
 def _leaves(window: Window, random: Generator) -> Array:
     """Opaque shapes, one over another, of sizes that follow a power law."""
     picture = np.float32(0.3) * _clouds(window, random)
-    smallest, largest = _log_uniform(random, 1.2, 8), _log_uniform(random, 25, 140)
+    smallest, largest = log_uniform(random, 1.2, 8), log_uniform(random, 25, 140)
     exponent = random.uniform(1.5, 2.8)
     count = int(min(1200, 0.7 * window.width * window.height / (smallest * largest) * random.uniform(0.3, 1)))
     u = random.random(count)
@@ -135,7 +136,7 @@ def _leaves(window: Window, random: Generator) -> Array:
 def _shape(window: Window, random: Generator, picture: Array, size: float, kind: int) -> None:
     """One opaque shape: ball, disc, rod or polygon, with shading and a bright edge."""
     x, y = random.uniform(0, window.width), random.uniform(0, window.height)
-    stretch = math.exp(random.uniform(-0.6, 0.6)) if kind != 2 else _log_uniform(random, 1.5, 4)
+    stretch = math.exp(random.uniform(-0.6, 0.6)) if kind != 2 else log_uniform(random, 1.5, 4)
     patch = footprint(window, x, y, size * max(stretch, 1 / stretch))
     if patch is None:
         return
@@ -164,18 +165,18 @@ def _shape(window: Window, random: Generator, picture: Array, size: float, kind:
 
 def _particles(window: Window, random: Generator, picture: Array) -> Array:
     kind = int(random.integers(4))
-    low, high = _log_uniform(random, 1.0, 6), _log_uniform(random, 6, 40)
-    for _ in range(int(_log_uniform(random, 4, 300))):
-        _shape(window, random, picture, _log_uniform(random, low, high), kind)
+    low, high = log_uniform(random, 1.0, 6), log_uniform(random, 6, 40)
+    for _ in range(int(log_uniform(random, 4, 300))):
+        _shape(window, random, picture, log_uniform(random, low, high), kind)
     return picture
 
 
 def _fibres(window: Window, random: Generator, picture: Array) -> Array:
     """Curved fibres with edge-bright round profiles."""
-    width = _log_uniform(random, 1.0, 18)
+    width = log_uniform(random, 1.0, 18)
     main, spread = random.uniform(0, math.pi), random.uniform(0.05, 1.6)
     x, y = window.xs[None, :], window.ys[:, None]
-    for _ in range(int(min(40, _log_uniform(random, 3, 500 / width)))):
+    for _ in range(int(min(40, log_uniform(random, 3, 500 / width)))):
         angle = main + spread * random.normal()
         cx, cy = random.uniform(0, window.width), random.uniform(0, window.height)
         along = (x - cx) * math.cos(angle) + (y - cy) * math.sin(angle)
@@ -191,24 +192,24 @@ def _fibres(window: Window, random: Generator, picture: Array) -> Array:
 
 
 def _cracks(window: Window, random: Generator, picture: Array) -> Array:
-    length = _log_uniform(random, 10, 150)
-    field = rough(window, length, 4, random.uniform(0.8, 1.3), _seed(random), _log_uniform(random, 0.3, 3))
-    width = _log_uniform(random, 0.5, 4) / length
+    length = log_uniform(random, 10, 150)
+    field = rough(window, length, 4, random.uniform(0.8, 1.3), _seed(random), log_uniform(random, 0.3, 3))
+    width = log_uniform(random, 0.5, 4) / length
     picture += np.float32(random.choice([-1.5, 1.5])) * np.exp(-((field / np.float32(3 * width)) ** 2))
     return picture
 
 
 def _patches(window: Window, random: Generator, picture: Array) -> Array:
     """Another ground, seen through holes in the first."""
-    mask = rough(window, _log_uniform(random, 20, 250), 3, 1.0, _seed(random))
-    body = np.clip((mask - random.uniform(-1, 1)) * np.float32(_log_uniform(random, 3, 30)), 0, 1)
+    mask = rough(window, log_uniform(random, 20, 250), 3, 1.0, _seed(random))
+    body = np.clip((mask - random.uniform(-1, 1)) * np.float32(log_uniform(random, 3, 30)), 0, 1)
     other = _pick(random, _GROUNDS)(window, random)
     picture += body * (other / (other.std() + np.float32(1e-6)) - picture)
     return picture
 
 
 def _grain_noise(window: Window, random: Generator, picture: Array) -> Array:
-    fine = rough(window, _log_uniform(random, 3, 20), 2, random.uniform(0, 0.6), _seed(random))
+    fine = rough(window, log_uniform(random, 3, 20), 2, random.uniform(0, 0.6), _seed(random))
     picture += np.float32(random.uniform(0.05, 0.5)) * picture.std() * fine
     return picture
 
