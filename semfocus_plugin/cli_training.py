@@ -72,6 +72,7 @@ def aenet(
     batch: Batch = None,
     learning_rate: Rate = None,
     seed: Seed = 1,
+    start: Annotated[Path | None, typer.Option(help="Folder of a finished run to go on from.")] = None,
     resume: Resume = False,
 ) -> None:
     """Train the evaluation network and export it.
@@ -80,6 +81,7 @@ def aenet(
     """
     module, export = _training("aenet"), _training("export")
     changes = _given(epochs=epochs, batch=batch, learning_rate=learning_rate, width=width) | {"seed": seed}
+    changes |= _given(start=start and str(start))
     config = _config(module.AENetConfig, data, paper, changes)
     _check_resume(out, resume)
     with _figures() as show:

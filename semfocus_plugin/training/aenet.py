@@ -44,6 +44,8 @@ class AENetConfig:
         ``"cosine"`` with a short warm-up, or ``"plateau"``: ×0.1 after 10 epochs without improvement.
     seed : int
         Of initial weights, order and augmentation.
+    start : str
+        Folder of a finished run whose weights to go on from, with a schedule of its own; empty for random weights.
     """
 
     data: tuple[str, ...]
@@ -54,6 +56,7 @@ class AENetConfig:
     weight_decay: float = 1e-2
     schedule: str = "cosine"
     seed: int = 1
+    start: str = ""
 
     def __post_init__(self) -> None:
         if not self.data:
@@ -199,6 +202,8 @@ def train(
     optimizer = decoupled(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=10)
     first_epoch = 0
+    if config.start:
+        network.load_state_dict(checkpoint.load(Path(config.start), device)["network"])
     if resume:
         saved = checkpoint.load(folder, device)
         network.load_state_dict(saved["network"])

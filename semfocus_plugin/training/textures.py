@@ -109,6 +109,25 @@ def _stripes(window: Window, random: Generator) -> Array:
     return (sharp + np.float32(random.uniform(0.1, 0.6)) * _clouds(window, random)).astype(np.float32)
 
 
+def _lattice(window: Window, random: Generator) -> Array:
+    """Dots or holes, row by row, at places that are periodic up to a warp: their image can look sharp twice."""
+    pitch = log_uniform(random, 4, 50)
+    stretch = log_uniform(random, 0.6, 1.6)
+    angle = random.uniform(0, math.pi)
+    warp = random.uniform(0, 0.8) * pitch
+    x = window.xs[None, :] + warp * noise(window, 8 * pitch, 8 * pitch, _seed(random))
+    y = window.ys[:, None] + warp * noise(window, 8 * pitch, 8 * pitch, _seed(random))
+    along = (x * math.cos(angle) + y * math.sin(angle)) / np.float32(pitch)
+    across = (y * math.cos(angle) - x * math.sin(angle)) / np.float32(pitch * stretch)
+    along = along + np.float32(0.5 * random.integers(2)) * (np.floor(across) % 2)
+    dx, dy = along - np.floor(along) - 0.5, across - np.floor(across) - 0.5
+    distance = np.sqrt(dx * dx + (dy * np.float32(stretch)) ** 2)
+    radius = random.uniform(0.15, 0.5) * min(1.0, stretch)
+    body = np.clip((radius - distance) * np.float32(pitch / log_uniform(random, 0.7, 4)) + np.float32(0.5), 0, 1)
+    tone = np.float32(random.choice([-1.0, 1.0])) * body
+    return (tone + np.float32(random.uniform(0.05, 0.5)) * _clouds(window, random)).astype(np.float32)
+
+
 def _plain(window: Window, random: Generator) -> Array:
     return np.float32(0.05) * rough(window, 100, 2, 0.6, _seed(random))
 
@@ -214,5 +233,5 @@ def _grain_noise(window: Window, random: Generator, picture: Array) -> Array:
     return picture
 
 
-_GROUNDS: list[Callable[..., Array]] = [_clouds, _grains, _stripes, _plain, _leaves, _leaves]
+_GROUNDS: list[Callable[..., Array]] = [_clouds, _grains, _stripes, _stripes, _lattice, _plain, _leaves, _leaves]
 _OVERLAYS: list[Callable[..., Array]] = [_particles, _particles, _fibres, _cracks, _patches, _grain_noise]
