@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any
 
 import semdrivers
@@ -19,9 +17,10 @@ from semdrivers.emulator.optics import probe_core
 from semdrivers.emulator.scan import Truth
 from semdrivers.errors import InvalidParameterError
 from semdrivers.microscope import HasStage, Microscope, Range
-from semfocus_plugin import methods, networks
+from semfocus_plugin import methods
 from semfocus_plugin.evaluation import peers
 from semfocus_plugin.evaluation.counted import CountedMicroscope
+from semfocus_plugin.evaluation.parallel import run_all
 from semfocus_plugin.evaluation.peers import Answer, Bench, Optics, Peer, pair_bound, zoom_ladder
 from semfocus_plugin.evaluation.peers.bench import approach
 from semfocus_plugin.evaluation.tracks import ANYWHERE, SPARE, Trial
@@ -288,32 +287,9 @@ def run_trials(
     tuple of Record
         By trial, then by method; the order does not depend on `workers`.
     """
-    tasks = planned(trials, names)
-    records: dict[int, Record] = {}
-    for index, record in _each(tasks, workers):
-        records[index] = record
-        if progress is not None:
-            progress(record)
-    return tuple(records[index] for index in range(len(tasks)))
+    return run_all(run_trial, planned(trials, names), workers=workers, progress=progress)
 
 
 def planned(trials: Sequence[Trial], names: Sequence[str]) -> list[tuple[Trial, str]]:
     """Return the runs to make: every trial by every method that can be asked."""
     return [(trial, name) for trial in trials for name in names if applies(name, trial)]
-
-
-def _each(tasks: Sequence[tuple[Trial, str]], workers: int) -> Iterator[tuple[int, Record]]:
-    if workers <= 1:
-        for index, (trial, name) in enumerate(tasks):
-            yield index, run_trial(trial, name)
-        return
-    # Spawned, not forked: onnxruntime and the emulator keep threads that a fork would lose.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=networks.use_threads, initargs=(1,))
-    with pool:
-        futures = {pool.submit(run_trial, trial, name): index for index, (trial, name) in enumerate(tasks)}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise

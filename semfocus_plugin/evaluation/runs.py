@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any
 
 import semdrivers
 from semdrivers.autofocus import AutofocusSettings
 from semdrivers.errors import SemDriversError
 from semdrivers.microscope import HasStage
-from semfocus_plugin import networks
 from semfocus_plugin.evaluation.cases import Case
+from semfocus_plugin.evaluation.parallel import run_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,31 +139,8 @@ def run_cases(
     tuple of RunRecord
         In the order of the cases, which does not depend on `workers`.
     """
-    records: dict[int, RunRecord] = {}
-    for index, record in _each(cases, settings, preset, workers):
-        records[index] = record
-        if progress is not None:
-            progress(record)
-    return tuple(records[index] for index in range(len(cases)))
-
-
-def _each(
-    cases: Sequence[Case], settings: AutofocusSettings, preset: str, workers: int
-) -> Iterator[tuple[int, RunRecord]]:
-    if workers <= 1:
-        for index, case in enumerate(cases):
-            yield index, run_case(case, settings, preset)
-        return
-    # Spawned, not forked: onnxruntime and the emulator keep threads that a fork would lose.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=networks.use_threads, initargs=(1,))
-    with pool:
-        futures = {pool.submit(run_case, case, settings, preset): index for index, case in enumerate(cases)}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    tasks = [(case, settings, preset) for case in cases]
+    return run_all(run_case, tasks, workers=workers, progress=progress)
 
 
 def _error(emulator: Any, working_distance: float) -> float:
