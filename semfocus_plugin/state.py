@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +15,18 @@ HISTORY = 20
 """Frames that the state remembers, the present one included."""
 
 STATE_SIZE = 80
+
+ELEMENTS: Mapping[str, slice] = MappingProxyType(
+    {
+        "working-distance": slice(0, 19),
+        "score": slice(19, 39),
+        "variance": slice(39, 59),
+        "entropy": slice(59, 79),
+        "magnification": slice(79, 80),
+    }
+)
+"""Where the state holds what."""
+
 SCORE_SCALE = 10.0
 ENTROPY_SCALE = 100.0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,11 @@ from torch.nn import functional
 
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semfocus_plugin import state as states
-from semfocus_plugin.networks import LAWS, AENet
-from semfocus_plugin.training import checkpoint, datasets
+from semfocus_plugin.networks import LAWS, Evaluator
+from semfocus_plugin.training import checkpoint
 from semfocus_plugin.training.architecture import ACNet
-
-Array = NDArray[np.float64]
-
-_STEPS = 20
-_GRID = 401
+from semfocus_plugin.training.curves import Curves, measure_folders
+from semfocus_plugin.training.playground import STEPS, Playground, offline_test
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +54,8 @@ class ACNetConfig:
         States remembered.
     seed : int
         Of weights, episodes and noise.
+    blanked : tuple of str
+        Parts of the state that the network never sees (Table S1): keys of `semfocus_plugin.state.ELEMENTS`.
     """
 
     data: tuple[str, ...]
@@ -69,6 +69,7 @@ class ACNetConfig:
     exploration: float = 0.25
     memory: int = 60_000
     seed: int = 1
+    blanked: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.data:
@@ -78,6 +79,9 @@ class ACNetConfig:
         for name in ("epochs", "batch", "episodes", "hidden", "memory"):
             if getattr(self, name) < 1:
                 raise OutOfRangeError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for part in self.blanked:
+            if part not in states.ELEMENTS:
+                raise InvalidParameterError(f"blanked must name parts of {', '.join(states.ELEMENTS)}, not {part!r}")
 
     @classmethod
     def paper(cls, data: tuple[str, ...], **changes: Any) -> ACNetConfig:
@@ -86,129 +90,10 @@ class ACNetConfig:
         return dataclasses.replace(recipe, **changes)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Curves:
-    """Focal series as smooth curves over defocus.
-
-    Parameters
-    ----------
-    defocus : ndarray of shape (G,)
-        Common grid, in depths of field of the instrument.
-    values : ndarray of shape (S, 3, G)
-        Score, variance and entropy.
-    magnification, depth_of_field : ndarray of shape (S,)
-        Of every series; mm.
-    best : ndarray of shape (S,)
-        Defocus of the highest score.
-    """
-
-    defocus: Array
-    values: Array
-    magnification: Array
-    depth_of_field: Array
-    best: Array
-
-
-def measure_curves(folders: tuple[str, ...], evaluator: AENet) -> Curves:
-    """Score every frame of the focal series and smooth the curves."""
-    grid = np.linspace(-20, 20, _GRID)
-    values, magnifications, depths = [], [], []
-    for folder in folders:
-        for series in datasets.load(folder):
-            if "depth_of_field" not in series:
-                raise InvalidParameterError(f"{folder} holds labelled frames, not focal series")
-            magnification = float(series["magnification"])
-            seen = [evaluator(frame, magnification) for frame in series["pixels"]]
-            curves = np.array([[e.score, e.variance, e.entropy] for e in seen]).T
-            order = np.argsort(series["defocus"])
-            values.append([_smooth(series["defocus"][order], curve[order], grid) for curve in curves])
-            magnifications.append(magnification)
-            depths.append(float(series["depth_of_field"]))
-    stacked = np.array(values)
-    best = grid[np.argmax(stacked[:, 0], axis=1)]
-    return Curves(grid, stacked, np.array(magnifications), np.array(depths), best)
-
-
-def _smooth(x: NDArray[Any], y: NDArray[Any], grid: Array, width: float = 0.35) -> Array:
-    """Gaussian-weighted local mean: interpolation that, like the paper's spline, leaves the noise behind."""
-    weight = np.exp(-0.5 * ((grid[:, None] - x[None, :]) / width) ** 2) + 1e-12
-    return np.asarray(weight @ y / weight.sum(axis=1))
-
-
-class Playground:
-    """Many episodes side by side, on curves, in units of the instrument's depth of field."""
-
-    def __init__(self, curves: Curves, config: ACNetConfig, random: np.random.Generator) -> None:
-        self._curves, self._config, self._random = curves, config, random
-        law = LAWS[config.action_law]
-        count = config.episodes
-        self._series = random.integers(len(curves.best), size=count)
-        self.magnification = curves.magnification[self._series]
-        # The aperture is not known to the network: the true depth of field differs from the nominal one.
-        depth = curves.depth_of_field[self._series] * np.exp(random.normal(0, 0.3, count))
-        self.maximum = np.array([law(m) for m in self.magnification])
-        self._unit = self.maximum / depth
-        self.position = random.uniform(-9, 9, count) + curves.best[self._series]
-        self._noise = config.score_noise * random.random(count)
-        self._history = np.repeat(self._frame()[:, :, None], states.HISTORY, axis=2)
-
-    def _curves_here(self) -> Array:
-        """Return (E, 3): score, variance and entropy at the present positions, without noise."""
-        grid = self._curves.defocus
-        place = np.clip((self.position - grid[0]) / (grid[1] - grid[0]), 0, _GRID - 1.001)
-        low = place.astype(np.int64)
-        near, far = (self._curves.values[self._series, :, low + k] for k in (0, 1))
-        return np.asarray(near + (place - low)[:, None] * (far - near))
-
-    def _frame(self) -> Array:
-        """Return (E, 4): position in mm, and score, variance, entropy with noise."""
-        seen = self._curves_here()
-        shared = self._random.standard_normal((len(seen), 1))
-        seen += shared * np.stack([self._noise, 0.01 * self._noise, 0.02 * self._noise], axis=1)
-        seen[:, 0] = np.clip(seen[:, 0], 0, 9)
-        millimetres = self.position / self._unit * self.maximum
-        return np.concatenate([millimetres[:, None], seen], axis=1)
-
-    @property
-    def score(self) -> Array:
-        """Score of the present frames."""
-        return np.asarray(self._history[:, 1, 0])
-
-    @property
-    def true_score(self) -> Array:
-        """Score at the present positions without noise."""
-        return self._curves_here()[:, 0]
-
-    @property
-    def score_gap(self) -> Array:
-        """Best score of the series minus the score at the present positions, without noise."""
-        return np.asarray(self._curves.values[self._series, 0].max(axis=1) - self.true_score)
-
-    @property
-    def distance(self) -> Array:
-        """Distance to the best place, in depths of field."""
-        return np.asarray(np.abs(self.position - self._curves.best[self._series]))
-
-    def states(self) -> NDArray[np.float32]:
-        """Return the states, (E, 80)."""
-        h = self._history
-        return states.encode(h[:, 0], h[:, 1], h[:, 2], h[:, 3], self.magnification, self.maximum)
-
-    def targets(self) -> NDArray[np.float32]:
-        """Return the steps to the best place as shares of A_max, clipped, (E,)."""
-        step = (self._curves.best[self._series] - self.position) / self._unit
-        return np.clip(step, -1, 1).astype(np.float32)
-
-    def move(self, action: NDArray[Any]) -> None:
-        """Take a step of `action` times A_max each."""
-        self.position = np.clip(self.position + action * self._unit, -25, 25)
-        self._history = np.concatenate([self._frame()[:, :, None], self._history[:, :, :-1]], axis=2)
-
-
 def train(
     config: ACNetConfig,
     folder: str | Path,
-    evaluator: AENet,
+    evaluator: Evaluator,
     *,
     resume: bool = False,
     progress: Callable[[dict[str, float]], object] | None = None,
@@ -226,13 +111,48 @@ def train(
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
         first_epoch = saved["epoch"] + 1
-    curves = measure_curves(config.data, evaluator)
+    curves = measure_folders(config.data, evaluator)
+
+    def keep(epoch: int, loss: float) -> None:
+        if epoch % 50 == 49 or epoch + 1 == config.epochs:
+            figures = evaluate(network, curves, config) | {"epoch": epoch, "loss": loss}
+            checkpoint.save(folder, config, network, optimizer, figures)
+            if progress:
+                progress(figures)
+
+    learn(config, curves, network, optimizer, first_epoch, keep)
+    return path
+
+
+def learn(
+    config: ACNetConfig,
+    curves: Curves,
+    network: ACNet,
+    optimizer: torch.optim.Optimizer,
+    first_epoch: int = 0,
+    after: Callable[[int, float], object] = lambda epoch, loss: None,
+) -> None:
+    """Train a network on curves; nothing is written.
+
+    Parameters
+    ----------
+    config : ACNetConfig
+        The recipe; its `data` is not read.
+    curves : Curves
+        To play on.
+    network, optimizer
+        Changed in place.
+    first_epoch : int
+        Where to begin.
+    after : callable, optional
+        Called with epoch and mean loss after every epoch.
+    """
     remembered = np.zeros((0, states.STATE_SIZE), np.float32)
     wanted = np.zeros(0, np.float32)
     for epoch in range(first_epoch, config.epochs):
         random = np.random.default_rng([config.seed, epoch])
         optimizer.param_groups[0]["lr"] = config.learning_rate * (1 - epoch / config.epochs) + 1e-5
-        new_states, new_targets = play(network, Playground(curves, config, random), random, config)
+        new_states, new_targets = play(network, _playground(curves, config, random), random, config)
         remembered = np.concatenate([remembered, new_states])[-config.memory :]
         wanted = np.concatenate([wanted, new_targets])[-config.memory :]
         network.train()
@@ -245,12 +165,7 @@ def train(
             torch.autograd.backward(value)
             optimizer.step()
             total += float(value.detach())
-        if epoch % 50 == 49 or epoch + 1 == config.epochs:
-            figures = evaluate(network, curves, config) | {"epoch": epoch, "loss": total / rounds}
-            path = checkpoint.save(folder, config, network, optimizer, figures)
-            if progress:
-                progress(figures)
-    return path
+        after(epoch, total / rounds)
 
 
 def play(
@@ -262,11 +177,11 @@ def play(
     step is at random: one frame does not tell on which side the focus is.
     """
     seen, wanted = [], []
-    for step in range(_STEPS):
+    for step in range(STEPS):
         state, target = playground.states(), playground.targets()
         seen.append(state)
         wanted.append(target)
-        action: NDArray[Any] = _act(network, state)
+        action: NDArray[Any] = act(network, state)
         if step == 0:
             action = random.uniform(0.1, 0.6, len(action)) * random.choice([-1, 1], len(action))
         else:
@@ -276,38 +191,36 @@ def play(
 
 
 def evaluate(network: ACNet, curves: Curves, config: ACNetConfig) -> dict[str, float]:
-    """Return the paper's offline figures: selected score, its gap to the best, iterations; and the error."""
+    """Return the paper's offline figures: selected score, its gap to the best, iterations, accuracy; and the error."""
     random = np.random.default_rng([config.seed, 1 << 20])
-    settings = dataclasses.replace(config, episodes=512)
-    playground = Playground(curves, settings, random)
-    best_score, best_distance = playground.score, playground.distance
-    selected, gap = playground.true_score, playground.score_gap
-    iterations = np.full(512, 20.0)
-    idle = np.zeros(512)
-    for step in range(20):
-        action: NDArray[Any] = _act(network, playground.states())
-        if step == 0:
-            action = np.where(np.abs(action) < 0.1, 0.3, action)
-        playground.move(action)
-        better = (playground.score > best_score) & (iterations == 20)
-        best_score = np.where(better, playground.score, best_score)
-        best_distance = np.where(better, playground.distance, best_distance)
-        selected = np.where(better, playground.true_score, selected)
-        gap = np.where(better, playground.score_gap, gap)
-        idle = np.where(better, 0, idle + 1)
-        ended = ((best_score >= 9) | (idle >= 5)) & (iterations == 20)
-        iterations = np.where(ended, step + 1, iterations)
+    found = offline_test(partial(act, network), _playground(curves, config, random, episodes=512))
     return {
-        "selected_score": float(selected.mean()),
-        "score_gap": float(gap.mean()),
-        "iterations": float(iterations.mean()),
-        "median_error_depths_of_field": float(np.median(best_distance)),
-        "within_2_depths_of_field": float((best_distance <= 2).mean()),
-        "p90_error_depths_of_field": float(np.percentile(best_distance, 90)),
+        "selected_score": float(found.selected_score.mean()),
+        "score_gap": float(found.score_gap.mean()),
+        "iterations": float(found.iterations.mean()),
+        "mse": float(found.squared_error.mean()),
+        "accuracy": float(found.accuracy.mean()),
+        "median_error_depths_of_field": float(np.median(found.distance)),
+        "within_2_depths_of_field": float((found.distance <= 2).mean()),
+        "p90_error_depths_of_field": float(np.percentile(found.distance, 90)),
     }
 
 
-def _act(network: ACNet, state: NDArray[np.float32]) -> NDArray[np.float32]:
+def _playground(
+    curves: Curves, config: ACNetConfig, random: np.random.Generator, episodes: int | None = None
+) -> Playground:
+    return Playground(
+        curves,
+        random,
+        episodes=config.episodes if episodes is None else episodes,
+        maximum=LAWS[config.action_law],
+        score_noise=config.score_noise,
+        blanked=config.blanked,
+    )
+
+
+def act(network: ACNet, state: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the steps (E,) that a network takes in states (E, 80)."""
     network.eval()
     with torch.no_grad():
         return np.asarray(network(torch.from_numpy(state)).flatten().numpy())

@@ -10,11 +10,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'semdrivers[train]')")
 
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semfocus_plugin.networks import AENet, load, read_manifest
+from semfocus_plugin.networks import LAWS, AENet, load, read_manifest
 from semfocus_plugin.preprocessing import preprocess
 from semfocus_plugin.training import acnet, aenet, datasets, export
 from semfocus_plugin.training.architecture import ACNet, CompactAENet, PaperAENet
+from semfocus_plugin.training.curves import Curves
 from semfocus_plugin.training.datasets import DatasetConfig
+from semfocus_plugin.training.playground import Playground
 
 
 def parameters(network) -> int:
@@ -111,11 +113,12 @@ def test_acnet_trains_on_focal_series_and_exports(trained, tmp_path):
 def test_targets_point_at_the_best_place_and_are_clipped():
     grid = np.linspace(-20, 20, 401)
     curve = 9 / (1 + ((grid - 2) / 4.5) ** 2)
-    curves = acnet.Curves(
+    curves = Curves(
         grid, np.array([[curve, curve / 9, curve / 9 + 5]]), np.array([1000.0]), np.array([0.134]), grid[[220]]
     )
-    config = acnet.ACNetConfig(("nowhere",), episodes=64)
-    playground = acnet.Playground(curves, config, np.random.default_rng(1))
+    playground = Playground(
+        curves, np.random.default_rng(1), episodes=64, maximum=LAWS["depth-of-field"], score_noise=0.5
+    )
     playground.move(playground.targets())
     near = np.abs(playground.position - 2) < 1e-6
     assert near.mean() > 0.3
