@@ -16,6 +16,12 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 """float32 throughout; numpy's stubs lose the dtype in mixed arithmetic."""
 
+_MOST_POINTS = 6e6
+"""Lattice points of a window above which `noise` computes only those beside a pixel.
+
+The result is the same but for the rounding of sums, so the limit lies above every frame from magnification 100 up.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -69,26 +75,31 @@ def lattice_uniform(ix: NDArray[np.int64], iy: NDArray[np.int64], seed: int) -> 
     return lattice_hash(ix, iy, seed).astype(np.float32) * np.float32(2.0**-32)
 
 
-def _weights(start: float, pixel: float, count: int, cell: float) -> tuple[int, int, Array]:
-    """First lattice index, lattice count, and the (count, lattice) matrix of smooth interpolation weights."""
+def _weights(start: float, pixel: float, count: int, cell: float, *, sparse: bool) -> tuple[NDArray[np.int64], Array]:
+    """Lattice indices along one axis, and the (count, lattice) matrix of smooth interpolation weights.
+
+    `sparse` leaves out the indices that no pixel lies beside: with cells far below a pixel, nearly all of them.
+    """
     position = (start + pixel * np.arange(count)) / cell
     base = np.floor(position).astype(np.int64)
     t = position - base
     t = t * t * t * (t * (t * 6 - 15) + 10)
-    first = int(base[0])
-    matrix = np.zeros((count, int(base[-1]) - first + 2), np.float32)
+    points = np.union1d(base, base + 1) if sparse else np.arange(int(base[0]), int(base[-1]) + 2)
+    column = np.searchsorted(points, base)
+    matrix = np.zeros((count, points.size), np.float32)
     rows = np.arange(count)
-    matrix[rows, base - first] = 1 - t
-    matrix[rows, base - first + 1] = t
-    return first, matrix.shape[1], matrix
+    matrix[rows, column] = 1 - t
+    matrix[rows, column + 1] = t
+    return points, matrix
 
 
 def noise(window: Window, cell_x: float, cell_y: float, seed: int) -> Array:
     """Smooth lattice noise of zero mean and about unit variance; `cell_x`, `cell_y` in µm."""
-    first_x, count_x, weights_x = _weights(window.x, window.pixel, window.width, cell_x)
-    first_y, count_y, weights_y = _weights(window.y, window.pixel, window.height, cell_y)
-    ix, iy = np.meshgrid(np.arange(first_x, first_x + count_x), np.arange(first_y, first_y + count_y))
-    grid = lattice_uniform(ix, iy, seed) - np.float32(0.5)
+    size_x, size_y = window.size
+    sparse = (size_x / cell_x) * (size_y / cell_y) > _MOST_POINTS
+    points_x, weights_x = _weights(window.x, window.pixel, window.width, cell_x, sparse=sparse)
+    points_y, weights_y = _weights(window.y, window.pixel, window.height, cell_y, sparse=sparse)
+    grid = lattice_uniform(*np.meshgrid(points_x, points_y), seed) - np.float32(0.5)
     return np.float32(4.6) * (weights_y @ grid @ weights_x.T)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semdrivers.emulator.specimens.fields import Array, Window, noise, rough, scattered, smoothstep
+from semdrivers.emulator.specimens.fields import Array, Window, footprint, noise, rough, scattered, smoothstep
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,10 @@ class ButterflyWing:
         scales = scales[np.argsort(-scales[:, 1])]
         for x, y, u, v, w, t in scales.tolist():
             turn = 0.35 * (u - 0.5)
-            dx = window.xs[None, :] - np.float32(x)
-            dy = window.ys[:, None] - np.float32(y)
+            patch = footprint(window, x, y, 90.0)
+            if patch is None:
+                continue
+            rows, columns, dx, dy = patch
             across = dx * math.cos(turn) + dy * math.sin(turn)
             along = dy * math.cos(turn) - dx * math.sin(turn)
             half_width = 34.0 + 8 * v
@@ -37,12 +39,12 @@ class ButterflyWing:
             inside = outline < 1
             if not inside.any():
                 continue
-            ridges = self._ridges(across + warp + np.float32(3 * t), along, p)
+            ridges = self._ridges(across + warp[rows, columns] + np.float32(3 * t), along, p)
             rim = np.exp(-(((1 - outline) * half_width / max(0.9, p)) ** 2))
-            tone = (0.5 + 0.14 * t) * (1 + 0.06 * dust) + ridges + 0.5 * rim
+            tone = (0.5 + 0.14 * t) * (1 + 0.06 * dust[rows, columns]) + ridges + 0.5 * rim
             level = -2.0 + 0.07 * along + 0.004 * across**2 + 5.0 * (w - 0.5)
-            np.copyto(intensity, tone.astype(np.float32), where=inside)
-            np.copyto(height, level.astype(np.float32), where=inside)
+            np.copyto(intensity[rows, columns], tone.astype(np.float32), where=inside)
+            np.copyto(height[rows, columns], level.astype(np.float32), where=inside)
         return intensity, height
 
     @staticmethod
