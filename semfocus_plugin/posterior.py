@@ -1,7 +1,8 @@
 """Where the focus lies, given the blur of every frame so far: a Bayesian filter over working distance.
 
 A frame at working distance w shows a disc of radius r = α |w − w*| / pixel, and AENet tells ln(1 + r) with
-its uncertainty. One frame leaves two places; two frames at different w leave one. Three things are not known
+its uncertainty. One frame leaves two places; two frames at different w leave one. Two frames also compare: the ratio of
+their power spectra tells both blurs, whatever the sample (`semfocus_plugin.pair`). Three things are not known
 and are carried along: the place w*, the aperture (α = aperture radius / working distance), and a floor under
 the blur (probe core, residual astigmatism, a sample that is soft by nature).
 """
@@ -9,11 +10,15 @@ the blur (probe core, residual astigmatism, a sample that is soft by nature).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from semfocus_plugin.pair import Pair, Spectrum
 
 Array = NDArray[Any]
 
@@ -57,6 +62,8 @@ class Sighting:
         ln(1 + blur radius in pixels), and ln of its standard deviation.
     structure : bool
         False when the frame holds nothing but noise, which only says that the focus is far away.
+    spectrum : Spectrum, optional
+        Of the frame, to compare with other frames of the same field and magnification.
     """
 
     working_distance: float
@@ -64,6 +71,7 @@ class Sighting:
     log_blur: float
     log_sigma: float
     structure: bool = True
+    spectrum: Spectrum | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +132,26 @@ class Posterior:
         log -= (np.log(0.03 + away) + 0.5 * np.log1p(away**2)).astype(np.float32)
         for sighting in sightings:
             log += self._log_likelihood(sighting)
+        for one, other in _comparisons(sightings):
+            log += self._log_comparison(one, other)[:, None, :]
         weight = np.exp(log - log.max())
         by_place = weight.sum(axis=(0, 1))
         by_scale = weight.sum(axis=(1, 2))
         self.probability = by_place / by_place.sum()
         self._scale = float(by_scale @ _SCALES / by_scale.sum())
 
-    def _log_likelihood(self, s: Sighting) -> Array:
+    def _radius(self, s: Sighting) -> Array:
+        """Return the disc of every scale and place, pixels."""
         alpha = NOMINAL_APERTURE / s.working_distance
         distance = (np.abs(self.places - s.working_distance) * (alpha / s.pixel)).astype(np.float32)
-        radius = np.exp(_SCALES).astype(np.float32)[:, None] * distance
+        return np.exp(_SCALES).astype(np.float32)[:, None] * distance
+
+    def _log_comparison(self, one: Sighting, other: Sighting) -> Array:
+        assert one.spectrum is not None and other.spectrum is not None
+        return _pair(one.spectrum, other.spectrum)(self._radius(one), self._radius(other))
+
+    def _log_likelihood(self, s: Sighting) -> Array:
+        radius = self._radius(s)
         if not s.structure:
             beyond = (np.log(radius + 1e-6) - math.log(_NOISE_RADIUS)) / _NOISE_WIDTH
             return np.log(0.02 + 0.98 / (1 + np.exp(-np.clip(beyond, -30, 30))))[:, None, :]
@@ -195,3 +213,19 @@ class Posterior:
             if piece.mass >= mass or half_width > self.places[-1] - self.places[0]:
                 return piece
             half_width *= 1.5
+
+
+_pair = lru_cache(maxsize=64)(Pair)
+"""A comparison is made once in a run, however often the posterior is evaluated."""
+
+
+def _comparisons(sightings: list[Sighting]) -> Iterator[tuple[Sighting, Sighting]]:
+    """Yield every frame with the sharpest one before it of the same magnification."""
+    for k, sighting in enumerate(sightings):
+        before = [s for s in sightings[:k] if _comparable(s) and math.isclose(s.pixel, sighting.pixel, rel_tol=0.01)]
+        if before and _comparable(sighting):
+            yield min(before, key=lambda s: s.log_blur), sighting
+
+
+def _comparable(sighting: Sighting) -> bool:
+    return sighting.spectrum is not None and sighting.structure

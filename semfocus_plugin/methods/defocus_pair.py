@@ -8,11 +8,12 @@ posterior over working distance (`semfocus_plugin.posterior`), which chooses eve
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import lru_cache, partial
 
 from semdrivers.errors import ModelError
 from semfocus_plugin.loop import NOISE, Method, Outcome, best_of, shows_nothing
 from semfocus_plugin.networks import Networks
+from semfocus_plugin.pair import spectrum
 from semfocus_plugin.posterior import NOMINAL_APERTURE, Estimate, Posterior, Sighting
 from semfocus_plugin.probe import Measurement, Probe
 from semfocus_plugin.state import NOMINAL_PIXEL
@@ -22,7 +23,7 @@ MAX_FRAMES = 20
 SURE = 0.9
 """Probability of ±1 depth of field, or of ±2 with frames on both sides, that ends the search."""
 
-SHARP = 8.2
+SHARP = 3.0
 """A frame at the focus that scores less must have frames on both sides: a periodic sample looks well-focused twice."""
 
 ABOUT = 3.0
@@ -117,24 +118,27 @@ def _found(posterior: Posterior, probe: Probe) -> Estimate:
 
 def _posterior(probe: Probe, seen: list[tuple[float, Measurement]], target: float) -> Posterior:
     """Return the posterior over the limits and a little beyond: the focus need not lie within."""
-    sightings = []
-    for magnification, m in seen:
-        blur, sigma = m.evaluation.log_blur, m.evaluation.log_sigma
-        assert blur is not None
-        sightings.append(
-            Sighting(
-                m.working_distance,
-                _pixel(m, magnification),
-                blur,
-                sigma if sigma is not None else -1.5,
-                m.correlation > NOISE and not shows_nothing(m),
-            )
-        )
+    sightings = [_sighting(m, magnification) for magnification, m in seen]
     magnification, first = seen[0]
     pixel = _pixel(first, magnification) * magnification / target
     beyond = BEYOND * pixel / NOMINAL_APERTURE * probe.limits.maximum
     low = max(0.2, probe.limits.minimum - beyond)
     return Posterior(sightings, low, probe.limits.maximum + beyond, pixel)
+
+
+@lru_cache(maxsize=64)
+def _sighting(m: Measurement, magnification: float) -> Sighting:
+    blur, sigma = m.evaluation.log_blur, m.evaluation.log_sigma
+    assert blur is not None
+    structure = m.correlation > NOISE and not shows_nothing(m)
+    return Sighting(
+        m.working_distance,
+        _pixel(m, magnification),
+        blur,
+        sigma if sigma is not None else -1.5,
+        structure,
+        spectrum(m.image.pixels) if structure else None,
+    )
 
 
 def _pixel(measurement: Measurement, magnification: float) -> float:

@@ -1,0 +1,150 @@
+"""What two frames of one field tell together: the ratio of their power spectra, whatever the sample.
+
+A disc of radius r multiplies the power at frequency k by (2 J₁(2πkr) / 2πkr)². Of two frames of one field the spectrum
+of the sample is common, so their ratio depends on the two blurs alone, and with the two working distances on the place
+of the focus, sign included (Binding, Mikula & Denk, Microscopy and Microanalysis 19, 2013, use the same ratio). A blur
+read off one frame (AENet's) carries the error of one texture; the ratio does not.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+_EDGES = np.geomspace(0.0125, 0.4, 25)
+"""Limits of the frequency bins, cycles a pixel."""
+_SMALLEST, _LARGEST, _COUNT = 0.25, 80.0, 96
+"""Blur radii of the table, pixels: 0 and a geometric series."""
+_GROWTH = math.log(_LARGEST / _SMALLEST) / (_COUNT - 2)
+_RELIEF = (0.85, 0.93, 1.0, 1.07, 1.15)
+"""A real sample is not flat, so a frame holds a range of blurs, which fills the zeros of a single disc."""
+_LEAST_TRANSFER = 1e-3
+_MODEL_ERROR = 0.15
+"""Relative error of a power that the disc does not explain: astigmatism, charging, a sample that moved."""
+_COMMON = 0.3
+"""What the two frames do not share of the field, as a relative error of a single mode."""
+_NOISE_EXCESS = 1.5
+"""Detector lag and 8-bit levels make the noise's power scatter this much more than white noise does."""
+_LEAST_DISAGREEMENT = 2.0
+"""Neighbouring frequencies are not independent: the sum of squares counts only a part of them."""
+_OUTLIER = 0.01
+_LARGEST_SIDE = 640
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spectrum:
+    """Radial power spectrum of a frame, relative to its squared mean grey level.
+
+    Parameters
+    ----------
+    power : ndarray of shape (24,), float64
+        Of the sample: noise is taken off.
+    error : ndarray of shape (24,), float64
+        Variance of `power`.
+    """
+
+    power: Array
+    error: Array
+
+
+def spectrum(pixels: NDArray[Any]) -> Spectrum:
+    """Return the radial power spectrum of a raw frame.
+
+    Noise is independent from line to line, so at every horizontal frequency its power is that of the highest vertical
+    ones, where no sample is left; detector lag, which acts along lines, is in it.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (H, W), any real dtype
+        The middle of a frame that is larger than 640 pixels is taken.
+    """
+    height, width = pixels.shape
+    top, left = max(0, height - _LARGEST_SIDE) // 2, max(0, width - _LARGEST_SIDE) // 2
+    frame = pixels[top : top + _LARGEST_SIDE, left : left + _LARGEST_SIDE].astype(np.float32)
+    window, bins, counts, noisy = _geometry(*frame.shape)
+    mean = float(frame.mean(dtype=np.float64))
+    frame = frame / np.float32(mean if mean > 0 else 1.0)
+    frame -= np.float32(float((frame * window).sum(dtype=np.float64)) / float(window.sum(dtype=np.float64)))
+    transform = np.fft.rfft2(frame * window)
+    power = (transform.real**2 + transform.imag**2) / float(np.square(window).sum(dtype=np.float64))
+    noise = np.broadcast_to(power[noisy].mean(axis=0), power.shape)
+    total = np.bincount(bins, power.ravel(), len(_EDGES) + 1)[1:-1] / counts
+    floor = np.bincount(bins, noise.ravel(), len(_EDGES) + 1)[1:-1] / counts
+    sample = np.maximum(total - floor, 0.0)
+    error = (2 * sample * floor + floor**2) * (_NOISE_EXCESS / counts)
+    error += (_MODEL_ERROR**2 + _COMMON**2 / counts) * sample**2
+    return Spectrum(total - floor, error + 1e-18)
+
+
+class Pair:
+    """Log-likelihood of the blurs of two frames of one field at one magnification.
+
+    Parameters
+    ----------
+    first, second : Spectrum
+        Of the two frames.
+    """
+
+    def __init__(self, first: Spectrum, second: Spectrum) -> None:
+        transfer = _transfer()
+        one, other = transfer[:, None, :], transfer[None, :, :]
+        difference = (first.power * other - second.power * one) ** 2
+        disagreement = (difference / (first.error * other**2 + second.error * one**2)).sum(axis=-1)
+        least = float(disagreement.min())
+        scale = max(_LEAST_DISAGREEMENT, 2 * least / len(first.power))
+        likelihood = np.exp(-0.5 * (disagreement - least) / scale)
+        self._table = np.log((1 - _OUTLIER) * likelihood + _OUTLIER).astype(np.float32)
+
+    def __call__(self, first: Array, second: Array) -> Array:
+        """Return the log-likelihood of blur radii (pixels, any shapes that broadcast), float32."""
+        i, di = _position(first)
+        j, dj = _position(second)
+        table = self._table.ravel()
+        base = i * _COUNT + j
+        low = table[base] + dj * (table[base + 1] - table[base])
+        high = table[base + _COUNT] + dj * (table[base + _COUNT + 1] - table[base + _COUNT])
+        return np.asarray(low + di * (high - low))
+
+
+def _position(radius: Array) -> tuple[Array, Array]:
+    """Return the index of the table's node below a radius, and the fraction to the next."""
+    geometric = np.log(np.maximum(radius, 1e-6) * (1 / _SMALLEST)) * (1 / _GROWTH) + 1
+    place = np.where(radius < _SMALLEST, radius * (1 / _SMALLEST), geometric)
+    place = np.minimum(place, _COUNT - 1.001).astype(np.float32)
+    index = place.astype(np.int32)
+    return index, place - index
+
+
+@lru_cache(maxsize=4)
+def _geometry(height: int, width: int) -> tuple[Array, Array, Array, Array]:
+    """Return window, frequency bin of every mode, modes in every bin, and the lines that hold noise alone."""
+    window = (np.hanning(height)[:, None] * np.hanning(width)).astype(np.float32)
+    vertical = np.abs(np.fft.fftfreq(height))
+    bins = np.digitize(np.hypot(vertical[:, None], np.fft.rfftfreq(width)), _EDGES).ravel()
+    counts = np.maximum(np.bincount(bins, minlength=len(_EDGES) + 1)[1:-1], 1)
+    return window, bins, counts, vertical > 0.42
+
+
+@lru_cache(maxsize=1)
+def _transfer() -> Array:
+    """Return the power transfer of every blur radius of the table at every frequency, shape (96, 24)."""
+    radii = np.concatenate([[0.0], _SMALLEST * np.exp(_GROWTH * np.arange(_COUNT - 1))])
+    frequencies = np.sqrt(_EDGES[1:] * _EDGES[:-1])
+    phase = 2 * math.pi * radii[:, None, None] * frequencies[:, None] * np.array(_RELIEF)
+    return np.asarray((_airy(phase) ** 2).mean(axis=-1) + _LEAST_TRANSFER)
+
+
+def _airy(x: Array) -> Array:
+    """Return 2 J₁(x) / x: the transfer of a disc, ∫ cos(x sin τ) cos² τ dτ over a turn, divided by π."""
+    turns = np.linspace(0, 2 * math.pi, 512, endpoint=False)
+    total = np.zeros_like(x)
+    for turn in turns:
+        total += np.cos(x * math.sin(turn)) * math.cos(turn) ** 2
+    return total * (2 / len(turns))
