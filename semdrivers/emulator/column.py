@@ -10,6 +10,7 @@ the same at any defocus.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_protocol.profile import EM30, InstrumentProfile
-from semdrivers.emulator import coupling, detector, optics
+from semdrivers.emulator import coupling, detector, optics, orientation
 from semdrivers.emulator.presets import ColumnPreset, preset_named
 from semdrivers.emulator.scan import ScanConditions, Truth
 from semdrivers.emulator.specimens import Specimen
@@ -29,6 +30,8 @@ _MARGIN = 20
 _WIDEST_DISC = 12.0
 _COARSEST = 6
 _MAX_LAYERS = 5
+_MAX_BANDS_IN_FOCUS = 15
+"""Layers of a tilted sample: each is a band of lines, and its focus should join that of the next."""
 _BANDS = 5
 _FWHM_TO_SIGMA = 1 / 2.3548
 _FAST_WIDTH, _FAST_HEIGHT = 320, 240
@@ -91,11 +94,11 @@ class ElectronColumn:
         self._growth = self.preset.magnification_change * profile.magnification_coupling
         self._canvases: OrderedDict[tuple[float, ...], _Canvas] = OrderedDict()
         self._surfaces: OrderedDict[tuple[float, ...], tuple[Array, Array]] = OrderedDict()
-        self._mean_heights: OrderedDict[tuple[float, float, float], float] = OrderedDict()
+        self._mean_heights: OrderedDict[tuple[float, ...], float] = OrderedDict()
 
     def best_working_distance(self, conditions: ScanConditions) -> float:
         """Area-weighted best working distance (mm) of the FAST field at these conditions."""
-        key = (conditions.stage_x, conditions.stage_y, conditions.magnification)
+        key = _place(conditions)
         if key not in self._mean_heights:
             fast = dataclasses.replace(conditions, width=_FAST_WIDTH, height=_FAST_HEIGHT)
             height = self._surface(fast, 0)[1][_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
@@ -204,7 +207,7 @@ class ElectronColumn:
 
     def _canvas(self, conditions: ScanConditions, octave: int) -> _Canvas:
         """Return the (cached) transformed specimen around the field, on pixels 2**octave times the frame's."""
-        key = (conditions.stage_x, conditions.stage_y, conditions.magnification, conditions.width, octave)
+        key = (*_place(conditions), conditions.width, octave)
         if key in self._canvases:
             self._canvases.move_to_end(key)
             return self._canvases[key]
@@ -212,7 +215,9 @@ class ElectronColumn:
         pixel = optics.pixel_size(conditions.magnification, conditions.width, self.profile.field_width_at_unity)
         alpha = optics.half_angle(self._base, self.profile.aperture_radius)
         depth = optics.depth_of_field(pixel * 2**octave, self._core(alpha, conditions), alpha) * 1e3
-        canvas = self._canvases[key] = _layered(tone, height, depth)
+        canvas = self._canvases[key] = _layered(
+            tone, height, depth, _MAX_BANDS_IN_FOCUS if conditions.stage_tilt else _MAX_LAYERS
+        )
         _trim(self._canvases, 24)
         return canvas
 
@@ -227,18 +232,21 @@ class ElectronColumn:
         pixel = optics.pixel_size(conditions.magnification, width, self.profile.field_width_at_unity) * 1e-3
         shape = height // step + 2 * _MARGIN, width // step + 2 * _MARGIN
         if octave == 0:
-            key = (conditions.stage_x, conditions.stage_y, conditions.magnification, width)
+            key = (*_place(conditions), width)
             if key not in self._surfaces:
                 window = _centred(conditions.stage_x, conditions.stage_y, pixel, shape[1], shape[0])
-                self._surfaces[key] = self.specimen.render(window)
+                self._surfaces[key] = self._seen(conditions, window)
                 _trim(self._surfaces, 4)
             return self._surfaces[key]
         window = _centred(conditions.stage_x, conditions.stage_y, pixel * step, shape[1], shape[0])
-        coarse = self.specimen.render(window)
+        coarse = self._seen(conditions, window)
         return tuple(  # type: ignore[return-value]
             _with_centre(around, _averaged(fine, step, (height // step, width // step)))
             for around, fine in zip(coarse, self._surface(conditions, 0), strict=True)
         )
+
+    def _seen(self, conditions: ScanConditions, window: Window) -> tuple[Array, Array]:
+        return orientation.seen(self.specimen, window, conditions.stage_tilt, conditions.stage_rotation)
 
     def _displaced(self, signal: Array, conditions: ScanConditions, random: np.random.Generator) -> Array:
         """Shift every line by jitter, hum and drift."""
@@ -279,6 +287,12 @@ class ElectronColumn:
         return signal
 
 
+def _place(conditions: ScanConditions) -> tuple[float, ...]:
+    """What decides which piece of the specimen fills the field."""
+    pose = conditions.stage_x, conditions.stage_y, conditions.stage_tilt, conditions.stage_rotation
+    return (*pose, conditions.magnification)
+
+
 def _centred(stage_x: float, stage_y: float, pixel: float, columns: int, rows: int) -> Window:
     """The window whose middle is at a stage position; stage in mm, pixel in µm."""
     return Window(
@@ -307,10 +321,10 @@ def _with_centre(around: Array, centre: Array) -> Array:
     return surface
 
 
-def _layered(tone: Array, height: Array, depth_of_field: float) -> _Canvas:
-    """Split the specimen by height into layers of at most ¾ of a depth of field (µm), five at most."""
+def _layered(tone: Array, height: Array, depth_of_field: float, most: int) -> _Canvas:
+    """Split the specimen by height into layers of at most ¾ of a depth of field (µm), `most` of them at most."""
     low, high = (float(q) for q in np.percentile(height, [1, 99]))
-    count = min(max(math.ceil((high - low) / (0.75 * depth_of_field)), 1), _MAX_LAYERS)
+    count = min(max(math.ceil((high - low) / (0.75 * depth_of_field)), 1), most)
     if count == 1:
         return _Canvas(tone.shape, (float(height.mean()),), (_transform(tone),), ())
     edges = np.linspace(low, high, count + 1)[1:-1]
@@ -337,25 +351,22 @@ def _transform(image: Array) -> NDArray[np.complex64]:
 
 
 def _enlarged(image: Array, octave: int, width: int, height: int) -> Array:
-    """Interpolate the middle of a coarse image to the frame's pixels."""
-    step = 2**octave
+    """Interpolate the middle of a coarse image to the frame's pixels, by cubic splines."""
+    rows, row_weights = _spline(height, image.shape[0], 2**octave)
+    columns, column_weights = _spline(width, image.shape[1], 2**octave)
+    # Summed by taps, not as a product of matrices: a BLAS may share that among threads, and the last bits with them.
+    tall = sum(weight[:, None] * image.take(row, axis=0) for row, weight in zip(rows, row_weights, strict=True))
+    return sum(weight * tall.take(column, axis=1) for column, weight in zip(columns, column_weights, strict=True))
 
-    def weights(count: int, size: int) -> Array:
-        position = (np.arange(count) - (count - 1) / 2) / step + (size - 1) / 2
-        base = np.floor(position).astype(np.int64)
-        t = position - base
-        matrix = np.zeros((count, size), np.float32)
-        rows = np.arange(count)
-        for offset, weight in (
-            (-1, (1 - t) ** 3),
-            (0, 3 * t**3 - 6 * t**2 + 4),
-            (1, -3 * t**3 + 3 * t**2 + 3 * t + 1),
-            (2, t**3),
-        ):
-            matrix[rows, np.clip(base + offset, 0, size - 1)] += weight / 6
-        return matrix
 
-    return weights(height, image.shape[0]) @ image @ weights(width, image.shape[1]).T
+@functools.lru_cache(maxsize=64)
+def _spline(count: int, size: int, step: int) -> tuple[NDArray[np.int64], Array]:
+    """Index and weight, each (4, count), of the coarse samples that make up each of the `count` fine ones."""
+    position = (np.arange(count) - (count - 1) / 2) / step + (size - 1) / 2
+    base = np.floor(position).astype(np.int64)
+    t = position - base
+    weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]) / 6
+    return np.clip(base + np.arange(-1, 3)[:, None], 0, size - 1), weights.astype(np.float32)
 
 
 def _trim(cache: OrderedDict[Any, Any], size: int) -> None:
