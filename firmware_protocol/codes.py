@@ -68,6 +68,7 @@ class Opcode(enum.IntEnum):
     START_SCAN = 0x0301
     STOP_SCAN = 0x0302
     MOVE_STAGE = 0x0401
+    ORIENT_STAGE = 0x0402
     SET_BEAM = 0x0501
     PUMP = 0x0601
     VENT = 0x0602
@@ -99,6 +100,8 @@ class Parameter(enum.IntEnum):
     STAGE_Z = 9
     ACCELERATING_VOLTAGE = 10
     BEAM_CURRENT = 11
+    STAGE_TILT = 12
+    STAGE_ROTATION = 13
 
 
 class VacuumState(enum.IntEnum):

@@ -1,7 +1,7 @@
 """Everything that travels on the control channel, as frozen dataclasses: requests, replies and events.
 
 The order and the annotations of the fields *are* the payload layout (see `firmware_protocol.payload`).
-Units: working distance and stage mm, stigmator µm, times s, voltage kV, current pA.
+Units: working distance and stage mm, tilt and rotation degrees, stigmator µm, times s, voltage kV, current pA.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from firmware_protocol.replies import (
     ScanModeInfo,
     ScanStarted,
     StageMoved,
+    StageOriented,
     StatusReport,
     StigmatorApplied,
     Unknown,
@@ -42,10 +43,10 @@ from firmware_protocol.replies import (
 __all__ = [
     "EVENTS", "REPLIES", "REQUESTS", "Applied", "BeamChanged", "BeamSet", "Bye", "Capability", "Command",
     "Done", "Event", "FrameDropped", "GetParameter", "GetStatus", "Group", "Hello", "HelloReply",
-    "InterlockTripped", "KeepAlive", "Kind", "MoveStage", "Opcode", "Parameter", "ParameterChanged",
+    "InterlockTripped", "KeepAlive", "Kind", "MoveStage", "Opcode", "OrientStage", "Parameter", "ParameterChanged",
     "ParameterValue", "Pending", "Pump", "Query", "Reason", "Refusal", "Request", "ScanEnded",
     "ScanModeInfo", "ScanStarted", "SetBeam", "SetParameter", "SetStigmator", "StageIdle", "StageMoved",
-    "StartScan", "Status", "StatusReport", "StigmatorApplied", "StopScan", "Subscribe", "Subsystem",
+    "StageOriented", "StartScan", "Status", "StatusReport", "StigmatorApplied", "StopScan", "Subscribe", "Subsystem",
     "Unknown", "VacuumChanged", "VacuumSet", "VacuumState", "Vent", "Wait",
 ]  # fmt: skip
 
@@ -181,6 +182,15 @@ class MoveStage(Command[StageMoved]):
 
 
 @dataclass(frozen=True, slots=True)
+class OrientStage(Command[StageOriented]):
+    """Tilts and rotates the stage, degrees."""
+
+    opcode: ClassVar[Opcode] = Opcode.ORIENT_STAGE
+    tilt: F64
+    rotation: F64
+
+
+@dataclass(frozen=True, slots=True)
 class SetBeam(Command[BeamSet]):
     """Switches the beam."""
 
@@ -232,7 +242,7 @@ class FrameDropped(Event):
 
 @dataclass(frozen=True, slots=True)
 class StageIdle(Event):
-    """The stage has come to rest, mm."""
+    """The stage has come to rest after a move or an orientation; where it is, mm."""
 
     opcode: ClassVar[Opcode] = Opcode.STAGE_IDLE
     x: F64
@@ -272,7 +282,7 @@ REQUESTS: dict[int, type[Request[object]]] = {
     kind.opcode: kind
     for kind in (
         Hello, KeepAlive, Subscribe, Bye, GetStatus, GetParameter, SetParameter, SetStigmator,
-        StartScan, StopScan, MoveStage, SetBeam, Pump, Vent,
+        StartScan, StopScan, MoveStage, OrientStage, SetBeam, Pump, Vent,
     )
 }  # fmt: skip
 """Request class of every opcode."""
@@ -289,6 +299,7 @@ REPLIES: dict[int, type] = {
     Opcode.START_SCAN: ScanStarted,
     Opcode.STOP_SCAN: Done,
     Opcode.MOVE_STAGE: StageMoved,
+    Opcode.ORIENT_STAGE: StageOriented,
     Opcode.SET_BEAM: BeamSet,
     Opcode.PUMP: VacuumSet,
     Opcode.VENT: VacuumSet,

@@ -87,6 +87,12 @@ class InstrumentProfile:
         mm; above it every mm of height takes a mm from the lowest working distance allowed (A).
     stage_free_radius : float
         mm; with the stage above its free height it must stay this close to the axis (A).
+    stage_tilt_maximum, stage_tilt_step, stage_rotation_step : float
+        degrees; the tilt runs from 0, the rotation from 0 to 360 (A).
+    stage_tilt_speed, stage_rotation_speed : float
+        degrees/s (A).
+    stage_holder_radius : float
+        mm; a tilt lifts the edge of the sample holder, which counts as height of the stage (A).
     stigmator_range, stigmator_step : float
         µm, both axes from minus to plus the range (A).
     detector_step : float
@@ -143,6 +149,12 @@ class InstrumentProfile:
     stage_highest: float = 35.0
     stage_free_height: float = 20.0
     stage_free_radius: float = 10.0
+    stage_tilt_maximum: float = 45.0
+    stage_tilt_step: float = 0.01
+    stage_rotation_step: float = 0.01
+    stage_tilt_speed: float = 5.0
+    stage_rotation_speed: float = 20.0
+    stage_holder_radius: float = 12.5
     stigmator_range: float = 50.0
     stigmator_step: float = 0.1
     detector_step: float = 0.001

@@ -148,6 +148,16 @@ class StageMoved:
 
 
 @dataclass(frozen=True, slots=True)
+class StageOriented:
+    """How the stage will lie (degrees), the time that it takes, and when it is at rest."""
+
+    tilt: F64
+    rotation: F64
+    settling: F64
+    time: F64
+
+
+@dataclass(frozen=True, slots=True)
 class BeamSet:
     """The beam as switched, the time it takes to be stable, and when it is."""
 

@@ -17,7 +17,7 @@ from rich.table import Table
 import semdrivers
 from semdrivers.console import application, fail, messages, output, print_json
 from semdrivers.errors import InvalidParameterError
-from semdrivers.microscope import HasBeam, HasDetector, HasStage, HasStigmator, HasVacuum, ScanMode
+from semdrivers.microscope import HasBeam, HasDetector, HasStage, HasStageOrientation, HasStigmator, HasVacuum, ScanMode
 
 app = application(
     "semdrivers", "Drivers for scanning electron microscopes, an emulator of one, and the plugins they use."
@@ -28,6 +28,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for p
 
 _OPTIONAL = {
     "stage": HasStage,
+    "stage tilt and rotation": HasStageOrientation,
     "stigmator": HasStigmator,
     "detector": HasDetector,
     "beam": HasBeam,

@@ -21,6 +21,7 @@ from semdrivers.errors import InvalidParameterError, OutOfRangeError, SemDrivers
 from semdrivers.microscope import (
     Capabilities,
     HasStage,
+    HasStageOrientation,
     HasStigmator,
     Image,
     Microscope,
@@ -225,6 +226,26 @@ def check_stage(microscope: Any) -> None:
         assert math.dist(reached, (x + 0.01, y - 0.01)) < 0.005, f"sent to {(x + 0.01, y - 0.01)}, at {reached}"
     finally:
         microscope.move_stage(x, y)
+
+
+def check_stage_orientation(microscope: Any) -> None:
+    """A stage that tilts and rotates lies as it is told to, and stays where it stands."""
+    place = microscope.stage_position if isinstance(microscope, HasStage) else None
+    if not isinstance(microscope, HasStageOrientation):
+        raise Skipped("its stage does not tilt or rotate")
+    try:
+        tilt, rotation = microscope.stage_orientation
+    except InvalidParameterError as error:
+        raise Skipped(str(error)) from error
+    try:
+        wanted = tilt + 1.0, rotation + (1.0 if rotation < 180 else -1.0)
+        reached = microscope.orient_stage(*wanted)
+        assert reached == microscope.stage_orientation, f"{reached} differs from {microscope.stage_orientation}"
+        assert math.dist(reached, wanted) < 0.1, f"sent to {wanted}, at {reached}"
+        now = getattr(microscope, "stage_position", None)
+        assert now == place, f"it moved from {place} to {now}"
+    finally:
+        microscope.orient_stage(tilt, rotation)
 
 
 def check_stigmator(microscope: Any) -> None:

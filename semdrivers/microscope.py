@@ -256,6 +256,20 @@ class HasStage(Protocol):
 
 
 @runtime_checkable
+class HasStageOrientation(Protocol):
+    """A stage that tilts and rotates, and leaves the point under the beam where it is."""
+
+    @property
+    def stage_orientation(self) -> tuple[float, float]:
+        """Tilt and rotation in degrees."""
+        ...
+
+    def orient_stage(self, tilt: float, rotation: float) -> tuple[float, float]:
+        """Tilt and rotate, degrees; returns what was reached, once the stage is idle."""
+        ...
+
+
+@runtime_checkable
 class HasStigmator(Protocol):
     """A stigmator of two axes."""
 

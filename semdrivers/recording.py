@@ -20,9 +20,18 @@ from semdrivers.plain import plain
 
 FORMAT, VERSION = "semdrivers.session", 1
 SESSION = "session.jsonl"
-PROPERTIES = ("stage_position", "stigmator", "brightness", "contrast", "beam_on", "vacuum", "focus_record")
+PROPERTIES = (
+    "stage_position",
+    "stage_orientation",
+    "stigmator",
+    "brightness",
+    "contrast",
+    "beam_on",
+    "vacuum",
+    "focus_record",
+)
 """Members beyond the five that are read, and set where they can be."""
-METHODS = ("move_stage", "pump", "vent")
+METHODS = ("move_stage", "orient_stage", "pump", "vent")
 """Members beyond the five that are called."""
 
 

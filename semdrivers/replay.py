@@ -22,6 +22,9 @@ from semdrivers.microscope import Capabilities, Image, Range, ScanMode
 from semdrivers.plugins import get_plugin_manager
 from semdrivers.recording import FORMAT, METHODS, PROPERTIES, SESSION, VERSION, written
 
+_MOVED = {"move_stage": "stage_position", "orient_stage": "stage_orientation"}
+"""What reads as the result of a method from then on."""
+
 
 def connect(url: str, options: Mapping[str, Any]) -> Replay:
     """Open the recording at ``replay:///folder``.
@@ -184,8 +187,8 @@ class Replay:
             outcome = _outcome(entry)
             if kind == "set":
                 self._known[name] = arguments[0]
-            elif name == "move_stage":
-                self._known["stage_position"] = outcome["result"]
+            elif name in _MOVED:
+                self._known[_MOVED[name]] = outcome["result"]
             return outcome
 
     def _learn(self, begin: int, end: int) -> None:

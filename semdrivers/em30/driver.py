@@ -5,54 +5,37 @@ Nothing here knows a number of the instrument: limits, steps and scan modes are 
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Self
 
 import numpy as np
 
 from firmware_protocol.frame_assembly import Frame
 from firmware_protocol.messages import (
-    Applied,
     BeamChanged,
     Event,
     FrameDropped,
-    GetParameter,
-    GetStatus,
     HelloReply,
-    MoveStage,
     Parameter,
-    Pump,
-    SetBeam,
-    SetParameter,
-    SetStigmator,
     StartScan,
-    Vent,
 )
 from firmware_protocol.stream import PixelFormat
 from semdrivers.autofocus import AutofocusResult, autofocus
+from semdrivers.em30.accessories import Accessories
 from semdrivers.em30.control_link import ControlLink
 from semdrivers.em30.image_link import FrameOrder, ImageLink
-from semdrivers.errors import DeviceError, InvalidParameterError, NotConnectedError, ProtocolError
+from semdrivers.errors import DeviceError, InvalidParameterError, ProtocolError
 from semdrivers.microscope import Capabilities, Image, Range, ScanMode
 from semdrivers.plugins import get_plugin_manager
 
-_UNITS = {
-    Parameter.WORKING_DISTANCE: "mm",
-    Parameter.STAGE_X: "mm",
-    Parameter.STAGE_Y: "mm",
-    Parameter.STIGMATOR_X: "µm",
-    Parameter.STIGMATOR_Y: "µm",
-}
 
-
-class EM30:
+class EM30(Accessories):
     """An EM-30 with its two links. Thread safe: one operation at a time.
 
-    `semdrivers.connect` makes one. It implements `Microscope`, `HasStage`, `HasStigmator`, `HasDetector`,
-    `HasBeam`, `HasVacuum` and `RecordsFocus`. After `close` every member raises `NotConnectedError`.
+    `semdrivers.connect` makes one. It implements `Microscope`, `RecordsFocus` and what `Accessories` lists. After
+    `close` every member raises `NotConnectedError`.
 
     Parameters
     ----------
@@ -85,22 +68,14 @@ class EM30:
         keep_beam: bool = True,
         on_close: Callable[[], object] | None = None,
     ) -> None:
-        self._control = control_link
+        super().__init__(control_link, name)
         self._images = image_link
-        self._name = name
         self._bits = bits
         self._keep_beam = keep_beam
         self._on_close = on_close
-        self._lock = threading.RLock()
-        self._closed = False
         hello = control_link.hello
-        self._limits = {
-            capability.name: Range(capability.minimum, capability.maximum, capability.step)
-            for capability in hello.capabilities
-        }
         self._capabilities = _capabilities(name, hello, self._limits)
         self._epoch = time.time() - hello.time
-        self._effective = 0.0
         self._focus_record: Mapping[str, Any] | None = None
         self._dropped = 0
         self._blanked = False
@@ -187,105 +162,6 @@ class EM30:
                     if self._on_close is not None:
                         self._on_close()
 
-    # Stage, stigmator, detector, beam, vacuum
-
-    @property
-    def stage_position(self) -> tuple[float, float]:
-        """Position (x, y) in mm."""
-        with self._open():
-            return self._get(Parameter.STAGE_X), self._get(Parameter.STAGE_Y)
-
-    def move_stage(self, x: float, y: float) -> tuple[float, float]:
-        """Move to (x, y) in mm; returns the position reached, once the stage is idle.
-
-        Raises
-        ------
-        OutOfRangeError, InvalidParameterError
-            Before anything moves.
-        InterlockError
-            When the move would leave the collision envelope.
-        """
-        with self._open():
-            x, y = self._check(Parameter.STAGE_X, x), self._check(Parameter.STAGE_Y, y)
-            moved = self._control.request(MoveStage(x, y))
-            self._took_effect(moved.time)
-            return moved.x, moved.y
-
-    @property
-    def stigmator(self) -> tuple[float, float]:
-        """Correction (x, y) in µm of astigmatic difference.
-
-        Raises
-        ------
-        OutOfRangeError, InvalidParameterError
-            When set to what the stigmator cannot do; nothing has changed.
-        """
-        with self._open():
-            return self._get(Parameter.STIGMATOR_X), self._get(Parameter.STIGMATOR_Y)
-
-    @stigmator.setter
-    def stigmator(self, value: tuple[float, float]) -> None:
-        with self._open():
-            try:
-                x, y = value
-            except (TypeError, ValueError):
-                raise InvalidParameterError(f"{self._name}: stigmator must be (x, y) in µm, not {value!r}") from None
-            x, y = self._check(Parameter.STIGMATOR_X, x), self._check(Parameter.STIGMATOR_Y, y)
-            self._took_effect(self._control.request(SetStigmator(x, y)).time)
-
-    @property
-    def brightness(self) -> float:
-        """Offset of the detector, 0 to 1. Raises as `working_distance` does."""
-        return self._get(Parameter.BRIGHTNESS)
-
-    @brightness.setter
-    def brightness(self, value: float) -> None:
-        self._set(Parameter.BRIGHTNESS, value)
-
-    @property
-    def contrast(self) -> float:
-        """Gain of the detector, 0 to 1. Raises as `working_distance` does."""
-        return self._get(Parameter.CONTRAST)
-
-    @contrast.setter
-    def contrast(self, value: float) -> None:
-        self._set(Parameter.CONTRAST, value)
-
-    @property
-    def beam_on(self) -> bool:
-        """Whether electrons reach the sample; switching it on returns once the beam is stable.
-
-        Raises
-        ------
-        InterlockError
-            When the beam is switched on without a vacuum, or with the door open.
-        """
-        with self._open():
-            return self._control.request(GetStatus()).beam_on
-
-    @beam_on.setter
-    def beam_on(self, value: bool) -> None:
-        if not isinstance(value, bool | np.bool_):
-            raise InvalidParameterError(f"{self._name}: beam_on must be True or False, not {value!r}")
-        with self._open():
-            self._took_effect(self._control.request(SetBeam(bool(value))).time)
-
-    @property
-    def vacuum(self) -> str:
-        """``"vented"``, ``"pumping"``, ``"ready"`` or ``"venting"``."""
-        with self._open():
-            return self._control.request(GetStatus()).vacuum.name.lower()
-
-    def pump(self) -> None:
-        """Evacuate the chamber; returns when the vacuum is ready. Raises `InterlockError` with the door open."""
-        with self._open():
-            self._took_effect(self._control.request(Pump()).time)
-
-    def vent(self) -> None:
-        """Let air in; returns when the chamber is vented. Raises `InterlockError` while the beam is on."""
-        with self._open():
-            self._took_effect(self._control.request(Vent()).time)
-
     # Focus
 
     @property
@@ -323,35 +199,6 @@ class EM30:
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
         return f"<{type(self).__name__} {self._name} (serial number {self._capabilities.serial}, {state})>"
-
-    @contextmanager
-    def _open(self) -> Iterator[None]:
-        """Hold the lock of a microscope that is open."""
-        with self._lock:
-            if self._closed:
-                raise NotConnectedError(f"the connection to {self._name} is closed; connect again")
-            yield
-
-    def _get(self, parameter: Parameter) -> float:
-        with self._open():
-            return self._control.request(GetParameter(parameter)).value
-
-    def _set(self, parameter: Parameter, value: object) -> None:
-        with self._open():
-            wanted = self._check(parameter, value)
-            applied: Applied = self._control.request(SetParameter(parameter, wanted))
-            self._took_effect(applied.time)
-
-    def _check(self, parameter: Parameter, value: object) -> float:
-        name = parameter.name.lower()
-        try:
-            limits = self._limits[name]
-        except KeyError:
-            raise InvalidParameterError(f"{self._name} has no {name.replace('_', ' ')}") from None
-        return limits.check(f"{self._name}: {name}", value, _UNITS.get(parameter, ""))
-
-    def _took_effect(self, instant: float) -> None:
-        self._effective = max(self._effective, instant)
 
     def _heard(self, event: Event) -> None:
         """Keep what tells that a frame will not come; called by the link's thread."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from firmware_protocol.messages import (
     GetParameter,
     MoveStage,
+    OrientStage,
     Refusal,
     Request,
     SetBeam,
@@ -62,6 +63,8 @@ def describe(request: Request[object]) -> str:
             return f"reading {parameter.name.lower()}"
         case MoveStage(x=x, y=y):
             return f"moving the stage to ({x:g}, {y:g}) mm"
+        case OrientStage(tilt=tilt, rotation=rotation):
+            return f"tilting the stage to {tilt:g}° and rotating it to {rotation:g}°"
         case SetStigmator(x=x, y=y):
             return f"setting the stigmator to ({x:g}, {y:g}) µm"
         case SetBeam(on=on):

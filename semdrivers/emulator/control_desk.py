@@ -28,6 +28,7 @@ from firmware_protocol.messages import (
     KeepAlive,
     Kind,
     MoveStage,
+    OrientStage,
     ParameterValue,
     Pump,
     Reason,
@@ -305,6 +306,8 @@ class ControlDesk:
                 instrument.stop_scan()
             case MoveStage(x=x, y=y):
                 return instrument.move_stage(x, y)
+            case OrientStage(tilt=tilt, rotation=rotation):
+                return instrument.orient_stage(tilt, rotation)
             case SetBeam(on=on):
                 return instrument.set_beam(on)
             case Pump():

@@ -10,7 +10,6 @@ rest. The interlocks are the instrument's own, so no client can get round them:
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
 
@@ -23,22 +22,22 @@ from firmware_protocol.messages import (
     ParameterChanged,
     Reason,
     ScanStarted,
-    StageIdle,
     StageMoved,
+    StageOriented,
     Status,
     StatusReport,
     StigmatorApplied,
-    Subsystem,
     VacuumSet,
     Wait,
 )
 from firmware_protocol.profile import EM30, InstrumentProfile
 from semdrivers.emulator.chamber import Chamber
 from semdrivers.emulator.clock import InstrumentClock
-from semdrivers.emulator.motion import Lens, Stage
+from semdrivers.emulator.motion import Lens
 from semdrivers.emulator.parameters import PARAMETERS, Refused, check, refuse
 from semdrivers.emulator.scan import Column, ScanConditions
 from semdrivers.emulator.scan_generator import ScanGenerator, ScannedFrame
+from semdrivers.emulator.stage import Stage
 from semdrivers.errors import OutOfRangeError
 from semdrivers.microscope import number
 
@@ -92,13 +91,13 @@ class Instrument:
     ) -> None:
         self.column = column
         self.profile = profile
-        self._stage_height = profile.stage_height if stage_height is None else stage_height
+        self._listeners: tuple[Callable[[Event], object], ...] = ()
+        self.clock = InstrumentClock(realtime)
+        self._stage = Stage(profile, profile.stage_height if stage_height is None else stage_height, self._emit)
         working_distance = self._start_value(Parameter.WORKING_DISTANCE, working_distance)
         magnification = self._start_value(Parameter.MAGNIFICATION, magnification)
         self.serial = f"EMU{seed:06d}"
-        self.clock = InstrumentClock(realtime)
         self._lock = threading.RLock()
-        self._listeners: tuple[Callable[[Event], object], ...] = ()
         self._values = {
             Parameter.MAGNIFICATION: magnification,
             Parameter.BRIGHTNESS: 0.5,
@@ -107,8 +106,6 @@ class Instrument:
             Parameter.STIGMATOR_Y: 0.0,
         }
         self._lens = Lens(profile, working_distance, lens_hysteresis)
-        self._stage = Stage(profile)
-        self._stage_arrived = True
         self._optics_rest = 0.0
         self._chamber = Chamber(profile, self._emit)
         self._changes = 0
@@ -146,10 +143,13 @@ class Instrument:
                 return self._lens.target
             if parameter in self._values:
                 return self._values[parameter]
+            pose = self._stage.target
             return {
-                Parameter.STAGE_X: self._stage.target[0],
-                Parameter.STAGE_Y: self._stage.target[1],
-                Parameter.STAGE_Z: self._stage_height,
+                Parameter.STAGE_X: pose.x,
+                Parameter.STAGE_Y: pose.y,
+                Parameter.STAGE_Z: self._stage.height,
+                Parameter.STAGE_TILT: pose.tilt,
+                Parameter.STAGE_ROTATION: pose.rotation,
                 Parameter.ACCELERATING_VOLTAGE: self.profile.accelerating_voltage,
                 Parameter.BEAM_CURRENT: self.profile.beam_current,
             }[parameter]
@@ -158,7 +158,7 @@ class Instrument:
         """Return the least and the greatest value of a parameter, collision envelope included."""
         low, high = PARAMETERS[parameter].limits(self.profile)
         if parameter is Parameter.WORKING_DISTANCE:
-            low = self.profile.lowest_working_distance(self._stage_height)
+            low = self._stage.lowest_working_distance(self.clock.now())
         return low, high
 
     def status(self, owner: str = "") -> StatusReport:
@@ -171,7 +171,7 @@ class Instrument:
                 vacuum=self._chamber.vacuum,
                 door_closed=self._chamber.door_closed,
                 scanning=self._generator.scanning,
-                stage_moving=not self._stage_arrived,
+                stage_moving=not self._stage.arrived,
                 next_frame=self._generator.next_id,
                 owner=owner,
                 fault=self._chamber.fault,
@@ -194,7 +194,7 @@ class Instrument:
         with self._lock:
             now = self._update()
             mode = self.profile.scan_mode(width, height)
-            x, y = self._stage.position(now)
+            pose = self._stage.pose(now)
             distance = self._lens.position(now)
             return ScanConditions(
                 working_distance=distance,
@@ -203,8 +203,10 @@ class Instrument:
                 height=height,
                 bits=bits,
                 dwell_time=(mode or self.profile.scan_modes[0]).dwell_time,
-                stage_x=x,
-                stage_y=y,
+                stage_x=pose.x,
+                stage_y=pose.y,
+                stage_tilt=pose.tilt,
+                stage_rotation=pose.rotation,
                 frame_id=self._generator.next_id,
                 start_time=now,
                 brightness=self._values[Parameter.BRIGHTNESS],
@@ -262,22 +264,20 @@ class Instrument:
         """
         with self._lock:
             x, y = self._check(Parameter.STAGE_X, x), self._check(Parameter.STAGE_Y, y)
-            now = self._update()
-            radius = self.profile.stage_free_radius
-            if self._stage_height > self.profile.stage_free_height and math.hypot(x, y) > radius:
-                raise refuse(
-                    Status.INTERLOCK,
-                    f"stage ({x:g}, {y:g}) mm at {self._stage_height:g} mm high would hit the pole piece; "
-                    f"stay within {radius:g} mm of the axis, or lower the stage",
-                    reasons=Reason.COLLISION,
-                    maximum=radius,
-                )
-            if not self._stage_arrived:
-                raise refuse(Status.BUSY, "the stage is moving", subsystem=Subsystem.STAGE)
-            travel = self._stage.move(x, y, now)
+            moved = self._stage.move(x, y, self._update())
             self._changes += 1
-            self._stage_arrived = False
-            return StageMoved(x, y, travel, now + travel)
+            return moved
+
+    def orient_stage(self, tilt: float, rotation: float) -> StageOriented:
+        """Tilt and rotate the stage, degrees. Raises as `move_stage` does."""
+        with self._lock:
+            tilt = self._check(Parameter.STAGE_TILT, tilt)
+            rotation = self._check(Parameter.STAGE_ROTATION, rotation)
+            now = self._update()
+            lens = min(self._lens.position(now), self._lens.target)
+            oriented = self._stage.orient(tilt, rotation, lens, now)
+            self._changes += 1
+            return oriented
 
     # Scan
 
@@ -388,7 +388,8 @@ class Instrument:
             raise refuse(
                 Status.INTERLOCK,
                 f"working_distance {value:g} mm is inside the collision envelope: with the stage at "
-                f"{self._stage_height:g} mm it must be at least {lowest:g} mm; lower the stage",
+                f"{self._stage.height:g} mm, tilted by {self._stage.target.tilt:g}°, it must be at least "
+                f"{lowest:g} mm; tilt less, or lower the stage",
                 reasons=Reason.COLLISION,
                 minimum=lowest,
                 maximum=high,
@@ -402,9 +403,7 @@ class Instrument:
 
     def _update(self) -> float:
         now = self.clock.now()
-        if not self._stage_arrived and now >= self._stage.rest:
-            self._stage_arrived = True
-            self._emit(StageIdle(*self._stage.target, self._stage.rest))
+        self._stage.update(now)
         self._chamber.update(now)
         return now
 

@@ -1,4 +1,4 @@
-"""How lens and stage move: where they are at any instant of the instrument's clock."""
+"""How the lens moves: where it is at any instant of the instrument's clock."""
 
 from __future__ import annotations
 
@@ -50,39 +50,3 @@ class Lens:
     def focus_offset(self, now: float) -> float:
         """Return by how much the focus lies beyond the working distance in force, mm."""
         return min(max(self._behind + self._from - self.position(now), 0.0), self._hysteresis)
-
-
-class Stage:
-    """The stage. It travels at constant speed, then settles.
-
-    Parameters
-    ----------
-    profile : InstrumentProfile
-        Gives speed and settling time.
-    """
-
-    def __init__(self, profile: InstrumentProfile) -> None:
-        self._profile = profile
-        self._from = 0.0, 0.0
-        self._since = 0.0
-        self._travel = 0.0
-        self.target = 0.0, 0.0
-        self.rest = 0.0
-
-    def move(self, x: float, y: float, now: float) -> float:
-        """Start towards (x, y), mm, and return the seconds until the stage is at rest."""
-        self._from, self._since, self.target = self.position(now), now, (x, y)
-        distance = math.dist(self._from, self.target)
-        self._travel = distance / self._profile.stage_speed
-        duration = self._travel + self._profile.stage_settling if distance else 0.0
-        self.rest = now + duration
-        return duration
-
-    def position(self, now: float) -> tuple[float, float]:
-        """Return where the stage is, mm."""
-        passed = now - self._since
-        if passed >= self._travel:
-            return self.target
-        share = passed / self._travel
-        (x, y), (to_x, to_y) = self._from, self.target
-        return x + share * (to_x - x), y + share * (to_y - y)

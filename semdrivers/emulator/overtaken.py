@@ -7,6 +7,7 @@ from firmware_protocol.messages import (
     BeamSet,
     Parameter,
     StageMoved,
+    StageOriented,
     StigmatorApplied,
     VacuumSet,
     VacuumState,
@@ -28,6 +29,8 @@ def still_holds(instrument: Instrument, reply: object) -> bool:
             return _values(instrument, Parameter.STIGMATOR_X, Parameter.STIGMATOR_Y) == (x, y)
         case StageMoved(x=x, y=y):
             return _values(instrument, Parameter.STAGE_X, Parameter.STAGE_Y) == (x, y)
+        case StageOriented(tilt=tilt, rotation=rotation):
+            return _values(instrument, Parameter.STAGE_TILT, Parameter.STAGE_ROTATION) == (tilt, rotation)
         case BeamSet(on=on):
             return instrument.status().beam_on == on
         case VacuumSet(state=state):

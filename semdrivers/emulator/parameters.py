@@ -58,6 +58,8 @@ def _stigmator(profile: InstrumentProfile) -> tuple[float, float]:
 
 _STIGMATOR = ParameterRule("µm", True, _stigmator, lambda p: p.stigmator_step, lambda p: p.stigmator_settling)
 _DETECTOR = ParameterRule("", True, lambda p: (0.0, 1.0), lambda p: p.detector_step, lambda p: p.detector_settling)
+_ROTATION = ParameterRule("°", False, lambda p: (0.0, 360.0), lambda p: p.stage_rotation_step)
+_TILT = ParameterRule("°", False, lambda p: (0.0, p.stage_tilt_maximum), lambda p: p.stage_tilt_step)
 _STAGE = ParameterRule("mm", False, _half_travel, lambda p: p.stage_step)
 
 PARAMETERS: dict[Parameter, ParameterRule] = {
@@ -85,8 +87,10 @@ PARAMETERS: dict[Parameter, ParameterRule] = {
         "kV", False, lambda p: (p.accelerating_voltage, p.accelerating_voltage), lambda p: 0.0
     ),
     Parameter.BEAM_CURRENT: ParameterRule("pA", False, lambda p: (p.beam_current, p.beam_current), lambda p: 0.0),
+    Parameter.STAGE_TILT: _TILT,
+    Parameter.STAGE_ROTATION: _ROTATION,
 }
-"""The rule of every parameter. The stage's axes are read here and moved by MOVE_STAGE."""
+"""The rule of every parameter. The stage's axes are read here, and moved by MOVE_STAGE and ORIENT_STAGE."""
 
 
 def check(profile: InstrumentProfile, parameter: Parameter, value: float, low: float, high: float) -> float:

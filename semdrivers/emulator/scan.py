@@ -26,6 +26,8 @@ class ScanConditions:
         Seconds a pixel.
     stage_x, stage_y : float
         mm.
+    stage_tilt, stage_rotation : float
+        Degrees; see `semdrivers.emulator.stage.Pose`.
     frame_id : int
         Count of frames; the noise of a frame depends on it and on the seed alone.
     start_time : float
@@ -54,6 +56,8 @@ class ScanConditions:
     dwell_time: float = 1.3e-6
     stage_x: float = 0.0
     stage_y: float = 0.0
+    stage_tilt: float = 0.0
+    stage_rotation: float = 0.0
     frame_id: int = 0
     start_time: float = 0.0
     brightness: float = 0.5
