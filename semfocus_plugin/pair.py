@@ -32,7 +32,7 @@ _COMMON = 0.3
 """What the two frames do not share of the field, as a relative error of a single mode."""
 _NOISE_EXCESS = 1.5
 """Detector lag and 8-bit levels make the noise's power scatter this much more than white noise does."""
-_LEAST_DISAGREEMENT = 2.0
+_LEAST_DISAGREEMENT = 1.5
 """Neighbouring frequencies are not independent: the sum of squares counts only a part of them."""
 _OUTLIER = 0.01
 _LARGEST_SIDE = 640

@@ -20,7 +20,7 @@ from semfocus_plugin.state import NOMINAL_PIXEL
 
 MAX_FRAMES = 20
 
-SURE = 0.9
+SURE = 0.8
 """Probability of ±1 depth of field, or of ±2 with frames on both sides, that ends the search."""
 
 SHARP = 3.0
@@ -38,7 +38,7 @@ FLANK = 4.5
 LEAST_STEP = 1.5
 """Depths of field between two frames, at least."""
 
-NEAR = 0.75
+NEAR = 1.0
 """Depths of field from the estimate within which a frame verifies it."""
 
 WORSE = 1.0

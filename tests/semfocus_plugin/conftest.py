@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import j1
 
 from semdrivers import Capabilities, Image, Range, ScanMode
 from semfocus_plugin.networks import Evaluation, Networks
@@ -63,14 +64,23 @@ class Simulated:
         self.sent.append(value)
         self.working_distance_now = value
 
+    def blurred(self, field):
+        """Under the disc of the present defocus, and a probe core."""
+        if self.surface != "sample":
+            return field
+        k = 2 * np.pi * np.hypot(np.fft.fftfreq(240)[:, None], np.fft.rfftfreq(320))
+        radius = self.convergence * abs(self.working_distance - self.best) / self.pixel
+        disc = 2 * j1(k * radius + 1e-9) / (k * radius + 1e-9)
+        core = np.exp(-0.5 * (0.5 * k * 60e-6 / self.pixel) ** 2)
+        return np.fft.irfft2(np.fft.rfft2(field) * disc * core, field.shape)
+
     def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
         if self.surface == "black":
             pixels = np.zeros((240, 320), np.uint8)
         elif self.surface == "noise":
             pixels = self.random.integers(0, 256, (240, 320)).astype(np.uint8)
         else:
-            blur = self.error if self.surface == "sample" else 0.0
-            seen = self.fine / (1 + (blur / 8) ** 2) + self.coarse / (1 + blur / 50)
+            seen = self.blurred(self.fine + self.coarse)
             pixels = np.clip(128 + seen + self.noise, 1, 254).astype(np.uint8)
         if self.surface != "black":
             defocus = np.float64(self.working_distance - self.best)
