@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from semfocus_plugin.cli import app
 from semfocus_plugin.display import bar
 
-COMMANDS = ("demo", "run", "score", "evaluate", "benchmark", "models", "dataset", "train")
+COMMANDS = ("demo", "run", "score", "evaluate", "benchmark", "models", "dataset", "train", "calibrate")
 
 
 def semfocus(*arguments):

@@ -1,0 +1,193 @@
+"""Calibration: the emulator's aperture found, the instrument put back, the file kept and read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import semdrivers
+from firmware_protocol.profile import EM30
+from semdrivers.emulator import Emulator
+from semdrivers.errors import AutofocusError, InvalidParameterError, ModelError, OutOfRangeError
+from semfocus_plugin import calibration
+from semfocus_plugin.aperture_fit import RADII, blur, fit_aperture
+from semfocus_plugin.cli import app
+
+FOUND = calibration.Calibration(
+    model="EM-30",
+    serial="EMU000003",
+    firmware="1.0.0",
+    date="2026-01-01T00:00:00+00:00",
+    aperture=0.045,
+    aperture_sigma=0.002,
+    working_distance=15.0,
+    magnification=3000.0,
+    pixel=400e3 / 3000,
+    residual=0.05,
+    frames=21,
+)
+
+
+@pytest.fixture(autouse=True)
+def kept_apart(tmp_path, monkeypatch):
+    """A folder of calibrations of the test's own."""
+    monkeypatch.setenv(calibration.CALIBRATION_VARIABLE, str(tmp_path / "calibrations"))
+
+
+@pytest.mark.parametrize("scale", [0.7, 1.0, 1.4])
+def test_the_aperture_is_found_within_a_tenth_and_the_start_restored(scale):
+    profile = dataclasses.replace(EM30, aperture_radius=EM30.aperture_radius * scale)
+    with (
+        Emulator("tin-balls", magnification=3000, seed=12, profile=profile) as emulator,
+        semdrivers.connect(emulator.url) as microscope,
+    ):
+        start, best = microscope.working_distance, emulator.truth.working_distance
+        found = calibration.calibrate(microscope, magnification=1500)
+        assert microscope.working_distance == start
+        assert microscope.magnification == 3000
+    assert found.aperture == pytest.approx(0.045 * scale, rel=0.1)
+    assert found.half_angle == pytest.approx(45 * scale / found.working_distance, rel=0.1)
+    assert found.working_distance == pytest.approx(best, abs=found.depth_of_field)
+    assert 0.02 < found.aperture_sigma / found.aperture < 0.1
+    assert found.serial == "EMU000012"
+    assert found.magnification == 1500
+
+
+def test_a_featureless_field_is_refused_and_the_start_restored():
+    with semdrivers.connect("emulator://featureless?seed=1") as microscope:
+        start = microscope.working_distance
+        with pytest.raises(AutofocusError, match="without focus"):
+            calibration.calibrate(microscope, magnification=2000)
+        assert (microscope.working_distance, microscope.magnification) == (start, 5000)
+
+
+def test_limits_hold_for_the_series_and_too_tight_ones_are_refused():
+    places = []
+    with semdrivers.connect("emulator://fabric?seed=3&magnification=3000") as microscope:
+        start = microscope.working_distance
+        settings = semdrivers.AutofocusSettings(bounds=(start - 0.5, start + 0.6), max_travel=0.55)
+        with pytest.raises(AutofocusError, match="widen bounds"):
+            calibration.calibrate(
+                microscope,
+                magnification=1000,
+                settings=dataclasses.replace(settings, max_travel=0.5),
+                progress=lambda step: places.append(step.working_distance),
+            )
+        assert (microscope.working_distance, microscope.magnification) == (start, 3000)
+        assert start - 0.5 <= min(places) <= max(places) <= start + 0.5
+
+
+def test_a_cancel_between_two_frames_puts_everything_back():
+    cancel = threading.Event()
+    with semdrivers.connect("emulator://fabric?seed=3&magnification=3000") as microscope:
+        start = microscope.working_distance
+
+        def after_a_while(step):
+            if step.phase == "series":
+                cancel.set()
+
+        with pytest.raises(calibration.CalibrationCancelled):
+            calibration.calibrate(microscope, magnification=2500, progress=after_a_while, cancel=cancel)
+        assert (microscope.working_distance, microscope.magnification) == (start, 3000)
+
+
+def test_what_cannot_work_is_refused_before_anything_moves(simulate):
+    microscope, networks = simulate(1)
+    with pytest.raises(ModelError, match="tells no blur"):
+        calibration.calibrate(microscope, networks=networks)
+    _, networks = simulate(1, blur_range=60.0)
+    with pytest.raises(OutOfRangeError, match="magnification"):
+        calibration.calibrate(microscope, magnification=1e9, networks=networks)
+    assert microscope.sent == []
+
+
+def test_a_series_of_exact_blurs_gives_the_exact_aperture():
+    pixel, aperture, best = 1e-4, 0.08, 12.3
+    places = best + np.linspace(-0.3, 0.3, 14)
+    told = np.log1p(aperture * np.abs(places - best) / (places * pixel))
+    told[3] += 2.0
+    found = fit_aperture(places, told, pixel)
+    assert found.aperture == pytest.approx(aperture, rel=0.02)
+    assert found.working_distance == pytest.approx(best, abs=1e-3)
+    assert fit_aperture(places, 1.2 * told, pixel, 1.2 * np.log1p(RADII)).aperture == pytest.approx(aperture, rel=0.03)
+
+
+@pytest.mark.parametrize("radius", [1.5, 4.0, 11.0])
+def test_a_disc_has_its_radius(radius):
+    point = np.zeros((81, 81))
+    point[40, 40] = 1.0
+    seen = blur(point, radius)
+    across = np.arange(81) - 40
+    assert seen.sum() == pytest.approx(1)
+    assert float((seen * (across**2 + across[:, None] ** 2)).sum()) == pytest.approx(radius**2 / 2, rel=0.02)
+
+
+def test_a_calibration_is_kept_under_its_instrument():
+    info = semdrivers.Capabilities(
+        semdrivers.Range(1, 50), semdrivers.Range(20, 1e5), model="EM-30", serial="EMU000003"
+    )
+    assert calibration.aperture_for(info) is None
+    path = calibration.save(FOUND)
+    assert calibration.load(path) == FOUND
+    assert calibration.aperture_for(info) == 0.045
+    assert calibration.aperture_for(dataclasses.replace(info, serial="EMU000004")) is None
+    assert calibration.aperture_for(dataclasses.replace(info, model="", serial="")) is None
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_one_file_may_be_named_and_is_not_lent_to_another_instrument(tmp_path, monkeypatch):
+    nameless = dataclasses.replace(FOUND, model="", serial="")
+    info = semdrivers.Capabilities(semdrivers.Range(1, 50), semdrivers.Range(20, 1e5))
+    with pytest.raises(InvalidParameterError, match="neither model nor serial"):
+        calibration.save(nameless)
+    with pytest.raises(InvalidParameterError, match=r"\.json"):
+        calibration.save(nameless, tmp_path / "mine.txt")
+    path = calibration.save(nameless, tmp_path / "mine.json")
+    monkeypatch.setenv(calibration.CALIBRATION_VARIABLE, str(path))
+    assert calibration.aperture_for(info) == 0.045
+    assert calibration.aperture_for(dataclasses.replace(info, serial="7")) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"format": 2}',
+        '{"format": 1}',
+        json.dumps({"format": 1, **dataclasses.asdict(FOUND), "aperture": 45.0}),
+        json.dumps({"format": 1, **dataclasses.asdict(FOUND), "aperture": "0.045"}),
+        json.dumps({"format": 1, **dataclasses.asdict(FOUND), "working_distance": 0}),
+    ],
+)
+def test_a_broken_file_raises_on_load_and_only_warns_in_autofocus(text):
+    path = calibration.save(FOUND)
+    path.write_text(text)
+    with pytest.raises(InvalidParameterError, match="semfocus calibrate"):
+        calibration.load(path)
+    with pytest.warns(RuntimeWarning, match="without calibration"):
+        assert calibration.aperture_for(FOUND) is None
+
+
+def test_a_missing_file_is_told_as_such(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        calibration.load(tmp_path / "none.json")
+
+
+def test_the_command_keeps_a_file_and_prints_one_object(tmp_path):
+    out = tmp_path / "here.json"
+    url = "emulator://tin-balls?seed=12&magnification=1500"
+    ran = CliRunner().invoke(app, ["calibrate", url, "--out", str(out), "--json"])
+    told = json.loads(ran.stdout)
+    assert ran.exit_code == 0
+    assert told["file"] == str(out)
+    assert calibration.load(out).aperture == told["aperture"] == pytest.approx(0.045, rel=0.1)
+    assert told["depth_of_field"] == pytest.approx(0.0885, rel=0.25)
+    ran = CliRunner().invoke(app, ["calibrate", url, "--out", str(tmp_path / "here.txt")])
+    assert ran.exit_code == 1
+    assert ".json" in ran.stderr
