@@ -69,6 +69,8 @@ class InstrumentProfile:
         Cs and Cc, mm (A).
     secondary_yield : float
         Secondary electrons detected a beam electron (A).
+    contamination_dose : float
+        pC/µm² after which a scanned field has lost 63 % of what contamination takes from it in the end (A).
     lens_time_constant : float
         s; the lens approaches a new value exponentially (A: 0.1 to 0.3; S: waits of 0.05 to 0.5 s).
     lens_settled_within : float
@@ -135,6 +137,7 @@ class InstrumentProfile:
     spherical_aberration: float = 40.0
     chromatic_aberration: float = 20.0
     secondary_yield: float = 0.2
+    contamination_dose: float = 30.0
 
     lens_time_constant: float = 0.1
     lens_settled_within: float = 0.0005

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from firmware_protocol.profile import EM30, InstrumentProfile
 from semdrivers.emulator import coupling, detector, optics, orientation
+from semdrivers.emulator.contamination import Film
+from semdrivers.emulator.emission import Emission
 from semdrivers.emulator.presets import ColumnPreset, preset_named
 from semdrivers.emulator.scan import ScanConditions, Truth
 from semdrivers.emulator.specimens import Specimen
@@ -92,6 +94,8 @@ class ElectronColumn:
         self._shift = away * math.cos(direction), away * math.sin(direction)
         self._rotation = math.radians(self.preset.image_rotation * profile.rotation_coupling)
         self._growth = self.preset.magnification_change * profile.magnification_coupling
+        self._film = Film(self.preset.contamination, profile.contamination_dose)
+        self._emission = Emission(self.preset.emission, np.random.default_rng([seed, 4]))
         self._canvases: OrderedDict[tuple[float, ...], _Canvas] = OrderedDict()
         self._surfaces: OrderedDict[tuple[float, ...], tuple[Array, Array]] = OrderedDict()
         self._mean_heights: OrderedDict[tuple[float, ...], float] = OrderedDict()
@@ -138,7 +142,10 @@ class ElectronColumn:
         if conditions.beam_on:
             moving = self.preset.lens_motion and conditions.lens_travel
             signal = self._in_motion(conditions) if moving else self._blurred(conditions)
-            signal = self._displaced(signal, conditions, random)
+            signal = self._displaced(self._contaminated(signal, conditions), conditions, random)
+            if self.preset.emission:
+                lines = np.arange(conditions.height) * conditions.width * conditions.dwell_time
+                signal *= self._emission.at(conditions.start_time + lines)[:, None]
         else:
             signal = np.zeros((conditions.height, conditions.width), np.float32)
         if self.preset.noise:
@@ -247,6 +254,13 @@ class ElectronColumn:
 
     def _seen(self, conditions: ScanConditions, window: Window) -> tuple[Array, Array]:
         return orientation.seen(self.specimen, window, conditions.stage_tilt, conditions.stage_rotation)
+
+    def _contaminated(self, signal: Array, conditions: ScanConditions) -> Array:
+        if not (self.preset.contamination and conditions.exposures):
+            return signal
+        pixel = optics.pixel_size(conditions.magnification, conditions.width, self.profile.field_width_at_unity)
+        blur = self.truth(conditions, conditions.width).blur_radius
+        return signal * self._film.transmission(conditions, pixel * 1e-3, blur)
 
     def _displaced(self, signal: Array, conditions: ScanConditions, random: np.random.Generator) -> Array:
         """Shift every line by jitter, hum and drift."""

@@ -10,12 +10,10 @@ rest. The interlocks are the instrument's own, so no client can get round them:
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 from firmware_protocol.messages import (
     Applied,
-    BeamSet,
     Event,
     FrameDropped,
     Parameter,
@@ -27,11 +25,11 @@ from firmware_protocol.messages import (
     Status,
     StatusReport,
     StigmatorApplied,
-    VacuumSet,
     Wait,
 )
 from firmware_protocol.profile import EM30, InstrumentProfile
 from semdrivers.emulator.chamber import Chamber
+from semdrivers.emulator.chamber_controls import ChamberControls
 from semdrivers.emulator.clock import InstrumentClock
 from semdrivers.emulator.motion import Lens
 from semdrivers.emulator.parameters import PARAMETERS, Refused, check, refuse
@@ -44,7 +42,7 @@ from semdrivers.microscope import number
 __all__ = ["Instrument", "ScannedFrame"]
 
 
-class Instrument:
+class Instrument(ChamberControls):
     """An EM-30 in software. Thread safe.
 
     At start the chamber is evacuated, the door closed and the beam on, as an operator leaves it.
@@ -97,7 +95,7 @@ class Instrument:
         working_distance = self._start_value(Parameter.WORKING_DISTANCE, working_distance)
         magnification = self._start_value(Parameter.MAGNIFICATION, magnification)
         self.serial = f"EMU{seed:06d}"
-        self._lock = threading.RLock()
+        super().__init__(Chamber(profile, self._emit))
         self._values = {
             Parameter.MAGNIFICATION: magnification,
             Parameter.BRIGHTNESS: 0.5,
@@ -107,7 +105,6 @@ class Instrument:
         }
         self._lens = Lens(profile, working_distance, lens_hysteresis)
         self._optics_rest = 0.0
-        self._chamber = Chamber(profile, self._emit)
         self._changes = 0
         self._generator = ScanGenerator(
             column,
@@ -218,6 +215,7 @@ class Instrument:
                 stigmator_y=self._values[Parameter.STIGMATOR_Y],
                 focus_offset=self._lens.focus_offset(now),
                 lens_travel=self._lens.target - distance,
+                exposures=self._generator.exposures.all,
             )
 
     # Lens, detector, stigmator, stage
@@ -312,60 +310,7 @@ class Instrument:
         with self._lock:
             self._emit(FrameDropped(frame_id, self.clock.now()))
 
-    # Beam, chamber, operator
-
-    def set_beam(self, on: bool) -> BeamSet:
-        """Switch the beam; switching it off stops the scan.
-
-        Raises
-        ------
-        Refused
-            INTERLOCK without vacuum or with an open door, HARDWARE_FAULT with a broken filament.
-        """
-        with self._lock:
-            now = self._update()
-            if not on:
-                self.stop_scan()
-            return self._chamber.set_beam(on, now)
-
-    def pump(self) -> VacuumSet:
-        """Start to evacuate the chamber. Raises `Refused` with INTERLOCK (door) or BUSY."""
-        with self._lock:
-            return self._chamber.pump(self._update())
-
-    def vent(self) -> VacuumSet:
-        """Start to let air in. Raises `Refused` with INTERLOCK (beam) or BUSY."""
-        with self._lock:
-            return self._chamber.vent(self._update())
-
-    def safe(self) -> None:
-        """Stop the scan and blank the beam, as when a controlling client is lost. Never vents."""
-        with self._lock:
-            self.set_beam(False)
-
-    def open_door(self) -> None:
-        """The operator opens the door."""
-        with self._lock:
-            now = self._update()
-            self.stop_scan()
-            self._chamber.open_door(now)
-
-    def close_door(self) -> None:
-        """The operator closes the door."""
-        with self._lock:
-            self._chamber.close_door()
-
-    def break_filament(self) -> None:
-        """The filament burns through."""
-        with self._lock:
-            now = self._update()
-            self.stop_scan()
-            self._chamber.break_filament(now)
-
-    def repair(self) -> None:
-        """The operator replaces the filament."""
-        with self._lock:
-            self._chamber.repair()
+    # Life
 
     def close(self) -> None:
         """Switch off: frames and waits end. The state can still be read."""

@@ -27,6 +27,10 @@ class ColumnPreset:
         Relative standard deviation of a line's gain.
     charging : float
         Strength of the brightness ramp and the streaks, in units of the nominal signal.
+    contamination : float
+        Share of the signal that a field loses in the end when it is scanned again and again.
+    emission : float
+        Relative amplitude of the slow wander of the beam current, and so of the brightness, from the start on.
     noise : bool
         Whether there is shot noise.
     tilt : float
@@ -46,6 +50,8 @@ class ColumnPreset:
     detector_lag: float = 0.0
     row_gain: float = 0.0
     charging: float = 0.0
+    contamination: float = 0.0
+    emission: float = 0.0
     noise: bool = True
     tilt: float = 10.0
     lens_hysteresis: float = 0.0
@@ -65,6 +71,8 @@ PRESETS = {
         detector_lag=0.25,
         row_gain=0.01,
         charging=0.02,
+        contamination=0.15,
+        emission=0.02,
         lens_hysteresis=1.0,
         image_shift=1.0,
         image_rotation=1.0,
@@ -79,6 +87,8 @@ PRESETS = {
         detector_lag=0.8,
         row_gain=0.04,
         charging=0.15,
+        contamination=0.4,
+        emission=0.08,
         lens_hysteresis=2.5,
         image_shift=1.7,
         image_rotation=1.0,

@@ -9,6 +9,30 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
+class Exposure:
+    """A field that was scanned, as it lies on the sample.
+
+    Parameters
+    ----------
+    x, y : float
+        Stage position of its middle, mm.
+    width, height : float
+        µm.
+    rotation : float
+        Of the stage while it was scanned, degrees.
+    dose : float
+        pC/µm².
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+    rotation: float
+    dose: float
+
+
+@dataclass(frozen=True, slots=True)
 class ScanConditions:
     """Everything in force while one frame is scanned.
 
@@ -46,6 +70,8 @@ class ScanConditions:
         mm by which the focus lies beyond the reading, by hysteresis of the lens.
     lens_travel : float
         mm that the lens has still to go when the scan begins; 0 once it has settled.
+    exposures : tuple of Exposure
+        What was scanned before, anywhere on the sample.
     """
 
     working_distance: float
@@ -69,6 +95,7 @@ class ScanConditions:
     stigmator_y: float = 0.0
     focus_offset: float = 0.0
     lens_travel: float = 0.0
+    exposures: tuple[Exposure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

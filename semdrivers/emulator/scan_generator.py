@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from firmware_protocol.messages import Event, Parameter, ScanEnded, ScanStarted, Status
 from firmware_protocol.profile import InstrumentProfile, ScanModeProfile
 from semdrivers.emulator.clock import InstrumentClock
+from semdrivers.emulator.contamination import Exposures
 from semdrivers.emulator.parameters import PARAMETERS, refuse
 from semdrivers.emulator.scan import Column, ScanConditions
 
@@ -99,6 +100,7 @@ class ScanGenerator:
         self._changes = changes
         self._meanwhile = meanwhile
         self._one_frame = threading.Lock()
+        self.exposures = Exposures(profile.field_width_at_unity)
         self._scan: _Scan | None = None
         self.next_id = 1
         self.rest = 0.0
@@ -148,6 +150,8 @@ class ScanGenerator:
                 if not self._clock.wait_until(end):
                     return None
                 with self._lock:
+                    if conditions.beam_on:
+                        self.exposures.add(conditions)
                     if self._scan is scan:
                         self._finish(scan, end)
                         return self._frame(conditions, end, pixels, self._changes() != changes)
