@@ -98,7 +98,7 @@ def plot_before_after(before: Image, after: Image, path: str | Path) -> Path:
             color=_INK,
         )
         axes.set_axis_off()
-        _draw_scale_bar(axes, image)
+        draw_scale_bar(axes, image)
     return _write(figure, path)
 
 
@@ -172,7 +172,8 @@ def _draw_by_frame(axes: Axes, result: AutofocusResult) -> None:
     distance.ticklabel_format(axis="y", useOffset=False)
 
 
-def _draw_scale_bar(axes: Axes, image: Image) -> None:
+def draw_scale_bar(axes: Axes, image: Image) -> None:
+    """Draw a scale bar of a round length into a panel that shows `image`; none where its pixel size is unknown."""
     height, width = image.pixels.shape
     if not image.pixel_size > 0:
         return

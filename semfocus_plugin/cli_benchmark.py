@@ -184,13 +184,11 @@ def _draw_reliability(records: Any, names: Sequence[str], path: Path) -> None:
     draw_reliability(bins, method, path)
 
 
-def _pictures(folder: Path | None) -> tuple[Any, ...]:
-    from semfocus_plugin.evaluation.pictures import read_folder
+def _pictures(named: Path | None) -> tuple[Any, ...]:
+    from semfocus_plugin.evaluation.pictures import folder_in_use, read_folder
 
-    if folder is not None:
-        return read_folder(folder)
-    usual = Path("../shared/data")
-    return read_folder(usual) if (usual / "MANIFEST.csv").is_file() else ()
+    folder = folder_in_use(named)
+    return () if folder is None else read_folder(folder)
 
 
 def _names(given: list[str] | None) -> list[str]:

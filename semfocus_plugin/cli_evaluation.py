@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from semdrivers.autofocus import AutofocusSettings
 from semdrivers.console import fail, messages, output, print_json
 from semdrivers.errors import InvalidParameterError
+from semfocus_plugin import cli_reproduction
+from semfocus_plugin.display import progress_bars
 
 _TABLE_WIDTH = 150
 """Columns of the table, however narrow the terminal: a folded table of figures cannot be read."""
@@ -22,8 +24,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for p
 
 
 def evaluate(
-    runs: Annotated[int, typer.Option(help="Runs of each specimen.")] = 20,
-    seed: Annotated[int, typer.Option(help="Of places, magnifications, starts and noise.")] = 1,
+    table: Annotated[
+        str | None, typer.Option(help="Repeat a table of the paper: 1, 2, 3, S1; or unseen (samples never trained on).")
+    ] = None,
+    figure: Annotated[str | None, typer.Option(help="Repeat a figure of the paper: 3, 4, 5.")] = None,
+    runs: Annotated[
+        int | None,
+        typer.Option(help="Runs of each specimen: 20 by default, and for a table or figure what takes some minutes."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of places, magnifications, starts and noise: 1 by default, 101 for a table or figure."),
+    ] = None,
     specimen: Annotated[
         list[str] | None,
         typer.Option(help="Name, picture file, or folder with MANIFEST.csv; repeatable. All six by default."),
@@ -34,50 +46,99 @@ def evaluate(
     max_frames: Annotated[int | None, typer.Option(help="Most frames of a run.")] = None,
     preset: Annotated[str, typer.Option(help="Of the emulator: ideal, typical, hostile.")] = "typical",
     workers: Annotated[int | None, typer.Option(help="Processes; all cores by default.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table: .md or .json.")] = None,
+    series: Annotated[
+        Path | None, typer.Option(help="Table S1: dataset of focal series to train on; made where it is not there.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Table S1: of the training; the recipe's by default.")] = None,
+    history: Annotated[
+        list[Path] | None, typer.Option(help="Figure 3: folder that `semfocus train` wrote; repeatable.")
+    ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="SEMFOCUS_DATA",
+            help="Table unseen: folder of real micrographs with MANIFEST.csv; ../shared/data by default.",
+        ),
+    ] = None,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option("--out", "-o", help="Write it: .md or .json, and .png of a table or figure; repeatable."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Focus many times on the emulator, from anywhere within 3 mm × the factor of equation 5, and compare with truth.
 
     Errors are in depths of field (DoF). A false focus is a run that reports focus beyond 2 DoF.
 
-    Example: semfocus evaluate --runs 20 --specimen tin-balls --specimen my.tif --pixel-size 26.9
-    """
-    from semfocus_plugin import evaluation, methods
+    With --table or --figure: repeat one of the paper's, its numbers beside ours with confidence intervals.
 
+    Example: semfocus evaluate --runs 20 --specimen tin-balls --specimen my.tif --pixel-size 26.9
+
+    Example: semfocus evaluate --table 1 -o table-1.md -o table-1.png
+    """
+    if table is not None or figure is not None:
+        _refuse("--table and --figure draw their own", specimen=specimen, pixel_size=pixel_size)
+        asked = {
+            "runs": runs,
+            "seed": seed,
+            "preset": preset,
+            "method": method,
+            "max_frames": max_frames,
+            "workers": workers,
+            "series": series,
+            "epochs": epochs,
+            "history": tuple(history or ()),
+            "pictures": pictures,
+        }
+        cli_reproduction.reproduce(table, figure, asked, out or [], json)
+        return
+    from semfocus_plugin.methods import METHODS
+
+    _refuse("it belongs to --table or --figure", series=series, epochs=epochs, history=history)
+    _check_outputs(out or [])
     settings = AutofocusSettings(method=method, max_frames=max_frames)
-    if out is not None and out.suffix.lower() not in (".md", ".json"):
-        raise InvalidParameterError(f"--out {out}: the name must end in .md or .json")
     specimens = _specimens(specimen, pixel_size, bar_rows)
-    cases = evaluation.draw_cases(specimens, runs, seed)
-    count = workers if workers is not None else min(os.cpu_count() or 1, len(cases))
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=messages
-    ) as progress:
-        task = progress.add_task("focusing", total=len(cases))
-        records = evaluation.run_cases(
-            cases, settings, preset=preset, workers=count, progress=lambda record: progress.advance(task)
-        )
-    summaries = evaluation.summarise(records)
-    report = {
-        "method": method or methods.METHODS[0].name,
-        "runs": runs,
-        "seed": seed,
-        "preset": preset,
-        "summaries": summaries,
-        "records": records,
-    }
-    if out is not None:
-        _write(out, report, evaluation.markdown(summaries))
+    conditions = {"runs": 20 if runs is None else runs, "seed": 1 if seed is None else seed, "preset": preset}
+    records, summaries = _run(settings, specimens, conditions, workers)
+    report = {"method": settings.method or METHODS[0].name, **conditions, "summaries": summaries, "records": records}
+    for path in out or []:
+        _write(path, report, summaries)
     if json:
         print_json(report)
     else:
         _print(summaries)
-    for record in records:
-        if record.status == "error":
-            fail(f"{record.specimen}, seed {record.seed}: {record.reason}")
-    if any(record.status == "error" for record in records):
+    failed = [record for record in records if record.status == "error"]
+    for record in failed:
+        fail(f"{record.specimen}, seed {record.seed}: {record.reason}")
+    if failed:
         raise typer.Exit(1)
+
+
+def _run(
+    settings: AutofocusSettings, specimens: Sequence[Any], conditions: Mapping[str, Any], workers: int | None
+) -> tuple[Any, Any]:
+    from semfocus_plugin import evaluation
+
+    cases = evaluation.draw_cases(specimens, conditions["runs"], conditions["seed"])
+    count = workers if workers is not None else min(os.cpu_count() or 1, len(cases))
+    with progress_bars() as stage:
+        records = evaluation.run_cases(
+            cases, settings, preset=conditions["preset"], workers=count, progress=stage("focusing", len(cases))
+        )
+    return records, evaluation.summarise(records)
+
+
+def _refuse(reason: str, **options: object) -> None:
+    """Refuse options that would be ignored."""
+    for name, value in options.items():
+        if value:
+            raise InvalidParameterError(f"--{name.replace('_', '-')} cannot be used here: {reason}")
+
+
+def _check_outputs(out: Sequence[Path]) -> None:
+    for path in out:
+        if path.suffix.lower() not in (".md", ".json"):
+            raise InvalidParameterError(f"--out {path}: the name must end in .md or .json")
 
 
 def _specimens(names: list[str] | None, pixel_size: float | None, bar_rows: int) -> list[Any]:
@@ -118,14 +179,15 @@ def _print(summaries: Any) -> None:
     Console(width=max(output.width, _TABLE_WIDTH), highlight=False).print(table)
 
 
-def _write(path: Path, report: dict[str, Any], table: str) -> None:
+def _write(path: Path, report: dict[str, Any], summaries: Any) -> None:
     from json import dumps
 
     from semdrivers.plain import plain
+    from semfocus_plugin.evaluation import markdown
 
     if path.suffix.lower() == ".json":
         text = dumps(plain(report), indent=2)
     else:
         conditions = ", ".join(f"{key} {report[key]}" for key in ("method", "runs", "preset", "seed"))
-        text = f"{conditions}\n\n{table}"
+        text = f"{conditions}\n\n{markdown(summaries)}"
     path.write_text(text + "\n", encoding="utf-8")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -69,6 +70,19 @@ def bar(share: float) -> str:
     eighths = round(min(max(share, 0.0), 1.0) * _BAR * 8)
     whole, rest = divmod(eighths, 8)
     return "█" * whole + (_BLOCKS[rest - 1] if rest else "")
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, int], Callable[[object], None]]]:
+    """Show bars on stderr: call what this gives with a title and the steps in all, then what that gives every step."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=messages) as progress:
+
+        def stage(description: str, steps: int) -> Callable[[object], None]:
+            task = progress.add_task(description, total=steps)
+            return lambda result: progress.advance(task)
+
+        yield stage
 
 
 @contextmanager

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
+from semfocus_plugin.evaluation.canvas import COLOURS, INK, new_figure, plain, write
 from semfocus_plugin.evaluation.comparison import OURS
 from semfocus_plugin.evaluation.comparison_tables import Bin, Row, expected_calibration_error
 from semfocus_plugin.evaluation.peers import pair_bound
@@ -18,9 +17,7 @@ from semfocus_plugin.evaluation.peers import pair_bound
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS = ("#0072b2", "#56b4e9", "#999999", "#e69f00", "#cc79a7", "#009e73", "#d55e00", "#8c6d31", "#333333")
 _MARKERS = "osv^DP*Xx"
-_INK = "#333333"
 
 
 def draw_comparison(rows: Sequence[Row], path: Path) -> Path:
@@ -37,10 +34,10 @@ def draw_comparison(rows: Sequence[Row], path: Path) -> Path:
     methods = list(dict.fromkeys(row.method for row in rows))
     columns = min(len(tracks), 4)
     lines = math.ceil(len(tracks) / columns)
-    figure, panels = _figure(lines, columns, 3.1 * columns, 2.9 * lines + 0.7)
+    figure, panels = new_figure(lines, columns, 3.1 * columns, 2.9 * lines + 0.7)
     for axes, track in zip(panels, tracks, strict=False):
         _panel(axes, [row for row in rows if row.track == track], methods)
-        axes.set_title(track, fontsize=10, color=_INK)
+        axes.set_title(track, fontsize=10, color=INK)
     for axes in panels[len(tracks) :]:
         axes.set_visible(False)
     for index, axes in enumerate(panels[: len(tracks)]):
@@ -55,12 +52,12 @@ def draw_comparison(rows: Sequence[Row], path: Path) -> Path:
                 handles.append(handle)
                 labels.append(label)
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False, fontsize=8)
-    return _write(figure, path)
+    return write(figure, path)
 
 
 def _panel(axes: Axes, rows: Sequence[Row], methods: Sequence[str]) -> None:
     for row in rows:
-        index = methods.index(row.method) % len(_COLOURS)
+        index = methods.index(row.method) % len(COLOURS)
         low, high = row.interval
         oracle = row.method == pair_bound.NAME
         axes.errorbar(
@@ -69,7 +66,7 @@ def _panel(axes: Axes, rows: Sequence[Row], methods: Sequence[str]) -> None:
             xerr=None if oracle else [[0.0], [max(row.p90_frames - row.median_frames, 0.0)]],
             yerr=None if oracle else [[max(row.share - low, 0.0)], [max(high - row.share, 0.0)]],
             fmt=_MARKERS[index % len(_MARKERS)],
-            color=_COLOURS[index],
+            color=COLOURS[index],
             markersize=9 if row.method == OURS[0] else 6,
             elinewidth=1,
             label=row.method,
@@ -80,7 +77,7 @@ def _panel(axes: Axes, rows: Sequence[Row], methods: Sequence[str]) -> None:
     axes.set_xticks([2, 5, 10, 20, 50, 100, 300])
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set_ylim(-0.05, 1.05)
-    _plain(axes)
+    plain(axes)
 
 
 def draw_reliability(bins: Sequence[Bin], method: str, path: Path) -> Path:
@@ -95,52 +92,31 @@ def draw_reliability(bins: Sequence[Bin], method: str, path: Path) -> Path:
     path : Path
         ``.png``.
     """
-    figure, (axes, counts) = _figure(2, 1, 4.6, 5.4, ratios=[4, 1])
+    figure, (axes, counts) = new_figure(2, 1, 4.6, 5.4, ratios=[4, 1])
     axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1, label="as good as its word")
     place = [piece.confidence for piece in bins]
     least = min(min(piece.confidence, piece.interval_one[0], piece.interval_two[0]) for piece in bins)
     ends = math.floor(10 * least) / 10, 1.0 + 0.02 * (1.0 - math.floor(10 * least) / 10)
     for share, interval, colour, label in (
-        ([b.within_one for b in bins], [b.interval_one for b in bins], _COLOURS[0], "within 1 DoF"),
-        ([b.within_two for b in bins], [b.interval_two for b in bins], _COLOURS[5], "within 2 DoF"),
+        ([b.within_one for b in bins], [b.interval_one for b in bins], COLOURS[0], "within 1 DoF"),
+        ([b.within_two for b in bins], [b.interval_two for b in bins], COLOURS[5], "within 2 DoF"),
     ):
         below = [max(s - low, 0.0) for s, (low, _) in zip(share, interval, strict=True)]
         above = [max(high - s, 0.0) for s, (_, high) in zip(share, interval, strict=True)]
         axes.errorbar(place, share, yerr=[below, above], fmt="o-", color=colour, capsize=2, linewidth=1.2, label=label)
     error = expected_calibration_error(bins)
     runs = sum(piece.runs for piece in bins)
-    axes.set_title(f"{method}: {runs} reported foci, mean gap to 2 DoF {error:.1%}", fontsize=10, color=_INK)
+    axes.set_title(f"{method}: {runs} reported foci, mean gap to 2 DoF {error:.1%}", fontsize=10, color=INK)
     axes.set_xlim(*ends)
     axes.set_ylim(*ends)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_ylabel("share of runs")
     axes.legend(loc="lower right", frameon=False, fontsize=8)
-    counts.bar(place, [piece.runs for piece in bins], width=0.015 * (ends[1] - ends[0]), color=_INK)
+    counts.bar(place, [piece.runs for piece in bins], width=0.015 * (ends[1] - ends[0]), color=INK)
     counts.set_xlim(*ends)
     counts.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     counts.set_xlabel("confidence given")
     counts.set_ylabel("runs")
-    _plain(axes)
-    _plain(counts)
-    return _write(figure, path)
-
-
-def _figure(lines: int, columns: int, width: float, height: float, ratios: Any = None) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(lines, columns, squeeze=False, height_ratios=ratios)
-    return figure, list(grid.flat)
-
-
-def _plain(axes: Axes) -> None:
-    axes.grid(True, color="#e6e6e6", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=_INK, labelsize=8)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-
-
-def _write(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    return path
+    plain(axes)
+    plain(counts)
+    return write(figure, path)

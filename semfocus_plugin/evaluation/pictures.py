@@ -74,6 +74,14 @@ def read_picture(path: Path, pixel_size: float | None = None, bar_rows: int = 0)
     return Picture(path.name, pixels, pixel_size or NOMINAL_PIXEL_SIZE, pixel_size is None)
 
 
+def folder_in_use(named: Path | None) -> Path | None:
+    """Return the folder of micrographs that was named, or ``../shared/data`` where that is one, or None."""
+    if named is not None:
+        return named
+    usual = Path("../shared/data")
+    return usual if (usual / "MANIFEST.csv").is_file() else None
+
+
 def read_folder(folder: Path, pixel_size: float | None = None) -> tuple[Picture, ...]:
     """Return the pictures that ``MANIFEST.csv`` in a folder lists.
 

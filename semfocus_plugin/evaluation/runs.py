@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import semdrivers
 from semdrivers.autofocus import AutofocusSettings
 from semdrivers.errors import SemDriversError
-from semdrivers.microscope import HasStage
+from semdrivers.microscope import HasStage, Image, Microscope, ScanMode
+from semfocus_plugin import scoring
 from semfocus_plugin.evaluation.cases import Case
 from semfocus_plugin.evaluation.parallel import run_all
+from semfocus_plugin.evaluation.peers.bench import approach
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,9 @@ class RunRecord:
         What the same run would have taken on an instrument, by the emulator's clock.
     restored : bool
         Whether a run that did not focus left the working distance where it was.
+    final_score, best_score : float
+        AENet's, of fresh FAST frames where the run ended and at the emulator's true best working distance. `score` is
+        what the method saw, which is the best of several noisy frames with some methods.
     """
 
     specimen: str
@@ -63,10 +71,52 @@ class RunRecord:
     elapsed: float
     instrument_seconds: float
     restored: bool
+    final_score: float = math.nan
+    best_score: float = math.nan
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Photographs:
+    """A case in pictures.
+
+    Parameters
+    ----------
+    record : RunRecord
+        What became of it.
+    start, final, best : Image
+        STANDARD frames at the start, at the end, and at the emulator's true best working distance.
+    start_score : float
+        AENet's, of a FAST frame at the start.
+    """
+
+    record: RunRecord
+    start: Image
+    final: Image
+    best: Image
+    start_score: float
 
 
 def run_case(case: Case, settings: AutofocusSettings, preset: str) -> RunRecord:
     """Focus once, from the start that the case names."""
+    with _prepared(case, preset) as (emulator, microscope):
+        record = _focused(case, settings, emulator, microscope)
+        return _compared(record, emulator, microscope)
+
+
+def photograph(case: Case, settings: AutofocusSettings, preset: str) -> Photographs:
+    """Focus once, and take pictures before, after and at the true best."""
+    with _prepared(case, preset) as (emulator, microscope):
+        start_score = _score(microscope)
+        start = microscope.acquire(ScanMode.STANDARD)
+        record = _focused(case, settings, emulator, microscope)
+        final = microscope.acquire(ScanMode.STANDARD)
+        record = _compared(record, emulator, microscope)
+        return Photographs(record, start, final, microscope.acquire(ScanMode.STANDARD), start_score)
+
+
+@contextmanager
+def _prepared(case: Case, preset: str) -> Iterator[tuple[Any, Microscope]]:
+    """Give an emulator and a microscope that stands at the start."""
     from semdrivers.emulator import Emulator
 
     options: dict[str, Any] = {"specimen": case.specimen}
@@ -81,34 +131,50 @@ def run_case(case: Case, settings: AutofocusSettings, preset: str) -> RunRecord:
         microscope.magnification = case.magnification
         limits = microscope.capabilities.working_distance
         microscope.working_distance = limits.clip(emulator.truth.working_distance + case.offset)
-        start = microscope.working_distance
-        start_error = _error(emulator, start)
-        began = emulator.instrument.clock.now()
-        try:
-            result = semdrivers.autofocus(microscope, settings=settings)
-        except SemDriversError as error:
-            reason = f"{type(error).__name__}: {error}"
-            result = semdrivers.AutofocusResult(
-                "error", reason, microscope.working_distance, start, 0.0, 0.0, 0, 0.0, settings.method or ""
-            )
-        step = max(limits.step, 1e-6)
-        return RunRecord(
-            specimen=case.specimen,
-            magnification=case.magnification,
-            seed=case.seed,
-            status=result.status,
-            reason=result.reason,
-            start_error=start_error,
-            error=_error(emulator, result.working_distance),
-            score=result.score,
-            true_score=emulator.truth.score,
-            confidence=result.confidence,
-            frames=result.frames,
-            search_frames=sum(frame.phase == "search" for frame in result.trace),
-            elapsed=result.elapsed,
-            instrument_seconds=emulator.instrument.clock.now() - began,
-            restored=result.focused or abs(microscope.working_distance - start) <= step,
+        yield emulator, microscope
+
+
+def _focused(case: Case, settings: AutofocusSettings, emulator: Any, microscope: Microscope) -> RunRecord:
+    """Focus, and leave the lens where that ends."""
+    start = microscope.working_distance
+    start_error = _error(emulator, start)
+    began = emulator.instrument.clock.now()
+    try:
+        result = semdrivers.autofocus(microscope, settings=settings)
+    except SemDriversError as error:
+        reason = f"{type(error).__name__}: {error}"
+        result = semdrivers.AutofocusResult(
+            "error", reason, microscope.working_distance, start, 0.0, 0.0, 0, 0.0, settings.method or ""
         )
+    step = max(microscope.capabilities.working_distance.step, 1e-6)
+    return RunRecord(
+        specimen=case.specimen,
+        magnification=case.magnification,
+        seed=case.seed,
+        status=result.status,
+        reason=result.reason,
+        start_error=start_error,
+        error=_error(emulator, result.working_distance),
+        score=result.score,
+        true_score=emulator.truth.score,
+        confidence=result.confidence,
+        frames=result.frames,
+        search_frames=sum(frame.phase == "search" for frame in result.trace),
+        elapsed=result.elapsed,
+        instrument_seconds=emulator.instrument.clock.now() - began,
+        restored=result.focused or abs(microscope.working_distance - start) <= step,
+    )
+
+
+def _compared(record: RunRecord, emulator: Any, microscope: Microscope) -> RunRecord:
+    """Score fresh frames, one where the lens stands and one at the true best, where the lens stays."""
+    final = _score(microscope)
+    approach(microscope, microscope.capabilities.working_distance, emulator.truth.working_distance)
+    return dataclasses.replace(record, final_score=final, best_score=_score(microscope))
+
+
+def _score(microscope: Microscope) -> float:
+    return scoring.score(microscope.acquire(ScanMode.FAST))
 
 
 def run_cases(

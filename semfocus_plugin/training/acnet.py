@@ -25,7 +25,7 @@ from semfocus_plugin.networks import LAWS, Evaluator
 from semfocus_plugin.training import checkpoint
 from semfocus_plugin.training.architecture import ACNet
 from semfocus_plugin.training.curves import Curves, measure_folders
-from semfocus_plugin.training.playground import STEPS, Playground, offline_test
+from semfocus_plugin.training.playground import STEPS, Playground, Policy, offline_test
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +166,15 @@ def learn(
             optimizer.step()
             total += float(value.detach())
         after(epoch, total / rounds)
+
+
+def train_policy(config: ACNetConfig, curves: Curves, after: Callable[[int], object] = lambda epoch: None) -> Policy:
+    """Train on curves that are at hand, and return the network as a policy; nothing is written."""
+    torch.manual_seed(config.seed)
+    network = ACNet(hidden=config.hidden)
+    optimizer = torch.optim.Adam(network.parameters(), config.learning_rate)
+    learn(config, curves, network, optimizer, after=lambda epoch, loss: after(epoch))
+    return partial(act, network)
 
 
 def play(

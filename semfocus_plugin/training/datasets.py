@@ -155,7 +155,10 @@ def recipe(folder: str | Path) -> dict[str, Any]:
 
 def _make_shard(config: DatasetConfig, folder: Path, index: int) -> None:
     random = np.random.default_rng([config.seed, index])
-    arrays = _series(config, random) if config.kind == "series" else _frames(config, random, index)
+    if config.kind == "series":
+        arrays = focal_series(draw_field(random, config.mixture), random, config.series_frames)
+    else:
+        arrays = _frames(config, random, index)
     path = shard_path(folder, index)
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
@@ -188,12 +191,14 @@ def _frames(config: DatasetConfig, random: np.random.Generator, index: int) -> d
     }
 
 
-def _series(config: DatasetConfig, random: np.random.Generator) -> dict[str, NDArray[Any]]:
-    """One focal series of FAST frames through focus, evenly spaced in working distance over ±20 depths of field."""
-    field = draw_field(random, config.mixture)
+def focal_series(field: Field, random: np.random.Generator, frames: int) -> dict[str, NDArray[Any]]:
+    """Return a focal series of FAST frames, evenly spaced in working distance over ±20 depths of field.
+
+    Keys: pixels (N, 240, 320), defocus and score (N,), depth_of_field (mm), magnification, specimen.
+    """
     field = dataclasses.replace(field, conditions=dataclasses.replace(field.conditions, width=320, height=240))
     shift = random.uniform(-3, 3)
-    positions = np.linspace(-20, 20, config.series_frames) + shift
+    positions = np.linspace(-20, 20, frames) + shift
     samples = [field.frame(float(u), k) for k, u in enumerate(positions)]
     truth = field.column.truth(field.conditions)
     return {

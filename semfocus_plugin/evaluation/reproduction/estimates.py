@@ -1,0 +1,92 @@
+"""A mean, or any figure, with its 95 % confidence interval by bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+RESAMPLES = 1000
+_SEED = 1
+
+Statistic = Callable[[NDArray[Any]], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure.
+
+    Parameters
+    ----------
+    value : float
+        Of all data.
+    low, high : float
+        95 % confidence interval (percentiles of the bootstrap).
+    spread : float or None
+        Standard deviation of the single values, for a mean.
+    count : int
+        Single values.
+    """
+
+    value: float
+    low: float
+    high: float
+    spread: float | None
+    count: int
+
+
+def mean(values: ArrayLike, groups: ArrayLike | None = None) -> Estimate | None:
+    """Return the mean of values, with their standard deviation; see `estimate`."""
+    found = estimate(values, _mean, groups)
+    if found is None:
+        return None
+    return Estimate(
+        found.value, found.low, found.high, float(np.std(np.asarray(values, dtype=np.float64))), found.count
+    )
+
+
+def median(values: ArrayLike, groups: ArrayLike | None = None) -> Estimate | None:
+    """Return the median of values; see `estimate`."""
+    return estimate(values, _median, groups)
+
+
+def estimate(values: ArrayLike, statistic: Statistic, groups: ArrayLike | None = None) -> Estimate | None:
+    """Return a figure of values with its interval.
+
+    Parameters
+    ----------
+    values : array_like of shape (N,) or (N, K)
+        One line for each thing measured.
+    statistic : callable
+        From lines to the figure.
+    groups : array_like of shape (N,), optional
+        Lines of one group (frames of a field, episodes of a series) are not independent: whole groups are drawn.
+
+    Returns
+    -------
+    Estimate or None
+        None of no values. One group alone gives an interval of no width, which says nothing.
+    """
+    lines = np.asarray(values, dtype=np.float64)
+    if len(lines) == 0:
+        return None
+    names = np.arange(len(lines)) if groups is None else np.asarray(groups)
+    members = [np.flatnonzero(names == name) for name in np.unique(names)]
+    random = np.random.default_rng(_SEED)
+    drawn = []
+    for _ in range(RESAMPLES):
+        chosen = random.integers(len(members), size=len(members))
+        drawn.append(statistic(lines[np.concatenate([members[index] for index in chosen])]))
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return Estimate(statistic(lines), float(low), float(high), None, len(lines))
+
+
+def _mean(lines: NDArray[Any]) -> float:
+    return float(lines.mean())
+
+
+def _median(lines: NDArray[Any]) -> float:
+    return float(np.median(lines))
