@@ -34,6 +34,8 @@ _NOISE_EXCESS = 1.5
 """Detector lag and 8-bit levels make the noise's power scatter this much more than white noise does."""
 _LEAST_DISAGREEMENT = 1.5
 """Neighbouring frequencies are not independent: the sum of squares counts only a part of them."""
+_VISIBLE = 2.0
+"""Standard errors of its power at which a frequency counts half."""
 _OUTLIER = 0.01
 _LARGEST_SIDE = 640
 
@@ -96,9 +98,10 @@ class Pair:
         transfer = _transfer()
         one, other = transfer[:, None, :], transfer[None, :, :]
         difference = (first.power * other - second.power * one) ** 2
-        disagreement = (difference / (first.error * other**2 + second.error * one**2)).sum(axis=-1)
+        weight = _visible(first, second)
+        disagreement = (weight * difference / (first.error * other**2 + second.error * one**2)).sum(axis=-1)
         least = float(disagreement.min())
-        scale = max(_LEAST_DISAGREEMENT, 2 * least / len(first.power))
+        scale = max(_LEAST_DISAGREEMENT, 2 * least / max(float(weight.sum()), 1.0))
         likelihood = np.exp(-0.5 * (disagreement - least) / scale)
         self._table = np.log((1 - _OUTLIER) * likelihood + _OUTLIER).astype(np.float32)
 
@@ -111,6 +114,12 @@ class Pair:
         low = table[base] + dj * (table[base + 1] - table[base])
         high = table[base + _COUNT] + dj * (table[base + _COUNT + 1] - table[base + _COUNT])
         return np.asarray(low + di * (high - low))
+
+
+def _visible(first: Spectrum, second: Spectrum) -> Array:
+    """Return 0 to 1 for every frequency: whether either frame shows the sample there, and not noise alone."""
+    signal = np.maximum(first.power**2 / first.error, second.power**2 / second.error)
+    return np.asarray(signal / (signal + _VISIBLE**2))
 
 
 def _position(radius: Array) -> tuple[Array, Array]:

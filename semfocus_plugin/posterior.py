@@ -147,7 +147,8 @@ class Posterior:
         return np.exp(_SCALES).astype(np.float32)[:, None] * distance
 
     def _log_comparison(self, one: Sighting, other: Sighting) -> Array:
-        assert one.spectrum is not None and other.spectrum is not None
+        assert one.spectrum is not None
+        assert other.spectrum is not None
         return _pair(one.spectrum, other.spectrum)(self._radius(one), self._radius(other))
 
     def _log_likelihood(self, s: Sighting) -> Array:
