@@ -12,7 +12,7 @@ from rich.table import Table
 import semdrivers
 from semdrivers.console import INTERRUPTED, application, fail, messages, output, print_json
 from semdrivers.errors import InvalidParameterError, SemDriversError
-from semfocus_plugin import cli_benchmark, cli_calibration, cli_evaluation, cli_training
+from semfocus_plugin import cli_benchmark, cli_calibration, cli_evaluation, cli_labelling, cli_training
 
 app = application("semfocus", "Autofocus for scanning electron microscopes: focus, score pictures, evaluate, train.")
 app.add_typer(cli_training.train, name="train")
@@ -20,6 +20,7 @@ app.command()(cli_training.dataset)
 app.command()(cli_evaluation.evaluate)
 app.command()(cli_benchmark.benchmark)
 app.command()(cli_calibration.calibrate)
+app.command()(cli_labelling.label)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 MethodName = Annotated[str | None, typer.Option(help="Autofocus method; `semfocus models` lists them.")]

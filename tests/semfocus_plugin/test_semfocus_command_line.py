@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from semfocus_plugin.cli import app
 from semfocus_plugin.display import bar
 
-COMMANDS = ("demo", "run", "score", "evaluate", "benchmark", "models", "dataset", "train", "calibrate")
+COMMANDS = ("demo", "run", "score", "evaluate", "benchmark", "models", "dataset", "train", "calibrate", "label")
 
 
 def semfocus(*arguments):
