@@ -213,6 +213,9 @@ def emulate(
     serial: Annotated[bool, typer.Option("--serial", help="Offer a serial line too (not on Windows).")] = False,
     realtime: Annotated[bool, typer.Option("--realtime", help="Scans and moves take their time.")] = False,
     faults: Annotated[str, typer.Option(help="What goes wrong, such as usb-drop:0.01,control-reset@5.")] = "",
+    save_session: Annotated[
+        Path | None, typer.Option(help="A new folder for every message and frame, which replay:// opens.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run an EM-30 emulator for other programs on this computer, until Ctrl-C.
@@ -233,6 +236,7 @@ def emulate(
         serial=serial,
         realtime=realtime,
         faults=faults,
+        save_session=save_session,
     )
     with _until_told_to_stop() as stop, emulator:
         if json:

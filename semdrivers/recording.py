@@ -1,7 +1,8 @@
 """`Recorder`: a microscope of any make that keeps everything asked of it, and everything it answered, in a folder.
 
-The folder holds ``session.jsonl``, one JSON object a line, and the frames as OME-TIFF. ``replay:///folder`` opens it as
-a microscope (`semdrivers.replay`), so that what was seen on an instrument can be seen again without one.
+`SessionFolder` is that folder. It holds ``session.jsonl``, one JSON object a line, and the frames as OME-TIFF.
+``replay:///folder`` opens it as a microscope (`semdrivers.replay`), so that what was seen on an instrument can be seen
+again without one.
 """
 
 from __future__ import annotations
@@ -33,6 +34,93 @@ PROPERTIES = (
 """Members beyond the five that are read, and set where they can be."""
 METHODS = ("move_stage", "orient_stage", "pump", "vent")
 """Members beyond the five that are called."""
+
+
+def free_folder(folder: str | Path) -> Path:
+    """Return the path of a folder that a session can be written to: it does not exist yet, or is empty.
+
+    Raises
+    ------
+    InvalidParameterError
+        When it is in use.
+    """
+    path = Path(folder)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InvalidParameterError(f"{folder}: is in use already; a recording needs a new or empty folder")
+    return path
+
+
+class SessionFolder:
+    """A session on its way to the disk. Every line is there before the caller goes on. Thread safe.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Made here; must not exist, or be empty.
+    microscope : str
+        What is recorded, for people.
+    capabilities : Capabilities
+        Of the microscope.
+    offers : list of str
+        Which of `PROPERTIES` and `METHODS` it has.
+
+    Raises
+    ------
+    InvalidParameterError
+        When the folder is in use.
+    OSError
+        When it cannot be written.
+    """
+
+    def __init__(self, folder: str | Path, microscope: str, capabilities: Capabilities, offers: list[str]) -> None:
+        self.path = free_folder(folder)
+        self._lock = threading.Lock()
+        self._start = time.monotonic()
+        self._frames = self._lines = 0
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._file = (self.path / SESSION).open("w", encoding="utf-8")
+        self.write(
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "time": time.time(),
+                "microscope": microscope,
+                "capabilities": plain(capabilities),
+                "offers": offers,
+            }
+        )
+
+    def now(self) -> float:
+        """Return the seconds since the beginning."""
+        return time.monotonic() - self._start
+
+    def save(self, image: Image) -> str:
+        """Write a frame and return the name of its file."""
+        with self._lock:
+            self._frames += 1
+            name = f"frame-{self._frames:06d}.ome.tif"
+        image.save(self.path / name)
+        return name
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """Write a line; after `close`, nothing."""
+        with self._lock:
+            if not self._file.closed:
+                self._file.write(json.dumps(entry) + "\n")
+                self._file.flush()
+                self._lines += 1
+
+    def close(self) -> None:
+        """End the session. A second call does nothing."""
+        with self._lock:
+            self._file.close()
+
+    def discard(self) -> None:
+        """Close, and take the folder away again if nothing but the head has been written."""
+        self.close()
+        if [path.name for path in self.path.iterdir()] == [SESSION] and self._lines == 1:
+            (self.path / SESSION).unlink()
+            self.path.rmdir()
 
 
 class Recorder:
@@ -68,27 +156,12 @@ class Recorder:
             raise InvalidParameterError(
                 f"a {type(microscope).__name__} cannot be recorded: it is no microscope, it lacks {', '.join(missing)}"
             )
-        self.folder = Path(folder)
+        self.folder = free_folder(folder)
         self._microscope = microscope
         self._lock = threading.RLock()
-        self._start = time.monotonic()
-        self._frames = 0
         self._closed = False
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            raise InvalidParameterError(f"{folder}: is in use already; a recording needs a new or empty folder")
-        capabilities = microscope.capabilities
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._file = (self.folder / SESSION).open("w", encoding="utf-8")
-        self._write(
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "time": time.time(),
-                "microscope": type(microscope).__name__,
-                "capabilities": plain(capabilities),
-                "offers": [name for name in (*PROPERTIES, *METHODS) if name in vars(type(self))],
-            }
-        )
+        offers = [name for name in (*PROPERTIES, *METHODS) if name in vars(type(self))]
+        self._session = SessionFolder(folder, type(microscope).__name__, microscope.capabilities, offers)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -133,7 +206,7 @@ class Recorder:
             try:
                 self._note("call", "close", [], self._microscope.close)
             finally:
-                self._file.close()
+                self._session.close()
 
     def __enter__(self) -> Self:
         return self
@@ -166,30 +239,19 @@ class Recorder:
     ) -> Any:
         """Do something and write down what came of it, a failure too; an interrupt is one."""
         entry: dict[str, Any] = {"kind": kind, "name": name, "arguments": written(arguments)}
-        entry["begin"] = time.monotonic() - self._start
+        entry["begin"] = self._session.now()
         try:
             result = act()
         except BaseException as error:
-            self._write({**entry, "error": type(error).__name__, "message": str(error), "end": self._now()})
+            failure = {"error": type(error).__name__, "message": str(error)}
+            self._session.write({**entry, **failure, "end": self._session.now()})
             raise
         extra = told(result) if told is not None else {"result": plain(result)}
-        self._write({**entry, **extra, "end": self._now()})
+        self._session.write({**entry, **extra, "end": self._session.now()})
         return result
 
     def _saved(self, image: Image) -> dict[str, Any]:
-        self._frames += 1
-        name = f"frame-{self._frames:06d}.ome.tif"
-        image.save(self.folder / name)
-        return {"frame": name}
-
-    def _now(self) -> float:
-        return time.monotonic() - self._start
-
-    def _write(self, entry: dict[str, Any]) -> None:
-        """Write a line; it is on its way to the disk before the caller goes on."""
-        if not self._file.closed:
-            self._file.write(json.dumps(entry) + "\n")
-            self._file.flush()
+        return {"frame": self._session.save(image)}
 
 
 def written(arguments: list[Any]) -> str:

@@ -179,7 +179,7 @@ class Replay:
             told = f"{entry['name']}({entry['arguments']})"
             if (kind, name) != (entry["kind"], entry["name"]) or (told != asked and name != "focus_record"):
                 raise DeviceError(
-                    f"{self.folder}: the session goes on with {told} in line {ahead + 2} of {SESSION}, not with "
+                    f"{self.folder}: the session goes on with {told} in line {entry['line']} of {SESSION}, not with "
                     f"{asked}: this program takes another way than the one that was recorded"
                 )
             self._learn(self._next, ahead)
@@ -232,10 +232,10 @@ def _read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
                     raise ValueError("an entry without an outcome")
         except (ValueError, KeyError, TypeError) as error:
             raise InvalidParameterError(f"{path}, line {number}: it is no recorded session: {error}") from error
-        entries.append(entry)
+        entries.append({**entry, "line": number})
     if not entries:
         raise InvalidParameterError(f"{path} is empty")
-    return entries[0], entries[1:]
+    return entries[0], [entry for entry in entries[1:] if entry["kind"] != "wire"]
 
 
 def _capabilities(folder: Path, told: dict[str, Any]) -> Capabilities:

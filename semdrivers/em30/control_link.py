@@ -33,7 +33,6 @@ from firmware_protocol.messages import (
     Wait,
 )
 from firmware_protocol.payload import PayloadError
-from semdrivers.em30.refusals import describe, exception_for
 from semdrivers.em30.transport import Transport
 from semdrivers.errors import (
     BusyError,
@@ -43,6 +42,7 @@ from semdrivers.errors import (
     SemDriversError,
     TransportError,
 )
+from semdrivers.refusals import describe, exception_for
 
 R = TypeVar("R")
 

@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from firmware_protocol.control import VERSION, Damaged, Envelope, Problem
 from firmware_protocol.messages import (
@@ -67,6 +68,19 @@ _DAMAGE = {
 }
 
 
+class Witness(Protocol):
+    """Hears and sees everything that goes over the control channel."""
+
+    def received(self, client: str, message: Envelope | Damaged) -> None:
+        """Take note of what a client sent."""
+
+    def sent(self, client: str, message: Envelope) -> None:
+        """Take note of what a client was sent."""
+
+    def answered(self, request: Envelope, reply: Envelope) -> None:
+        """Take note of the answer to a new request of the owner."""
+
+
 @dataclass(slots=True, eq=False)
 class Session:
     """One client, as the instrument knows it."""
@@ -101,13 +115,20 @@ class ControlDesk:
         Takes each event of the instrument, from any thread, and brings it to `publish` in the desk's thread.
     faults : Faults, optional
         What goes wrong with commands.
+    witness : Witness, optional
+        Keeps a record.
     """
 
     def __init__(
-        self, instrument: Instrument, forward: Callable[[Event], object], faults: Faults | None = None
+        self,
+        instrument: Instrument,
+        forward: Callable[[Event], object],
+        faults: Faults | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self._instrument = instrument
         self._faults = faults if faults is not None else Faults()
+        self._witness = witness
         self._sessions: list[Session] = []
         self._deferred: list[_Deferred] = []
         self._ticked = time.monotonic()
@@ -118,7 +139,14 @@ class ControlDesk:
 
     def open(self, send: Callable[[Envelope], None]) -> Session:
         """Begin a session that answers through `send`, which must not block."""
-        session = Session(send, time.monotonic())
+        witness = self._witness
+
+        def send_seen(envelope: Envelope) -> None:
+            if witness is not None:
+                witness.sent(session.client, envelope)
+            send(envelope)
+
+        session = Session(send_seen, time.monotonic())
         self._sessions.append(session)
         return session
 
@@ -190,6 +218,8 @@ class ControlDesk:
     def handle(self, session: Session, item: Envelope | Damaged) -> None:
         """Take one message of a session."""
         session.heard = time.monotonic()
+        if self._witness is not None:
+            self._witness.received(session.client, item)
         if item.kind != Kind.REQUEST:
             return
         if isinstance(item, Damaged):
@@ -240,6 +270,8 @@ class ControlDesk:
     def _answer(self, session: Session, request: Envelope, reply: Envelope) -> None:
         if request.sequence in session.replies:
             session.replies[request.sequence] = (request, reply)
+        if self._witness is not None and session.owner:
+            self._witness.answered(request, reply)
         session.send(reply)
 
     def _reply(self, session: Session, request: Envelope, reply: object) -> None:

@@ -23,7 +23,7 @@ from typing import Protocol
 from firmware_protocol.control import Damaged, Decoder, Envelope
 from firmware_protocol.messages import Event
 from semdrivers.emulator.answer_faults import LATE, PAUSE, FaultyLine
-from semdrivers.emulator.control_desk import ControlDesk, Session
+from semdrivers.emulator.control_desk import ControlDesk, Session, Witness
 from semdrivers.emulator.faults import Faults
 from semdrivers.emulator.instrument import Instrument
 from semdrivers.errors import NotConnectedError
@@ -128,6 +128,8 @@ class ControlServer:
         Whether to open a pseudo-terminal as a serial line as well (not on Windows).
     faults : Faults, optional
         What goes wrong with answers and commands.
+    witness : Witness, optional
+        Keeps a record of what goes over the wires.
 
     Attributes
     ----------
@@ -145,8 +147,10 @@ class ControlServer:
         port: int = 0,
         serial: bool = False,
         faults: Faults | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self._instrument = instrument
+        self._witness = witness
         self._faults = faults if faults is not None else Faults()
         self._late: list[tuple[float, _Connection, bytes]] = []
         self._address = host, port
@@ -183,7 +187,7 @@ class ControlServer:
             end.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._selector.register(self._wake_in, selectors.EVENT_READ, self._woken)
-        self._desk = ControlDesk(self._instrument, self._forward, self._faults)
+        self._desk = ControlDesk(self._instrument, self._forward, self._faults, self._witness)
         if pipe is not None:
             self.device = pipe.device
             self._connect(pipe)

@@ -21,12 +21,14 @@ from semdrivers.emulator.instrument import Instrument
 from semdrivers.emulator.presets import ColumnPreset
 from semdrivers.emulator.scan import ScanConditions, Truth
 from semdrivers.emulator.scan_faults import disturb
+from semdrivers.emulator.session_log import SessionLog
 from semdrivers.emulator.specimens import SPECIMENS, Picture, Specimen, make_specimen
 from semdrivers.emulator.usb_backend import EmulatedBus
 from semdrivers.emulator.usb_bridge import UsbBridgeServer
 from semdrivers.emulator.usb_device import UsbDevice
 from semdrivers.errors import InvalidParameterError, NotConnectedError, OutOfRangeError
 from semdrivers.microscope import Range, number
+from semdrivers.recording import free_folder
 from semdrivers.usb_pipe import PipeBackend
 
 _NEAREST, _FURTHEST = 5.0, 30.0
@@ -64,14 +66,16 @@ class Emulator:
         Whether the control channel is offered on a pseudo-terminal as well (not on Windows).
     faults : str
         What goes wrong, by name, and by probability or index: ``"usb-drop:0.01,control-reset@5"``.
+    save_session : str or Path, optional
+        A new or empty folder, to which every message and every frame is written; ``replay:///folder`` opens it.
     profile : InstrumentProfile
         The instrument's numbers.
 
     Raises
     ------
     InvalidParameterError, OutOfRangeError
-        For an unknown specimen, preset or fault, a picture without pixel size, or a number that the instrument cannot
-        take.
+        For an unknown specimen, preset or fault, a picture without pixel size, a number that the instrument cannot
+        take, or a folder of a session that is in use.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class Emulator:
         usb_port: int | None = None,
         serial: bool = False,
         faults: str = "",
+        save_session: str | Path | None = None,
         profile: InstrumentProfile = EM30,
     ) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
@@ -115,7 +120,10 @@ class Emulator:
             lens_hysteresis=profile.lens_hysteresis * self.column.preset.lens_hysteresis,
             meanwhile=lambda instrument: disturb(instrument, self.faults),
         )
-        self._server = ControlServer(self.instrument, port=control_port, serial=serial, faults=self.faults)
+        self._folder = None if save_session is None else free_folder(save_session)
+        self._log: SessionLog | None = None
+        self._control_port, self._serial = control_port, serial
+        self._server: ControlServer | None = None
         self._usb_port = usb_port
         self._key = f"{os.getpid()}-{next(_count)}"
         self._device: UsbDevice | None = None
@@ -133,16 +141,24 @@ class Emulator:
         ------
         NotConnectedError
             When the emulator has been closed, or a port is taken.
+        InvalidParameterError, OSError
+            When the folder of a session is in use by now, or cannot be written.
         """
         if self._closed:
             raise NotConnectedError("this emulator has been closed; make a new one")
         if self._device is not None:
             return self
+        if self._folder is not None:
+            self._log = SessionLog(self._folder, self.instrument)
+        self._server = ControlServer(
+            self.instrument, port=self._control_port, serial=self._serial, faults=self.faults, witness=self._log
+        )
         self._device = UsbDevice(
             self.instrument, serial=self.instrument.serial, encode=lambda frame: stream.encode(frame)
         )
         self._bus = EmulatedBus(self._device)
-        stream = FaultyStream(self.faults, self._bus, self.instrument.report_dropped)
+        scanned = None if self._log is None else self._log.scanned
+        stream = FaultyStream(self.faults, self._bus, self.instrument.report_dropped, scanned)
         try:
             self._server.start()
             if self._usb_port is not None:
@@ -150,6 +166,8 @@ class Emulator:
                 self._bridge_port = self._bridge.start()
         except OSError as error:
             self.close()
+            if self._log is not None:
+                self._log.discard()
             raise NotConnectedError(f"the emulator could not listen: {error}") from error
         usb_backends.register(self._key, PipeBackend(self._bus))
         return self
@@ -165,7 +183,10 @@ class Emulator:
             self._bridge.close()
         if self._device is not None:
             self._device.close()
-        self._server.close()
+        if self._server is not None:
+            self._server.close()
+        if self._log is not None:
+            self._log.close()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -182,22 +203,21 @@ class Emulator:
     @property
     def url(self) -> str:
         """URL for `semdrivers.connect` in this process."""
-        self._running()
-        return f"em30://127.0.0.1:{self._server.port}?usb=emulated:{self._key}"
+        return f"em30://127.0.0.1:{self._running().port}?usb=emulated:{self._key}"
 
     @property
     def remote_url(self) -> str:
         """URL for `semdrivers.connect` in another process on this computer; needs `usb_port`."""
-        return f"em30://127.0.0.1:{self._server.port}?usb={self._remote_usb()}"
+        return f"em30://127.0.0.1:{self._running().port}?usb={self._remote_usb()}"
 
     @property
     def serial_url(self) -> str:
         """URL with control over the pseudo-terminal; needs `serial`. Images come over the bridge if there is one."""
-        self._running()
-        if self._server.device is None:
+        device = self._running().device
+        if device is None:
             raise InvalidParameterError("this emulator has no serial line; make it with serial=True")
         usb = self._remote_usb() if self._bridge is not None else f"emulated:{self._key}"
-        return f"em30+serial://{self._server.device}?usb={usb}"
+        return f"em30+serial://{device}?usb={usb}"
 
     @property
     def usb(self) -> EmulatedBus:
@@ -212,9 +232,10 @@ class Emulator:
             raise InvalidParameterError("this emulator lends its USB to no other process; make it with usb_port=0")
         return f"tcp://127.0.0.1:{self._bridge_port}"
 
-    def _running(self) -> None:
-        if self._closed or self._device is None:
+    def _running(self) -> ControlServer:
+        if self._closed or self._server is None:
             raise NotConnectedError("the emulator is not running; use it in a with statement, or call start()")
+        return self._server
 
     # What is true
 

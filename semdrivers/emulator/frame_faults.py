@@ -25,12 +25,21 @@ class FaultyStream:
         Whose cable is pulled, and whose device halts.
     report_dropped : callable
         Takes the id of a frame that is lost and reported.
+    witness : callable, optional
+        Takes each frame that leaves whole, before it does.
     """
 
-    def __init__(self, faults: Faults, bus: EmulatedBus, report_dropped: Callable[[int], object]) -> None:
+    def __init__(
+        self,
+        faults: Faults,
+        bus: EmulatedBus,
+        report_dropped: Callable[[int], object],
+        witness: Callable[[ScannedFrame], object] | None = None,
+    ) -> None:
         self._faults = faults
         self._bus = bus
         self._report_dropped = report_dropped
+        self._witness = witness
         self._before: Transfers = ()
         self._held: Transfers = ()
 
@@ -39,7 +48,10 @@ class FaultyStream:
         whole = sent = frame_transfers(frame)
         before, self._before = self._before, whole
         held, self._held = self._held, ()
-        for name in self._faults.at(Occasion.FRAME):
+        names = self._faults.at(Occasion.FRAME)
+        if self._witness is not None and not (frame.aborted or set(names) - {"usb-duplicate"}):
+            self._witness(frame)
+        for name in names:
             match name:
                 case "usb-drop":
                     sent = ()
