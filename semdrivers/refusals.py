@@ -76,7 +76,8 @@ def describe(request: Request[object]) -> str:
 
 def exception_for(instrument: str, request: Request[object], status: Status, refusal: Refusal) -> SemDriversError:
     """Return the exception that tells of a refusal: instrument, request, reason, limits, interlocks."""
-    parts = [f"{instrument} refused {describe(request)}: {refusal.text or _MEANINGS[status]}"]
+    did = "did not finish" if status is Status.TIMEOUT else "refused"
+    parts = [f"{instrument} {did} {describe(request)}: {refusal.text or _MEANINGS[status]}"]
     if status is Status.OUT_OF_RANGE and not refusal.text:
         parts.append(f"limits {refusal.minimum:g} to {refusal.maximum:g}")
     if status is Status.BUSY and refusal.subsystem is not Subsystem.NONE:

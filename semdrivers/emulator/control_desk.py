@@ -10,10 +10,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
 from firmware_protocol.control import VERSION, Damaged, Envelope, Problem
 from firmware_protocol.messages import (
@@ -46,6 +44,7 @@ from firmware_protocol.messages import (
     Unknown,
     Vent,
 )
+from semdrivers.emulator.control_session import Session, Witness
 from semdrivers.emulator.faults import Faults, Occasion
 from semdrivers.emulator.instrument import Instrument
 from semdrivers.emulator.overtaken import still_holds
@@ -55,6 +54,8 @@ _log = logging.getLogger(__name__)
 _CACHED_REPLIES = 32
 _PENDING_FROM = 0.2
 _ENDLESS_PENDING = 1.0
+_PATIENCE = 2.0
+"""Seconds beyond the announced settling after which the instrument gives up, under the fault `settle-times-out`."""
 _REFUSALS = {
     "refuse-busy": (Status.BUSY, "it is busy with a self-test: wait", Reason.NONE),
     "refuse-interlock": (Status.INTERLOCK, "the door is ajar: close it", Reason.DOOR_OPEN),
@@ -68,39 +69,17 @@ _DAMAGE = {
 }
 
 
-class Witness(Protocol):
-    """Hears and sees everything that goes over the control channel."""
-
-    def received(self, client: str, message: Envelope | Damaged) -> None:
-        """Take note of what a client sent."""
-
-    def sent(self, client: str, message: Envelope) -> None:
-        """Take note of what a client was sent."""
-
-    def answered(self, request: Envelope, reply: Envelope) -> None:
-        """Take note of the answer to a new request of the owner."""
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    """One client, as the instrument knows it."""
-
-    send: Callable[[Envelope], None]
-    heard: float
-    client: str = ""
-    token: int | None = None
-    owner: bool = False
-    subscribed: bool = False
-    replies: OrderedDict[int, tuple[Envelope, Envelope | None]] = field(default_factory=OrderedDict)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Deferred:
-    """A reply that waits for the instrument to come to rest."""
+    """An answer that waits for the instrument to come to rest.
+
+    `announced` is what the instrument goes to; when that no longer holds, something else came between.
+    """
 
     session: Session
     request: Envelope
-    reply: object
+    announced: object
+    answer: Envelope
     due: float
 
 
@@ -132,7 +111,7 @@ class ControlDesk:
         self._sessions: list[Session] = []
         self._deferred: list[_Deferred] = []
         self._ticked = time.monotonic()
-        self._endless = False
+        self._endless = self._gives_up = False
         self._unlisten = instrument.listen(forward)
 
     # Sessions
@@ -203,10 +182,10 @@ class ControlDesk:
         waits = [lease / 4]
         for item in list(self._deferred):
             rest = item.due - self._instrument.clock.now()
-            if not still_holds(self._instrument, item.reply):
+            if not still_holds(self._instrument, item.announced):
                 self._finish(item, item.request.refuse(Status.ABORTED, Refusal(text="overtaken by a later change")))
             elif rest <= 0:
-                self._finish(item, item.request.reply(item.reply))
+                self._finish(item, item.answer)
             else:
                 waits.append(min(rest, 0.1))
         return min(waits)
@@ -276,18 +255,22 @@ class ControlDesk:
 
     def _reply(self, session: Session, request: Envelope, reply: object) -> None:
         """Answer a request that was carried out, once what it waits for is at rest."""
-        clock = self._instrument.clock
+        clock, answer = self._instrument.clock, request.reply(reply)
         if isinstance(request.message, Command):
             due = math.inf if self._endless else self._instrument.rest_time(request.flags)
+            if self._gives_up:
+                due += _PATIENCE
+                text = f"it has not come to rest {_PATIENCE:g} s after its time: read back how far it got"
+                answer = request.refuse(Status.TIMEOUT, Refusal(text=text))
             rest = due - clock.now()
             if rest > 0 and (clock.realtime or self._endless):
-                self._deferred.append(_Deferred(session, request, reply, due))
+                self._deferred.append(_Deferred(session, request, reply, answer, due))
                 if rest > _PENDING_FROM:
                     session.send(_pending(request, rest))
                 return
             clock.wait_until(due)
             self._instrument.update()
-        self._answer(session, request, request.reply(reply))
+        self._answer(session, request, answer)
 
     # Requests
 
@@ -321,7 +304,7 @@ class ControlDesk:
             who = f"it is controlled by {owner.client!r}" if owner else "its lease was lost"
             raise refuse(Status.NOT_OWNER, f"this client does not control the instrument: {who}; connect again")
         faults = self._faults.at(Occasion.COMMAND)
-        self._endless = "settle-never-ends" in faults
+        self._endless, self._gives_up = "settle-never-ends" in faults, "settle-times-out" in faults
         for name in faults:
             if name in _REFUSALS:
                 status, text, reasons = _REFUSALS[name]

@@ -23,7 +23,8 @@ from typing import Protocol
 from firmware_protocol.control import Damaged, Decoder, Envelope
 from firmware_protocol.messages import Event
 from semdrivers.emulator.answer_faults import LATE, PAUSE, FaultyLine
-from semdrivers.emulator.control_desk import ControlDesk, Session, Witness
+from semdrivers.emulator.control_desk import ControlDesk
+from semdrivers.emulator.control_session import Session, Witness
 from semdrivers.emulator.faults import Faults
 from semdrivers.emulator.instrument import Instrument
 from semdrivers.errors import NotConnectedError

@@ -108,6 +108,12 @@ FAULTS: dict[str, Fault] = {
         "raises when a minute is over (15 minutes for pump and vent)",
         "TransportError",
     ),
+    "settle-times-out": Fault(
+        Occasion.COMMAND,
+        "the instrument carries it out, does not come to rest in its own time, and says so: TIMEOUT",
+        "raises; what was set stands, and is to be read back",
+        "HardwareFault",
+    ),
     "knob-turned": Fault(
         Occasion.SCAN,
         "the operator turns the working distance by 0.1 mm",

@@ -16,7 +16,7 @@ import semdrivers
 from semdrivers.em30 import control_link, image_link
 from semdrivers.emulator import Emulator
 from semdrivers.emulator.faults import FAULTS, FaultRule, Faults, Occasion, parse_faults
-from semdrivers.errors import InterlockError, InvalidParameterError, TransportError
+from semdrivers.errors import HardwareFault, InterlockError, InvalidParameterError, TransportError
 
 PICTURE = np.random.default_rng(5).integers(0, 256, (200, 300), np.uint8)
 HELLO, SUBSCRIBE = 1, 2
@@ -166,6 +166,28 @@ def test_a_command_after_one_that_never_settled(monkeypatch):
         with pytest.raises(TransportError, match=r"setting working_distance to 14\.5 within 0\.5 s"):
             microscope.working_distance = 14.5
         work(running, microscope)
+
+
+@pytest.mark.parametrize("realtime", [False, True])
+def test_a_command_that_times_out_is_told_and_stands(realtime):
+    with (
+        emulator("settle-times-out@1", realtime=realtime) as running,
+        semdrivers.connect(running.url) as microscope,
+    ):
+        with pytest.raises(HardwareFault, match=r"did not finish setting working_distance to 14\.5: .*read back"):
+            microscope.working_distance = 14.5
+        assert microscope.working_distance == 14.5
+        assert microscope.acquire().working_distance == 14.5
+        microscope.working_distance = 14.75
+        assert microscope.acquire().working_distance == 14.75
+
+
+def test_a_scan_that_times_out_leaves_no_old_frame_behind():
+    with emulator("settle-times-out@1") as running, semdrivers.connect(running.url) as microscope:
+        with pytest.raises(HardwareFault, match="did not finish a scan"):
+            microscope.acquire()
+        microscope.working_distance = 14.5
+        assert microscope.acquire().working_distance == 14.5
 
 
 def test_a_knob_turned_shows_in_the_frame():
