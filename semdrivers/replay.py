@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import builtins
 import json
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit
 
 from semdrivers import errors
-from semdrivers.autofocus import AutofocusResult, autofocus
-from semdrivers.errors import DeviceError, InvalidParameterError, NotConnectedError, SemDriversError
+from semdrivers.errors import DeviceError, InvalidParameterError, SemDriversError
 from semdrivers.io import read_image
 from semdrivers.microscope import Capabilities, Image, Range, ScanMode
 from semdrivers.plugins import get_plugin_manager
+from semdrivers.recorded import Recorded, folder_of
 from semdrivers.recording import FORMAT, METHODS, PROPERTIES, SESSION, VERSION, written
 
 _MOVED = {"move_stage": "stage_position", "orient_stage": "stage_orientation"}
@@ -40,22 +38,7 @@ def connect(url: str, options: Mapping[str, Any]) -> Replay:
     return Replay(folder)
 
 
-def folder_of(url: str, options: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """Return the folder and the options of a URL such as ``replay:///home/ada/session``."""
-    parts = urlsplit(url)
-    given: dict[str, Any] = {}
-    for pair in filter(None, parts.query.split("&")):
-        name, _, value = pair.partition("=")
-        given[name] = unquote(value)
-    text = unquote(parts.netloc + parts.path)
-    if text[2:3] == ":" and text[:1] == "/":
-        text = text[1:]
-    if not text:
-        raise InvalidParameterError(f"{url} names no folder; write {parts.scheme}:///path/to/folder")
-    return Path(text), {**given, **options}
-
-
-class Replay:
+class Replay(Recorded):
     """A recorded session. It offers what the recorded microscope offered.
 
     Parameters
@@ -77,13 +60,11 @@ class Replay:
         return super().__new__(type(cls.__name__, (cls,), members))
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        super().__init__(folder, "replay of")
         header, self._entries = _read(self.folder)
         self._capabilities = _capabilities(self.folder, header["capabilities"])
         self._next = 0
         self._known: dict[str, Any] = {}
-        self._lock = threading.RLock()
-        self._closed = False
 
     @property
     def capabilities(self) -> Capabilities:
@@ -124,27 +105,8 @@ class Replay:
         get_plugin_manager().notify_frame(self, image)
         return image
 
-    def autofocus(self, **settings: Any) -> AutofocusResult:
-        """Focus; the same as ``semdrivers.autofocus(microscope, **settings)``."""
-        return autofocus(self, **settings)
-
-    def close(self) -> None:
-        """End the replay. A second call does nothing."""
-        self._closed = True
-
-    def __enter__(self) -> Self:
-        self._check_open()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"<Replay of {self.folder}, {self._next} of {len(self._entries)} lines>"
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise NotConnectedError(f"the replay of {self.folder} is closed; connect again")
 
     def _get(self, name: str) -> Any:
         """Return what was read at this point, else what was read or set last, else what will be read first."""

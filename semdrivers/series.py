@@ -2,32 +2,36 @@
 
 Its lens goes to the working distances that were photographed and to no other: one that lies between two planes becomes
 the nearer one, and reads back as that. So every frame is a picture that was taken where it says.
+
+With ``planes=interpolated`` it goes anywhere between, and a frame is a mixture of the two pictures beside it. That is
+no picture that a microscope would take: it shows both blurs at once, and less noise than either.
 """
 
 from __future__ import annotations
 
+import bisect
 import csv
 import math
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semdrivers.autofocus import AutofocusResult, autofocus
-from semdrivers.errors import InvalidParameterError, NotConnectedError, OutOfRangeError
+from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.io import read_image
 from semdrivers.microscope import Capabilities, Image, Range, ScanMode, number
 from semdrivers.pictures import read_pixels
 from semdrivers.plugins import get_plugin_manager
-from semdrivers.replay import folder_of
+from semdrivers.recorded import Recorded, folder_of
 
 _PICTURES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 _COLUMNS = ("file", "working_distance", "magnification", "pixel_size")
-_OPTIONS = ("magnification", "pixel_size")
+_NUMBERS = ("magnification", "pixel_size")
+_OPTIONS = (*_NUMBERS, "planes")
+_BETWEEN = ("nearest", "interpolated")
 _FIELD_WIDTH = 128e6
 """nm; width of the field at magnification 1, where a picture tells its pixel size but no magnification."""
 
@@ -46,16 +50,22 @@ class Plane:
         Plain number.
     pixel_size : float
         nm.
+    shape : (int, int)
+        Lines and pixels along a line.
+    bits : int
+        Depth of the pixels.
     """
 
     path: Path
     working_distance: float
     magnification: float
     pixel_size: float
+    shape: tuple[int, int]
+    bits: int
 
 
 def connect(url: str, options: Mapping[str, Any]) -> Series:
-    """Open the pictures at ``series:///folder[?magnification=…&pixel_size=…]``.
+    """Open the pictures at ``series:///folder[?magnification=…&pixel_size=…&planes=interpolated]``.
 
     Raises
     ------
@@ -66,10 +76,11 @@ def connect(url: str, options: Mapping[str, Any]) -> Series:
     for name in given:
         if name not in _OPTIONS:
             raise InvalidParameterError(f"{url}: there is no option {name!r}; a series takes {', '.join(_OPTIONS)}")
-    return Series(folder, **{name: _told(url, name, value) for name, value in given.items()})
+    numbers = {name: _told(url, name, given[name]) for name in _NUMBERS if name in given}
+    return Series(folder, planes=given.get("planes", "nearest"), **numbers)
 
 
-class Series:
+class Series(Recorded):
     """A focal series as a microscope.
 
     Parameters
@@ -79,42 +90,54 @@ class Series:
         columns ``file``, ``working_distance`` (mm) and, if known, ``magnification`` and ``pixel_size`` (nm).
     magnification, pixel_size : float, optional
         Of pictures that do not tell them.
+    planes : str
+        What lies between two pictures: ``"nearest"``, the nearer of them, or ``"interpolated"``, a mixture of both in
+        proportion.
 
     Raises
     ------
     InvalidParameterError
         When there are fewer than two planes, or a picture does not tell its working distance, magnification or pixel
-        size, or is smaller than a FAST frame.
+        size, or is smaller than a FAST frame; when pictures that differ in size or pixel size shall be mixed.
     """
 
     def __init__(
-        self, folder: str | Path, *, magnification: float | None = None, pixel_size: float | None = None
+        self,
+        folder: str | Path,
+        *,
+        magnification: float | None = None,
+        pixel_size: float | None = None,
+        planes: str = "nearest",
     ) -> None:
-        self.folder = Path(folder)
-        planes = _planes(self.folder, magnification, pixel_size)
-        smallest = [_shape(plane.path) for plane in planes]
-        self._modes = tuple(mode for mode in ScanMode if all(h >= mode.height and w >= mode.width for h, w in smallest))
+        super().__init__(folder, "series in")
+        if planes not in _BETWEEN:
+            raise InvalidParameterError(f"planes must be {' or '.join(_BETWEEN)}, not {planes!r}")
+        self._interpolated = planes == "interpolated"
+        found = _planes(self.folder, magnification, pixel_size)
+        shapes = [plane.shape for plane in found]
+        self._modes = tuple(mode for mode in ScanMode if all(h >= mode.height and w >= mode.width for h, w in shapes))
         if not self._modes:
             raise InvalidParameterError(f"{folder}: the pictures of a series must have 320×240 pixels at least")
         self._planes: dict[float, list[Plane]] = {}
-        for plane in sorted(planes, key=lambda plane: plane.working_distance):
+        for plane in sorted(found, key=lambda plane: plane.working_distance):
             self._planes.setdefault(plane.magnification, []).append(plane)
         self._magnification = max(self._planes, key=lambda key: len(self._planes[key]))
         here = self._planes[self._magnification]
         if len({plane.working_distance for plane in here}) < 2:
             raise InvalidParameterError(f"{folder}: a series needs two pictures of different working distance at least")
-        self._plane = here[0]
+        if self._interpolated:
+            for series in self._planes.values():
+                _check_alike(series)
+        self._position = here[0].working_distance
         self._frames = 0
-        self._lock = threading.RLock()
-        self._closed = False
 
     @property
     def capabilities(self) -> Capabilities:
-        """Working distances of the series, the step being its widest gap; the magnifications that it holds."""
+        """Working distances of the series, the step being its widest gap (0 if interpolated); its magnifications."""
         self._check_open()
         distances = [plane.working_distance for plane in self._planes[self._magnification]]
         return Capabilities(
-            Range(distances[0], distances[-1], max(np.diff(distances).tolist())),
+            Range(distances[0], distances[-1], 0.0 if self._interpolated else max(np.diff(distances).tolist())),
             Range(min(self._planes), max(self._planes)),
             self._modes,
             model="focal series",
@@ -123,7 +146,7 @@ class Series:
 
     @property
     def working_distance(self) -> float:
-        """Working distance in mm; setting it goes to the nearest picture.
+        """Working distance in mm; setting it goes to the nearest picture, unless interpolated.
 
         Raises
         ------
@@ -131,7 +154,7 @@ class Series:
             When set outside the series, or to no number.
         """
         self._check_open()
-        return self._plane.working_distance
+        return self._position
 
     @working_distance.setter
     def working_distance(self, value: float) -> None:
@@ -159,13 +182,15 @@ class Series:
             for known in self._planes:
                 if math.isclose(known, wanted, rel_tol=1e-6):
                     self._magnification = known
-                    self._go(self._plane.working_distance)
+                    self._go(self._position)
                     return
         offer = ", ".join(f"{known:g}" for known in sorted(self._planes))
         raise OutOfRangeError(f"{self!r} has no pictures at magnification {wanted:g}; there are {offer}")
 
     def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
         """Return the picture at the present working distance, its middle averaged down to the frame's pixels.
+
+        ``metadata["file"]`` names the picture, ``metadata["interpolated"]`` the two that are mixed, and their shares.
 
         Raises
         ------
@@ -177,46 +202,63 @@ class Series:
             offer = ", ".join(offered.name for offered in self._modes)
             raise InvalidParameterError(f"{self!r} has no scan mode {mode!r}; it has {offer}")
         with self._lock:
-            plane = self._plane
+            shares, position = self._shares(), self._position
             self._frames += 1
             frame_id = self._frames
-        pixels, factor = _fitted(read_pixels(plane.path), mode)
+        plane = max(shares, key=lambda item: item[1])[0]
+        metadata: dict[str, Any] = {"file": plane.path.name}
+        if len(shares) > 1:
+            metadata["interpolated"] = {each.path.name: share for each, share in shares}
+        pictures = [read_pixels(each.path) for each, _ in shares]
+        mixed = sum(share * _fitted(picture, mode) for picture, (_, share) in zip(pictures, shares, strict=True))
+        factor = min(plane.shape[1] / mode.width, plane.shape[0] / mode.height)
         image = Image(
-            pixels=pixels,
-            working_distance=plane.working_distance,
+            pixels=np.rint(mixed).astype(pictures[0].dtype),
+            working_distance=position,
             magnification=plane.magnification,
             pixel_size=plane.pixel_size * factor,
             frame_id=frame_id,
             scan_mode=mode,
-            metadata={"file": plane.path.name},
+            metadata=metadata,
         )
         get_plugin_manager().notify_frame(self, image)
         return image
 
-    def autofocus(self, **settings: Any) -> AutofocusResult:
-        """Focus; the same as ``semdrivers.autofocus(microscope, **settings)``."""
-        return autofocus(self, **settings)
-
-    def close(self) -> None:
-        """Give the series back. A second call does nothing."""
-        self._closed = True
-
-    def __enter__(self) -> Self:
-        self._check_open()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"<Series of {sum(map(len, self._planes.values()))} pictures in {self.folder}>"
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise NotConnectedError(f"the series in {self.folder} is closed; connect again")
-
     def _go(self, target: float) -> None:
-        self._plane = min(self._planes[self._magnification], key=lambda plane: abs(plane.working_distance - target))
+        """Go to a working distance within the series: to the nearest picture, or between two."""
+        here = self._planes[self._magnification]
+        if self._interpolated:
+            self._position = min(max(target, here[0].working_distance), here[-1].working_distance)
+        else:
+            nearest = min(here, key=lambda plane: abs(plane.working_distance - target))
+            self._position = nearest.working_distance
+
+    def _shares(self) -> list[tuple[Plane, float]]:
+        """The pictures that a frame is made of at the present working distance, and how much of each."""
+        here = self._planes[self._magnification]
+        above = bisect.bisect_left(here, self._position, key=lambda plane: plane.working_distance)
+        high = here[above]
+        if high.working_distance == self._position:
+            return [(high, 1.0)]
+        low = here[above - 1]
+        share = (self._position - low.working_distance) / (high.working_distance - low.working_distance)
+        return [(low, 1 - share), (high, share)]
+
+
+def _check_alike(planes: list[Plane]) -> None:
+    """Raise unless the pictures of one magnification can be mixed."""
+    first = planes[0]
+    for plane in planes:
+        for name in ("shape", "bits", "pixel_size"):
+            if not np.allclose(getattr(plane, name), getattr(first, name), rtol=1e-6):
+                raise InvalidParameterError(
+                    f"{plane.path}: its {name.replace('_', ' ')} {getattr(plane, name)} differs from "
+                    f"{getattr(first, name)} of {first.path.name}, so nothing can be interpolated between them; "
+                    "open the series with planes=nearest"
+                )
 
 
 def _planes(folder: Path, magnification: float | None, pixel_size: float | None) -> list[Plane]:
@@ -279,7 +321,8 @@ def _plane(path: Path, told: dict[str, float], magnification: float | None, pixe
     distance = known("working_distance", None)
     pixel = known("pixel_size", pixel_size)
     magnified = known("magnification", magnification)
-    width = _shape(path)[1]
+    pixels = read_pixels(path)
+    height, width = pixels.shape
     if math.isnan(magnified):
         magnified = _FIELD_WIDTH / (pixel * width)
     elif math.isnan(pixel):
@@ -290,16 +333,11 @@ def _plane(path: Path, told: dict[str, float], magnification: float | None, pixe
                 f"{path}: does not tell its {name}; write it{unit} into a CSV file beside the pictures, with columns "
                 f"{', '.join(_COLUMNS)}"
             )
-    return Plane(path, distance, magnified, pixel)
+    return Plane(path, distance, magnified, pixel, (height, width), 8 * pixels.itemsize)
 
 
-def _shape(path: Path) -> tuple[int, int]:
-    height, width = read_pixels(path).shape
-    return height, width
-
-
-def _fitted(pixels: NDArray[Any], mode: ScanMode) -> tuple[NDArray[Any], float]:
-    """Return the middle of a picture in the frame's pixels, each an average, and how many fell to one."""
+def _fitted(pixels: NDArray[Any], mode: ScanMode) -> NDArray[np.float32]:
+    """Return the middle of a picture in the frame's pixels, each an average."""
     from PIL import Image as Pillow
 
     height, width = pixels.shape
@@ -308,5 +346,4 @@ def _fitted(pixels: NDArray[Any], mode: ScanMode) -> tuple[NDArray[Any], float]:
     left, top = (width - across) / 2, (height - down) / 2
     picture = Pillow.fromarray(pixels.astype(np.float32))
     box = (left, top, left + across, top + down)
-    fitted = np.asarray(picture.resize(mode.value, Pillow.Resampling.BOX, box=box))
-    return np.rint(fitted).astype(pixels.dtype), factor
+    return np.asarray(picture.resize(mode.value, Pillow.Resampling.BOX, box=box))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -275,6 +276,50 @@ def test_a_series_answers_from_the_nearest_plane(pictures):
         assert np.abs(fast.pixels - expected).max() <= 0.5
     with pytest.raises(NotConnectedError):
         microscope.acquire()
+
+
+def test_between_two_planes_a_series_mixes_them_if_told_to(pictures):
+    with semdrivers.connect(url_of(pictures) + "?planes=interpolated") as microscope:
+        assert microscope.capabilities.working_distance == semdrivers.Range(14.0, 14.3, 0.0)
+        for asked, low, high, share in ((14.14, 14.05, 14.2, 0.6), (14.01, 14.0, 14.05, 0.2)):
+            microscope.working_distance = asked
+            assert microscope.working_distance == asked
+            image = microscope.acquire(semdrivers.ScanMode.STANDARD)
+            assert image.working_distance == asked
+            expected = (1 - share) * plane(low).pixels.astype(float) + share * plane(high).pixels
+            assert np.abs(image.pixels - expected).max() <= 0.51
+            assert image.metadata["interpolated"] == pytest.approx(
+                {f"{low}.ome.tif": 1 - share, f"{high}.ome.tif": share}
+            )
+        assert image.metadata["file"] == "14.0.ome.tif"
+        for photographed in (14.0, 14.05, 14.3):
+            microscope.working_distance = photographed
+            image = microscope.acquire(semdrivers.ScanMode.STANDARD)
+            assert np.array_equal(image.pixels, plane(photographed).pixels)
+            assert "interpolated" not in image.metadata
+        with pytest.raises(OutOfRangeError):
+            microscope.working_distance = 14.31
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        ({"pixel_size": 50.0}, "pixel size 50.0"),
+        ({"shape": (500, 640)}, r"shape \(500, 640\)"),
+        ({"bits": 16}, "bits 16"),
+    ],
+)
+def test_pictures_that_differ_are_not_mixed(pictures, other, what):
+    bits = other.pop("bits", 8)
+    image = plane(14.4, **other)
+    pixels = image.pixels.astype(np.uint8 if bits == 8 else np.uint16)
+    dataclasses.replace(image, pixels=pixels).save(pictures / "other.tif")
+    with semdrivers.connect(url_of(pictures)) as microscope:
+        microscope.working_distance = 14.4
+    with pytest.raises(InvalidParameterError, match=rf"other\.tif: its {what} differs .* planes=nearest"):
+        semdrivers.connect(url_of(pictures), planes="interpolated")
+    with pytest.raises(InvalidParameterError, match="planes must be nearest or interpolated, not 'cubic'"):
+        semdrivers.connect(url_of(pictures), planes="cubic")
 
 
 def test_the_conformance_suite_on_a_series(pictures):
