@@ -127,7 +127,7 @@ class TemGrid:
 
 @dataclass(frozen=True, slots=True)
 class GoldNanoparticles:
-    """Gold islands of 10 to 400 nm on carbon; too small to see below about 8 000×."""
+    """Gold islands of 10 to 400 nm on carbon. Fields wider than 40 µm show the film they make up: domains and cracks."""
 
     seed: int
 
@@ -163,4 +163,22 @@ class GoldNanoparticles:
                 target += body * (np.minimum(value, 2.2) - target)
                 height[rows, columns] += np.float32(0.6 * size) * body
             radius /= 1.7
+        self._film(window, cover, radius, intensity)
         return intensity, height
+
+    def _film(self, window: Window, cover: Array, radius: float, intensity: Array) -> None:
+        """Lay the islands from `radius` (µm) down, too small for the pixels, as the film that the eye makes of them.
+
+        Faded in with the field (8 000×: nothing, 1 000×: all of it), so that closer views are the islands alone.
+        """
+        shown = smoothstep(np.float32(math.log(max(window.size))), math.log(40.0), math.log(130.0))
+        if shown == 0:
+            return
+        classes = max(math.ceil(math.log(max(radius, 0.006) / 0.006) / math.log(1.7)), 0)
+        present = np.clip((cover + np.float32(1.9)) / np.float32(1.6), 0, 1)
+        film = 1 - (1 - np.float32(0.17) * present) ** classes
+        intensity += shown * film * (np.float32(1.7) - intensity)
+        domains = rough(window, 90.0, 10.0, 0.6, self.seed + 3)
+        bend = noise(window, 55.0, 40.0, self.seed + 4) + np.float32(0.3) * noise(window, 11.0, 11.0, self.seed + 5)
+        crack = np.exp(-np.abs(bend) * np.float32(20 / max(1.0, window.pixel)))
+        intensity *= (1 + shown * np.float32(0.12) * domains) * (1 - shown * np.float32(0.55) * crack)
