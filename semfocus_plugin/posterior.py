@@ -32,12 +32,11 @@ WIDEST = 150.0
 """Blur radius in pixels beyond which all frames look alike."""
 
 _SCALES = np.array([-1.2, -0.8, -0.5, -0.28, -0.12, 0.0, 0.12, 0.28, 0.5, 0.8, 1.2])
-"""ln(aperture / nominal). Half of the prior is at the nominal aperture, half is spread over a factor of two."""
-_SCALE_PRIOR = np.gradient(_SCALES) * (
-    0.5 * np.exp(-0.5 * (_SCALES / 0.1) ** 2) / 0.1 + 0.5 * np.exp(-0.5 * (_SCALES / 0.6) ** 2) / 0.6
-)
-_FLOORS = np.array([0.0, 0.7, 1.5, 3.0])
-_FLOOR_PRIOR = np.array([0.4, 0.3, 0.2, 0.1])
+"""ln(aperture / expected)."""
+_NOMINAL_SHARE, _CALIBRATED_SHARE = 0.5, 0.9
+"""Of the prior: at the aperture expected, by the design or by calibration; the rest is spread over a factor of two."""
+_FLOORS = np.array([0.0, 0.7, 1.4, 2.1, 3.0])
+_FLOOR_PRIOR = np.array([0.4, 0.25, 0.15, 0.1, 0.1])
 _SIGMA_FACTOR = 0.9
 _SIGMA_FLOOR = 0.06
 _OUTLIER = 0.02
@@ -107,10 +106,16 @@ class Posterior:
         Interval that the focus may lie in, mm.
     pixel : float
         Pixel, in mm, at the magnification to focus for; sets the depth of field.
+    aperture : float, optional
+        Aperture radius in mm, where it has been calibrated; even so it is only likely.
     """
 
-    def __init__(self, sightings: list[Sighting], low: float, high: float, pixel: float) -> None:
+    def __init__(
+        self, sightings: list[Sighting], low: float, high: float, pixel: float, aperture: float | None = None
+    ) -> None:
         self.pixel = pixel
+        self.aperture = NOMINAL_APERTURE if aperture is None else aperture
+        self._scale_prior = _scale_prior(_NOMINAL_SHARE if aperture is None else _CALIBRATED_SHARE)
         self._scale = 0.0
         self._evaluate(sightings, low, high, _COARSE)
         cumulative = np.cumsum(self.probability)
@@ -123,11 +128,11 @@ class Posterior:
     def _evaluate(self, sightings: list[Sighting], low: float, high: float, count: int) -> None:
         self.places = np.linspace(low, high, count)
         log = np.broadcast_to(
-            np.log(_SCALE_PRIOR)[:, None, None] + np.log(_FLOOR_PRIOR)[:, None],
+            np.log(self._scale_prior)[:, None, None] + np.log(_FLOOR_PRIOR)[:, None],
             (len(_SCALES), len(_FLOORS), count),
         ).astype(np.float32)
         first = sightings[0]
-        reach = _NEAR_PRIOR * first.pixel * first.working_distance / NOMINAL_APERTURE
+        reach = _NEAR_PRIOR * first.pixel * first.working_distance / self.aperture
         away = np.abs(self.places - first.working_distance) / reach
         log -= (np.log(0.03 + away) + 0.5 * np.log1p(away**2)).astype(np.float32)
         for sighting in sightings:
@@ -142,7 +147,7 @@ class Posterior:
 
     def _radius(self, s: Sighting) -> Array:
         """Return the disc of every scale and place, pixels."""
-        alpha = NOMINAL_APERTURE / s.working_distance
+        alpha = self.aperture / s.working_distance
         distance = (np.abs(self.places - s.working_distance) * (alpha / s.pixel)).astype(np.float32)
         return np.exp(_SCALES).astype(np.float32)[:, None] * distance
 
@@ -165,7 +170,7 @@ class Posterior:
 
     def unit(self, working_distance: float) -> float:
         """Depth of field in mm at a working distance, with the aperture as estimated."""
-        alpha = NOMINAL_APERTURE * math.exp(self._scale) / max(working_distance, 0.1)
+        alpha = self.aperture * math.exp(self._scale) / max(working_distance, 0.1)
         return math.hypot(self.pixel, CORE) / alpha
 
     def best(self, half_width: float) -> Estimate:
@@ -214,6 +219,13 @@ class Posterior:
             if piece.mass >= mass or half_width > self.places[-1] - self.places[0]:
                 return piece
             half_width *= 1.5
+
+
+def _scale_prior(share: float) -> Array:
+    """Return the prior over `_SCALES` with `share` of it at the aperture expected."""
+    narrow = np.exp(-0.5 * (_SCALES / 0.1) ** 2) / 0.1
+    wide = np.exp(-0.5 * (_SCALES / 0.6) ** 2) / 0.6
+    return np.asarray(np.gradient(_SCALES) * (share * narrow + (1 - share) * wide))
 
 
 _pair = lru_cache(maxsize=64)(Pair)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from semdrivers.autofocus import AutofocusSettings, FocusStep, Progress
 from semdrivers.errors import AutofocusError, OutOfRangeError, SemDriversError
 from semdrivers.microscope import Image, Microscope, Range
+from semfocus_plugin.calibration_file import aperture_for
 from semfocus_plugin.metrics import clipped_share, fine_structure, line_correlation
 from semfocus_plugin.networks import Evaluation, Evaluator
 from semfocus_plugin.scoring import check_pixels
@@ -112,6 +113,7 @@ class Probe:
         self.start_magnification = microscope.magnification
         self.working_distance = self.start_working_distance
         self.magnification = self.start_magnification
+        self.aperture = aperture_for(microscope.capabilities)
         self.limits = _limits(microscope.capabilities.working_distance, settings, self.start_working_distance)
 
     @property

@@ -123,7 +123,7 @@ def _posterior(probe: Probe, seen: list[tuple[float, Measurement]], target: floa
     pixel = _pixel(first, magnification) * magnification / target
     beyond = BEYOND * pixel / NOMINAL_APERTURE * probe.limits.maximum
     low = max(0.2, probe.limits.minimum - beyond)
-    return Posterior(sightings, low, probe.limits.maximum + beyond, pixel)
+    return Posterior(sightings, low, probe.limits.maximum + beyond, pixel, probe.aperture)
 
 
 @lru_cache(maxsize=64)

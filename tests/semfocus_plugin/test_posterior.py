@@ -85,3 +85,16 @@ def test_probabilities_add_up():
     posterior = Posterior([sight(15.0, 16.0)], 1.0, 50.0, PIXEL)
     assert posterior.probability.sum() == pytest.approx(1.0, abs=1e-3)
     assert posterior.narrowest(0.9).mass >= 0.9
+
+
+def test_a_calibrated_aperture_tells_the_distance_from_one_frame():
+    aperture = 1.5 * NOMINAL_APERTURE
+    sightings = [sight(15.0, 16.5, aperture=aperture)]
+    told = Posterior(sightings, 1.0, 50.0, PIXEL, aperture)
+    assert told.mass_between(16.2, 16.8) > 1.5 * Posterior(sightings, 1.0, 50.0, PIXEL).mass_between(16.2, 16.8)
+
+
+def test_a_wrong_calibration_is_overruled_by_frames():
+    places = [16.5 + u * unit(16.5) for u in (-12.0, 9.0, 0.3, -5.0, 5.0)]
+    posterior = Posterior([sight(p, 16.5) for p in places], 1.0, 50.0, PIXEL, 2.0 * NOMINAL_APERTURE)
+    assert abs(posterior.best(unit(16.5)).working_distance - 16.5) < unit(16.5)
