@@ -44,7 +44,10 @@ def evaluate(
     bar_rows: Annotated[int, typer.Option(help="Rows of a data bar to cut off picture files.")] = 0,
     method: Annotated[str | None, typer.Option(help="Autofocus method.")] = None,
     max_frames: Annotated[int | None, typer.Option(help="Most frames of a run.")] = None,
-    preset: Annotated[str, typer.Option(help="Of the emulator: ideal, typical, hostile.")] = "typical",
+    preset: Annotated[
+        list[str] | None,
+        typer.Option(help="Of the emulator: ideal, typical (default), hostile; repeatable, for a table side by side."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; all cores by default.")] = None,
     series: Annotated[
         Path | None, typer.Option(help="Table S1: dataset of focal series to train on; made where it is not there.")
@@ -74,14 +77,20 @@ def evaluate(
 
     Example: semfocus evaluate --runs 20 --specimen tin-balls --specimen my.tif --pixel-size 26.9
 
+    Example: semfocus evaluate --runs 10 --preset ideal --preset typical --preset hostile
+
     Example: semfocus evaluate --table 1 -o table-1.md -o table-1.png
     """
+    from semfocus_plugin.evaluation.presets import checked
+
+    presets = checked(preset or ["typical"])
     if table is not None or figure is not None:
+        _refuse("--table and --figure are drawn under one", preset=presets[1:])
         _refuse("--table and --figure draw their own", specimen=specimen, pixel_size=pixel_size)
         asked = {
             "runs": runs,
             "seed": seed,
-            "preset": preset,
+            "preset": presets[0],
             "method": method,
             "max_frames": max_frames,
             "workers": workers,
@@ -98,9 +107,15 @@ def evaluate(
     _check_outputs(out or [])
     settings = AutofocusSettings(method=method, max_frames=max_frames)
     specimens = _specimens(specimen, pixel_size, bar_rows)
-    conditions = {"runs": 20 if runs is None else runs, "seed": 1 if seed is None else seed, "preset": preset}
-    records, summaries = _run(settings, specimens, conditions, workers)
-    report = {"method": settings.method or METHODS[0].name, **conditions, "summaries": summaries, "records": records}
+    conditions = {"runs": 20 if runs is None else runs, "seed": 1 if seed is None else seed}
+    found = {name: _run(settings, specimens, {**conditions, "preset": name}, workers) for name in presets}
+    records = [record for several, _ in found.values() for record in several]
+    summaries = {name: summary for name, (_, summary) in found.items()}
+    report = {"method": settings.method or METHODS[0].name, **conditions}
+    if len(presets) == 1:
+        report |= {"preset": presets[0], "summaries": summaries[presets[0]], "records": records}
+    else:
+        report["presets"] = {name: {"summaries": own, "records": several} for name, (several, own) in found.items()}
     for path in out or []:
         _write(path, report, summaries)
     if json:
@@ -168,26 +183,33 @@ def _specimens(names: list[str] | None, pixel_size: float | None, bar_rows: int)
     return found
 
 
-def _print(summaries: Any) -> None:
+def _print(summaries: Mapping[str, Any]) -> None:
+    from semfocus_plugin.evaluation.presets import LEGEND, side_by_side
     from semfocus_plugin.evaluation.tables import COLUMNS, cells
 
+    console = Console(width=max(output.width, _TABLE_WIDTH), highlight=False)
+    lines = [COLUMNS, *map(cells, *summaries.values())] if len(summaries) == 1 else side_by_side(summaries)
+    if len(summaries) > 1:
+        console.print(f"Each cell: {LEGEND}.\n")
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, heading in enumerate(COLUMNS):
+    for index, heading in enumerate(lines[0]):
         table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
-    for summary in summaries:
-        table.add_row(*cells(summary))
-    Console(width=max(output.width, _TABLE_WIDTH), highlight=False).print(table)
+    for line in lines[1:]:
+        table.add_row(*line)
+    console.print(table)
 
 
-def _write(path: Path, report: dict[str, Any], summaries: Any) -> None:
+def _write(path: Path, report: dict[str, Any], summaries: Mapping[str, Any]) -> None:
     from json import dumps
 
     from semdrivers.plain import plain
     from semfocus_plugin.evaluation import markdown
+    from semfocus_plugin.evaluation.presets import markdown_side_by_side
 
     if path.suffix.lower() == ".json":
         text = dumps(plain(report), indent=2)
     else:
-        conditions = ", ".join(f"{key} {report[key]}" for key in ("method", "runs", "preset", "seed"))
-        text = f"{conditions}\n\n{markdown(summaries)}"
+        conditions = ", ".join(f"{key} {report[key]}" for key in ("method", "runs", "preset", "seed") if key in report)
+        table = markdown(*summaries.values()) if len(summaries) == 1 else markdown_side_by_side(summaries)
+        text = f"{conditions}\n\n{table}"
     path.write_text(text + "\n", encoding="utf-8")
