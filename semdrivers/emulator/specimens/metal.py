@@ -171,7 +171,7 @@ class GoldNanoparticles:
 
         Faded in with the field (8 000×: nothing, 1 000×: all of it), so that closer views are the islands alone.
         """
-        shown = smoothstep(np.float32(math.log(max(window.size))), math.log(40.0), math.log(130.0))
+        shown = smoothstep(np.array(math.log(max(window.size)), np.float32), math.log(40.0), math.log(130.0))
         if shown == 0:
             return
         classes = max(math.ceil(math.log(max(radius, 0.006) / 0.006) / math.log(1.7)), 0)
