@@ -12,12 +12,17 @@ from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from semdrivers.console import application, messages, output
 from semdrivers.errors import AutofocusError, InvalidParameterError
 
 train = application("train", "Train the networks (needs torch: pip install 'semdrivers\\[train]').")
 
+Frames = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Folders that `semfocus dataset` made; with --finetune made on the fly where none is named."),
+]
 Data = Annotated[list[Path], typer.Argument(help="Folders that `semfocus dataset` made.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for checkpoint, history and model.")]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the data.")]
@@ -62,8 +67,8 @@ def dataset(
 
 @train.command()
 def aenet(
-    data: Data,
     out: Out,
+    frames: Frames = None,
     paper: Paper = False,
     width: Annotated[
         float | None, typer.Option(help="Width of the paper's architecture; the compact one by default.")
@@ -73,16 +78,38 @@ def aenet(
     learning_rate: Rate = None,
     seed: Seed = 1,
     start: Annotated[Path | None, typer.Option(help="Folder of a finished run to go on from.")] = None,
+    finetune: Annotated[
+        bool, typer.Option("--finetune", help="Go on from the network in use with your own labels; see --data.")
+    ] = False,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="With --finetune: a sheet that `semfocus label` made, labels filled in.")
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="With --finetune: how much the errors on emulated frames may grow, as a share.")
+    ] = 0.1,
+    force: Annotated[bool, typer.Option("--force", help="With --finetune: export even what got worse.")] = False,
     resume: Resume = False,
 ) -> None:
     """Train the evaluation network and export it.
 
     Example: semfocus train aenet frames/ -o aenet/ --epochs 20
+
+    Example: semfocus train aenet --finetune --data night/labels.csv -o tuned/
     """
+    if finetune:
+        if paper or width is not None or start is not None:
+            raise InvalidParameterError(
+                "--finetune goes on from the network in use: leave out --paper, --width, --start"
+            )
+        changes = _given(epochs=epochs, batch=batch, learning_rate=learning_rate) | {"seed": seed}
+        _finetune(data or [], frames or [], out, changes, tolerance, force, resume)
+        return
+    if data or force:
+        raise InvalidParameterError("--data and --force belong to --finetune; name datasets without an option")
     module, export = _training("aenet"), _training("export")
     changes = _given(epochs=epochs, batch=batch, learning_rate=learning_rate, width=width) | {"seed": seed}
     changes |= _given(start=start and str(start))
-    config = _config(module.AENetConfig, data, paper, changes)
+    config = _config(module.AENetConfig, frames or [], paper, changes)
     _check_resume(out, resume)
     with _figures() as show:
         checkpoint = module.train(config, out, resume=resume, progress=show)
@@ -116,6 +143,50 @@ def acnet(
         checkpoint = module.train(config, out, evaluator, resume=resume, progress=show)
     _bring_evaluator(out)
     _announce(export.export_acnet(checkpoint, out))
+
+
+def _finetune(
+    sheets: list[Path],
+    frames: list[Path],
+    out: Path,
+    changes: dict[str, Any],
+    tolerance: float,
+    force: bool,
+    resume: bool,
+) -> None:
+    """Fine-tune, report before and after, and export what has not forgotten."""
+    module, datasets, export = _training("finetune"), _training("datasets"), _training("export")
+    made = out / "emulated"
+    config = module.FinetuneConfig(tuple(map(str, sheets)), tuple(map(str, frames)) or (str(made),), **changes)
+    _check_resume(out, resume)
+    module.read_pictures(config.sheets)
+    if not frames:
+        with _bar("emulated frames") as (bar, task):
+            datasets.build(module.KEPT, made, progress=lambda n, total: bar.update(task, completed=n, total=total))
+    with _figures() as show:
+        checkpoint, report = module.train(config, out, resume=resume, progress=show)
+    (out / "report.json").write_text(json.dumps(dataclasses.asdict(report), indent=2) + "\n", encoding="utf-8")
+    output.print(_before_and_after(report))
+    forgotten = report.forgotten(tolerance)
+    if forgotten and not force:
+        raise AutofocusError(
+            f"not exported: on emulated frames the errors grew by more than {tolerance:.0%} ({', '.join(forgotten)}); "
+            "try a lower --learning-rate or more labels, or export all the same with --resume --force"
+        )
+    path = export.export_aenet(checkpoint, out)
+    _bring_controllers(out)
+    _announce(path)
+
+
+def _before_and_after(report: Any) -> Table:
+    table = Table("held out", "", "before", "after", box=None, pad_edge=False, header_style="bold")
+    for name, before, after in (
+        ("your pictures", report.pictures_before, report.pictures_after),
+        ("emulated frames", report.kept_before, report.kept_after),
+    ):
+        for key, value in before.items():
+            table.add_row(name, key, f"{value:.4g}", f"{after[key]:.4g}")
+    return table
 
 
 def _training(name: str) -> ModuleType:
@@ -201,6 +272,20 @@ def _bring_evaluator(folder: Path) -> None:
     card = next(card for card in networks.read_manifest() if card.role == "aenet")
     shutil.copy(card.path, folder / card.path.name)
     manifest.write_text(json.dumps({"format": 1, "models": [dict(card.details)]}, indent=2) + "\n", encoding="utf-8")
+
+
+def _bring_controllers(folder: Path) -> None:
+    """Put the ACNets in use beside the new AENet, so that the folder can be used as it is."""
+    from semfocus_plugin import networks
+
+    manifest = folder / "manifest.json"
+    told = json.loads(manifest.read_text(encoding="utf-8"))
+    there = {model["name"] for model in told["models"]}
+    for card in networks.read_manifest():
+        if card.role == "acnet" and card.name not in there:
+            shutil.copy(card.path, folder / card.path.name)
+            told["models"].append(dict(card.details))
+    manifest.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
 def _announce(path: Path) -> None:

@@ -40,7 +40,7 @@ def export_aenet(checkpoint: str | Path, folder: str | Path, name: str = "aenet"
     """
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     width = saved["config"]["width"]
-    network = CompactAENet() if width is None else PaperAENet(width)
+    network = CompactAENet(**saved.get("shape", {})) if width is None else PaperAENet(width)
     network.load_state_dict(saved["network"])
     example = torch.randn(1, 2, 240, 320)
     example[:, 1] = 0.05
@@ -91,7 +91,7 @@ def enter(path: Path, entry: dict[str, Any], saved: Mapping[str, Any], differenc
         "file": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "bytes": path.stat().st_size,
-        "training": {key: value for key, value in saved["config"].items() if key not in ("data", "start")},
+        "training": {key: value for key, value in saved["config"].items() if key not in ("data", "start", "sheets")},
         "data": [datasets.recipe(folder) for folder in saved["config"]["data"]],
         "metrics": saved["figures"],
         "torch_difference": difference,
