@@ -127,7 +127,7 @@ class TemGrid:
 
 @dataclass(frozen=True, slots=True)
 class GoldNanoparticles:
-    """Gold islands of 10 to 400 nm on carbon. Fields wider than 40 µm show the film they make up: domains and cracks."""
+    """Gold islands of 10 to 400 nm on carbon. Fields wider than 40 µm show the film: domains and cracks."""
 
     seed: int
 
