@@ -8,7 +8,8 @@ memory, with the step to the best working distance, clipped at A_max, as the tar
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -173,8 +174,25 @@ def train_policy(config: ACNetConfig, curves: Curves, after: Callable[[int], obj
     torch.manual_seed(config.seed)
     network = ACNet(hidden=config.hidden)
     optimizer = torch.optim.Adam(network.parameters(), config.learning_rate)
-    learn(config, curves, network, optimizer, after=lambda epoch, loss: after(epoch))
-    return partial(act, network)
+    with _one_thread():
+        learn(config, curves, network, optimizer, after=lambda epoch, loss: after(epoch))
+
+    def policy(state: NDArray[np.float32]) -> NDArray[np.float32]:
+        with _one_thread():
+            return act(network, state)
+
+    return policy
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch to one thread: with layers this small, threads on a busy machine wait more than they work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def play(

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from semdrivers import InvalidParameterError, OutOfRangeError
 from semfocus_plugin.cli import app
 from semfocus_plugin.evaluation.parallel import run_all
-from semfocus_plugin.evaluation.reproduction import Request, control, estimates, offline
+from semfocus_plugin.evaluation.reproduction import Request, control, estimates, offline, online
 from semfocus_plugin.evaluation.reproduction.drawing import draw_histories
 from semfocus_plugin.evaluation.reproduction.estimates import estimate, mean, median
 from semfocus_plugin.evaluation.reproduction.exhibit import Exhibit, Line
@@ -215,7 +215,9 @@ def test_real_micrographs_are_left_out_where_there_are_none(small, tmp_path):
     assert "left out" in " ".join(told.notes)
 
 
-def test_autofocus_is_shown_against_the_true_best(small, tmp_path):
+def test_autofocus_is_shown_against_the_true_best(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(online, "TRAINED", ("tin-balls",))
+    monkeypatch.setattr(online, "UNSEEN", ("fabric",))
     drawing = tmp_path / "5.png"
     options = ["--method", "dual-network", "--max-frames", 4, "--preset", "ideal", "--workers", 1]
     found = semfocus("--figure", 5, "--runs", 1, *options, "-o", drawing, "--json")
@@ -226,7 +228,8 @@ def test_autofocus_is_shown_against_the_true_best(small, tmp_path):
     assert drawing.read_bytes()[:4] == PNG
 
 
-def test_tables_of_runs_count_what_they_say(small):
+def test_tables_of_runs_count_what_they_say(small, monkeypatch):
+    monkeypatch.setattr(online, "TRAINED", ("tin-balls",))
     options = ["--method", "paper", "--max-frames", 4, "--preset", "ideal", "--workers", 1]
     told = json.loads(semfocus("--table", 2, "--runs", 1, *options, "--json").stdout)
     lines = {line["measure"]: line["ours"]["tin-balls"] for line in told["lines"]}
@@ -237,8 +240,9 @@ def test_tables_of_runs_count_what_they_say(small):
         assert lines["Average of iteration"]["value"] == record["frames"] - record["search_frames"]
 
 
-def test_table_s1_trains_what_it_compares(small):
+def test_table_s1_trains_what_it_compares(small, monkeypatch):
     pytest.importorskip("torch")
+    monkeypatch.setattr(offline, "TRAINED", ("tin-balls",))
     stages = []
 
     def stage(description, steps):
