@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+import semdrivers
 from semdrivers.console import output, print_json
 from semdrivers.errors import InvalidParameterError
 from semfocus_plugin.display import progress_bars
@@ -49,7 +50,6 @@ def reproduce(table: str | None, figure: str | None, asked: Mapping[str, Any], o
             raise InvalidParameterError(f"--out {path}: the name must end in {', '.join(_FORMATS)}")
     if table is not None and figure is not None:
         raise InvalidParameterError("ask for --table or --figure, one at a time")
-    from semdrivers.plugins import get_plugin_manager
     from semfocus_plugin.evaluation.pictures import folder_in_use
     from semfocus_plugin.evaluation.reproduction import FIGURES, TABLES, Request
 
@@ -60,7 +60,7 @@ def reproduce(table: str | None, figure: str | None, asked: Mapping[str, Any], o
     usual = {"workers": os.cpu_count() or 1, "pictures": folder_in_use(asked.get("pictures"))}
     request = Request(**usual | {key: value for key, value in asked.items() if value is not None})
     if request.method is not None:
-        get_plugin_manager().check_autofocus_method(request.method)
+        semdrivers.get_plugin_manager().check_autofocus_method(request.method)
     with progress_bars() as stage:
         exhibit = build(request, stage)
     conditions = _conditions(request)

@@ -52,7 +52,8 @@ def _draw_line(axes: Axes, columns: Sequence[str], line: Line) -> None:
         if theirs is not None:
             axes.plot(place - 0.12, theirs.value, "D", color=_THEIRS, markersize=5, fillstyle="none", label="paper")
         if ours is not None:
-            bars = [[max(ours.value - ours.low, 0.0)], [max(ours.high - ours.value, 0.0)]]
+            known = not math.isnan(ours.low)
+            bars = [[max(ours.value - ours.low, 0.0)], [max(ours.high - ours.value, 0.0)]] if known else None
             axes.errorbar(place + 0.12, ours.value, yerr=bars, fmt="o", color=_OURS, markersize=5, label="ours, 95 %")
     axes.set_xticks(range(len(columns)), [titled(name).replace(" ", "\n") for name in columns])
     axes.set_xlim(-0.6, len(columns) - 0.4)

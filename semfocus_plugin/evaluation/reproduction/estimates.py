@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ class Estimate:
     value : float
         Of all data.
     low, high : float
-        95 % confidence interval (percentiles of the bootstrap).
+        95 % confidence interval (percentiles of the bootstrap); NaN where there is nothing to draw from.
     spread : float or None
         Standard deviation of the single values, for a mean.
     count : int
@@ -40,12 +41,9 @@ class Estimate:
 
 def mean(values: ArrayLike, groups: ArrayLike | None = None) -> Estimate | None:
     """Return the mean of values, with their standard deviation; see `estimate`."""
-    found = estimate(values, _mean, groups)
-    if found is None:
-        return None
-    return Estimate(
-        found.value, found.low, found.high, float(np.std(np.asarray(values, dtype=np.float64))), found.count
-    )
+    lines = np.asarray(values, dtype=np.float64)
+    found = estimate(lines, _mean, groups)
+    return None if found is None else replace(found, spread=float(lines.std()))
 
 
 def median(values: ArrayLike, groups: ArrayLike | None = None) -> Estimate | None:
@@ -68,13 +66,15 @@ def estimate(values: ArrayLike, statistic: Statistic, groups: ArrayLike | None =
     Returns
     -------
     Estimate or None
-        None of no values. One group alone gives an interval of no width, which says nothing.
+        None of no values. One group alone gives no interval: NaN.
     """
     lines = np.asarray(values, dtype=np.float64)
     if len(lines) == 0:
         return None
     names = np.arange(len(lines)) if groups is None else np.asarray(groups)
     members = [np.flatnonzero(names == name) for name in np.unique(names)]
+    if len(members) == 1:
+        return Estimate(statistic(lines), math.nan, math.nan, None, len(lines))
     random = np.random.default_rng(_SEED)
     drawn = []
     for _ in range(RESAMPLES):

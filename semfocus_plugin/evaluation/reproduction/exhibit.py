@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,7 +53,7 @@ class Line:
         if ours is not None:
             right = f"{ours.value:.{digits}f}"
             right += "" if ours.spread is None or not spread else f" ± {ours.spread:.{digits}f}"
-            right += f" [{ours.low:.{digits}f}, {ours.high:.{digits}f}]"
+            right += "" if math.isnan(ours.low) else f" [{ours.low:.{digits}f}, {ours.high:.{digits}f}]"
         elif column in self.ours:
             right = "–"
         return left, right
