@@ -20,7 +20,7 @@ from semfocus_plugin.state import NOMINAL_PIXEL
 
 MAX_FRAMES = 20
 
-SURE = 0.8
+SURE = 0.9
 """Probability of ±1 depth of field, or of ±2 with frames on both sides, that ends the search."""
 
 SHARP = 3.0
@@ -71,6 +71,9 @@ BEYOND = 60.0
 LOWEST_LOOK = 500.0
 """Lowest magnification worth a look: one frame there sees the focus from 20 mm away."""
 
+FIRST_LOOK = 500.0
+"""Magnification of the first look, when it may be chosen: a frame there is seldom lost."""
+
 COMFORT = 25.0
 """Depths of field of uncertainty that a magnification should have, when it may be chosen."""
 
@@ -80,6 +83,8 @@ def focus(probe: Probe, accept: float) -> Outcome:
     target = probe.magnification
     seen: list[tuple[float, Measurement]] = []
     place, phase = probe.working_distance, "search"
+    if probe.may_change_magnification:
+        _look(probe, min(target, max(FIRST_LOOK, probe.magnification_range.minimum)))
     while True:
         measurement = probe.measure(place, phase)
         seen.append((probe.magnification, measurement))
