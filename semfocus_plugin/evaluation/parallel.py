@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
 from semfocus_plugin import networks
+from semfocus_plugin.calibration_file import CALIBRATION_VARIABLE
 
 Result = TypeVar("Result")
 
@@ -19,7 +22,7 @@ def run_all(
     workers: int = 1,
     progress: Callable[[Result], object] | None = None,
 ) -> tuple[Result, ...]:
-    """Call a function with the arguments of every task.
+    """Call a function with the arguments of every task; calibrations that the user keeps do not reach it.
 
     Parameters
     ----------
@@ -38,11 +41,26 @@ def run_all(
         In the order of the tasks, which does not depend on `workers`.
     """
     results: dict[int, Result] = {}
-    for index, result in _each(call, tasks, workers):
-        results[index] = result
-        if progress is not None:
-            progress(result)
+    with _uncalibrated():
+        for index, result in _each(call, tasks, workers):
+            results[index] = result
+            if progress is not None:
+                progress(result)
     return tuple(results[index] for index in range(len(tasks)))
+
+
+@contextmanager
+def _uncalibrated() -> Iterator[None]:
+    """Figures must not depend on whether this user has calibrated an emulator of the same serial number."""
+    before = os.environ.get(CALIBRATION_VARIABLE)
+    os.environ[CALIBRATION_VARIABLE] = os.devnull
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[CALIBRATION_VARIABLE]
+        else:
+            os.environ[CALIBRATION_VARIABLE] = before
 
 
 def _each(call: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], workers: int) -> Iterator[tuple[int, Result]]:

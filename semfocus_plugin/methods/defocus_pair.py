@@ -1,8 +1,9 @@
-"""Focus in the fewest frames: read the defocus off the blur, step onto the focus, verify.
+"""Focus in the fewest frames: read the defocus off blur and spectra, step onto the focus, verify.
 
 The first frame tells how far away the focus is, not on which side; the second is taken where the focus would be, and
-is its own verification when the side was right; the third is there when it was not. All frames together make a
-posterior over working distance (`semfocus_plugin.posterior`), which chooses every step and decides when to stop.
+is its own verification when the side was right; the third is there when it was not. All frames together, each by its
+blur and each pair by the ratio of its spectra, make a posterior over working distance (`semfocus_plugin.posterior`),
+which chooses every step and decides when to stop.
 """
 
 from __future__ import annotations
@@ -22,9 +23,6 @@ MAX_FRAMES = 20
 
 SURE = 0.9
 """Probability of ±1 depth of field, or of ±2 with frames on both sides, that ends the search."""
-
-SHARP = 3.0
-"""A frame at the focus that scores less must have frames on both sides: a periodic sample looks well-focused twice."""
 
 ABOUT = 3.0
 """Depths of field of uncertainty within which flanks are the next frames."""
@@ -53,28 +51,19 @@ CONTRAST = 1.5
 HOPELESS = 1.5
 """A score above this shows that there is something to focus on."""
 
-HINT = 0.45
-"""A score above this gives hope of it."""
-
 PATIENCE = 6
-"""Frames after which a run without such a hint ends, when most frames hold nothing but noise; …"""
+"""Frames after which a run that has not seen that much ends; …"""
 
-LONGEST = 9
-"""… when they hold something; …"""
-
-HOPEFUL = 12
-"""… and with a hint."""
+PATIENCE_ZOOMED = 9
+"""… and one that may change the magnification, and whose frames hold more than noise."""
 
 BEYOND = 60.0
 """Pixels of blur that the interval of possible places extends beyond the limits."""
 
 LOWEST_LOOK = 500.0
-"""Lowest magnification worth a look: one frame there sees the focus from 20 mm away."""
+"""Lowest magnification worth a look, and that of the first where it may be chosen: it sees 20 mm of defocus."""
 
-FIRST_LOOK = 500.0
-"""Magnification of the first look, when it may be chosen: a frame there is seldom lost."""
-
-COMFORT = 25.0
+COMFORT = 40.0
 """Depths of field of uncertainty that a magnification should have, when it may be chosen."""
 
 
@@ -84,7 +73,7 @@ def focus(probe: Probe, accept: float) -> Outcome:
     seen: list[tuple[float, Measurement]] = []
     place, phase = probe.working_distance, "search"
     if probe.may_change_magnification:
-        _look(probe, min(target, max(FIRST_LOOK, probe.magnification_range.minimum)))
+        _look(probe, _lowest(probe, target))
     while True:
         measurement = probe.measure(place, phase)
         seen.append((probe.magnification, measurement))
@@ -99,8 +88,8 @@ def focus(probe: Probe, accept: float) -> Outcome:
                 continue
             best, blurred = best_of(tuple(close)), min(m.score for _, m in seen)
             flank = _open_flank(probe, near, at_target)
-            sharp = near.half_width < 1.5 * near.unit and best.score >= SHARP
-            if flank is None or (sharp and best.score - blurred >= SHOWN):
+            pinned = near.half_width < 1.5 * near.unit and best.score - blurred >= SHOWN
+            if flank is None or pinned:
                 return _judge(best, blurred, near, accept)
             place, phase = flank, "verify"
             continue
@@ -211,7 +200,7 @@ def _hopeless(probe: Probe, posterior: Posterior, seen: list[tuple[float, Measur
         return nothing[-1]
     best = max(m.score for _, m in seen)
     noise = sum(m.correlation <= NOISE for _, m in seen)
-    patience = HOPEFUL if best > HINT else PATIENCE if 2 * noise > len(seen) else LONGEST
+    patience = PATIENCE_ZOOMED if probe.may_change_magnification and 2 * noise <= len(seen) else PATIENCE
     if len(seen) >= patience and best < HOPELESS:
         return (
             f"{len(seen)} frames show nothing to focus on (best score {best:.1f}); move the stage, or start "
@@ -245,7 +234,11 @@ def _comfortable(probe: Probe, posterior: Posterior, target: float) -> float:
     """Return the highest magnification, up to the target, whose depth of field the present uncertainty suits."""
     piece = posterior.narrowest(0.9)
     ratio = piece.half_width / (COMFORT * piece.unit)
-    return max(target / max(1.0, ratio), min(target, max(LOWEST_LOOK, probe.magnification_range.minimum)))
+    return max(target / max(1.0, ratio), _lowest(probe, target))
+
+
+def _lowest(probe: Probe, target: float) -> float:
+    return min(target, max(LOWEST_LOOK, probe.magnification_range.minimum))
 
 
 def _look(probe: Probe, magnification: float) -> None:
