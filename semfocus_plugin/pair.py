@@ -97,9 +97,13 @@ class Pair:
     def __init__(self, first: Spectrum, second: Spectrum) -> None:
         transfer = _transfer()
         one, other = transfer[:, None, :], transfer[None, :, :]
-        difference = (first.power * other - second.power * one) ** 2
         weight = _visible(first, second)
-        disagreement = (weight * difference / (first.error * other**2 + second.error * one**2)).sum(axis=-1)
+        power = [(s.power * np.sqrt(weight)).astype(np.float32) for s in (first, second)]
+        error = [s.error.astype(np.float32) for s in (first, second)]
+        difference = power[0] * other - power[1] * one
+        difference *= difference
+        difference /= error[0] * (other * other) + error[1] * (one * one)
+        disagreement = difference.sum(axis=-1)
         least = float(disagreement.min())
         scale = max(_LEAST_DISAGREEMENT, 2 * least / max(float(weight.sum()), 1.0))
         likelihood = np.exp(-0.5 * (disagreement - least) / scale)
@@ -147,7 +151,7 @@ def _transfer() -> Array:
     radii = np.concatenate([[0.0], _SMALLEST * np.exp(_GROWTH * np.arange(_COUNT - 1))])
     frequencies = np.sqrt(_EDGES[1:] * _EDGES[:-1])
     phase = 2 * math.pi * radii[:, None, None] * frequencies[:, None] * np.array(_RELIEF)
-    return np.asarray((_airy(phase) ** 2).mean(axis=-1) + _LEAST_TRANSFER)
+    return np.asarray((_airy(phase) ** 2).mean(axis=-1) + _LEAST_TRANSFER, dtype=np.float32)
 
 
 def _airy(x: Array) -> Array:
