@@ -33,7 +33,7 @@ from semfocus_plugin.calibration_file import (
 from semfocus_plugin.networks import Networks
 from semfocus_plugin.posterior import NOMINAL_APERTURE
 from semfocus_plugin.preprocessing import to_unit
-from semfocus_plugin.probe import Cancelled, Measurement, Probe
+from semfocus_plugin.probe import Cancelled, Measurement, Probe, pixel_of
 from semfocus_plugin.state import NOMINAL_PIXEL
 
 __all__ = [
@@ -154,7 +154,7 @@ def _series(probe: Probe, networks: Networks) -> tuple[ApertureFit, float]:
     focus = probe.working_distance
     distance = NOMINAL_PIXEL / probe.magnification * focus / NOMINAL_APERTURE
     scouts = [_measure(probe, place, "scout") for place in (focus - _SCOUT * distance, focus + _SCOUT * distance)]
-    pixel = _pixel(scouts[0], probe.magnification)
+    pixel = pixel_of(scouts[0].image, probe.magnification)
     apart = scouts[1].working_distance - scouts[0].working_distance
     seen = sum(math.expm1(_told(scout)) for scout in scouts)
     distance = max(apart / max(seen, 2.0), distance / 8)
@@ -197,12 +197,6 @@ def _told(measurement: Measurement) -> float:
     value = measurement.evaluation.log_blur
     assert value is not None
     return value
-
-
-def _pixel(measurement: Measurement, magnification: float) -> float:
-    """Return the pixel in mm as the frame tells it, or the nominal one where it tells nothing."""
-    told = measurement.image.pixel_size * 1e-6
-    return told if 0 < told < math.inf else NOMINAL_PIXEL / magnification
 
 
 @contextmanager

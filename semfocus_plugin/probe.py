@@ -314,6 +314,12 @@ class Probe:
             )
 
 
+def pixel_of(image: Image, magnification: float) -> float:
+    """Return the pixel in mm as the image tells it, or the nominal one where it tells nothing."""
+    told = image.pixel_size * 1e-6
+    return told if 0 < told < math.inf else NOMINAL_PIXEL / magnification
+
+
 def _limits(capability: Range, settings: AutofocusSettings, start: float) -> Range:
     """Return capabilities ∩ bounds ∩ travel, on the instrument's own grid.
 

@@ -9,15 +9,14 @@ which chooses every step and decides when to stop.
 from __future__ import annotations
 
 import math
-from functools import lru_cache, partial
+from functools import partial
 
 from semdrivers.errors import ModelError
 from semfocus_plugin.loop import NOISE, Method, Outcome, best_of, shows_nothing
 from semfocus_plugin.networks import Networks
 from semfocus_plugin.pair import spectrum
 from semfocus_plugin.posterior import NOMINAL_APERTURE, Estimate, Posterior, Sighting
-from semfocus_plugin.probe import Measurement, Probe
-from semfocus_plugin.state import NOMINAL_PIXEL
+from semfocus_plugin.probe import Measurement, Probe, pixel_of
 
 MAX_FRAMES = 20
 
@@ -71,13 +70,15 @@ def focus(probe: Probe, accept: float) -> Outcome:
     """See the module's description."""
     target = probe.magnification
     seen: list[tuple[float, Measurement]] = []
+    sightings: list[Sighting] = []
     place, phase = probe.working_distance, "search"
     if probe.may_change_magnification:
         _look(probe, _lowest(probe, target))
     while True:
         measurement = probe.measure(place, phase)
         seen.append((probe.magnification, measurement))
-        posterior = _posterior(probe, seen, target)
+        sightings.append(_sighting(measurement, probe.magnification))
+        posterior = _posterior(probe, sightings, sightings[0].pixel * seen[0][0] / target)
         near = _found(posterior, probe)
         at_target = [m for magnification, m in seen if _same(magnification, target)]
         if near.mass >= SURE and _within(probe, near):
@@ -110,35 +111,25 @@ def _found(posterior: Posterior, probe: Probe) -> Estimate:
     return narrow if narrow.mass >= SURE else posterior.best(2 * unit)
 
 
-def _posterior(probe: Probe, seen: list[tuple[float, Measurement]], target: float) -> Posterior:
+def _posterior(probe: Probe, sightings: list[Sighting], pixel: float) -> Posterior:
     """Return the posterior over the limits and a little beyond: the focus need not lie within."""
-    sightings = [_sighting(m, magnification) for magnification, m in seen]
-    magnification, first = seen[0]
-    pixel = _pixel(first, magnification) * magnification / target
     beyond = BEYOND * pixel / NOMINAL_APERTURE * probe.limits.maximum
     low = max(0.2, probe.limits.minimum - beyond)
     return Posterior(sightings, low, probe.limits.maximum + beyond, pixel, probe.aperture)
 
 
-@lru_cache(maxsize=64)
 def _sighting(m: Measurement, magnification: float) -> Sighting:
     blur, sigma = m.evaluation.log_blur, m.evaluation.log_sigma
     assert blur is not None
     structure = m.correlation > NOISE and not shows_nothing(m)
     return Sighting(
         m.working_distance,
-        _pixel(m, magnification),
+        pixel_of(m.image, magnification),
         blur,
         sigma if sigma is not None else -1.5,
         structure,
         spectrum(m.image.pixels) if structure else None,
     )
-
-
-def _pixel(measurement: Measurement, magnification: float) -> float:
-    """Return the pixel in mm as the frame tells it, or the nominal one where it tells nothing."""
-    told = measurement.image.pixel_size * 1e-6
-    return told if 0 < told < math.inf else NOMINAL_PIXEL / magnification
 
 
 def _next(probe: Probe, posterior: Posterior, here: list[Measurement]) -> float:
