@@ -1,0 +1,177 @@
+"""Pairs of frames on either side of a working distance, rendered for the pair network of the comparison."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semdrivers.errors import InvalidParameterError, OutOfRangeError
+from semfocus_plugin.evaluation.peers.deepfocus_like import TEST_DEFOCUS
+from semfocus_plugin.state import depth_of_field
+from semfocus_plugin.training.datasets import shard_path
+from semfocus_plugin.training.sampling import Field, Sample, draw_field
+
+REACH = 20.0
+"""Furthest centre of a pair from the focus, in nominal depths of field."""
+
+_FURTHEST = 40.0
+"""The same in the column's own depths of field, beyond which blur leaves nothing to tell."""
+
+_PAIRS_PER_FIELD = 4
+_OFF_TARGET = 0.01
+_ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PairsConfig:
+    """What a set of pairs holds. Same configuration, same bytes.
+
+    Parameters
+    ----------
+    count : int
+        Pairs.
+    seed : int
+        Of everything.
+    shard_size : int
+        Pairs a file.
+    step : float
+        Of the two frames from their centre, in nominal depths of field.
+    """
+
+    count: int = 8192
+    seed: int = 1
+    shard_size: int = 256
+    step: float = TEST_DEFOCUS
+
+    def __post_init__(self) -> None:
+        for name in ("count", "shard_size"):
+            if getattr(self, name) < 1:
+                raise OutOfRangeError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 < self.step <= REACH:
+            raise OutOfRangeError(f"step must be above 0 and at most {REACH:g} depths of field, not {self.step:g}")
+
+    @property
+    def shards(self) -> int:
+        """Number of files."""
+        return -(-self.count // self.shard_size)
+
+
+def build(
+    config: PairsConfig,
+    folder: str | Path,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Path:
+    """Render the pairs, or what is missing of them; `semfocus_plugin.training.datasets.load` reads them.
+
+    Parameters
+    ----------
+    config : PairsConfig
+        What to render.
+    folder : path
+        Where; one folder holds one set.
+    workers : int, optional
+        Processes; all cores by default.
+    progress : callable, optional
+        Called with (files there, files in all).
+
+    Returns
+    -------
+    Path
+        The manifest, written last: configuration, and a SHA-256 of every file.
+
+    Raises
+    ------
+    InvalidParameterError
+        When the folder holds something else.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    marker = folder / "config.json"
+    wanted = json.dumps({"kind": "pairs", "mixture": "broad"} | dataclasses.asdict(config), indent=2)
+    if marker.exists() and marker.read_text(encoding="utf-8") != wanted:
+        raise InvalidParameterError(f"{folder} holds another dataset; name an empty folder, or delete it")
+    marker.write_text(wanted, encoding="utf-8")
+    missing = [k for k in range(config.shards) if not shard_path(folder, k).exists()]
+    done = config.shards - len(missing)
+    if missing:
+        with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+            for future in as_completed([pool.submit(_make_shard, config, folder, k) for k in missing]):
+                future.result()
+                done += 1
+                if progress:
+                    progress(done, config.shards)
+    path = folder / "manifest.json"
+    hashes = {shard.name: hashlib.sha256(shard.read_bytes()).hexdigest() for shard in sorted(folder.glob("*.npz"))}
+    path.write_text(json.dumps({"config": json.loads(wanted), "files": hashes}, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _make_shard(config: PairsConfig, folder: Path, index: int) -> None:
+    count = min(config.shard_size, config.count - index * config.shard_size)
+    arrays = draw_pairs(np.random.default_rng([config.seed, index]), count, config.step)
+    arrays["field"] = arrays["field"] + index * config.shard_size
+    path = shard_path(folder, index)
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    os.replace(partial, path)
+
+
+def draw_pairs(random: np.random.Generator, count: int, step: float = TEST_DEFOCUS) -> dict[str, NDArray[Any]]:
+    """Draw pairs of the broad mixture, a few of each field, nearer centres more often.
+
+    Returns
+    -------
+    dict
+        ``pixels`` (N, 2, 240, 320) uint8, first the frame at the shorter working distance; ``magnification`` (N,);
+        ``defocus`` (N,), of the centre, in nominal depths of field; ``field`` (N,), a number of the field.
+    """
+    pairs: list[tuple[Sample, Sample]] = []
+    centres: list[float] = []
+    fields: list[int] = []
+    number = 0
+    while len(pairs) < count:
+        field = draw_field(random, "broad")
+        for _ in range(min(_PAIRS_PER_FIELD, count - len(pairs))):
+            drawn = _draw_pair(random, field, step, 2 * len(pairs))
+            if drawn is not None:
+                centres.append(drawn[0])
+                pairs.append(drawn[1])
+                fields.append(number)
+        number += 1
+    return {
+        "pixels": np.stack([[sample.pixels for sample in pair] for pair in pairs]),
+        "magnification": np.array([pair[0].magnification for pair in pairs], np.float32),
+        "defocus": np.array(centres, np.float32),
+        "field": np.array(fields, np.int64),
+    }
+
+
+def _draw_pair(
+    random: np.random.Generator, field: Field, step: float, frame_id: int
+) -> tuple[float, tuple[Sample, Sample]] | None:
+    """Return a centre and its two frames, or None where the lens cannot reach both."""
+    nominal = depth_of_field(field.conditions.magnification)
+    own = nominal / field.column.truth(field.conditions, field.conditions.width).depth_of_field
+    for _ in range(_ATTEMPTS):
+        centre = REACH * random.random() ** 2 * (1 if random.random() < 0.5 else -1)
+        if abs(centre) * own > _FURTHEST:
+            continue
+        wanted = [(centre + offset) * own for offset in (-step, step)]
+        first, second = (field.frame(defocus, frame_id + k) for k, defocus in enumerate(wanted))
+        # `Field.frame` stops at the ends of the lens and at the widest blur that it draws.
+        if max(abs(first.defocus - wanted[0]), abs(second.defocus - wanted[1])) <= _OFF_TARGET:
+            return centre, (first, second)
+    return None
