@@ -145,6 +145,40 @@ def acnet(
     _announce(export.export_acnet(checkpoint, out))
 
 
+@train.command()
+def pair(
+    out: Out,
+    data: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of pairs; made in the folder of --out where none is named.")
+    ] = None,
+    count: Annotated[int | None, typer.Option(help="Pairs to make.")] = None,
+    epochs: Epochs = None,
+    batch: Batch = None,
+    learning_rate: Rate = None,
+    seed: Seed = 1,
+    resume: Resume = False,
+) -> None:
+    """Train the pair network that `semfocus benchmark` compares with (deepfocus-like), and export it.
+
+    Example: semfocus train pair -o pair/
+    """
+    if data and count is not None:
+        raise InvalidParameterError("--count is for pairs made here: leave it out, or name no folder of pairs")
+    module, pairs = _training("pair_network"), _training("pairs")
+    made = out / "pairs"
+    changes = _given(epochs=epochs, batch=batch, learning_rate=learning_rate) | {"seed": seed}
+    config = _config(module.PairConfig, data or [made], False, changes)
+    wanted = pairs.PairsConfig(seed=seed, **_given(count=count))
+    _check_resume(out, resume)
+    if not data:
+        with _bar("pairs") as (bar, task):
+            pairs.build(wanted, made, progress=lambda n, total: bar.update(task, completed=n, total=total))
+    with _figures() as show:
+        checkpoint = module.train(config, out, resume=resume, progress=show)
+    path = module.export(checkpoint, out)
+    output.print(f"{path}, described in {path.parent / 'manifest.json'}", markup=False, soft_wrap=True)
+
+
 def _finetune(
     sheets: list[Path],
     frames: list[Path],
