@@ -13,6 +13,9 @@ from semdrivers.errors import InvalidParameterError
 MAGNIFICATION_SCALE = 100_000.0
 """Divisor of the magnification in the mag-image and in the state."""
 
+FAST_WIDTH = 320
+"""Pixels of a line of the FAST frame."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
@@ -83,15 +86,24 @@ def preprocess(pixels: NDArray[Any], magnification: float) -> Prepared:
     Parameters
     ----------
     pixels : ndarray of shape (H, W), uint8 or uint16, or floating point in 0..1
-        Raw picture.
+        Raw picture, the whole of the field scanned.
     magnification : float
         Plain number.
     """
     unit = to_unit(median3(pixels))
     frames = np.empty((1, 2, *unit.shape), dtype=np.float32)
     frames[0, 0] = normalise(unit)
-    frames[0, 1] = magnification / MAGNIFICATION_SCALE
+    frames[0, 1] = told_magnification(magnification, unit.shape[1]) / MAGNIFICATION_SCALE
     return Prepared(unit, frames)
+
+
+def told_magnification(magnification: float, width: int) -> float:
+    """Return what the mag-image tells of a frame `width` pixels wide.
+
+    It is the magnification at which a frame of 320 pixels has the same pixel: the network sees a window of 320, and
+    cannot know how large the frame is that the window comes from.
+    """
+    return magnification * (width / FAST_WIDTH)
 
 
 def prepare(pixels: NDArray[Any], magnification: float) -> NDArray[np.float32]:

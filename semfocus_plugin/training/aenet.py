@@ -17,9 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semfocus_plugin.preprocessing import MAGNIFICATION_SCALE, median3
+from semfocus_plugin.preprocessing import MAGNIFICATION_SCALE, median3, told_magnification
 from semfocus_plugin.training import checkpoint, datasets
-from semfocus_plugin.training.architecture import CompactAENet, PaperAENet
+from semfocus_plugin.training.architecture import (
+    HALF_SCORE,
+    CompactAENet,
+    PaperAENet,
+    implied_score,
+    nominal_half_blur,
+)
 
 _HEIGHT, _WIDTH = 240, 320
 _WIDEST_BLUR = 150.0
@@ -82,12 +88,27 @@ class AENetConfig:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frames:
-    """A dataset in memory, median-filtered once."""
+    """A dataset in memory, median-filtered once.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (N, H, W), uint8
+        The frames.
+    told : Tensor of shape (N,)
+        Values of the mag-image.
+    score, log_blur : Tensor of shape (N,)
+        Labels: score, and ln(1 + blur radius in pixels).
+    half_blur : Tensor of shape (N,)
+        Blur radius in pixels at which the frame's ideal score would be half of 9.
+    specimen, field : ndarray of shape (N,)
+        Name; number of the field, to split by.
+    """
 
     pixels: NDArray[np.uint8]
-    magnification: Tensor
+    told: Tensor
     score: Tensor
     log_blur: Tensor
+    half_blur: Tensor
     specimen: NDArray[Any]
     field: NDArray[np.int64]
 
@@ -110,7 +131,7 @@ class Frames:
                 images = torch.where(flip[:, None, None], images.flip(axis), images)
         images = images - images.mean((1, 2), keepdim=True)
         images = images / images.std((1, 2), correction=0, keepdim=True).clamp_min(1e-6 * 255)
-        told = (self.magnification[index].to(device) / MAGNIFICATION_SCALE)[:, None, None].expand_as(images)
+        told = self.told[index].to(device)[:, None, None].expand_as(images)
         return torch.stack([images, told], 1).contiguous(memory_format=torch.channels_last)
 
 
@@ -133,14 +154,23 @@ def read_frames(folders: tuple[str, ...]) -> Frames:
     if len({shard["pixels"].shape[1:] for shard in shards}) != 1:
         raise InvalidParameterError("the datasets hold frames of different sizes; train on one size")
     joined = {key: np.concatenate([shard[key] for shard in shards]) for key in shards[0]}
+    width = joined["pixels"].shape[2]
+    told = joined["magnification"] * np.float32(told_magnification(1.0, width) / MAGNIFICATION_SCALE)
     return Frames(
         joined["pixels"],
-        torch.from_numpy(joined["magnification"]),
+        torch.from_numpy(told),
         torch.from_numpy(joined["score"]),
         torch.from_numpy(np.log1p(np.minimum(joined["blur"], _WIDEST_BLUR))),
+        _half_blur(torch.from_numpy(joined["blur"]), torch.from_numpy(joined["defocus"]), torch.from_numpy(told)),
         joined["specimen"],
         joined["field"],
     )
+
+
+def _half_blur(blur: Tensor, defocus: Tensor, told: Tensor) -> Tensor:
+    """Return the blur of half the score from the blur at a defocus; in focus, where it does not matter, the nominal."""
+    away = defocus.abs() > 0.1
+    return torch.where(away, HALF_SCORE * blur / defocus.abs().clamp_min(0.1), nominal_half_blur(told))
 
 
 def split(frames: Frames) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -154,17 +184,24 @@ def hash_field(field: int) -> int:
     return (field * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) >> 40
 
 
-def loss(outputs: tuple[Tensor, ...], score: Tensor, log_blur: Tensor, paper: bool) -> Tensor:
-    """Mean square error of the score; for the compact network also the likelihood of the blur it saw."""
-    predicted = outputs[0].flatten()
+def loss(outputs: tuple[Tensor, ...], score: Tensor, log_blur: Tensor, half_blur: Tensor, paper: bool) -> Tensor:
+    """Mean square error of the score; for the compact network also the likelihood of the blur it saw.
+
+    The compact network's score is judged with the probe core that the frame was taken with (`half_blur`).
+    """
     if paper:
-        return functional.mse_loss(predicted, score)
-    error = functional.smooth_l1_loss(predicted, score, beta=0.5)
-    mean, log_sigma = outputs[1].flatten(), outputs[2].flatten()
+        return functional.mse_loss(outputs[0].flatten(), score)
+    correction, mean, log_sigma = (output.flatten() for output in outputs)
+    error = score_error(correction, mean, half_blur, score)
     # The factor σ^½ keeps hard frames from being explained away by a large σ (Seitzer et al., ICLR 2022).
     weight = torch.exp(log_sigma.detach())
     likelihood = weight * (log_sigma + 0.5 * ((log_blur - mean) * torch.exp(-log_sigma)) ** 2)
     return error + likelihood.mean()
+
+
+def score_error(correction: Tensor, log_blur: Tensor, half_blur: Tensor, score: Tensor) -> Tensor:
+    """Return the smooth L1 error of the score that a blur implies, corrected; all of shape (N,)."""
+    return functional.smooth_l1_loss(implied_score(log_blur, half_blur) + correction, score, beta=0.5)
 
 
 def train(
@@ -231,6 +268,7 @@ def train(
                 outputs,
                 frames.score[index].to(device),
                 frames.log_blur[index].to(device),
+                frames.half_blur[index].to(device),
                 config.width is not None,
             )
             optimizer.zero_grad(set_to_none=True)

@@ -10,10 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from semfocus_plugin.preprocessing import MAGNIFICATION_SCALE
+
 _STRIDE = 16
 _MIDDLE_MAGNIFICATION = 3_000.0
-_NOMINAL_CORE = 30.0 / 400_000.0
-"""Probe core in pixels of the FAST frame at magnification 1: 30 nm over 400 µm."""
+_NOMINAL_CORE = 36.0 / 400_000.0
+"""Probe core in pixels of the FAST frame at magnification 1: 36 nm (tungsten, 15 kV, 20 pA, 3 mrad) over 400 µm."""
+HALF_SCORE = 4.5
+"""Depths of field from focus at which the ideal score is half of 9."""
 _WINDOW = (240 // _STRIDE, 320 // _STRIDE)
 
 
@@ -81,9 +85,10 @@ class _PaperBlock(nn.Module):
 class CompactAENet(nn.Module):
     """AENet small enough for two cores: strided residual stages, gated average, a head that knows the magnification.
 
-    Beside the score it gives the blur that it saw, ln(1 + radius in pixels), and the logarithm of its standard
-    deviation. Once trained, the score is the mean of two readings: the head's own, which has seen columns with probe
-    cores of every size and knows none of them, and the score that the blur implies under a nominal core.
+    It tells the blur that it sees, ln(1 + radius in pixels), and the logarithm of its standard deviation. The score is
+    the one that the blur implies, plus a correction of its own, which is what fine-tuning teaches. What a blur implies
+    depends on the probe core, which a frame does not show: training knows it of every frame, and in use it is the
+    nominal one.
 
     Parameters
     ----------
@@ -103,21 +108,47 @@ class CompactAENet(nn.Module):
             layers += [_ResidualBlock(outputs) for _ in range(count)]
         self.body = nn.Sequential(*layers)
         self.gate = nn.Conv2d(channels[-1], 1, 1)
-        self.head = nn.Sequential(nn.Conv2d(channels[-1] + 1, 64, 1), nn.LeakyReLU(0.2), nn.Conv2d(64, 3, 1))
+        self.head = nn.Sequential(nn.Conv2d(channels[-1] + 1, 64, 1), nn.LeakyReLU(0.2), nn.Conv2d(64, 2, 1))
+        none = nn.Conv2d(16, 1, 1)
+        nn.init.zeros_(none.weight)
+        nn.init.zeros_(none.bias)  # type: ignore[arg-type]
+        self.correction = nn.Sequential(nn.Conv2d(channels[-1] + 1, 16, 1), nn.LeakyReLU(0.2), none)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return maps of score (unclipped while training), log blur and log sigma, each (N, 1, h, w)."""
-        magnification = torch.log(frames[:, 1:] * (100_000 / _MIDDLE_MAGNIFICATION) + 1e-3)
+        """Return maps of score (while training, of its correction), log blur and log sigma, each (N, 1, h, w)."""
+        correction, log_blur, log_sigma = self.read(frames)
+        if self.training:
+            return correction, log_blur, log_sigma
+        score = implied_score(log_blur, nominal_half_blur(frames[:, 1:, :1, :1])) + correction
+        return score.clamp(0, 9), log_blur, log_sigma
+
+    def read(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return maps of the score's correction, of log blur and log sigma, each (N, 1, h, w)."""
+        magnification = torch.log(frames[:, 1:] * (MAGNIFICATION_SCALE / _MIDDLE_MAGNIFICATION) + 1e-3)
         features = self.body(torch.cat([frames[:, :1], magnification], 1))
         gate = torch.sigmoid(self.gate(features))
         pooled = _pool(features * gate) / _pool(gate)
         height, width = features.shape[-2:]
         told = _pool(magnification[:, :, ::_STRIDE, ::_STRIDE][:, :, :height, :width])
-        score, log_blur, log_sigma = self.head(torch.cat([pooled, told], 1)).split(1, 1)
-        log_blur = log_blur.clamp(0, 7)
-        if not self.training:
-            score = (score.clamp(0, 9) + _implied_score(log_blur, told)) / 2
-        return score, log_blur, log_sigma.clamp(-6, 3)
+        seen = torch.cat([pooled, told], 1)
+        log_blur, log_sigma = self.head(seen).split(1, 1)
+        return self.correction(seen), log_blur.clamp(0, 7), log_sigma.clamp(-6, 3)
+
+
+def implied_score(log_blur: Tensor, half_blur: Tensor) -> Tensor:
+    """Return the ideal score of a blur, ln(1 + radius), that is half of 9 at the radius `half_blur`; pixels."""
+    return 9 / (1 + ((torch.exp(log_blur) - 1) / half_blur).square())
+
+
+def nominal_half_blur(told: Tensor) -> Tensor:
+    """Return the blur radius at which the ideal score is half, pixels, for the nominal core.
+
+    Parameters
+    ----------
+    told : Tensor
+        Values of the mag-image.
+    """
+    return HALF_SCORE * torch.sqrt(1 + (told * (MAGNIFICATION_SCALE * _NOMINAL_CORE)).square())
 
 
 class _ResidualBlock(nn.Module):
@@ -157,13 +188,6 @@ def _convolution(
     inputs: int, outputs: int, kernel: tuple[int, int], padding: int = 0, stride: int = 1
 ) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False), nn.BatchNorm2d(outputs))
-
-
-def _implied_score(log_blur: Tensor, log_magnification: Tensor) -> Tensor:
-    """Score of a blur, half at 4.5 times the root of squared pixel and squared core."""
-    core = torch.exp(log_magnification) * (_MIDDLE_MAGNIFICATION * _NOMINAL_CORE)
-    radius = torch.exp(log_blur) - 1
-    return 9 / (1 + radius * radius / (4.5**2 * (1 + core * core)))
 
 
 def _pool(x: Tensor) -> Tensor:

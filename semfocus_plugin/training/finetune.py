@@ -1,8 +1,8 @@
 """Teaching the AENet in use with a user's own labels, without forgetting what it knew.
 
-Every step sees crops of the user's pictures beside frames from the emulator. A person's label tells the score alone, so
-on the user's pictures the blur is held to what the network said of it before (Li and Hoiem, *Learning without
-forgetting*, 2016); on the emulator's frames both are known.
+A person's label tells the score alone, so the correction of the score is what learns; the blur that the network sees,
+which autofocus steps by, stays as it was. Every step sees crops of the user's pictures beside frames from the emulator,
+whose scores are to stay right.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.pictures import read_pixels
 from semfocus_plugin import networks
 from semfocus_plugin.labelling import read_sheet, without_bar
-from semfocus_plugin.preprocessing import MAGNIFICATION_SCALE, median3, normalise, to_unit
+from semfocus_plugin.preprocessing import MAGNIFICATION_SCALE, median3, normalise, to_unit, told_magnification
 from semfocus_plugin.scoring import check_pixels
 from semfocus_plugin.training import aenet, checkpoint, datasets
+from semfocus_plugin.training.architecture import CompactAENet, nominal_half_blur
 from semfocus_plugin.training.shipped import read_compact
 
 KEPT = datasets.DatasetConfig(count=2048, seed=90_001, shard_size=256)
@@ -34,7 +34,6 @@ KEPT = datasets.DatasetConfig(count=2048, seed=90_001, shard_size=256)
 LEAST_PICTURES = 10
 _HELD_OUT = 0.2
 _HEIGHT, _WIDTH = networks.SMALLEST
-_BLUR_WEIGHT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class FinetuneConfig:
     data: tuple[str, ...]
     epochs: int = 8
     batch: int = 64
-    learning_rate: float = 1e-4
+    learning_rate: float = 2e-3
     seed: int = 1
     width: None = None
 
@@ -82,7 +81,7 @@ class Report:
     pictures_before, pictures_after : dict
         Of the user's pictures: ``rmse`` of the score, ``accuracy`` (within ±1), ``pictures``.
     kept_before, kept_after : dict
-        Of the emulated frames: ``rmse``, ``accuracy``, ``blur_rmse`` of ln(1 + blur radius), ``frames``.
+        Of the emulated frames: ``rmse`` and ``accuracy`` of the score, ``frames``.
     """
 
     pictures_before: dict[str, float]
@@ -92,11 +91,9 @@ class Report:
 
     def forgotten(self, tolerance: float) -> list[str]:
         """Return what got worse on the emulated frames by more than `tolerance` (a share of the error before)."""
-        return [
-            f"{name} {self.kept_before[name]:.3f} → {self.kept_after[name]:.3f}"
-            for name in ("rmse", "blur_rmse")
-            if self.kept_after[name] > (1 + tolerance) * self.kept_before[name]
-        ]
+        if self.kept_after["rmse"] <= (1 + tolerance) * self.kept_before["rmse"]:
+            return []
+        return [f"rmse {self.kept_before['rmse']:.3f} → {self.kept_after['rmse']:.3f}"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +101,7 @@ class Pictures:
     """A user's labelled pictures, median-filtered once, of any size from 320×240."""
 
     pixels: list[NDArray[Any]]
-    magnification: NDArray[np.float32]
+    told: NDArray[np.float32]
     label: NDArray[np.float32]
 
     def crops(self, index: NDArray[np.int64], random: np.random.Generator) -> Tensor:
@@ -115,13 +112,13 @@ class Pictures:
             top, left = random.integers(height - _HEIGHT + 1), random.integers(width - _WIDTH + 1)
             crop = to_unit(self.pixels[which][top : top + _HEIGHT, left : left + _WIDTH])
             frames[k, 0] = normalise(crop)[:: random.choice((1, -1)), :: random.choice((1, -1))]
-            frames[k, 1] = self.magnification[which] / MAGNIFICATION_SCALE
+            frames[k, 1] = self.told[which]
         return torch.from_numpy(frames)
 
     def whole(self, which: int) -> Tensor:
         """Return network input (1, 2, H, W) of a whole picture, as `semfocus score` sees it."""
         unit = to_unit(self.pixels[which])
-        told = np.full_like(unit, self.magnification[which] / MAGNIFICATION_SCALE)
+        told = np.full_like(unit, self.told[which])
         return torch.from_numpy(np.stack([normalise(unit), told])[None])
 
 
@@ -134,7 +131,7 @@ def read_pictures(sheets: tuple[str, ...]) -> Pictures:
         When a sheet or a picture cannot be read, a labelled picture has no magnification, or there are fewer than
         `LEAST_PICTURES`.
     """
-    pixels, magnifications, labels = [], [], []
+    pixels, told, labels = [], [], []
     for sheet in map(Path, sheets):
         for row in read_sheet(sheet):
             if row.label is None:
@@ -145,14 +142,14 @@ def read_pictures(sheets: tuple[str, ...]) -> Pictures:
             picture = without_bar(read_pixels(path), row.bar_rows, path)
             check_pixels(picture, str(path))
             pixels.append(median3(picture))
-            magnifications.append(row.magnification)
+            told.append(told_magnification(row.magnification, picture.shape[1]) / MAGNIFICATION_SCALE)
             labels.append(row.label)
     if len(labels) < LEAST_PICTURES:
         raise InvalidParameterError(
             f"{', '.join(sheets)}: {len(labels)} pictures have a label, and it takes {LEAST_PICTURES} at least; "
             "fill in the column label"
         )
-    return Pictures(pixels, np.array(magnifications, np.float32), np.array(labels, np.float32))
+    return Pictures(pixels, np.array(told, np.float32), np.array(labels, np.float32))
 
 
 def train(
@@ -192,9 +189,10 @@ def train(
     folder = Path(folder)
     pictures, kept = read_pictures(config.sheets), aenet.read_frames(config.data)
     card = next(card for card in networks.read_manifest() if card.role == "aenet")
-    teacher, shape = read_compact(card)
+    before, shape = read_compact(card)
     network, _ = read_compact(card)
-    optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=0.0)
+    network.requires_grad_(False).correction.requires_grad_(True)
+    optimizer = torch.optim.AdamW(network.correction.parameters(), config.learning_rate, weight_decay=0.0)
     folder.mkdir(parents=True, exist_ok=True)
     path, first_epoch = folder / checkpoint.CHECKPOINT, 0
     if resume:
@@ -220,9 +218,11 @@ def train(
             optimizer.param_groups[0]["lr"] = 0.5 * (1 + math.cos(math.pi * share)) * config.learning_rate
             old = np.sort(turn[step * half : (step + 1) * half])
             new = random.choice(shown, half)
-            seen = network(kept.batch(old, random, torch.device("cpu")))
-            value = aenet.loss(seen, kept.score[old], kept.log_blur[old], paper=False)
-            value = value + _picture_loss(network, teacher, pictures.crops(new, random), pictures.label[new])
+            frames = kept.batch(old, random, torch.device("cpu"))
+            value = _error(network, frames, kept.half_blur[old], kept.score[old])
+            crops = pictures.crops(new, random)
+            nominal = nominal_half_blur(crops[:, 1, 0, 0])
+            value = value + _error(network, crops, nominal, torch.from_numpy(pictures.label[new]))
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(value)
             nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -235,22 +235,17 @@ def train(
         if progress:
             progress(figures)
     report = Report(
-        _on_pictures(teacher, pictures, hidden),
+        _on_pictures(before, pictures, hidden),
         _on_pictures(network, pictures, hidden),
-        _on_kept(teacher, kept, kept_hidden),
+        _on_kept(before, kept, kept_hidden),
         _on_kept(network, kept, kept_hidden),
     )
     return path, report
 
 
-def _picture_loss(network: nn.Module, teacher: nn.Module, frames: Tensor, label: NDArray[np.float32]) -> Tensor:
-    """Error of the score, and how far the blur strays from what it was, in its own standard deviations."""
-    score, log_blur, log_sigma = network(frames)
-    with torch.no_grad():
-        _, blur_before, sigma_before = teacher(frames)
-    error = functional.smooth_l1_loss(score.flatten(), torch.from_numpy(label), beta=0.5)
-    strayed = ((log_blur - blur_before) * torch.exp(-sigma_before)).square() + (log_sigma - sigma_before).square()
-    return error + _BLUR_WEIGHT * strayed.mean()
+def _error(network: CompactAENet, frames: Tensor, half_blur: Tensor, score: Tensor) -> Tensor:
+    correction, log_blur, _ = network.read(frames)
+    return aenet.score_error(correction.flatten(), log_blur.flatten(), half_blur, score)
 
 
 def _on_pictures(network: nn.Module, pictures: Pictures, index: NDArray[np.int64]) -> dict[str, float]:
@@ -269,7 +264,6 @@ def _on_kept(network: nn.Module, kept: aenet.Frames, index: NDArray[np.int64]) -
     return {
         "rmse": math.sqrt(figures["mse"]),
         "accuracy": figures["accuracy"],
-        "blur_rmse": figures["log_blur_rms_error"],
         "frames": len(index),
     }
 

@@ -47,7 +47,7 @@ class Sample:
     pixels : ndarray of shape (H, W), uint8
         The frame.
     magnification : float
-        What the network is told.
+        Of the whole frame.
     score : float
         Ideal, 0 to 9, without label noise.
     blur : float
@@ -72,7 +72,6 @@ class Field:
 
     column: ElectronColumn
     conditions: ScanConditions
-    told_magnification: float
     specimen: str
 
     def frame(self, defocus: float, frame_id: int) -> Sample:
@@ -88,7 +87,7 @@ class Field:
         truth = self.column.truth(conditions, conditions.width)
         pixels: NDArray[Any] = self.column.render(conditions)
         signed = (distance - best) / truth.depth_of_field
-        return Sample(pixels, self.told_magnification, truth.score, truth.blur_radius, signed, self.specimen)
+        return Sample(pixels, conditions.magnification, truth.score, truth.blur_radius, signed, self.specimen)
 
 
 def draw_field(random: np.random.Generator, mixture: str) -> Field:
@@ -128,7 +127,7 @@ def _paper_field(random: np.random.Generator) -> Field:
         contrast=random.uniform(0.4, 0.6),
         dwell_time=3.3e-6,
     )
-    return Field(column, conditions, magnification, name)
+    return Field(column, conditions, name)
 
 
 def _broad_field(random: np.random.Generator) -> Field:
@@ -171,6 +170,4 @@ def _broad_field(random: np.random.Generator) -> Field:
         contrast=random.uniform(0.3, 0.7),
         beam_current=current,
     )
-    # A window of 320 pixels out of a larger frame is told the magnification of the whole frame.
-    zoom = float(random.choice([1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 4.0]))
-    return Field(column, conditions, magnification / zoom, name)
+    return Field(column, conditions, name)

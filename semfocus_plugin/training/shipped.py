@@ -17,6 +17,9 @@ from semdrivers.errors import ModelError
 from semfocus_plugin.networks import AENet, ModelCard
 from semfocus_plugin.training.architecture import CompactAENet
 
+_HEADS = 5
+"""Convolutions after the body: the gate, two of the blur's head, two of the correction's."""
+
 _TOLERANCE = 1e-3
 """Largest difference allowed between the file and the network read from it, in scores and in ln(1 + blur radius)."""
 
@@ -53,7 +56,7 @@ def read_compact(card: ModelCard) -> tuple[CompactAENet, dict[str, tuple[int, ..
 
 def _shape(weights: list[NDArray[Any]], strides: list[int]) -> dict[str, tuple[int, ...]]:
     """Return channels and blocks: every stride of two but the stem's begins a stage, two convolutions make a block."""
-    body = [(weight.shape[0], stride) for weight, stride in zip(weights[:-3], strides, strict=False)]
+    body = [(weight.shape[0], stride) for weight, stride in zip(weights[:-_HEADS], strides, strict=False)]
     first = [k for k, (_, stride) in enumerate(body) if stride == 2]
     ends = [*first[2:], len(body)]
     return {

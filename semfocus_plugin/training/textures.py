@@ -96,7 +96,7 @@ def _grains(window: Window, random: Generator) -> Array:
 
 
 def _stripes(window: Window, random: Generator) -> Array:
-    pitch = log_uniform(random, 4, 60)
+    pitch = log_uniform(random, 2.2, 60)
     angle = random.uniform(0, math.pi)
     warp = random.uniform(0, 2) * pitch * noise(window, 20 * pitch, 12 * pitch, _seed(random))
     along = window.xs[None, :] * math.cos(angle) + window.ys[:, None] * math.sin(angle) + warp

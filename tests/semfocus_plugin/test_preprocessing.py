@@ -54,6 +54,11 @@ def test_input_has_zero_mean_unit_deviation_and_the_magnification():
     np.testing.assert_allclose(frames[0, 1], 0.05)
 
 
+def test_a_frame_of_twice_the_width_is_told_the_magnification_of_its_pixels():
+    pixels = np.random.default_rng(2).integers(0, 256, (480, 640)).astype(np.uint8)
+    np.testing.assert_allclose(prepare(pixels, 5000.0)[0, 1], 0.1)
+
+
 @settings(max_examples=30, deadline=None)
 @given(gain=st.floats(0.2, 0.9), offset=st.floats(0.0, 0.1), seed=st.integers(0, 100))
 def test_input_does_not_depend_on_gain_and_offset(gain, offset, seed):

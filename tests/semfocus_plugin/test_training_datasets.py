@@ -97,7 +97,7 @@ def test_the_paper_mixture_stays_within_the_papers_magnifications():
     for seed in range(12):
         field = draw_field(np.random.default_rng(seed), "paper")
         low, high = TRAINED[field.specimen]
-        assert low <= field.told_magnification <= high
+        assert low <= field.conditions.magnification <= high
         assert (field.conditions.width, field.conditions.height) == (640, 480)
 
 

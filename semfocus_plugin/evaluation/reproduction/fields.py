@@ -93,4 +93,4 @@ def _draw(random: np.random.Generator, specimen: str, preset: str) -> Field:
         contrast=random.uniform(0.4, 0.6),
     )
     column = ElectronColumn(make_specimen(specimen, seed), seed=seed, preset=preset)
-    return Field(column, conditions, conditions.magnification, specimen)
+    return Field(column, conditions, specimen)
