@@ -153,7 +153,7 @@ def read_frames(folders: tuple[str, ...]) -> Frames:
             shards.append(arrays)
     if len({shard["pixels"].shape[1:] for shard in shards}) != 1:
         raise InvalidParameterError("the datasets hold frames of different sizes; train on one size")
-    joined = {key: np.concatenate([shard[key] for shard in shards]) for key in shards[0]}
+    joined = {key: _joined([shard.pop(key) for shard in shards]) for key in list(shards[0])}
     width = joined["pixels"].shape[2]
     told = joined["magnification"] * np.float32(told_magnification(1.0, width) / MAGNIFICATION_SCALE)
     return Frames(
@@ -165,6 +165,17 @@ def read_frames(folders: tuple[str, ...]) -> Frames:
         joined["specimen"],
         joined["field"],
     )
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """Return the parts in one array, letting go of each when it is copied: a dataset fills half the memory."""
+    whole = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), np.result_type(*parts))
+    end = len(whole)
+    while parts:
+        part = parts.pop()
+        whole[end - len(part) : end] = part
+        end -= len(part)
+    return whole
 
 
 def _half_blur(blur: Tensor, defocus: Tensor, told: Tensor) -> Tensor:
