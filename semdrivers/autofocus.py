@@ -43,6 +43,9 @@ class AutofocusSettings:
         Least score (0 to 9) that counts as focused; the method's own by default.
     restore_on_failure : bool
         Whether the working distance goes back to the start unless the status is ``"focused"``.
+    may_change_brightness : bool
+        Whether brightness and contrast may be corrected before the first frame counts, when more than a quarter of its
+        pixels are black or white. They stay corrected when the status is ``"focused"``, and are put back otherwise.
     """
 
     method: str | None = None
@@ -53,6 +56,7 @@ class AutofocusSettings:
     scan_mode: ScanMode = ScanMode.FAST
     accept_score: float | None = None
     restore_on_failure: bool = True
+    may_change_brightness: bool = True
 
     def __post_init__(self) -> None:
         if self.method is not None and not isinstance(self.method, str):
@@ -79,7 +83,7 @@ class AutofocusSettings:
             raise InvalidParameterError(f"scan_mode must be a semdrivers.ScanMode, not {self.scan_mode!r}")
         if self.accept_score is not None and not 0 <= number("accept_score", self.accept_score) <= 9:
             raise OutOfRangeError(f"accept_score must be within 0 to 9, not {self.accept_score:g}")
-        for name in ("may_change_magnification", "restore_on_failure"):
+        for name in ("may_change_magnification", "restore_on_failure", "may_change_brightness"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidParameterError(f"{name} must be True or False, not {getattr(self, name)!r}")
 
@@ -93,7 +97,8 @@ class FocusStep:
     index : int
         0 for the first frame.
     phase : str
-        What the frame was for: ``"search"``, ``"evaluate"``, ``"control"``, ``"verify"``, …
+        What the frame was for: ``"search"``, ``"evaluate"``, ``"control"``, ``"verify"``, ``"brightness"``, …;
+        ``"spoiled"`` for one that was not used, and taken again.
     working_distance : float
         mm, as read back.
     magnification : float

@@ -33,7 +33,7 @@ from semfocus_plugin.calibration_file import (
 from semfocus_plugin.networks import Networks
 from semfocus_plugin.posterior import NOMINAL_APERTURE
 from semfocus_plugin.preprocessing import to_unit
-from semfocus_plugin.probe import Cancelled, Measurement, Probe, pixel_of
+from semfocus_plugin.probe import MOST_RETAKES, Cancelled, Measurement, Probe, pixel_of
 from semfocus_plugin.state import NOMINAL_PIXEL
 
 __all__ = [
@@ -106,7 +106,7 @@ def calibrate(
     SemDriversError
         Whatever the microscope raises.
     """
-    settings = AutofocusSettings() if settings is None else settings
+    settings = dataclasses.replace(settings or AutofocusSettings(), may_change_brightness=False)
     networks = network_files.load() if networks is None else networks
     if networks.evaluator.blur_range is None:
         raise ModelError("the AENet in use tells no blur, which calibration needs; use the shipped one")
@@ -128,7 +128,7 @@ def calibrate(
             min(high, start + travel, capabilities.working_distance.maximum),
         )
         within = dataclasses.replace(settings, bounds=bounds, max_travel=None)
-        budget = 2 + 2 * len(_ARMS) + _REFERENCES + 1
+        budget = 2 + 2 * len(_ARMS) + _REFERENCES + 1 + MOST_RETAKES
         probe = Probe(microscope, within, networks.evaluator, budget, progress, cancel)
         try:
             fit, pixel = _series(probe, networks)

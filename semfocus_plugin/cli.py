@@ -89,6 +89,9 @@ def run(
     blind: Annotated[
         bool, typer.Option("--blind", help="May look at other magnifications on the way; put back at the end.")
     ] = False,
+    keep_brightness: Annotated[
+        bool, typer.Option("--keep-brightness", help="Leave brightness and contrast alone, even if clipped.")
+    ] = False,
     save: Annotated[Path | None, typer.Option(help="Take a picture when focused: .ome.tif.")] = None,
     record: Annotated[Path | None, typer.Option(help="Write the result with its trace: .json.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw score against working distance: .png.")] = None,
@@ -112,6 +115,7 @@ def run(
         max_travel=max_travel,
         accept_score=accept_score,
         may_change_magnification=blind,
+        may_change_brightness=not keep_brightness,
     )
     _check_outputs((save, (".tif", ".tiff")), (record, (".json",)), (plot, (".png", ".pdf", ".svg")))
     connected = semdrivers.connect(url)

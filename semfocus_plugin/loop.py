@@ -15,14 +15,11 @@ from dataclasses import dataclass
 from semdrivers.autofocus import AutofocusResult, AutofocusSettings, Progress
 from semdrivers.microscope import Microscope
 from semfocus_plugin import networks as network_files
+from semfocus_plugin.exposure import NOISE as NOISE
+from semfocus_plugin.exposure import Unusable
+from semfocus_plugin.exposure import shows_nothing as shows_nothing
 from semfocus_plugin.networks import Networks
 from semfocus_plugin.probe import BudgetSpent, Cancelled, Measurement, Probe
-
-DARK_OR_BRIGHT = 0.98
-"""Share of clipped pixels beyond which a frame shows nothing."""
-
-NOISE = 0.012
-"""Correlation between lines below which a frame holds nothing but noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +108,8 @@ def run(
     -------
     AutofocusResult
         Focused, with the instrument there; or refused or cancelled, with it back at the start (unless
-        ``restore_on_failure`` is False). Magnification is put back in any case.
+        ``restore_on_failure`` is False). Magnification is put back in any case, brightness and contrast unless
+        focused.
 
     Raises
     ------
@@ -120,7 +118,7 @@ def run(
     OutOfRangeError
         When the instrument stands outside the bounds; nothing has moved.
     SemDriversError
-        Whatever the microscope raises; working distance and magnification have been put back.
+        Whatever the microscope raises; all has been put back.
     """
     began = time.perf_counter()
     networks = network_files.load() if networks is None else networks
@@ -130,10 +128,10 @@ def run(
     probe = Probe(microscope, settings, networks.evaluator, budget, progress, cancel)
     try:
         status, outcome = _attempt(method, focus, probe, accept)
-        if not outcome.focused and settings.restore_on_failure:
-            probe.restore()
-        else:
+        if outcome.focused:
             probe.restore_magnification()
+        else:
+            probe.restore(lens=settings.restore_on_failure)
     except BaseException as error:
         try:
             probe.restore()
@@ -142,7 +140,7 @@ def run(
         raise
     return AutofocusResult(
         status=status,
-        reason=outcome.reason,
+        reason="; ".join(filter(None, (outcome.reason, probe.incidents))),
         working_distance=probe.working_distance,
         start_working_distance=probe.start_working_distance,
         score=outcome.score,
@@ -157,17 +155,6 @@ def run(
 def best_of(measurements: tuple[Measurement, ...]) -> Measurement:
     """Return the measurement of the highest score, the earliest of equals."""
     return max(measurements, key=lambda measurement: measurement.score)
-
-
-def shows_nothing(measurement: Measurement) -> str:
-    """Return why no method could use the frame (beam off, detector saturated), or an empty text."""
-    pixels = measurement.image.pixels
-    if measurement.evaluation.variance == 0.0 or pixels.min() == pixels.max():
-        return f"the picture is flat (all at level {int(pixels.flat[0])}); check beam, detector, contrast"
-    if measurement.clipped > DARK_OR_BRIGHT:
-        level = "black" if float(pixels.mean()) < 0.5 * float(pixels.max()) else "saturated"
-        return f"{measurement.clipped:.0%} of the picture is {level}; correct brightness and contrast first"
-    return ""
 
 
 def verify(probe: Probe, working_distance: float, tolerance: float) -> Measurement:
@@ -194,6 +181,8 @@ def _attempt(method: Method, focus: Focus, probe: Probe, accept: float) -> tuple
         return "refused", outcome
     except Cancelled:
         return "cancelled", _unfinished(probe, f"cancelled by the caller after {probe.frames} frames")
+    except Unusable as unusable:
+        return "refused", _unfinished(probe, str(unusable))
     except BudgetSpent:
         return "refused", _unfinished(probe, f"no focus could be confirmed within {probe.max_frames} frames")
 

@@ -9,19 +9,25 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from semdrivers.autofocus import AutofocusSettings, FocusStep, Progress
 from semdrivers.errors import AutofocusError, OutOfRangeError, SemDriversError
 from semdrivers.microscope import Image, Microscope, Range
 from semfocus_plugin.calibration_file import aperture_for
+from semfocus_plugin.exposure import NOISE, SCARCE, Exposure
 from semfocus_plugin.metrics import clipped_share, fine_structure, line_correlation
 from semfocus_plugin.networks import Evaluation, Evaluator
 from semfocus_plugin.scoring import check_pixels
+from semfocus_plugin.spoiled import spoiled
 from semfocus_plugin.state import NOMINAL_CONVERGENCE, NOMINAL_PIXEL, depth_of_field
 
 TAKE_UP = 0.02
 """A place is approached from below: a lens that comes down goes this many mm too far first, against hysteresis."""
+
+MOST_RETAKES = 2
+"""Spoiled frames of a run that are taken again; beyond that it is the sample."""
 
 
 class Cancelled(Exception):
@@ -108,6 +114,8 @@ class Probe:
         self._cancel = cancel
         self._steps: list[FocusStep] = []
         self._measurements: list[Measurement] = []
+        self._spoiled: list[str] = []
+        self._exposure = Exposure(microscope, settings.may_change_brightness)
         self.max_frames = max_frames
         self.start_working_distance = microscope.working_distance
         self.start_magnification = microscope.magnification
@@ -148,8 +156,16 @@ class Probe:
 
     @property
     def measurements(self) -> tuple[Measurement, ...]:
-        """All frames of the run, oldest first."""
+        """What `measure` returned, oldest first: neither spoiled frames nor those of another brightness."""
         return tuple(self._measurements)
+
+    @property
+    def incidents(self) -> str:
+        """What befell the run besides focusing, for a person, or an empty text."""
+        told = [self._exposure.note] if self._exposure.note else []
+        if self._spoiled:
+            told.append(f"{len(self._spoiled)} spoiled frame(s) taken again: {', '.join(dict.fromkeys(self._spoiled))}")
+        return "; ".join(told)
 
     def snap(self, working_distance: float) -> float:
         """Return the nearest working distance that the instrument can take within the limits."""
@@ -187,6 +203,9 @@ class Probe:
     def measure(self, working_distance: float, phase: str) -> Measurement:
         """Move, acquire a frame, score it.
 
+        A frame that was spoiled while it was scanned is taken again, and before the first frame of the run counts,
+        brightness and contrast are corrected where it needs that. All these frames are in the trace.
+
         Parameters
         ----------
         working_distance : float
@@ -199,12 +218,22 @@ class Probe:
         Cancelled, BudgetSpent
             Before the move.
         AutofocusError
-            When the frame cannot be read, or somebody else moves the lens or changes the magnification.
+            When the frame cannot be read, or somebody else moves the lens or changes the magnification;
+            `Unusable` when the first one shows too little, and brightness does not mend it.
         """
-        self._check_cancelled()
-        if self.remaining <= 0:
-            raise BudgetSpent
+        self._check_next()
         self.move(working_distance)
+        measurement = self._look(phase)
+        if not self._measurements:
+            first, measurement = measurement, self._exposure.correct(measurement, lambda: self._look("brightness"))
+            if measurement is not first and measurement.correlation <= NOISE:
+                self.max_frames = min(self.max_frames, SCARCE)
+        self._measurements.append(measurement)
+        return measurement
+
+    def _look(self, phase: str, again: bool = True) -> Measurement:
+        """Acquire a frame here and score it; once more where it was spoiled."""
+        self._check_next()
         image = self._microscope.acquire(self._settings.scan_mode)
         self._check_frame(image)
         evaluation = self._evaluate(image.pixels, self.magnification)
@@ -218,10 +247,10 @@ class Probe:
             clipped=clipped_share(image.pixels),
             image=image,
         )
-        self._measurements.append(measurement)
+        damage = spoiled(image.pixels) if again and len(self._spoiled) < MOST_RETAKES else ""
         step = FocusStep(
             index=len(self._steps),
-            phase=phase,
+            phase="spoiled" if damage else phase,
             working_distance=self.working_distance,
             magnification=self.magnification,
             score=evaluation.score,
@@ -231,6 +260,9 @@ class Probe:
         self._steps.append(step)
         if self._progress is not None:
             self._progress(step)
+        if damage:
+            self._spoiled.append(damage)
+            return self._look(phase, again=False)
         return measurement
 
     def set_magnification(self, magnification: float) -> float:
@@ -260,20 +292,29 @@ class Probe:
         """Magnifications that the instrument offers."""
         return self._microscope.capabilities.magnification
 
-    def restore(self) -> None:
-        """Put working distance and magnification back to the start, trying both whatever fails."""
-        try:
-            self.restore_magnification()
-        finally:
-            if self._microscope.working_distance != self.start_working_distance:
-                self._microscope.working_distance = self.start_working_distance
-            self.working_distance = self._microscope.working_distance
+    def restore(self, *, lens: bool = True) -> None:
+        """Put all back to the start, the working distance only if `lens`; each is tried, whatever fails."""
+        with ExitStack() as last_comes_first:
+            if lens:
+                last_comes_first.callback(self._restore_working_distance)
+            last_comes_first.callback(self.restore_magnification)
+            last_comes_first.callback(self._exposure.restore)
 
     def restore_magnification(self) -> None:
         """Put the magnification back to the start."""
         if self._microscope.magnification != self.start_magnification:
             self._microscope.magnification = self.start_magnification
         self.magnification = self._microscope.magnification
+
+    def _restore_working_distance(self) -> None:
+        if self._microscope.working_distance != self.start_working_distance:
+            self._microscope.working_distance = self.start_working_distance
+        self.working_distance = self._microscope.working_distance
+
+    def _check_next(self) -> None:
+        self._check_cancelled()
+        if self.remaining <= 0:
+            raise BudgetSpent
 
     def _check_cancelled(self) -> None:
         if self._cancel is not None and self._cancel.is_set():

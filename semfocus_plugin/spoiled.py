@@ -1,0 +1,83 @@
+"""Frames that charging or a disturbance spoiled while they were scanned.
+
+A sample that charges, or discharges, changes its brightness between two lines: the rest of the frame is brighter or
+darker, or a burst of lines stands out. Both fill the spectrum of the frame with what is no sample, and a method takes
+that for sharpness. A sample does not look so: its edges are blurred, uneven and seldom parallel to the lines.
+
+A slow ramp of brightness is left alone, for it does not mislead; lines displaced sideways are, too: they cannot be told
+from the edges of a sample that runs along the lines, and leave blur and spectrum as they were.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+JUMP = 0.12
+"""Least jump of brightness between two lines, as a share of the range of grey levels of the frame."""
+
+STREAK = 0.16
+"""Least deviation of a line from its two neighbours, as a share of that range, …"""
+
+STREAKS = 20
+"""… and the number of such lines that makes a burst."""
+
+_PIECES = 16
+_EXCEPTIONS = 2
+"""Of the pieces of a line, those that need not jump with the others."""
+
+_LINES = 6
+"""Lines above and below, over which a jump must last."""
+
+_HEIGHT = 240
+"""Lines of the frame that the limits are meant for; higher frames are averaged down to it."""
+
+
+def spoiled(pixels: NDArray[Any]) -> str:
+    """Return what spoiled the frame, or an empty text.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (H, W)
+        Grey levels of any kind, at least 240 lines.
+    """
+    low, high = np.percentile(pixels[::3, ::3], (1, 99))
+    if high <= low:
+        return ""
+    lines = _pieces(pixels) / np.float32(high - low)
+    if _largest_jump(lines) >= JUMP:
+        return "the brightness jumps between two lines"
+    if np.partition(_deviations(lines), -STREAKS)[-STREAKS] >= STREAK:
+        return "a burst of lines stands out"
+    return ""
+
+
+def _pieces(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the means of the pieces of every line, shape (lines, pieces)."""
+    step = max(pixels.shape[0] // _HEIGHT, 1)
+    height, width = pixels.shape[0] // step, pixels.shape[1] // _PIECES
+    cut = pixels[: height * step, : width * _PIECES]
+    return np.asarray(cut.reshape(height, step, _PIECES, width).mean(axis=(1, 3), dtype=np.float32))
+
+
+def _largest_jump(lines: NDArray[np.float32]) -> float:
+    """Return the largest change, from one line to the next and lasting, that nearly all pieces share."""
+    total = np.cumsum(np.vstack([np.zeros_like(lines[:1]), lines]), axis=0, dtype=np.float64)
+    lasting = (total[2 * _LINES :] - 2 * total[_LINES:-_LINES] + total[: -2 * _LINES]) / _LINES
+    sudden = np.diff(lines, axis=0)[_LINES - 1 : 1 - _LINES]
+    return max(
+        float(np.minimum(_shared(sign * lasting), _shared(sign * sudden)).max(initial=0.0)) for sign in (1.0, -1.0)
+    )
+
+
+def _shared(change: NDArray[Any]) -> NDArray[Any]:
+    """Return by how much at least all pieces but the exceptions rise, for every line."""
+    return np.partition(change, _EXCEPTIONS, axis=1)[:, _EXCEPTIONS]
+
+
+def _deviations(lines: NDArray[np.float32]) -> NDArray[Any]:
+    """Return by how much the first half of every line, where streaks are brightest, deviates from its neighbours."""
+    middle = lines[1:-1] - 0.5 * (lines[:-2] + lines[2:])
+    return np.asarray(np.abs(np.median(middle[:, : _PIECES // 2], axis=1)))
