@@ -51,7 +51,7 @@ class PairConfig:
     """
 
     data: tuple[str, ...]
-    epochs: int = 14
+    epochs: int = 10
     batch: int = 32
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2

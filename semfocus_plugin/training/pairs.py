@@ -24,8 +24,13 @@ from semfocus_plugin.training.sampling import Field, Sample, draw_field
 REACH = 20.0
 """Furthest centre of a pair from the focus, in nominal depths of field."""
 
-_FURTHEST = 40.0
-"""The same in the column's own depths of field, beyond which blur leaves nothing to tell."""
+LIKE_NOMINAL = 1.7
+"""Largest factor between the column's own depth of field and the nominal one.
+
+Two blurs tell whether the focus lies between the frames or beyond one of them only to those who know the aperture. Such
+a network is trained for its instrument, and the other peers are told the half-angle; the factor covers the working
+distances of best focus that an instrument has, and an aperture 20 % off.
+"""
 
 _PAIRS_PER_FIELD = 4
 _OFF_TARGET = 0.01
@@ -130,7 +135,7 @@ def _make_shard(config: PairsConfig, folder: Path, index: int) -> None:
 
 
 def draw_pairs(random: np.random.Generator, count: int, step: float = TEST_DEFOCUS) -> dict[str, NDArray[Any]]:
-    """Draw pairs of the broad mixture, a few of each field, nearer centres more often.
+    """Draw pairs of the broad mixture under columns like the nominal, a few a field, nearer centres more often.
 
     Returns
     -------
@@ -144,8 +149,11 @@ def draw_pairs(random: np.random.Generator, count: int, step: float = TEST_DEFOC
     number = 0
     while len(pairs) < count:
         field = draw_field(random, "broad")
+        own = _nominal_in_own(field)
+        if not 1 / LIKE_NOMINAL <= own <= LIKE_NOMINAL:
+            continue
         for _ in range(min(_PAIRS_PER_FIELD, count - len(pairs))):
-            drawn = _draw_pair(random, field, step, 2 * len(pairs))
+            drawn = _draw_pair(random, field, own, step, 2 * len(pairs))
             if drawn is not None:
                 centres.append(drawn[0])
                 pairs.append(drawn[1])
@@ -159,16 +167,18 @@ def draw_pairs(random: np.random.Generator, count: int, step: float = TEST_DEFOC
     }
 
 
+def _nominal_in_own(field: Field) -> float:
+    """Return the nominal depth of field in units of the column's own."""
+    truth = field.column.truth(field.conditions, field.conditions.width)
+    return depth_of_field(field.conditions.magnification) / truth.depth_of_field
+
+
 def _draw_pair(
-    random: np.random.Generator, field: Field, step: float, frame_id: int
+    random: np.random.Generator, field: Field, own: float, step: float, frame_id: int
 ) -> tuple[float, tuple[Sample, Sample]] | None:
     """Return a centre and its two frames, or None where the lens cannot reach both."""
-    nominal = depth_of_field(field.conditions.magnification)
-    own = nominal / field.column.truth(field.conditions, field.conditions.width).depth_of_field
     for _ in range(_ATTEMPTS):
         centre = REACH * random.random() ** 2 * (1 if random.random() < 0.5 else -1)
-        if abs(centre) * own > _FURTHEST:
-            continue
         wanted = [(centre + offset) * own for offset in (-step, step)]
         first, second = (field.frame(defocus, frame_id + k) for k, defocus in enumerate(wanted))
         # `Field.frame` stops at the ends of the lens and at the widest blur that it draws.
