@@ -64,8 +64,8 @@ def _pieces(pixels: NDArray[Any]) -> NDArray[np.float32]:
 
 def _largest_jump(lines: NDArray[np.float32]) -> float:
     """Return the largest change, from one line to the next and lasting, that nearly all pieces share."""
-    total = np.cumsum(np.vstack([np.zeros_like(lines[:1]), lines]), axis=0, dtype=np.float64)
-    lasting = (total[2 * _LINES :] - 2 * total[_LINES:-_LINES] + total[: -2 * _LINES]) / _LINES
+    level = np.median(np.lib.stride_tricks.sliding_window_view(lines, _LINES, axis=0), axis=-1)
+    lasting = level[_LINES:] - level[:-_LINES]
     sudden = np.diff(lines, axis=0)[_LINES - 1 : 1 - _LINES]
     return max(
         float(np.minimum(_shared(sign * lasting), _shared(sign * sudden)).max(initial=0.0)) for sign in (1.0, -1.0)

@@ -118,7 +118,7 @@ class Emulator:
             magnification=magnification,
             realtime=realtime,
             lens_hysteresis=profile.lens_hysteresis * self.column.preset.lens_hysteresis,
-            meanwhile=lambda instrument: disturb(instrument, self.faults),
+            meanwhile=lambda instrument, pixels: disturb(instrument, self.faults, pixels),
         )
         self._folder = None if save_session is None else free_folder(save_session)
         self._log: SessionLog | None = None

@@ -40,12 +40,15 @@ class Fault:
         What the driver makes of it.
     error : str
         Name of the exception that its caller gets; empty when the driver recovers by itself.
+    shows : bool
+        Whether the caller gets the frame as it is: the wires were sound, and the driver cannot know.
     """
 
     occasion: Occasion
     what: str
     outcome: str
     error: str = ""
+    shows: bool = False
 
 
 _AGAIN = "asks for another frame"
@@ -121,6 +124,12 @@ FAULTS: dict[str, Fault] = {
     ),
     "beam-blanked": Fault(Occasion.SCAN, "the beam goes off", "raises at once", "InterlockError"),
     "filament-dies": Fault(Occasion.SCAN, "the filament burns through", "raises at once", "HardwareFault"),
+    "charging-streaks": Fault(
+        Occasion.SCAN,
+        "the sample discharges: the brightness jumps between two lines, and a burst of lines is streaked",
+        "returns the frame, which is what the detector saw; autofocus skips it and takes it again",
+        shows=True,
+    ),
 }
 """Every fault, by name."""
 

@@ -11,6 +11,9 @@ rest. The interlocks are the instrument's own, so no client can get round them:
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
 
 from firmware_protocol.messages import (
     Applied,
@@ -66,7 +69,8 @@ class Instrument(ChamberControls):
     lens_hysteresis : float
         mm by which the focus differs with the direction of approach.
     meanwhile : callable, optional
-        Called with the instrument while a frame is scanned: what happens to it in the middle.
+        Called with the instrument and the pixels while a frame is scanned: what happens in the middle; returns the
+        pixels.
 
     Raises
     ------
@@ -85,7 +89,7 @@ class Instrument(ChamberControls):
         realtime: bool = False,
         stage_height: float | None = None,
         lens_hysteresis: float = 0.0,
-        meanwhile: Callable[[Instrument], object] = lambda _: None,
+        meanwhile: Callable[[Instrument, NDArray[Any]], NDArray[Any]] = lambda _, pixels: pixels,
     ) -> None:
         self.column = column
         self.profile = profile
@@ -114,7 +118,7 @@ class Instrument(ChamberControls):
             self.conditions,
             self._emit,
             lambda: self._changes,
-            lambda: meanwhile(self),
+            lambda pixels: meanwhile(self, pixels),
         )
 
     # What it tells

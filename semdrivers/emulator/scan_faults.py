@@ -1,8 +1,14 @@
-"""Faults of the instrument itself, in the middle of a scan."""
+"""Faults of the instrument and the sample, in the middle of a scan."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from firmware_protocol.messages import Parameter
+from semdrivers.emulator.charging import discharged
 from semdrivers.emulator.faults import Faults, Occasion
 from semdrivers.emulator.instrument import Instrument
 
@@ -10,8 +16,8 @@ KNOB = 0.1
 """mm by which the operator turns the working distance."""
 
 
-def disturb(instrument: Instrument, faults: Faults) -> None:
-    """Let happen what is due while a frame is scanned."""
+def disturb(instrument: Instrument, faults: Faults, pixels: NDArray[Any]) -> NDArray[Any]:
+    """Let happen what is due while a frame is scanned, and return its pixels."""
     for name in faults.at(Occasion.SCAN):
         match name:
             case "knob-turned":
@@ -22,3 +28,6 @@ def disturb(instrument: Instrument, faults: Faults) -> None:
                 instrument.set_beam(False)
             case "filament-dies":
                 instrument.break_filament()
+            case "charging-streaks":
+                pixels = discharged(pixels, np.random.default_rng(faults.place(2**32)))
+    return pixels

@@ -77,7 +77,7 @@ class ScanGenerator:
     changes : callable
         Counts the changes of settings.
     meanwhile : callable
-        Called while a frame is scanned, without the lock.
+        Called with the pixels while a frame is scanned, without the lock; returns them.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class ScanGenerator:
         conditions: Callable[[int, int, int], ScanConditions],
         emit: Callable[[Event], None],
         changes: Callable[[], int],
-        meanwhile: Callable[[], object],
+        meanwhile: Callable[[NDArray[Any]], NDArray[Any]],
     ) -> None:
         self._column = column
         self._profile = profile
@@ -145,8 +145,7 @@ class ScanGenerator:
                     conditions = self._conditions(scan.mode.width, scan.mode.height, scan.bits)
                     changes = self._changes()
                     end = self.rest = conditions.start_time + scan.mode.frame_time
-                pixels = self._column.render(conditions)
-                self._meanwhile()
+                pixels = self._meanwhile(self._column.render(conditions))
                 if not self._clock.wait_until(end):
                     return None
                 with self._lock:
