@@ -22,7 +22,7 @@ from semfocus_plugin.views import BEYOND_BINS, Array, View, Views, prepare, tran
 LEAST = 1.0
 """Depths of field of astigmatism that are worth a word."""
 
-SURE = 16.0
+SURE = 14.0
 """How much worse the frames fit without astigmatism, in units of χ², before it is believed."""
 
 _EDGES = np.geomspace(0.0125, 0.4, 15)
