@@ -112,20 +112,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     beside = Path(__file__).parents[2] / "shared" / "data"
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("SEMFOCUS_DATA", beside)))
-    parser.add_argument("--fields", type=int, default=20)
+    parser.add_argument("--fields", type=int, default=20, help="of every specimen and preset; 0 for runs alone")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--runs", type=int, default=0)
     options = parser.parse_args()
     print("| frames | sound | taken for spoiled | of those, spoiled | found |")
     print("| --- | --- | --- | --- | --- |")
-    for preset in PRESETS:
+    for preset in PRESETS if options.fields else ():
         random = np.random.default_rng([options.seed, 2])
         sound = [frame for name in SPECIMENS for frame in frames(name, preset, options.fields, options.seed)]
         alarms = sum(bool(spoiled(frame)) for frame in sound)
         found = sum(bool(spoiled(discharged(frame, random))) for frame in sound)
         share = 100 * found / len(sound)
         print(f"| emulated, {preset} | {len(sound)} | {alarms} | {len(sound)} | {share:.1f} % |", flush=True)
-    if options.data.is_dir():
+    if options.fields and options.data.is_dir():
         told = [bool(spoiled(window)) for window in windows(options.data)]
         print(f"| real micrographs | {len(told)} | {sum(told)} | | |")
     for line in focusing(options.runs, options.seed) if options.runs else ():

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 JUMP = 0.12
 """Least jump of brightness between two lines, as a share of the range of grey levels of the frame."""
 
-STREAK = 0.16
+STREAK = 0.11
 """Least deviation of a line from its two neighbours, as a share of that range, …"""
 
 STREAKS = 20
 """… and the number of such lines that makes a burst."""
 
 _PIECES = 16
-_EXCEPTIONS = 2
-"""Of the pieces of a line, those that need not jump with the others."""
+_EXCEPTIONS = 8
+"""One piece of a line in so many need not change with the others."""
 
 _LINES = 6
 """Lines above and below, over which a jump must last."""
@@ -74,10 +74,11 @@ def _largest_jump(lines: NDArray[np.float32]) -> float:
 
 def _shared(change: NDArray[Any]) -> NDArray[Any]:
     """Return by how much at least all pieces but the exceptions rise, for every line."""
-    return np.partition(change, _EXCEPTIONS, axis=1)[:, _EXCEPTIONS]
+    exceptions = change.shape[1] // _EXCEPTIONS
+    return np.partition(change, exceptions, axis=1)[:, exceptions]
 
 
 def _deviations(lines: NDArray[np.float32]) -> NDArray[Any]:
-    """Return by how much the first half of every line, where streaks are brightest, deviates from its neighbours."""
-    middle = lines[1:-1] - 0.5 * (lines[:-2] + lines[2:])
-    return np.asarray(np.abs(np.median(middle[:, : _PIECES // 2], axis=1)))
+    """Return by how much nearly all of the first half of a line, where streaks begin, deviates from its neighbours."""
+    middle = (lines[1:-1] - 0.5 * (lines[:-2] + lines[2:]))[:, : _PIECES // 2]
+    return np.asarray(np.maximum(_shared(middle), _shared(-middle)))
