@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#0072b2", "#56b4e9", "#999999", "#e69f00", "#cc79a7", "#009e73", "#d55e00", "#8c6d31", "#333333")
+COLOURS = ("#0072b2", "#56b4e9", "#999999", "#e69f00", "#cc79a7", "#009e73", "#d55e00", "#8c6d31", "#882255", "#333333")
 INK = "#333333"
 
 

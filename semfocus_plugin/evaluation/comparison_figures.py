@@ -17,7 +17,7 @@ from semfocus_plugin.evaluation.peers import pair_bound
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MARKERS = "osv^DP*Xx"
+_MARKERS = "osv^DP*Xhx"
 
 
 def draw_comparison(rows: Sequence[Row], path: Path) -> Path:

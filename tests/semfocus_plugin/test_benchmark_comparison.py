@@ -94,7 +94,7 @@ def test_what_cannot_be_run_is_named(call, error, words):
 def test_absent_peers_are_left_out_with_the_reason(monkeypatch):
     monkeypatch.setattr(comparison.peers, "missing_packages", lambda peer: peer.packages)
     names, skipped = comparison.choose_methods([])
-    assert names == (*comparison.OURS, "golden-section", "two-pass-sweep", "pair-bound")
+    assert names == (*comparison.OURS, "golden-section", "two-pass-sweep", "deepfocus-like", "pair-bound")
     assert set(skipped) == {"brent", "mapfost", "fibsem"}
     assert "[benchmark]" in skipped["brent"]
 

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 import importlib.util
 
-from semfocus_plugin.evaluation.peers import brent, fibsem_sweeps, golden_section, mapfost_pair, two_pass_sweep
+from semfocus_plugin.evaluation.peers import (
+    brent,
+    deepfocus_like,
+    fibsem_sweeps,
+    golden_section,
+    mapfost_pair,
+    two_pass_sweep,
+)
 from semfocus_plugin.evaluation.peers.bench import Answer, Bench, Optics, Peer
 
 PEERS: tuple[Peer, ...] = (
@@ -16,6 +23,7 @@ PEERS: tuple[Peer, ...] = (
     two_pass_sweep.PEER,
     mapfost_pair.PEER,
     fibsem_sweeps.PEER,
+    deepfocus_like.PEER,
 )
 
 

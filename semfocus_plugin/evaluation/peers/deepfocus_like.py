@@ -27,7 +27,7 @@ TEST_DEFOCUS = 5.0
 BRACKETING_STEP = 10.0
 """Depths of field between the frames of the Tenengrad sweep that finds the capture range in a wide window."""
 
-ITERATIONS = 2
+ITERATIONS = 3
 """Pairs of frames; the paper's practice is one to three."""
 
 
@@ -35,7 +35,8 @@ def find(bench: Bench) -> Answer:
     """Correct a fixed number of times; where the last correction leads is not looked at."""
     low, high = bench.window
     step = TEST_DEFOCUS * depth_of_field(bench.magnification)
-    here = bench.start
+    bench.bracket(BRACKETING_STEP)
+    here = bench.place(bench.sharpest) if bench.wide else bench.start
     moved = 0.0
     for _ in range(ITERATIONS):
         frames = np.stack([bench.look(_on_grid(bench, here + offset)) for offset in (-step, step)])
