@@ -33,7 +33,7 @@ WIDEST = 150.0
 
 _SCALES = np.array([-1.2, -0.8, -0.5, -0.28, -0.12, 0.0, 0.12, 0.28, 0.5, 0.8, 1.2])
 """ln(aperture / expected)."""
-_NOMINAL_SHARE, _CALIBRATED_SHARE = 0.5, 0.9
+_NOMINAL_SHARE, _CALIBRATED_SHARE = 0.35, 0.9
 """Of the prior: at the aperture expected, by the design or by calibration; the rest is spread over a factor of two."""
 _FLOORS = np.array([0.0, 0.7, 1.4, 2.1, 3.0])
 _FLOOR_PRIOR = np.array([0.4, 0.25, 0.15, 0.1, 0.1])

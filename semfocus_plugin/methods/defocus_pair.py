@@ -135,7 +135,8 @@ def _sighting(m: Measurement, magnification: float) -> Sighting:
 def _next(probe: Probe, posterior: Posterior, here: list[Measurement]) -> float:
     """Return where to look next.
 
-    Far from the focus: the middle of the likeliest gap between the frames taken. Near it: the likeliest place, then
+    Far from the focus: the middle of the likeliest gap between the frames taken, at whatever magnification: between the
+    two places that one frame leaves there is nothing to see. Near it: the likeliest place, then
     where the blur changes fastest with working distance, on the side that has no such frame yet; two flanks pin the
     focus between them, whatever floor the blur has.
     """
@@ -147,7 +148,8 @@ def _next(probe: Probe, posterior: Posterior, here: list[Measurement]) -> float:
         flank = _open_flank(probe, about, here)
         if flank is not None:
             return flank
-    place = posterior.likeliest_gap(taken, probe.limits.minimum, probe.limits.maximum)
+    everywhere = [m.working_distance for m in probe.measurements]
+    place = posterior.likeliest_gap(everywhere, probe.limits.minimum, probe.limits.maximum)
     least = LEAST_STEP * posterior.unit(place)
     below = [other for other in taken if other <= place]
     above = [other for other in taken if other > place]
