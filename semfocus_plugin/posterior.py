@@ -33,6 +33,7 @@ WIDEST = 150.0
 
 _SCALES = np.array([-1.2, -0.8, -0.5, -0.28, -0.12, 0.0, 0.12, 0.28, 0.5, 0.8, 1.2])
 """ln(aperture / expected)."""
+_LEAST_SCALE = -0.2
 _NOMINAL_SHARE, _CALIBRATED_SHARE = 0.35, 0.9
 """Of the prior: at the aperture expected, by the design or by calibration; the rest is spread over a factor of two."""
 _FLOORS = np.array([0.0, 0.7, 1.4, 2.1, 3.0])
@@ -172,8 +173,11 @@ class Posterior:
         return np.log((1 - _OUTLIER) * likelihood + np.float32(_OUTLIER / 5))
 
     def unit(self, working_distance: float) -> float:
-        """Depth of field in mm at a working distance, with the aperture as estimated."""
-        alpha = self.aperture * math.exp(self._scale) / max(working_distance, 0.1)
+        """Depth of field in mm at a working distance, with the aperture as estimated.
+
+        An aperture that seems much smaller than expected is not believed here: it would make every claim coarser.
+        """
+        alpha = self.aperture * math.exp(max(self._scale, _LEAST_SCALE)) / max(working_distance, 0.1)
         return math.hypot(self.pixel, CORE) / alpha
 
     def best(self, half_width: float) -> Estimate:
