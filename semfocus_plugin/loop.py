@@ -7,6 +7,7 @@ at the start, and writes the result.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -14,12 +15,22 @@ from dataclasses import dataclass
 
 from semdrivers.autofocus import AutofocusResult, AutofocusSettings, Progress
 from semdrivers.microscope import Microscope
+from semfocus_plugin import findings
 from semfocus_plugin import networks as network_files
 from semfocus_plugin.exposure import NOISE as NOISE
 from semfocus_plugin.exposure import Unusable
 from semfocus_plugin.exposure import shows_nothing as shows_nothing
 from semfocus_plugin.networks import Networks
 from semfocus_plugin.probe import BudgetSpent, Cancelled, Measurement, Probe
+from semfocus_plugin.views import View
+
+HOPELESS = 1.5
+"""A score above this shows that there is something to focus on."""
+
+SHARP = 8.5
+"""A score from which there is nothing to be said against the focus."""
+
+_MOST_VIEWS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +149,10 @@ def run(
         except Exception as second:
             error.add_note(f"and the start could not be restored: {second}")
         raise
+    finding = "" if status == "cancelled" else _finding(probe, outcome)
     return AutofocusResult(
         status=status,
-        reason="; ".join(filter(None, (outcome.reason, probe.incidents))),
+        reason="; ".join(filter(None, (outcome.reason, finding, probe.incidents))),
         working_distance=probe.working_distance,
         start_working_distance=probe.start_working_distance,
         score=outcome.score,
@@ -185,6 +197,22 @@ def _attempt(method: Method, focus: Focus, probe: Probe, accept: float) -> tuple
         return "refused", _unfinished(probe, str(unusable))
     except BudgetSpent:
         return "refused", _unfinished(probe, f"no focus could be confirmed within {probe.max_frames} frames")
+
+
+def _finding(probe: Probe, outcome: Outcome) -> str:
+    """Return what keeps the best place from being sharp, as the frames nearest to it tell, or an empty text."""
+    if not HOPELESS < outcome.score < SHARP or outcome.working_distance <= 0:
+        return ""
+    place, last = outcome.working_distance, probe.measurements[-1]
+    alike = [
+        m
+        for m in probe.measurements
+        if math.isclose(m.pixel, last.pixel, rel_tol=1e-3) and m.image.pixels.shape == last.image.pixels.shape
+    ]
+    nearest = sorted(alike, key=lambda m: abs(m.working_distance - place))[:_MOST_VIEWS]
+    views = [View(m.working_distance, last.pixel, m.image.pixels) for m in nearest]
+    found = findings.finding(views, place, aperture=probe.aperture)
+    return "" if found is None else found.sentence
 
 
 def _unfinished(probe: Probe, reason: str) -> Outcome:

@@ -46,6 +46,8 @@ class Measurement:
     ----------
     working_distance : float
         mm, as read back.
+    magnification : float
+        Plain number, as read back.
     evaluation : Evaluation
         Score, metrics, blur.
     correlation : float
@@ -60,6 +62,7 @@ class Measurement:
     """
 
     working_distance: float
+    magnification: float
     evaluation: Evaluation
     correlation: float
     structure: float
@@ -71,6 +74,11 @@ class Measurement:
     def score(self) -> float:
         """AENet's score, 0 to 9."""
         return self.evaluation.score
+
+    @property
+    def pixel(self) -> float:
+        """Pixel in mm."""
+        return pixel_of(self.image, self.magnification)
 
 
 class Probe:
@@ -240,6 +248,7 @@ class Probe:
         structure, detail = fine_structure(image.pixels)
         measurement = Measurement(
             working_distance=self.working_distance,
+            magnification=self.magnification,
             evaluation=evaluation,
             correlation=line_correlation(image.pixels),
             structure=structure,

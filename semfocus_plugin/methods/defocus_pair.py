@@ -12,11 +12,11 @@ import math
 from functools import partial
 
 from semdrivers.errors import ModelError
-from semfocus_plugin.loop import NOISE, Method, Outcome, best_of, shows_nothing
+from semfocus_plugin.loop import HOPELESS, NOISE, Method, Outcome, best_of, shows_nothing
 from semfocus_plugin.networks import Networks
 from semfocus_plugin.pair import spectrum
 from semfocus_plugin.posterior import NOMINAL_APERTURE, Estimate, Posterior, Sighting
-from semfocus_plugin.probe import Measurement, Probe, pixel_of
+from semfocus_plugin.probe import Measurement, Probe
 
 MAX_FRAMES = 20
 
@@ -47,9 +47,6 @@ SHOWN = 2.25
 CONTRAST = 1.5
 """Least amount by which the focus must outscore a frame that is out of focus."""
 
-HOPELESS = 1.5
-"""A score above this shows that there is something to focus on."""
-
 PATIENCE = 6
 """Frames after which a run that has not seen that much ends; …"""
 
@@ -69,25 +66,23 @@ COMFORT = 40.0
 def focus(probe: Probe, accept: float) -> Outcome:
     """See the module's description."""
     target = probe.magnification
-    seen: list[tuple[float, Measurement]] = []
     sightings: list[Sighting] = []
     place, phase = probe.working_distance, "search"
     if probe.may_change_magnification:
         _look(probe, _lowest(probe, target))
     while True:
-        measurement = probe.measure(place, phase)
-        seen.append((probe.magnification, measurement))
-        sightings.append(_sighting(measurement, probe.magnification))
-        posterior = _posterior(probe, sightings, sightings[0].pixel * seen[0][0] / target)
+        sightings.append(_sighting(probe.measure(place, phase)))
+        seen = probe.measurements
+        posterior = _posterior(probe, sightings, seen[0].pixel * seen[0].magnification / target)
         near = _found(posterior, probe)
-        at_target = [m for magnification, m in seen if _same(magnification, target)]
+        at_target = [m for m in seen if _same(m.magnification, target)]
         if near.mass >= SURE and _within(probe, near):
             close = [m for m in at_target if abs(m.working_distance - near.working_distance) <= NEAR * near.unit]
             if not close:
                 _look(probe, target)
                 place, phase = near.working_distance, "verify"
                 continue
-            best, blurred = best_of(tuple(close)), min(m.score for _, m in seen)
+            best, blurred = best_of(tuple(close)), min(m.score for m in seen)
             flank = _open_flank(probe, near, at_target)
             pinned = near.half_width < 1.5 * near.unit and best.score - blurred >= SHOWN
             if flank is None or pinned:
@@ -96,11 +91,11 @@ def focus(probe: Probe, accept: float) -> Outcome:
             continue
         refusal = _hopeless(probe, posterior, seen)
         if refusal:
-            best = best_of(tuple(m for _, m in seen))
+            best = best_of(seen)
             return Outcome(False, refusal, best.working_distance, best.score)
         if probe.may_change_magnification:
             _look(probe, _comfortable(probe, posterior, target))
-        here = [m for magnification, m in seen if _same(magnification, probe.magnification)]
+        here = [m for m in seen if _same(m.magnification, probe.magnification)]
         place, phase = _next(probe, posterior, here), "search"
 
 
@@ -118,13 +113,13 @@ def _posterior(probe: Probe, sightings: list[Sighting], pixel: float) -> Posteri
     return Posterior(sightings, low, probe.limits.maximum + beyond, pixel, probe.aperture)
 
 
-def _sighting(m: Measurement, magnification: float) -> Sighting:
+def _sighting(m: Measurement) -> Sighting:
     blur, sigma = m.evaluation.log_blur, m.evaluation.log_sigma
     assert blur is not None
     structure = m.correlation > NOISE and not shows_nothing(m)
     return Sighting(
         m.working_distance,
-        pixel_of(m.image, magnification),
+        m.pixel,
         blur,
         sigma if sigma is not None else -1.5,
         structure,
@@ -186,13 +181,13 @@ def _within(probe: Probe, near: Estimate) -> bool:
     return probe.limits.minimum - near.unit <= near.working_distance <= probe.limits.maximum + near.unit
 
 
-def _hopeless(probe: Probe, posterior: Posterior, seen: list[tuple[float, Measurement]]) -> str:
+def _hopeless(probe: Probe, posterior: Posterior, seen: tuple[Measurement, ...]) -> str:
     """Return why to give up, or an empty text."""
-    nothing = [shows_nothing(m) for _, m in seen]
+    nothing = [shows_nothing(m) for m in seen]
     if len(seen) >= 2 and all(nothing):
         return nothing[-1]
-    best = max(m.score for _, m in seen)
-    noise = sum(m.correlation <= NOISE for _, m in seen)
+    best = max(m.score for m in seen)
+    noise = sum(m.correlation <= NOISE for m in seen)
     patience = PATIENCE_ZOOMED if probe.may_change_magnification and 2 * noise <= len(seen) else PATIENCE
     if len(seen) >= patience and best < HOPELESS:
         return (
@@ -201,7 +196,7 @@ def _hopeless(probe: Probe, posterior: Posterior, seen: list[tuple[float, Measur
         )
     outside = 1 - posterior.mass_between(probe.limits.minimum, probe.limits.maximum)
     edges = (probe.limits.minimum, probe.limits.maximum)
-    if outside > SURE and any(abs(m.working_distance - edge) < 1e-6 for _, m in seen for edge in edges):
+    if outside > SURE and any(abs(m.working_distance - edge) < 1e-6 for m in seen for edge in edges):
         return "the focus lies beyond the limits of this run; widen bounds or max_travel, or move the stage"
     return ""
 

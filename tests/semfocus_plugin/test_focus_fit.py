@@ -23,7 +23,7 @@ def frames(places, focus=0.0, *, scale=1.0, floor=0.0, flat=False, noise=0.0, se
         told = math.log1p(math.hypot(z / PIXEL, floor)) + random.normal(0, 0.3 * noise)
         detail = 0.5 / (1 + (z / (7 * UNIT)) ** 2) ** 2
         evaluation = Evaluation(score, 0.3, 6.0, told if blur else None, math.log(0.2) if blur else None)
-        found.append(Measurement(15 + place, evaluation, 0.5, 0.02 * detail, detail, 0.0, None))
+        found.append(Measurement(15 + place, 1000.0, evaluation, 0.5, 0.02 * detail, detail, 0.0, None))
     return found
 
 
