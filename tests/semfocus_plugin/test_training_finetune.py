@@ -52,7 +52,9 @@ def sheet(tmp_path_factory):
 
 
 def recipe(sheet, frames, **changes):
-    return finetune.FinetuneConfig((str(sheet),), (frames,), **{"epochs": 2, "batch": 8, "learning_rate": 1e-2, **changes})
+    return finetune.FinetuneConfig(
+        (str(sheet),), (frames,), **{"epochs": 2, "batch": 8, "learning_rate": 1e-2, **changes}
+    )
 
 
 @pytest.fixture(scope="module")
