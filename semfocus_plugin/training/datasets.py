@@ -9,9 +9,10 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,24 +102,46 @@ def build(
     InvalidParameterError
         When the folder holds another dataset.
     """
+    return build_shards(dataclasses.asdict(config), config.shards, partial(_arrays, config), folder, workers, progress)
+
+
+def build_shards(
+    described: Mapping[str, Any],
+    shards: int,
+    draw: Callable[[int], Mapping[str, NDArray[Any]]],
+    folder: str | Path,
+    workers: int | None,
+    progress: Callable[[int, int], object] | None,
+) -> Path:
+    """Make the files of a dataset that are missing, on several cores; as `build`.
+
+    Parameters
+    ----------
+    described : mapping
+        What the folder holds; one that says otherwise is refused.
+    shards : int
+        Number of files.
+    draw : callable
+        From the number of a file to its arrays; goes to other processes.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     marker = folder / "config.json"
-    wanted = json.dumps(dataclasses.asdict(config), indent=2)
+    wanted = json.dumps(described, indent=2)
     if marker.exists() and marker.read_text(encoding="utf-8") != wanted:
         raise InvalidParameterError(f"{folder} holds another dataset; name an empty folder, or delete it")
     marker.write_text(wanted, encoding="utf-8")
-    missing = [k for k in range(config.shards) if not shard_path(folder, k).exists()]
-    done = config.shards - len(missing)
+    missing = [k for k in range(shards) if not shard_path(folder, k).exists()]
+    done = shards - len(missing)
     if missing:
         with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
-            for future in as_completed([pool.submit(_make_shard, config, folder, k) for k in missing]):
+            for future in as_completed([pool.submit(_write_shard, draw, folder, k) for k in missing]):
                 future.result()
                 done += 1
                 if progress:
-                    progress(done, config.shards)
+                    progress(done, shards)
     manifest = {
-        "config": dataclasses.asdict(config),
+        "config": described,
         "files": {path.name: _sha256(path) for path in sorted(folder.glob("shard-*.npz"))},
     }
     path = folder / "manifest.json"
@@ -153,17 +176,20 @@ def recipe(folder: str | Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
-def _make_shard(config: DatasetConfig, folder: Path, index: int) -> None:
+def _arrays(config: DatasetConfig, index: int) -> dict[str, NDArray[Any]]:
     random = np.random.default_rng([config.seed, index])
     if config.kind == "series":
-        arrays = focal_series(draw_field(random, config.mixture), random, config.series_frames)
-    else:
-        arrays = _frames(config, random, index)
+        return focal_series(draw_field(random, config.mixture), random, config.series_frames)
+    return _frames(config, random, index)
+
+
+def _write_shard(draw: Callable[[int], Mapping[str, NDArray[Any]]], folder: Path, index: int) -> None:
+    """Write a file in one piece."""
     path = shard_path(folder, index)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-    os.replace(partial, path)
+    partly = path.with_suffix(".partial")
+    with partly.open("wb") as file:
+        np.savez(file, **draw(index))  # type: ignore[arg-type]
+    os.replace(partly, path)
 
 
 def _frames(config: DatasetConfig, random: np.random.Generator, index: int) -> dict[str, NDArray[Any]]:

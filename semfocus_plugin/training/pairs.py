@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semdrivers.errors import InvalidParameterError, OutOfRangeError
+from semdrivers.errors import OutOfRangeError
 from semfocus_plugin.evaluation.peers.deepfocus_like import TEST_DEFOCUS
 from semfocus_plugin.state import depth_of_field
-from semfocus_plugin.training.datasets import shard_path
+from semfocus_plugin.training.datasets import build_shards
 from semfocus_plugin.training.sampling import Field, Sample, draw_field
 
 REACH = 20.0
@@ -101,37 +98,14 @@ def build(
     InvalidParameterError
         When the folder holds something else.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    marker = folder / "config.json"
-    wanted = json.dumps({"kind": "pairs", "mixture": "broad"} | dataclasses.asdict(config), indent=2)
-    if marker.exists() and marker.read_text(encoding="utf-8") != wanted:
-        raise InvalidParameterError(f"{folder} holds another dataset; name an empty folder, or delete it")
-    marker.write_text(wanted, encoding="utf-8")
-    missing = [k for k in range(config.shards) if not shard_path(folder, k).exists()]
-    done = config.shards - len(missing)
-    if missing:
-        with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
-            for future in as_completed([pool.submit(_make_shard, config, folder, k) for k in missing]):
-                future.result()
-                done += 1
-                if progress:
-                    progress(done, config.shards)
-    path = folder / "manifest.json"
-    hashes = {shard.name: hashlib.sha256(shard.read_bytes()).hexdigest() for shard in sorted(folder.glob("*.npz"))}
-    path.write_text(json.dumps({"config": json.loads(wanted), "files": hashes}, indent=2) + "\n", encoding="utf-8")
-    return path
+    described = {"kind": "pairs", "mixture": "broad"} | dataclasses.asdict(config)
+    return build_shards(described, config.shards, partial(_arrays, config), folder, workers, progress)
 
 
-def _make_shard(config: PairsConfig, folder: Path, index: int) -> None:
+def _arrays(config: PairsConfig, index: int) -> dict[str, NDArray[Any]]:
     count = min(config.shard_size, config.count - index * config.shard_size)
     arrays = draw_pairs(np.random.default_rng([config.seed, index]), count, config.step)
-    arrays["field"] = arrays["field"] + index * config.shard_size
-    path = shard_path(folder, index)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-    os.replace(partial, path)
+    return arrays | {"field": arrays["field"] + index * config.shard_size}
 
 
 def draw_pairs(random: np.random.Generator, count: int, step: float = TEST_DEFOCUS) -> dict[str, NDArray[Any]]:
