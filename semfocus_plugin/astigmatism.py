@@ -17,7 +17,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from semfocus_plugin.views import BEYOND_BINS, Array, View, Views, prepare, transfer, variance, visible
+from semfocus_plugin.pair import BEYOND_BINS, LEAST_DISAGREEMENT, variance
+from semfocus_plugin.views import Array, View, Views, prepare, transfer, visible
 
 LEAST = 1.0
 """Depths of field of astigmatism that are worth a word."""
@@ -36,8 +37,6 @@ _SHOWN = 2.4
 """Sum of the weights of the rings in a sector that shows it; noise alone comes to 1 by chance, to 2 seldom."""
 _PRIOR = np.array([0.8, 0.2, 8.0, 8.0])
 """Standard deviations of what is fitted before any frame: see `_Fit`."""
-_LEAST_DISAGREEMENT = 1.5
-"""Neighbouring frequencies are not independent: the sum of squares counts only a part of them."""
 _UNEXPLAINED = 0.1
 """Relative error of the amount beyond what the frames scatter: the probe core and the aperture are nominal."""
 _STARTS = (1.5, 4.0)
@@ -168,7 +167,7 @@ class _Fit:
     def scale(self, point: Array) -> float:
         """Return how much of the sum of squares at `point` counts as one."""
         misfit = float((self._residuals(point[None])[0, 4:] ** 2).sum())
-        return max(_LEAST_DISAGREEMENT, misfit / max(self._terms, 1.0))
+        return max(LEAST_DISAGREEMENT, misfit / max(self._terms, 1.0))
 
     def covariance(self, point: Array) -> Array:
         """Return the inverse of the normal matrix at `point`, shape (4, 4)."""
@@ -185,7 +184,7 @@ class _Fit:
         model = transfer(radius) * self._root
         sample = np.maximum((self._power * model).sum(axis=1), 0.0) / (model**2).sum(axis=1)
         misfit = (self._power - sample[:, None] * model).reshape(len(points), -1)
-        prior = points * (math.sqrt(_LEAST_DISAGREEMENT) / _PRIOR)
+        prior = points * (math.sqrt(LEAST_DISAGREEMENT) / _PRIOR)
         return np.concatenate([prior, misfit], axis=1)
 
 

@@ -20,19 +20,21 @@ Array = NDArray[Any]
 
 _EDGES = np.geomspace(0.0125, 0.4, 25)
 """Limits of the frequency bins, cycles a pixel."""
+BEYOND_BINS = 0.42
+"""Vertical frequencies (cycles a line) above which there is noise alone, independent from line to line."""
 _SMALLEST, _LARGEST, _COUNT = 0.25, 80.0, 96
 """Blur radii of the table, pixels: 0 and a geometric series."""
 _GROWTH = math.log(_LARGEST / _SMALLEST) / (_COUNT - 2)
-_RELIEF = (0.85, 0.93, 1.0, 1.07, 1.15)
+RELIEF = (0.85, 0.93, 1.0, 1.07, 1.15)
 """A real sample is not flat, so a frame holds a range of blurs, which fills the zeros of a single disc."""
-_LEAST_TRANSFER = 1e-3
-_MODEL_ERROR = 0.15
+LEAST_TRANSFER = 1e-3
+MODEL_ERROR = 0.15
 """Relative error of a power that the disc does not explain: astigmatism, charging, a sample that moved."""
-_COMMON = 0.3
+COMMON = 0.3
 """What the two frames do not share of the field, as a relative error of a single mode."""
-_NOISE_EXCESS = 1.5
+NOISE_EXCESS = 1.5
 """Detector lag and 8-bit levels make the noise's power scatter this much more than white noise does."""
-_LEAST_DISAGREEMENT = 1.5
+LEAST_DISAGREEMENT = 1.5
 """Neighbouring frequencies are not independent: the sum of squares counts only a part of them."""
 _VISIBLE = 2.0
 """Standard errors of its power at which a frequency counts half."""
@@ -79,10 +81,14 @@ def spectrum(pixels: NDArray[Any]) -> Spectrum:
     noise = np.broadcast_to(power[noisy].mean(axis=0), power.shape)
     total = np.bincount(bins, power.ravel(), len(_EDGES) + 1)[1:-1] / counts
     floor = np.bincount(bins, noise.ravel(), len(_EDGES) + 1)[1:-1] / counts
-    sample = np.maximum(total - floor, 0.0)
-    error = (2 * sample * floor + floor**2) * (_NOISE_EXCESS / counts)
-    error += (_MODEL_ERROR**2 + _COMMON**2 / counts) * sample**2
-    return Spectrum(total - floor, error + 1e-18)
+    return Spectrum(total - floor, variance(total - floor, floor, counts))
+
+
+def variance(power: Array, floor: Array, modes: Array) -> Array:
+    """Return the variance of a mean power of `modes` independent modes, noise of power `floor` taken off."""
+    sample = np.maximum(power, 0.0)
+    grain = (2 * sample * floor + floor**2) * (NOISE_EXCESS / modes)
+    return np.asarray(grain + (MODEL_ERROR**2 + COMMON**2 / modes) * sample**2 + 1e-18)
 
 
 class Pair:
@@ -105,7 +111,7 @@ class Pair:
         difference /= error[0] * (other * other) + error[1] * (one * one)
         disagreement = difference.sum(axis=-1)
         least = float(disagreement.min())
-        scale = max(_LEAST_DISAGREEMENT, 2 * least / max(float(weight.sum()), 1.0))
+        scale = max(LEAST_DISAGREEMENT, 2 * least / max(float(weight.sum()), 1.0))
         likelihood = np.exp(-0.5 * (disagreement - least) / scale)
         self._table = np.log((1 - _OUTLIER) * likelihood + _OUTLIER).astype(np.float32)
 
@@ -142,7 +148,7 @@ def _geometry(height: int, width: int) -> tuple[Array, Array, Array, Array]:
     vertical = np.abs(np.fft.fftfreq(height))
     bins = np.digitize(np.hypot(vertical[:, None], np.fft.rfftfreq(width)), _EDGES).ravel()
     counts = np.maximum(np.bincount(bins, minlength=len(_EDGES) + 1)[1:-1], 1)
-    return window, bins, counts, vertical > 0.42
+    return window, bins, counts, vertical > BEYOND_BINS
 
 
 @lru_cache(maxsize=1)
@@ -150,8 +156,8 @@ def _transfer() -> Array:
     """Return the power transfer of every blur radius of the table at every frequency, shape (96, 24)."""
     radii = np.concatenate([[0.0], _SMALLEST * np.exp(_GROWTH * np.arange(_COUNT - 1))])
     frequencies = np.sqrt(_EDGES[1:] * _EDGES[:-1])
-    phase = 2 * math.pi * radii[:, None, None] * frequencies[:, None] * np.array(_RELIEF)
-    return np.asarray((_airy(phase) ** 2).mean(axis=-1) + _LEAST_TRANSFER, dtype=np.float32)
+    phase = 2 * math.pi * radii[:, None, None] * frequencies[:, None] * np.array(RELIEF)
+    return np.asarray((_airy(phase) ** 2).mean(axis=-1) + LEAST_TRANSFER, dtype=np.float32)
 
 
 def _airy(x: Array) -> Array:

@@ -14,7 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from semfocus_plugin.views import BEYOND_BINS, Array, View, Views, prepare, transfer, variance, visible
+from semfocus_plugin.pair import BEYOND_BINS, LEAST_DISAGREEMENT, variance
+from semfocus_plugin.views import Array, View, Views, prepare, transfer, visible
 
 LEAST = 1.5
 """Depths of field over the field that are worth a word."""
@@ -37,8 +38,6 @@ _FOCI = np.arange(-10.0, 10.01, 0.25)
 """Where the focus of a tile may lie, in depths of field from that of the field."""
 _APERTURES = np.array([0.8, 1.0, 1.25])
 _APERTURE_ERROR = 0.2
-_LEAST_DISAGREEMENT = 1.5
-"""Neighbouring frequencies are not independent: the sum of squares counts only a part of them."""
 _LEAST_ERROR = 0.15
 """Depths of field: a tile's focus is never known better."""
 _RANGE = 2.56
@@ -113,7 +112,7 @@ def relief(views: Sequence[View], focus: float, *, aperture: float | None = None
     disagreement, terms = _disagreement(ready)
     prior = (np.log(_APERTURES) / _APERTURE_ERROR) ** 2
     each = disagreement.min(axis=2).sum(axis=1)
-    scale = max(_LEAST_DISAGREEMENT, 2 * float(each.min()) / max(terms, 1.0))
+    scale = max(LEAST_DISAGREEMENT, 2 * float(each.min()) / max(terms, 1.0))
     together = float((disagreement.sum(axis=1).min(axis=1) / scale + prior).min())
     aperture_found = int((each / scale + prior).argmin())
     if together - float((each / scale + prior)[aperture_found]) < SURE:

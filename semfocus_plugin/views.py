@@ -16,28 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semdrivers.errors import InvalidParameterError
+from semfocus_plugin.pair import LEAST_TRANSFER, RELIEF
 from semfocus_plugin.posterior import CORE, NOMINAL_APERTURE
 
 Array = NDArray[Any]
 
-BEYOND_BINS = 0.42
-"""Vertical frequencies (cycles a line) above which there is noise alone, independent from line to line."""
-
-NOISE_EXCESS = 1.5
-"""Detector lag and 8-bit levels make the noise's power scatter this much more than white noise does."""
-
-MODEL_ERROR = 0.15
-"""Relative error of a power that discs do not explain."""
-
-COMMON = 0.3
-"""What two frames do not share of the field, as a relative error of a single mode."""
-
 _WIDTH = 320
 _WIDEST = 40.0
 """Pixels of blur beyond which a frame has too little left to compare."""
-_RELIEF = (0.85, 0.93, 1.0, 1.07, 1.15)
-"""A real sample is not flat, so every piece holds a range of blurs, which fills the zeros of a single disc."""
-_LEAST_TRANSFER = 1e-3
 _STEP, _END, _NODES = 0.02, 80.0, 64
 
 
@@ -163,13 +149,6 @@ def visible(power: Array, error: Array) -> Array:
     return np.asarray(np.where(signal > 4.0, signal / (signal + 4.0), 0.0))
 
 
-def variance(power: Array, floor: Array, modes: Array) -> Array:
-    """Return the variance of a mean power of `modes` independent modes, noise of power `floor` taken off."""
-    sample = np.maximum(power, 0.0)
-    grain = (2 * sample * floor + floor**2) * (NOISE_EXCESS / modes)
-    return np.asarray(grain + (MODEL_ERROR**2 + COMMON**2 / modes) * sample**2 + 1e-18)
-
-
 def _reduced(pixels: NDArray[Any], step: int) -> Array:
     """Average squares of pixels, and divide by the mean."""
     height, width = (size // step for size in pixels.shape)
@@ -183,8 +162,8 @@ def _reduced(pixels: NDArray[Any], step: int) -> Array:
 @lru_cache(maxsize=1)
 def _transfer_table() -> Array:
     """Return `transfer` on a grid; 2 J₁(x)/x by Poisson's integral, (2/π) ∫ cos(x cos t) sin² t dt over 0..π."""
-    x = np.arange(0.0, _END * max(_RELIEF) + 2 * _STEP, _STEP)
+    x = np.arange(0.0, _END * max(RELIEF) + 2 * _STEP, _STEP)
     t = (np.arange(_NODES) + 0.5) * (math.pi / _NODES)
     disc = (2 * np.cos(np.outer(x, np.cos(t))) @ np.sin(t) ** 2 / _NODES) ** 2
     grid = np.arange(0.0, _END, _STEP)
-    return np.asarray(np.mean([np.interp(grid * f, x, disc) for f in _RELIEF], axis=0) + _LEAST_TRANSFER)
+    return np.asarray(np.mean([np.interp(grid * f, x, disc) for f in RELIEF], axis=0) + LEAST_TRANSFER)
