@@ -47,7 +47,7 @@ def export_aenet(checkpoint: str | Path, folder: str | Path, name: str = "aenet"
     outputs = list(network.outputs)
     path = Path(folder) / f"{name}.onnx"
     axes = {"frames": {0: "n", 2: "height", 3: "width"}} | {o: {0: "n", 2: "h", 3: "w"} for o in outputs}
-    difference = _export(network, example, path, "frames", outputs, axes)
+    difference = to_onnx(network, example, path, "frames", outputs, axes)
     entry: dict[str, Any] = {
         "name": name,
         "role": "aenet",
@@ -68,7 +68,7 @@ def export_acnet(checkpoint: str | Path, folder: str | Path, name: str = "acnet"
     network.load_state_dict(saved["network"])
     path = Path(folder) / f"{name}.onnx"
     axes = {"state": {0: "n"}, "action": {0: "n"}}
-    difference = _export(network, torch.randn(1, 80) * 0.3, path, "state", ["action"], axes)
+    difference = to_onnx(network, torch.randn(1, 80) * 0.3, path, "state", ["action"], axes)
     entry = {
         "name": name,
         "role": "acnet",
@@ -101,7 +101,7 @@ def enter(path: Path, entry: dict[str, Any], saved: Mapping[str, Any], differenc
     manifest_path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def _export(
+def to_onnx(
     network: nn.Module,
     example: torch.Tensor,
     path: Path,

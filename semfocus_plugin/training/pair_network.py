@@ -19,7 +19,7 @@ from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semfocus_plugin.evaluation.peers.deepfocus_like import prepared
 from semfocus_plugin.preprocessing import MAGNIFICATION_SCALE
 from semfocus_plugin.training import checkpoint, datasets
-from semfocus_plugin.training.export import _export, enter
+from semfocus_plugin.training.export import enter, to_onnx
 from semfocus_plugin.training.sampling import TRAINED
 
 NAME = "deepfocus-like"
@@ -271,7 +271,7 @@ def export(saved_at: str | Path, folder: str | Path, name: str = NAME) -> Path:
     path = Path(folder) / f"{name}.onnx"
     outputs = list(network.outputs)
     axes = {"pairs": {0: "n", 2: "height", 3: "width"}} | {output: {0: "n"} for output in outputs}
-    difference = _export(network, example, path, "pairs", outputs, axes)
+    difference = to_onnx(network, example, path, "pairs", outputs, axes)
     entry = {
         "name": name,
         "role": "peer",
