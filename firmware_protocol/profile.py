@@ -2,7 +2,8 @@
 
 Every field says where its number comes from: **S** sourced (the paper that this project implements, its
 authors' published client, or named literature), **A** assumed from desktop instruments of the class. A number
-is changed with `dataclasses.replace`, and nowhere else. The driver uses none: it asks the instrument.
+is changed with `dataclasses.replace`, and nowhere else. The driver asks the instrument, but for
+`PROBE_DIAMETER`, which no message tells.
 How strong the artefacts of a frame are is a matter of the emulator's presets.
 """
 
@@ -198,3 +199,6 @@ class InstrumentProfile:
 
 EM30 = InstrumentProfile()
 """The instrument as shipped."""
+
+PROBE_DIAMETER = 36.0
+"""Diameter of its focused probe, nm: tungsten at 15 kV, 20 pA and 3 mrad (A)."""

@@ -64,6 +64,7 @@ def info(url: Url, json: Json = False) -> None:
     table.add_row("model", told["model"] or "not told")
     table.add_row("serial number", told["serial"] or "not told")
     table.add_row("firmware", told["firmware"] or "not told")
+    table.add_row("probe diameter", f"{told['probe_diameter']:g} nm" if told["probe_diameter"] else "not told")
     for name, label, unit in (
         ("working_distance", "working distance", " mm"),
         ("magnification",) * 2 + ("×",),
@@ -273,6 +274,7 @@ def _describe(url: str, microscope: Any) -> dict[str, Any]:
         "model": capabilities.model,
         "serial": capabilities.serial,
         "firmware": capabilities.firmware,
+        "probe_diameter": capabilities.probe_diameter,
         "working_distance": microscope.working_distance,
         "magnification": microscope.magnification,
         "limits": {

@@ -82,6 +82,8 @@ def check_capabilities(microscope: Any) -> None:
         assert math.isfinite(limits.maximum), f"the highest {name} is {limits.maximum}"
         assert 0 < limits.minimum < limits.maximum, f"{name} runs from {limits.minimum:g} to {limits.maximum:g}"
         assert 0 <= limits.step < limits.maximum - limits.minimum, f"the step of {name} is {limits.step:g}"
+    probe = capabilities.probe_diameter
+    assert probe is None or 0.1 <= probe <= 1000, f"probe_diameter is {probe}; it is in nm, or None where unknown"
     modes = capabilities.scan_modes
     assert modes, "no scan mode is offered"
     assert all(isinstance(mode, ScanMode) for mode in modes), f"scan_modes holds {modes!r}"

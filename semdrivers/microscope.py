@@ -120,6 +120,8 @@ class Capabilities:
         The modes that `Microscope.acquire` accepts.
     model, serial, firmware : str
         For people and records.
+    probe_diameter : float, optional
+        Of the focused beam, nm, where it is known: with the pixel it sets the depth of field.
     """
 
     working_distance: Range
@@ -128,6 +130,7 @@ class Capabilities:
     model: str = ""
     serial: str = ""
     firmware: str = ""
+    probe_diameter: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

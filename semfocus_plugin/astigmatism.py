@@ -18,6 +18,7 @@ from functools import lru_cache
 import numpy as np
 
 from semfocus_plugin.pair import BEYOND_BINS, LEAST_DISAGREEMENT, variance
+from semfocus_plugin.ruler import TUNGSTEN
 from semfocus_plugin.views import Array, View, Views, prepare, transfer, visible
 
 LEAST = 1.0
@@ -74,7 +75,9 @@ class Astigmatism:
         )
 
 
-def astigmatism(views: Sequence[View], focus: float, *, aperture: float | None = None) -> Astigmatism | None:
+def astigmatism(
+    views: Sequence[View], focus: float, *, aperture: float | None = None, core: float = TUNGSTEN
+) -> Astigmatism | None:
     """Return the axial astigmatism, or None when there is none to speak of or the frames cannot tell.
 
     Parameters
@@ -85,6 +88,8 @@ def astigmatism(views: Sequence[View], focus: float, *, aperture: float | None =
         Working distance of the focus found, mm; it may be off by a depth of field or two.
     aperture : float, optional
         Aperture radius in mm, where it has been calibrated.
+    core : float
+        Diameter of the focused probe, mm; it sets the depth of field.
 
     Returns
     -------
@@ -96,7 +101,7 @@ def astigmatism(views: Sequence[View], focus: float, *, aperture: float | None =
     InvalidParameterError
         For lengths that are not above 0, or frames of several shapes or pixel sizes.
     """
-    ready = prepare(views, focus, aperture)
+    ready = prepare(views, focus, aperture, core)
     if ready is None:
         return None
     fit = _Fit(ready)

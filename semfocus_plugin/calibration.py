@@ -25,7 +25,9 @@ from semfocus_plugin.calibration_file import (
     CALIBRATION_VARIABLE,
     Calibration,
     aperture_for,
+    calibration_for,
     check_place,
+    check_probe_diameter,
     load,
     place_for,
     save,
@@ -42,6 +44,7 @@ __all__ = [
     "CalibrationCancelled",
     "aperture_for",
     "calibrate",
+    "calibration_for",
     "check_place",
     "load",
     "place_for",
@@ -70,6 +73,7 @@ def calibrate(
     microscope: Microscope,
     *,
     magnification: float | None = None,
+    probe_diameter: float | None = None,
     settings: AutofocusSettings | None = None,
     progress: Progress | None = None,
     cancel: threading.Event | None = None,
@@ -85,6 +89,9 @@ def calibrate(
         On a field with fine detail. Brightness and contrast should suit it.
     magnification : float, optional
         To measure at; the present one by default. The series spans some 16 mm × 1000 / magnification.
+    probe_diameter : float, optional
+        Diameter of the focused probe in nm, from the data sheet, to be kept with the aperture: it scales scores and
+        depths of field of later runs. No series can tell it: it blurs the sharpest frame as it does all the others.
     settings : AutofocusSettings, optional
         Method and frames of the autofocus; ``bounds`` and ``max_travel`` hold for the series too.
     progress : callable, optional
@@ -102,7 +109,8 @@ def calibrate(
     ModelError
         Before the instrument is touched, when the AENet in use tells no blur.
     OutOfRangeError
-        For a magnification that the instrument does not have, or a start outside the bounds; nothing has moved.
+        For a magnification that the instrument does not have, a probe that none has, or a start outside the bounds;
+        nothing has moved.
     SemDriversError
         Whatever the microscope raises.
     """
@@ -110,6 +118,8 @@ def calibrate(
     networks = network_files.load() if networks is None else networks
     if networks.evaluator.blur_range is None:
         raise ModelError("the AENet in use tells no blur, which calibration needs; use the shipped one")
+    if probe_diameter is not None:
+        probe_diameter = check_probe_diameter(probe_diameter)
     capabilities = microscope.capabilities
     if magnification is not None:
         capabilities.magnification.check("magnification", magnification)
@@ -146,6 +156,7 @@ def calibrate(
             pixel=pixel * 1e6,
             residual=fit.residual,
             frames=probe.frames,
+            probe_diameter=probe_diameter,
         )
 
 

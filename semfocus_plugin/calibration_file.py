@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from semdrivers.errors import InvalidParameterError, SemDriversError
-from semfocus_plugin.posterior import CORE
+from semdrivers.errors import InvalidParameterError, OutOfRangeError, SemDriversError
+from semdrivers.microscope import number
+from semfocus_plugin.ruler import TUNGSTEN
 
 CALIBRATION_VARIABLE = "SEMFOCUS_CALIBRATION"
 """Environment variable that names a calibration file, or another folder of them."""
@@ -26,6 +27,8 @@ CALIBRATION_VARIABLE = "SEMFOCUS_CALIBRATION"
 _FORMAT = 1
 _APERTURES = (1e-3, 1.0)
 """Radii in mm that a file may tell; outside of them it holds something else."""
+_PROBES = (0.1, 1000.0)
+"""Diameters of the focused probe in nm that scanning electron microscopes have."""
 
 
 class Identified(Protocol):
@@ -65,6 +68,8 @@ class Calibration:
         Root mean square deviation of ln(1 + blur radius) from the fit: some 0.05 for a good one.
     frames : int
         Of the series; those of the autofocus before it not counted.
+    probe_diameter : float, optional
+        Diameter of the focused probe as somebody told it, nm; None where nobody did.
     """
 
     model: str
@@ -78,6 +83,7 @@ class Calibration:
     pixel: float
     residual: float
     frames: int
+    probe_diameter: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("model", "serial", "firmware", "date"):
@@ -91,6 +97,8 @@ class Calibration:
             raise InvalidParameterError(
                 f"aperture must be a radius within {_APERTURES[0]:g} to {_APERTURES[1]:g} mm, not {self.aperture:g}"
             )
+        if self.probe_diameter is not None:
+            check_probe_diameter(self.probe_diameter)
         if self.working_distance <= 0:
             raise InvalidParameterError("working_distance must be above 0 mm")
 
@@ -106,8 +114,9 @@ class Calibration:
 
     @property
     def depth_of_field(self) -> float:
-        """Depth of field at `working_distance` and `magnification`, mm, with a nominal probe core of 40 nm."""
-        return math.hypot(self.pixel * 1e-6, CORE) / self.half_angle * 1e3
+        """Depth of field at `working_distance` and `magnification`, mm; of a tungsten gun where no probe was told."""
+        core = TUNGSTEN if self.probe_diameter is None else self.probe_diameter * 1e-6
+        return math.hypot(self.pixel * 1e-6, core) / self.half_angle * 1e3
 
     @property
     def depth_of_field_sigma(self) -> float:
@@ -118,6 +127,20 @@ class Calibration:
         """Return all fields, and the figures that follow from them (angles in mrad, depth of field in mm)."""
         follow = ("half_angle", "half_angle_sigma", "depth_of_field", "depth_of_field_sigma")
         return dataclasses.asdict(self) | {name: getattr(self, name) for name in follow}
+
+
+def check_probe_diameter(diameter: object) -> float:
+    """Return the diameter of a focused probe, nm.
+
+    Raises
+    ------
+    OutOfRangeError
+        When no scanning electron microscope has such a probe.
+    """
+    value = number("probe_diameter", diameter)
+    if not _PROBES[0] <= value <= _PROBES[1]:
+        raise OutOfRangeError(f"probe_diameter must be within {_PROBES[0]:g} to {_PROBES[1]:g} nm, not {value:g}")
+    return value
 
 
 _NUMBERS = ("aperture", "aperture_sigma", "working_distance", "magnification", "pixel", "residual", "frames")
@@ -184,7 +207,13 @@ def load(path: str | Path) -> Calibration:
 
 
 def aperture_for(info: Identified) -> float | None:
-    """Return the radius of an instrument's aperture in mm as calibrated, or None where nothing is kept.
+    """Return the radius of an instrument's aperture in mm as calibrated, or None where nothing is kept."""
+    found = calibration_for(info)
+    return None if found is None else found.aperture
+
+
+def calibration_for(info: Identified) -> Calibration | None:
+    """Return what is kept of an instrument, or None.
 
     Reads one small file and never raises: a file that cannot be read is warned of and passed over.
 
@@ -201,7 +230,7 @@ def aperture_for(info: Identified) -> float | None:
     except (OSError, SemDriversError) as error:
         warnings.warn(f"autofocus goes on without calibration: {error}", RuntimeWarning, stacklevel=2)
         return None
-    return found.aperture if (found.model, found.serial) == (info.model, info.serial) else None
+    return found if (found.model, found.serial) == (info.model, info.serial) else None
 
 
 def place_for(info: Identified) -> Path | None:

@@ -149,6 +149,9 @@ def run(
 def score(
     files: Annotated[list[Path], typer.Argument(help="TIFF, PNG or JPEG, at least 320×240 pixels.")],
     magnification: Annotated[float | None, typer.Option(help="Of pictures that do not tell it themselves.")] = None,
+    probe_diameter: Annotated[
+        float | None, typer.Option(help="Diameter of the focused probe in nm, where it is not that of a tungsten gun.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Score pictures: 0 (out of focus) to 9.
@@ -165,7 +168,7 @@ def score(
             known = magnification if magnification is not None else image.magnification
             if math.isnan(known):
                 raise InvalidParameterError(f"{path} does not tell its magnification: add --magnification")
-            found = evaluate(image, magnification=known)
+            found = evaluate(image, magnification=known, probe_diameter=probe_diameter)
             blur = None if found.log_blur is None else math.expm1(found.log_blur)
             row |= {"score": found.score, "magnification": known, "blur_pixels": blur, "error": None}
         except SemDriversError as error:

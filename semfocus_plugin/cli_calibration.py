@@ -18,6 +18,10 @@ def calibrate(
     magnification: Annotated[
         float | None, typer.Option(help="To measure at; put back at the end. The present one by default.")
     ] = None,
+    probe_diameter: Annotated[
+        float | None,
+        typer.Option(help="Diameter of the focused probe in nm, by the data sheet: scales scores and depth of field."),
+    ] = None,
     bounds: Annotated[
         tuple[float, float] | None, typer.Option(help="Lowest and highest working distance allowed, mm.")
     ] = None,
@@ -50,6 +54,7 @@ def calibrate(
             found = calibration.calibrate(
                 microscope,
                 magnification=magnification,
+                probe_diameter=probe_diameter,
                 settings=settings,
                 progress=None if json else frames.add,
                 cancel=cancel,

@@ -39,7 +39,8 @@ def dataset(
         str, typer.Option(help="frames (Dataset 1, for AENet) or series (Dataset 2, for ACNet).")
     ] = "frames",
     mixture: Annotated[
-        str, typer.Option(help="paper (its three samples) or broad (textures and columns too).")
+        str,
+        typer.Option(help="paper (its three samples), paper-fast (in FAST frames), broad (and textures, columns)."),
     ] = "broad",
     count: Annotated[int | None, typer.Option(help="Frames, or focal series.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything.")] = 1,
@@ -77,7 +78,7 @@ def aenet(
     batch: Batch = None,
     learning_rate: Rate = None,
     seed: Seed = 1,
-    start: Annotated[Path | None, typer.Option(help="Folder of a finished run to go on from.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Folder of a finished run, or of models, to go on from.")] = None,
     finetune: Annotated[
         bool, typer.Option("--finetune", help="Go on from the network in use with your own labels; see --data.")
     ] = False,

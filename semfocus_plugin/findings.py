@@ -6,17 +6,20 @@ from collections.abc import Sequence
 
 from semfocus_plugin.astigmatism import Astigmatism, astigmatism
 from semfocus_plugin.relief import Relief, relief
+from semfocus_plugin.ruler import TUNGSTEN
 from semfocus_plugin.views import View
 
 
-def finding(views: Sequence[View], focus: float, *, aperture: float | None = None) -> Astigmatism | Relief | None:
+def finding(
+    views: Sequence[View], focus: float, *, aperture: float | None = None, core: float = TUNGSTEN
+) -> Astigmatism | Relief | None:
     """Return what to tell a person about the frames of a run, or None.
 
     Astigmatism comes first: where there is some, relief is told better once it has been corrected.
 
     Parameters
     ----------
-    views, focus, aperture
+    views, focus, aperture, core
         As in `semfocus_plugin.astigmatism.astigmatism`.
 
     Raises
@@ -24,4 +27,4 @@ def finding(views: Sequence[View], focus: float, *, aperture: float | None = Non
     InvalidParameterError
         For lengths that are not above 0, or frames of several shapes or pixel sizes.
     """
-    return astigmatism(views, focus, aperture=aperture) or relief(views, focus, aperture=aperture)
+    return astigmatism(views, focus, aperture=aperture, core=core) or relief(views, focus, aperture=aperture, core=core)

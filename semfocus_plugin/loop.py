@@ -211,7 +211,7 @@ def _finding(probe: Probe, outcome: Outcome) -> str:
     ]
     nearest = sorted(alike, key=lambda m: abs(m.working_distance - place))[:_MOST_VIEWS]
     views = [View(m.working_distance, last.pixel, m.image.pixels) for m in nearest]
-    found = findings.finding(views, place, aperture=probe.aperture)
+    found = findings.finding(views, place, aperture=probe.aperture, core=probe.core)
     return "" if found is None else found.sentence
 
 

@@ -19,14 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semfocus_plugin.pair import Pair, Spectrum
+from semfocus_plugin.ruler import TUNGSTEN
 
 Array = NDArray[Any]
 
 NOMINAL_APERTURE = 0.045
 """Aperture radius in mm: 3 mrad at 15 mm."""
-
-CORE = 40e-6
-"""Nominal probe core, mm."""
 
 WIDEST = 150.0
 """Blur radius in pixels beyond which all frames look alike."""
@@ -111,12 +109,21 @@ class Posterior:
         Pixel, in mm, at the magnification to focus for; sets the depth of field.
     aperture : float, optional
         Aperture radius in mm, where it has been calibrated; even so it is only likely.
+    core : float
+        Diameter of the focused probe, mm; sets the depth of field.
     """
 
     def __init__(
-        self, sightings: list[Sighting], low: float, high: float, pixel: float, aperture: float | None = None
+        self,
+        sightings: list[Sighting],
+        low: float,
+        high: float,
+        pixel: float,
+        aperture: float | None = None,
+        core: float = TUNGSTEN,
     ) -> None:
         self.pixel = pixel
+        self.core = core
         self.aperture = NOMINAL_APERTURE if aperture is None else aperture
         self._scale_prior = _scale_prior(_NOMINAL_SHARE if aperture is None else _CALIBRATED_SHARE)
         self._scale = 0.0
@@ -178,7 +185,7 @@ class Posterior:
         An aperture that seems much smaller than expected is not believed here: it would make every claim coarser.
         """
         alpha = self.aperture * math.exp(max(self._scale, _LEAST_SCALE)) / max(working_distance, 0.1)
-        return math.hypot(self.pixel, CORE) / alpha
+        return math.hypot(self.pixel, self.core) / alpha
 
     def best(self, half_width: float) -> Estimate:
         """Return the likeliest piece of the given half-width (mm)."""

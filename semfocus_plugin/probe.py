@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from semdrivers.autofocus import AutofocusSettings, FocusStep, Progress
 from semdrivers.errors import AutofocusError, OutOfRangeError, SemDriversError
 from semdrivers.microscope import Image, Microscope, Range
-from semfocus_plugin.calibration_file import aperture_for
+from semfocus_plugin.calibration_file import calibration_for
 from semfocus_plugin.exposure import NOISE, SCARCE, Exposure
 from semfocus_plugin.metrics import clipped_share, fine_structure, line_correlation
 from semfocus_plugin.networks import Evaluation, Evaluator
+from semfocus_plugin.ruler import UNKNOWN, for_core
 from semfocus_plugin.scoring import check_pixels
 from semfocus_plugin.spoiled import spoiled
 from semfocus_plugin.state import NOMINAL_CONVERGENCE, NOMINAL_PIXEL, depth_of_field
@@ -129,8 +130,17 @@ class Probe:
         self.start_magnification = microscope.magnification
         self.working_distance = self.start_working_distance
         self.magnification = self.start_magnification
-        self.aperture = aperture_for(microscope.capabilities)
+        kept = calibration_for(microscope.capabilities)
+        self.aperture = None if kept is None else kept.aperture
+        told = kept.probe_diameter if kept is not None else None
+        told = getattr(microscope.capabilities, "probe_diameter", None) if told is None else told
+        self._core = None if told is None else told * 1e-6
         self.limits = _limits(microscope.capabilities.working_distance, settings, self.start_working_distance)
+
+    @property
+    def core(self) -> float:
+        """Diameter of the focused probe to reckon with, mm; a fine one where nobody tells it."""
+        return UNKNOWN if self._core is None else self._core
 
     @property
     def blur_range(self) -> float | None:
@@ -245,6 +255,14 @@ class Probe:
         image = self._microscope.acquire(self._settings.scan_mode)
         self._check_frame(image)
         evaluation = self._evaluate(image.pixels, self.magnification)
+        if self._core is not None:
+            evaluation = for_core(
+                evaluation,
+                self._core,
+                magnification=self.magnification,
+                width=image.pixels.shape[1],
+                pixel=pixel_of(image, self.magnification),
+            )
         structure, detail = fine_structure(image.pixels)
         measurement = Measurement(
             working_distance=self.working_distance,

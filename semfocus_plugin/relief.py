@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from semfocus_plugin.pair import BEYOND_BINS, LEAST_DISAGREEMENT, variance
+from semfocus_plugin.ruler import TUNGSTEN
 from semfocus_plugin.views import Array, View, Views, prepare, transfer, visible
 
 LEAST = 1.5
@@ -81,7 +82,9 @@ class Relief:
         )
 
 
-def relief(views: Sequence[View], focus: float, *, aperture: float | None = None) -> Relief | None:
+def relief(
+    views: Sequence[View], focus: float, *, aperture: float | None = None, core: float = TUNGSTEN
+) -> Relief | None:
     """Return how far the focus differs over the field, or None when it does not or the frames cannot tell.
 
     Astigmatism can pass for relief, where edges of one direction fill one tile and those of another the next: ask
@@ -95,6 +98,8 @@ def relief(views: Sequence[View], focus: float, *, aperture: float | None = None
         Working distance of the focus found, mm; it may be off by a few depths of field.
     aperture : float, optional
         Aperture radius in mm, where it has been calibrated.
+    core : float
+        Diameter of the focused probe, mm; it sets the depth of field.
 
     Returns
     -------
@@ -106,7 +111,7 @@ def relief(views: Sequence[View], focus: float, *, aperture: float | None = None
     InvalidParameterError
         For lengths that are not above 0, or frames of several shapes or pixel sizes.
     """
-    ready = prepare(views, focus, aperture)
+    ready = prepare(views, focus, aperture, core)
     if ready is None or min(ready.frames[0].shape) < _LEAST_SIDE:
         return None
     disagreement, terms = _disagreement(ready)

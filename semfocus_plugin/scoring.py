@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,13 @@ from numpy.typing import NDArray
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.microscope import Image, number
 from semfocus_plugin import networks
+from semfocus_plugin.calibration_file import check_probe_diameter
+from semfocus_plugin.ruler import for_core
 
 
-def score(image: Image | NDArray[Any], *, magnification: float | None = None) -> float:
+def score(
+    image: Image | NDArray[Any], *, magnification: float | None = None, probe_diameter: float | None = None
+) -> float:
     """Return AENet's score of a picture: 0 (out of focus) to 9.
 
     Parameters
@@ -22,23 +27,30 @@ def score(image: Image | NDArray[Any], *, magnification: float | None = None) ->
         score map counts for a picture that is larger.
     magnification : float, optional
         Of the picture, a plain number. Taken from an `Image`; required with an array.
+    probe_diameter : float, optional
+        Diameter of the focused probe in nm, where it is known: of a fine probe a blur shows earlier than of the
+        tungsten one of 36 nm that the score supposes.
 
     Raises
     ------
     InvalidParameterError
         For something that is no grey picture, or an array without magnification.
     OutOfRangeError
-        For a picture that is too small, or a magnification that is not above 0.
+        For a picture that is too small, a magnification that is not above 0, or a probe that no instrument has.
     ModelError
         When the network cannot be loaded.
     """
-    return evaluate(image, magnification=magnification).score
+    return evaluate(image, magnification=magnification, probe_diameter=probe_diameter).score
 
 
-def evaluate(image: Image | NDArray[Any], *, magnification: float | None = None) -> networks.Evaluation:
+def evaluate(
+    image: Image | NDArray[Any], *, magnification: float | None = None, probe_diameter: float | None = None
+) -> networks.Evaluation:
     """Return all that is known of a picture; arguments and errors as in `score`."""
+    pixel = None
     if isinstance(image, Image):
         pixels = image.pixels
+        pixel = image.pixel_size * 1e-6 if 0 < image.pixel_size < math.inf else None
         magnification = image.magnification if magnification is None else magnification
     else:
         pixels = image
@@ -49,8 +61,12 @@ def evaluate(image: Image | NDArray[Any], *, magnification: float | None = None)
     factor = number("magnification", magnification)
     if factor <= 0:
         raise OutOfRangeError(f"magnification must be above 0, not {factor:g}")
+    diameter = None if probe_diameter is None else check_probe_diameter(probe_diameter) * 1e-6
     check_pixels(pixels)
-    return networks.load().evaluator(pixels, factor)
+    found = networks.load().evaluator(pixels, factor)
+    if diameter is None:
+        return found
+    return for_core(found, diameter, magnification=factor, width=pixels.shape[1], pixel=pixel)
 
 
 def check_pixels(pixels: object, name: str = "the picture") -> None:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from semdrivers.errors import InvalidParameterError
 from semfocus_plugin.pair import LEAST_TRANSFER, RELIEF
-from semfocus_plugin.posterior import CORE, NOMINAL_APERTURE
+from semfocus_plugin.posterior import NOMINAL_APERTURE
+from semfocus_plugin.ruler import TUNGSTEN
 
 Array = NDArray[Any]
 
@@ -65,7 +66,7 @@ class Views:
     blur: Array
 
 
-def prepare(views: Sequence[View], focus: float, aperture: float | None) -> Views | None:
+def prepare(views: Sequence[View], focus: float, aperture: float | None, core: float = TUNGSTEN) -> Views | None:
     """Return the frames that can be compared, or None when there are fewer than two.
 
     Flat frames, and those too far from the focus to show the sample, are left out.
@@ -78,6 +79,8 @@ def prepare(views: Sequence[View], focus: float, aperture: float | None) -> View
         Working distance of the focus found, mm.
     aperture : float, optional
         Aperture radius in mm, where it has been calibrated.
+    core : float
+        Diameter of the focused probe, mm.
 
     Raises
     ------
@@ -104,7 +107,7 @@ def prepare(views: Sequence[View], focus: float, aperture: float | None) -> View
             )
     step = max(1, round(first.pixels.shape[1] / _WIDTH))
     pixel = first.pixel * step
-    unit = math.hypot(pixel, CORE) * focus / aperture
+    unit = math.hypot(pixel, core) * focus / aperture
     chosen = []
     for view in views:
         defocus = (view.working_distance - focus) / unit

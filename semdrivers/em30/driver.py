@@ -1,6 +1,7 @@
 """The EM-30 behind the protocols of `semdrivers.microscope`.
 
-Nothing here knows a number of the instrument: limits, steps and scan modes are what it says of itself.
+Nothing here knows a number of the instrument but the diameter of its probe, which no message tells: limits, steps and
+scan modes are what it says of itself.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from firmware_protocol.messages import (
     Parameter,
     StartScan,
 )
+from firmware_protocol.profile import PROBE_DIAMETER
 from firmware_protocol.stream import PixelFormat
 from semdrivers.autofocus import AutofocusResult, autofocus
 from semdrivers.em30.accessories import Accessories
@@ -256,4 +258,5 @@ def _capabilities(name: str, hello: HelloReply, limits: Mapping[str, Range]) -> 
         model=hello.model,
         serial=hello.serial,
         firmware=hello.firmware,
+        probe_diameter=PROBE_DIAMETER,
     )

@@ -27,6 +27,7 @@ from firmware_protocol.messages import (
     Status,
     Vent,
 )
+from firmware_protocol.profile import PROBE_DIAMETER
 from semdrivers.emulator.instrument import Instrument
 from semdrivers.emulator.scan_generator import ScannedFrame
 from semdrivers.microscope import Capabilities, Image, Range, ScanMode
@@ -198,4 +199,5 @@ def _capabilities(instrument: Instrument) -> Capabilities:
         model=profile.model,
         serial=instrument.serial,
         firmware=profile.firmware,
+        probe_diameter=PROBE_DIAMETER,
     )

@@ -20,10 +20,10 @@ from semdrivers.microscope import HasStage, Microscope, Range
 from semfocus_plugin import methods
 from semfocus_plugin.evaluation import peers
 from semfocus_plugin.evaluation.counted import CountedMicroscope
-from semfocus_plugin.evaluation.parallel import run_all
 from semfocus_plugin.evaluation.peers import Answer, Bench, Optics, Peer, pair_bound, zoom_ladder
 from semfocus_plugin.evaluation.peers.bench import approach
 from semfocus_plugin.evaluation.tracks import ANYWHERE, SPARE, Trial
+from semfocus_plugin.parallel import run_all
 
 OURS = tuple(method.name for method in methods.METHODS)
 """Methods of this plugin; everything else is a peer."""

@@ -15,8 +15,8 @@ from semdrivers.errors import SemDriversError
 from semdrivers.microscope import HasStage, Image, Microscope, ScanMode
 from semfocus_plugin import scoring
 from semfocus_plugin.evaluation.cases import Case
-from semfocus_plugin.evaluation.parallel import run_all
 from semfocus_plugin.evaluation.peers.bench import approach
+from semfocus_plugin.parallel import run_all
 
 
 @dataclass(frozen=True, slots=True)

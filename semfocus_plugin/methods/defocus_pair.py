@@ -110,7 +110,7 @@ def _posterior(probe: Probe, sightings: list[Sighting], pixel: float) -> Posteri
     """Return the posterior over the limits and a little beyond: the focus need not lie within."""
     beyond = BEYOND * pixel / NOMINAL_APERTURE * probe.limits.maximum
     low = max(0.2, probe.limits.minimum - beyond)
-    return Posterior(sightings, low, probe.limits.maximum + beyond, pixel, probe.aperture)
+    return Posterior(sightings, low, probe.limits.maximum + beyond, pixel, probe.aperture, probe.core)
 
 
 def _sighting(m: Measurement) -> Sighting:

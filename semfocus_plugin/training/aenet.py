@@ -17,15 +17,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
+from semfocus_plugin import networks
 from semfocus_plugin.preprocessing import MAGNIFICATION_SCALE, median3, told_magnification
+from semfocus_plugin.ruler import HALF_SCORE
 from semfocus_plugin.training import checkpoint, datasets
 from semfocus_plugin.training.architecture import (
-    HALF_SCORE,
     CompactAENet,
     PaperAENet,
     implied_score,
     nominal_half_blur,
 )
+from semfocus_plugin.training.shipped import read_compact
 
 _HEIGHT, _WIDTH = 240, 320
 _WIDEST_BLUR = 150.0
@@ -51,7 +53,8 @@ class AENetConfig:
     seed : int
         Of initial weights, order and augmentation.
     start : str
-        Folder of a finished run whose weights to go on from, with a schedule of its own; empty for random weights.
+        Folder of a finished run, or of models such as the shipped ones, whose weights to go on from with a schedule of
+        its own; empty for random weights.
     """
 
     data: tuple[str, ...]
@@ -246,12 +249,15 @@ def train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(config.seed)
     network = config.network().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    first_epoch, frozen = 0, False
+    if config.start and checkpoint.there(Path(config.start)):
+        network.load_state_dict(checkpoint.load(Path(config.start), device)["network"])
+    elif config.start:
+        network.load_state_dict(_shipped(config).state_dict())
+        frozen = True
     decoupled = torch.optim.AdamW if config.schedule == "cosine" else torch.optim.Adam
     optimizer = decoupled(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=10)
-    first_epoch = 0
-    if config.start:
-        network.load_state_dict(checkpoint.load(Path(config.start), device)["network"])
     if resume:
         saved = checkpoint.load(folder, device)
         network.load_state_dict(saved["network"])
@@ -261,10 +267,13 @@ def train(
     frames = read_frames(config.data)
     training, validation = split(frames)
     steps = math.ceil(len(training) / config.batch)
+    narrow = _bfloat16_pays(device)
     for epoch in range(first_epoch, config.epochs):
         random = np.random.default_rng([config.seed, epoch])
         order = random.permutation(training)
         network.train()
+        if frozen:
+            _freeze_norms(network)
         started, total = time.monotonic(), 0.0
         for step in range(steps):
             if config.schedule == "cosine":
@@ -272,7 +281,7 @@ def train(
                 optimizer.param_groups[0]["lr"] = rate
             index = np.sort(order[step * config.batch : (step + 1) * config.batch])
             inputs = frames.batch(index, random, device)
-            with torch.autocast(device.type, dtype=torch.bfloat16):
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=narrow):
                 outputs = network(inputs)
             outputs = tuple(o.float() for o in outputs)
             value = loss(
@@ -296,6 +305,27 @@ def train(
         if progress:
             progress(figures)
     return path
+
+
+def _shipped(config: AENetConfig) -> nn.Module:
+    """Return the network of a folder of models."""
+    card = next((card for card in networks.read_manifest(Path(config.start)) if card.role == "aenet"), None)
+    if card is None or config.width is not None:
+        raise InvalidParameterError(f"start: {config.start} holds neither a checkpoint nor a compact AENet")
+    return read_compact(card)[0]
+
+
+def _freeze_norms(network: nn.Module) -> None:
+    """Keep the batch norms of a network read from ONNX as the identities they are there."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
+def _bfloat16_pays(device: torch.device) -> bool:
+    """Tell whether the device computes in bfloat16 itself; other CPUs emulate it, at a fraction of the speed."""
+    told: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type == "cuda" or bool(told.get("avx512_bf16") or told.get("amx_bf16"))
 
 
 def evaluate(network: nn.Module, frames: Frames, index: NDArray[np.int64], device: torch.device) -> dict[str, float]:

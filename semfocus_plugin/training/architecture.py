@@ -11,13 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semfocus_plugin.preprocessing import MAGNIFICATION_SCALE
+from semfocus_plugin.ruler import HALF_SCORE, TUNGSTEN
+from semfocus_plugin.state import NOMINAL_PIXEL
 
 _STRIDE = 16
 _MIDDLE_MAGNIFICATION = 3_000.0
-_NOMINAL_CORE = 36.0 / 400_000.0
-"""Probe core in pixels of the FAST frame at magnification 1: 36 nm (tungsten, 15 kV, 20 pA, 3 mrad) over 400 µm."""
-HALF_SCORE = 4.5
-"""Depths of field from focus at which the ideal score is half of 9."""
 _WINDOW = (240 // _STRIDE, 320 // _STRIDE)
 
 
@@ -148,7 +146,7 @@ def nominal_half_blur(told: Tensor) -> Tensor:
     told : Tensor
         Values of the mag-image.
     """
-    return HALF_SCORE * torch.sqrt(1 + (told * (MAGNIFICATION_SCALE * _NOMINAL_CORE)).square())
+    return HALF_SCORE * torch.sqrt(1 + (told * (MAGNIFICATION_SCALE * TUNGSTEN / NOMINAL_PIXEL)).square())
 
 
 class _ResidualBlock(nn.Module):

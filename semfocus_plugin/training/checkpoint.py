@@ -47,6 +47,11 @@ def save(
     return path
 
 
+def there(folder: Path) -> bool:
+    """Tell whether the folder holds a checkpoint."""
+    return (folder / CHECKPOINT).exists()
+
+
 def load(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Return the folder's checkpoint."""
     return dict(torch.load(folder / CHECKPOINT, map_location=device, weights_only=True))

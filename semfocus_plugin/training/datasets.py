@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
+from semfocus_plugin.parallel import run_all
 from semfocus_plugin.training.sampling import Field, draw_defocus, draw_field
 
-_FRAMES_PER_FIELD = {"paper": 4, "broad": 8}
+_FRAMES_PER_FIELD = {"paper": 4, "paper-fast": 4, "broad": 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class DatasetConfig:
     kind : str
         ``"frames"`` (Dataset 1) or ``"series"`` (Dataset 2).
     mixture : str
-        ``"paper"`` or ``"broad"``; see `semfocus_plugin.training.sampling`.
+        ``"paper"``, ``"paper-fast"`` or ``"broad"``; see `semfocus_plugin.training.sampling`.
     count : int
         Frames, or focal series.
     seed : int
@@ -59,7 +60,7 @@ class DatasetConfig:
         if self.kind not in ("frames", "series"):
             raise InvalidParameterError(f"kind must be 'frames' or 'series', not {self.kind!r}")
         if self.mixture not in _FRAMES_PER_FIELD:
-            raise InvalidParameterError(f"mixture must be 'paper' or 'broad', not {self.mixture!r}")
+            raise InvalidParameterError(f"mixture must be one of {', '.join(_FRAMES_PER_FIELD)}, not {self.mixture!r}")
         for name in ("count", "shard_size", "series_frames"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise OutOfRangeError(f"{name} must be a whole number of at least 1, not {getattr(self, name)!r}")
@@ -132,14 +133,13 @@ def build_shards(
         raise InvalidParameterError(f"{folder} holds another dataset; name an empty folder, or delete it")
     marker.write_text(wanted, encoding="utf-8")
     missing = [k for k in range(shards) if not shard_path(folder, k).exists()]
-    done = shards - len(missing)
-    if missing:
-        with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
-            for future in as_completed([pool.submit(_write_shard, draw, folder, k) for k in missing]):
-                future.result()
-                done += 1
-                if progress:
-                    progress(done, shards)
+    done = itertools.count(shards - len(missing) + 1)
+    run_all(
+        _write_shard,
+        [(draw, folder, k) for k in missing],
+        workers=workers or os.cpu_count() or 1,
+        progress=lambda _: progress(next(done), shards) if progress else None,
+    )
     manifest = {
         "config": described,
         "files": {path.name: _sha256(path) for path in sorted(folder.glob("shard-*.npz"))},

@@ -103,7 +103,30 @@ def test_what_cannot_work_is_refused_before_anything_moves(simulate):
     _, networks = simulate(1, blur_range=60.0)
     with pytest.raises(OutOfRangeError, match="magnification"):
         calibration.calibrate(microscope, magnification=1e9, networks=networks)
+    with pytest.raises(OutOfRangeError, match=r"probe_diameter must be within 0\.1 to 1000 nm"):
+        calibration.calibrate(microscope, probe_diameter=0.0, networks=networks)
     assert microscope.sent == []
+
+
+def test_a_probe_core_that_was_told_scales_score_and_depth_of_field():
+    fine = dataclasses.replace(EM30, gun_brightness=1e8, energy_spread=0.7, chromatic_aberration=2.0)
+    results = {}
+    with (
+        Emulator("gold-nanoparticles", magnification=40_000, seed=5, profile=fine) as emulator,
+        semdrivers.connect(emulator.url) as microscope,
+    ):
+        info = microscope.capabilities
+        for core in (None, 3.0):
+            kept = dataclasses.replace(FOUND, model=info.model, serial=info.serial, probe_diameter=core)
+            calibration.save(kept)
+            microscope.working_distance = emulator.truth.working_distance + 6 * emulator.truth.depth_of_field
+            results[core] = microscope.autofocus(max_frames=1).trace[0].score, emulator.truth.score
+    assert results[None][0] > results[None][1] + 2
+    assert results[3.0][0] == pytest.approx(results[3.0][1], abs=1)
+    pixel = 400e3 / 40_000
+    told = dataclasses.replace(FOUND, probe_diameter=3.0, pixel=pixel)
+    supposed = dataclasses.replace(told, probe_diameter=None)
+    assert told.depth_of_field < 0.3 * supposed.depth_of_field
 
 
 def test_a_series_of_exact_blurs_gives_the_exact_aperture():
@@ -163,6 +186,7 @@ def test_one_file_may_be_named_and_is_not_lent_to_another_instrument(tmp_path, m
         json.dumps({"format": 1, **dataclasses.asdict(FOUND), "aperture": 45.0}),
         json.dumps({"format": 1, **dataclasses.asdict(FOUND), "aperture": "0.045"}),
         json.dumps({"format": 1, **dataclasses.asdict(FOUND), "working_distance": 0}),
+        json.dumps({"format": 1, **dataclasses.asdict(FOUND), "probe_diameter": -2}),
     ],
 )
 def test_a_broken_file_raises_on_load_and_only_warns_in_autofocus(text):
@@ -182,10 +206,11 @@ def test_a_missing_file_is_told_as_such(tmp_path):
 def test_the_command_keeps_a_file_and_prints_one_object(tmp_path):
     out = tmp_path / "here.json"
     url = "emulator://tin-balls?seed=12&magnification=1500"
-    ran = CliRunner().invoke(app, ["calibrate", url, "--out", str(out), "--json"])
+    ran = CliRunner().invoke(app, ["calibrate", url, "--out", str(out), "--probe-diameter", "36", "--json"])
     told = json.loads(ran.stdout)
     assert ran.exit_code == 0
     assert told["file"] == str(out)
+    assert told["probe_diameter"] == 36.0
     assert calibration.load(out).aperture == told["aperture"] == pytest.approx(0.045, rel=0.1)
     assert told["depth_of_field"] == pytest.approx(0.0885, rel=0.25)
     ran = CliRunner().invoke(app, ["calibrate", url, "--out", str(tmp_path / "here.txt")])

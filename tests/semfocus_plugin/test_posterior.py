@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semfocus_plugin.posterior import CORE, NOMINAL_APERTURE, Posterior, Sighting
+from semfocus_plugin.posterior import NOMINAL_APERTURE, Posterior, Sighting
+from semfocus_plugin.ruler import TUNGSTEN
 
 PIXEL = 0.4 / 3000
 
@@ -20,7 +21,7 @@ def sight(place: float, focus: float, *, pixel=PIXEL, aperture=NOMINAL_APERTURE,
 
 
 def unit(focus: float, aperture=NOMINAL_APERTURE) -> float:
-    return math.hypot(PIXEL, CORE) / (aperture / focus)
+    return math.hypot(PIXEL, TUNGSTEN) / (aperture / focus)
 
 
 def test_one_frame_leaves_two_places():

@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 from semdrivers import InvalidParameterError, OutOfRangeError
 from semfocus_plugin.cli import app
-from semfocus_plugin.evaluation.parallel import run_all
 from semfocus_plugin.evaluation.reproduction import Request, control, estimates, offline, online
 from semfocus_plugin.evaluation.reproduction.drawing import draw_histories
 from semfocus_plugin.evaluation.reproduction.estimates import estimate, mean, median
@@ -21,6 +20,7 @@ from semfocus_plugin.evaluation.reproduction.figures import figure_3
 from semfocus_plugin.evaluation.reproduction.micrographs import disc
 from semfocus_plugin.evaluation.reproduction.published import ACNET, AENET, EXPERTS, ONLINE, Published
 from semfocus_plugin.networks import LAWS
+from semfocus_plugin.parallel import run_all
 from semfocus_plugin.state import ELEMENTS, STATE_SIZE
 from semfocus_plugin.training.curves import Curves, MeasuredSeries, smooth
 from semfocus_plugin.training.playground import Playground, offline_test

@@ -101,6 +101,13 @@ def test_the_paper_mixture_stays_within_the_papers_magnifications():
         assert (field.conditions.width, field.conditions.height) == (640, 480)
 
 
+def test_the_papers_samples_come_in_fast_frames_too():
+    fast, slow = (draw_field(np.random.default_rng(1), mixture) for mixture in ("paper-fast", "paper"))
+    assert (fast.conditions.width, fast.conditions.height) == (320, 240)
+    assert fast.conditions.dwell_time < slow.conditions.dwell_time
+    assert (fast.specimen, fast.conditions.magnification) == (slow.specimen, slow.conditions.magnification)
+
+
 def test_scores_of_the_paper_mixture_are_spread_evenly():
     random = np.random.default_rng(1)
     scores = [ideal_score(draw_defocus(random, "paper")) for _ in range(2000)]

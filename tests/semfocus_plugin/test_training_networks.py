@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'semdrivers[train]')")
 
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semfocus_plugin.networks import LAWS, AENet, load, read_manifest
+from semfocus_plugin.networks import LAWS, AENet, load, models_directory, read_manifest
 from semfocus_plugin.preprocessing import preprocess
 from semfocus_plugin.training import acnet, aenet, datasets, export
 from semfocus_plugin.training.architecture import ACNet, CompactAENet, PaperAENet
@@ -74,6 +74,24 @@ def test_training_goes_on_where_it_stopped(frames, trained, tmp_path):
     checkpoint.write_bytes((trained / "checkpoint.pt").read_bytes())
     aenet.train(aenet.AENetConfig((frames,), epochs=2, batch=8), tmp_path, resume=True)
     assert torch.load(checkpoint, weights_only=True)["epoch"] == 1
+
+
+def test_training_goes_on_from_the_shipped_weights(frames, tmp_path):
+    shipped = str(models_directory())
+    config = aenet.AENetConfig((frames,), epochs=1, batch=8, learning_rate=1e-6, start=shipped)
+    path = aenet.train(config, tmp_path)
+    pixels = np.cumsum(np.random.default_rng(0).integers(0, 3, (240, 320)), axis=1).astype(np.uint8)
+    before, after = (
+        load().evaluator(pixels, 5000.0),
+        load(export.export_aenet(path, tmp_path).parent).evaluator(pixels, 5000.0),
+    )
+    assert after.log_blur == pytest.approx(before.log_blur, abs=0.02)
+    assert after.score == pytest.approx(before.score, abs=0.1)
+
+
+def test_training_cannot_go_on_from_a_folder_without_a_network_of_its_kind(frames, tmp_path):
+    with pytest.raises(InvalidParameterError, match="start"):
+        aenet.train(aenet.AENetConfig((frames,), width=0.03, start=str(models_directory())), tmp_path)
 
 
 def test_the_instrument_and_the_training_see_the_same_picture(frames):

@@ -15,6 +15,7 @@ from semdrivers.emulator.scan import ScanConditions
 from semdrivers.emulator.specimens import make_specimen
 from semfocus_plugin import networks
 from semfocus_plugin.evaluation.cases import MAGNIFICATIONS
+from semfocus_plugin.ruler import HALF_SCORE
 from semfocus_plugin.training import curves
 from semfocus_plugin.training.datasets import focal_series
 from semfocus_plugin.training.sampling import Field, draw_defocus
@@ -24,9 +25,6 @@ FRAMES = 8
 
 SERIES_FRAMES = 161
 """Frames of a focal series over ±20 depths of field."""
-
-HALF_SCORE = 4.5
-"""Depths of field at which the ideal score is half of 9."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

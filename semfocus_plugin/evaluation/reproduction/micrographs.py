@@ -14,6 +14,7 @@ from semdrivers.errors import AutofocusError
 from semdrivers.pictures import read_pixels
 from semfocus_plugin import networks
 from semfocus_plugin.evaluation.pictures import Picture
+from semfocus_plugin.scoring import score
 
 RADII = (0.0, 0.7, 1.5, 2.5, 4.0, 6.0, 9.0, 13.0, 18.0, 24.0, 32.0)
 """Pixels."""
@@ -22,7 +23,10 @@ _MAGNIFICATION = 3000.0
 _NOISE = 0.08
 _LARGE = 1000
 _TRIPLET = ("pert5000", "base", "pert-5000")
-_TRIPLET_MAGNIFICATION = 20_000.0
+_TRIPLET_MAGNIFICATION = 12_500.0
+"""That of 10 nm a pixel, 1024 pixels wide, on the EM-30's ruler."""
+_TRIPLET_PROBE = 2.0
+"""nm; of the field-emission instrument that took it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,9 +91,12 @@ def disc(radius: float, fine: int = 8) -> NDArray[np.float64]:
 
 def score_triplet(folder: Path) -> tuple[float, ...]:
     """Return the scores of the real focal series in a folder, nearest to focus first; empty where it is not there."""
-    evaluator = networks.load().evaluator
     files = [next(folder.glob(f"series_0_*_{name}.png"), None) for name in _TRIPLET]
-    return tuple(evaluator(read_pixels(path), _TRIPLET_MAGNIFICATION).score for path in files if path is not None)
+    return tuple(
+        score(read_pixels(path), magnification=_TRIPLET_MAGNIFICATION, probe_diameter=_TRIPLET_PROBE)
+        for path in files
+        if path is not None
+    )
 
 
 def _in_bytes(pixels: NDArray[Any]) -> NDArray[np.float64]:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from semdrivers.errors import InvalidParameterError
 from semfocus_plugin import networks
 from semfocus_plugin.evaluation.cases import TRAINED, UNSEEN
-from semfocus_plugin.evaluation.parallel import run_all
 from semfocus_plugin.evaluation.pictures import read_folder
 from semfocus_plugin.evaluation.reproduction import control
 from semfocus_plugin.evaluation.reproduction.drawing import draw_lines
@@ -28,6 +27,7 @@ from semfocus_plugin.evaluation.reproduction.fields import (
 from semfocus_plugin.evaluation.reproduction.micrographs import BlurredPicture, score_picture, score_triplet
 from semfocus_plugin.evaluation.reproduction.published import AENET
 from semfocus_plugin.evaluation.reproduction.request import TRAINING_SEED, Request, Stage
+from semfocus_plugin.parallel import run_all
 from semfocus_plugin.training.curves import Curves, MeasuredSeries, measure_folders, smooth
 
 _FIELDS = 30

@@ -9,7 +9,6 @@ from semdrivers.autofocus import AutofocusSettings
 from semdrivers.errors import AutofocusError
 from semfocus_plugin import methods
 from semfocus_plugin.evaluation.cases import TRAINED, UNSEEN, draw_cases
-from semfocus_plugin.evaluation.parallel import run_all
 from semfocus_plugin.evaluation.reproduction.drawing import draw_lines, draw_photographs
 from semfocus_plugin.evaluation.reproduction.estimates import Estimate, mean, median
 from semfocus_plugin.evaluation.reproduction.exhibit import Exhibit, Line
@@ -17,6 +16,7 @@ from semfocus_plugin.evaluation.reproduction.published import EXPERTS, ONLINE, R
 from semfocus_plugin.evaluation.reproduction.request import Request, Stage
 from semfocus_plugin.evaluation.runs import RunRecord, photograph, run_cases
 from semfocus_plugin.evaluation.tables import FALSE_FOCUS
+from semfocus_plugin.parallel import run_all
 
 _RUNS = 40
 _PUBLISHED_LOOP = "paper"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
@@ -13,6 +13,9 @@ from semfocus_plugin import networks
 from semfocus_plugin.calibration_file import CALIBRATION_VARIABLE
 
 Result = TypeVar("Result")
+
+_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Environment variables that a process reads when it first computes."""
 
 
 def run_all(
@@ -50,17 +53,34 @@ def run_all(
 
 
 @contextmanager
-def _uncalibrated() -> Iterator[None]:
+def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Give a pool of processes that compute on one thread each: several threads each would wait for one another."""
+    with ExitStack() as stack:
+        for name in _THREADS:
+            stack.enter_context(_environment(name, "1"))
+        # Spawned, not forked: onnxruntime and the emulator keep threads that a fork would lose.
+        context = get_context("spawn")
+        pool = ProcessPoolExecutor(workers, context, initializer=networks.use_threads, initargs=(1,))
+        yield stack.enter_context(pool)
+
+
+def _uncalibrated() -> AbstractContextManager[None]:
     """Figures must not depend on whether this user has calibrated an emulator of the same serial number."""
-    before = os.environ.get(CALIBRATION_VARIABLE)
-    os.environ[CALIBRATION_VARIABLE] = os.devnull
+    return _environment(CALIBRATION_VARIABLE, os.devnull)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable for a while."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
         if before is None:
-            del os.environ[CALIBRATION_VARIABLE]
+            del os.environ[name]
         else:
-            os.environ[CALIBRATION_VARIABLE] = before
+            os.environ[name] = before
 
 
 def _each(call: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], workers: int) -> Iterator[tuple[int, Result]]:
@@ -68,9 +88,7 @@ def _each(call: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], workers
         for index, arguments in enumerate(tasks):
             yield index, call(*arguments)
         return
-    # Spawned, not forked: onnxruntime and the emulator keep threads that a fork would lose.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=networks.use_threads, initargs=(1,))
-    with pool:
+    with _processes(workers) as pool:
         futures = {pool.submit(call, *arguments): index for index, arguments in enumerate(tasks)}
         try:
             for future in as_completed(futures):
