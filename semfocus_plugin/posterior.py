@@ -34,7 +34,7 @@ _SCALES = np.array([-1.2, -0.8, -0.5, -0.28, -0.12, 0.0, 0.12, 0.28, 0.5, 0.8, 1
 _LEAST_SCALE = -0.2
 _NOMINAL_SHARE, _CALIBRATED_SHARE = 0.35, 0.9
 """Of the prior: at the aperture expected, by the design or by calibration; the rest is spread over a factor of two."""
-_FLOORS = np.array([0.0, 0.7, 1.4, 2.1, 3.0])
+_FLOORS = np.array([0.0, 0.7, 1.4, 2.1, 3.0], np.float32)
 _FLOOR_PRIOR = np.array([0.4, 0.25, 0.15, 0.1, 0.1])
 _SIGMA_FACTOR = 0.9
 _SIGMA_FLOOR = 0.06
@@ -46,6 +46,9 @@ _USUAL, _USUAL_WIDTH = math.log(12.0), 0.6
 """Working distances that microscopists work at, as a log-normal prior: ln mm. It only tells sides far apart."""
 _TAIL_QUANTILE = 0.35
 _COARSE, _FINE = 2500, 400
+_RADII = np.geomspace(0.005, WIDEST, 4096, dtype=np.float32)
+"""Blur radii of the table of a frame's likelihood, pixels."""
+_LOG_LEAST, _PER_LOG = math.log(_RADII[0]), (len(_RADII) - 1) / math.log(_RADII[-1] / _RADII[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,21 +140,19 @@ class Posterior:
 
     def _evaluate(self, sightings: list[Sighting], low: float, high: float, count: int) -> None:
         self.places = np.linspace(low, high, count)
-        log = np.broadcast_to(
-            np.log(self._scale_prior)[:, None, None] + np.log(_FLOOR_PRIOR)[:, None],
-            (len(_SCALES), len(_FLOORS), count),
-        ).astype(np.float32)
         first = sightings[0]
         reach = _NEAR_PRIOR * first.pixel * first.working_distance / self.aperture
         away = np.abs(self.places - first.working_distance) / reach
-        log -= (np.log(0.03 + away) + 0.5 * np.log1p(away**2)).astype(np.float32)
-        log -= (0.5 * ((np.log(self.places) - _USUAL) / _USUAL_WIDTH) ** 2).astype(np.float32)
+        prior = -np.log(0.03 + away) - 0.5 * np.log1p(away**2)
+        prior -= 0.5 * ((np.log(self.places) - _USUAL) / _USUAL_WIDTH) ** 2
+        compared = (np.log(self._scale_prior)[:, None] + prior).astype(np.float32)
+        for one, other in _comparisons(sightings):
+            compared += self._log_comparison(one, other)
+        log = compared[:, :, None] + np.log(_FLOOR_PRIOR).astype(np.float32)
         for sighting in sightings:
             log += self._log_likelihood(sighting)
-        for one, other in _comparisons(sightings):
-            log += self._log_comparison(one, other)[:, None, :]
         weight = np.exp(log - log.max())
-        by_place = weight.sum(axis=(0, 1))
+        by_place = weight.sum(axis=0).sum(axis=1)
         by_scale = weight.sum(axis=(1, 2))
         self.probability = by_place / by_place.sum()
         self._scale = float(by_scale @ _SCALES / by_scale.sum())
@@ -168,16 +169,10 @@ class Posterior:
         return _pair(one.spectrum, other.spectrum)(self._radius(one), self._radius(other))
 
     def _log_likelihood(self, s: Sighting) -> Array:
-        radius = self._radius(s)
-        if not s.structure:
-            beyond = (np.log(radius + 1e-6) - math.log(_NOISE_RADIUS)) / _NOISE_WIDTH
-            return np.log(0.02 + 0.98 / (1 + np.exp(-np.clip(beyond, -30, 30))))[:, None, :]
-        floors = _FLOORS.astype(np.float32)[:, None]
-        radius = np.minimum(np.sqrt(radius[:, None, :] ** 2 + floors**2), np.float32(WIDEST))
-        sigma = math.hypot(_SIGMA_FACTOR * math.exp(s.log_sigma), _SIGMA_FLOOR)
-        residual = (np.log1p(radius) - np.float32(s.log_blur)) / np.float32(sigma)
-        likelihood = np.exp(np.float32(-0.5) * residual**2) / np.float32(sigma * math.sqrt(2 * math.pi))
-        return np.log((1 - _OUTLIER) * likelihood + np.float32(_OUTLIER / 5))
+        """Return it for every scale, place and floor, shape (11, N, 5); or (11, N, 1) where the floor tells nothing."""
+        radius = np.maximum(self._radius(s), np.float32(_RADII[0]))
+        nearest = (np.log(radius) * np.float32(_PER_LOG) + np.float32(0.5 - _LOG_LEAST * _PER_LOG)).astype(np.int32)
+        return _likelihood_table(s.log_blur, s.log_sigma, s.structure).take(nearest, axis=0, mode="clip")
 
     def unit(self, working_distance: float) -> float:
         """Depth of field in mm at a working distance, with the aperture as estimated.
@@ -240,6 +235,19 @@ def _scale_prior(share: float) -> Array:
     narrow = np.exp(-0.5 * (_SCALES / 0.1) ** 2) / 0.1
     wide = np.exp(-0.5 * (_SCALES / 0.6) ** 2) / 0.6
     return np.asarray(np.gradient(_SCALES) * (share * narrow + (1 - share) * wide))
+
+
+@lru_cache(maxsize=64)
+def _likelihood_table(log_blur: float, log_sigma: float, structure: bool) -> Array:
+    """Return the log-likelihood of what a frame told, for every radius of `_RADII` and every floor under the blur."""
+    if not structure:
+        beyond = (np.log(_RADII) - math.log(_NOISE_RADIUS)) / _NOISE_WIDTH
+        return np.log(0.02 + 0.98 / (1 + np.exp(-beyond)))[:, None]
+    radius = np.minimum(np.sqrt(_RADII[:, None] ** 2 + _FLOORS**2), np.float32(WIDEST))
+    sigma = math.hypot(_SIGMA_FACTOR * math.exp(log_sigma), _SIGMA_FLOOR)
+    residual = (np.log1p(radius) - log_blur) / sigma
+    likelihood = np.exp(-0.5 * residual**2) / (sigma * math.sqrt(2 * math.pi))
+    return np.log((1 - _OUTLIER) * likelihood + np.float32(_OUTLIER / 5))
 
 
 _pair = lru_cache(maxsize=64)(Pair)

@@ -64,7 +64,9 @@ def _pieces(pixels: NDArray[Any]) -> NDArray[np.float32]:
 
 def _largest_jump(lines: NDArray[np.float32]) -> float:
     """Return the largest change, from one line to the next and lasting, that nearly all pieces share."""
-    level = np.median(np.lib.stride_tricks.sliding_window_view(lines, _LINES, axis=0), axis=-1)
+    together = np.stack([lines[k : len(lines) - _LINES + 1 + k] for k in range(_LINES)])
+    together.sort(axis=0)
+    level = 0.5 * (together[(_LINES - 1) // 2] + together[_LINES // 2])
     lasting = level[_LINES:] - level[:-_LINES]
     sudden = np.diff(lines, axis=0)[_LINES - 1 : 1 - _LINES]
     return max(
