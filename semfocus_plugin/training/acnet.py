@@ -8,6 +8,7 @@ memory, with the step to the best working distance, clipped at A_max, as the tar
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from semfocus_plugin.networks import LAWS, Evaluator
 from semfocus_plugin.training import checkpoint
 from semfocus_plugin.training.architecture import ACNet
 from semfocus_plugin.training.curves import Curves, measure_folders
+from semfocus_plugin.training.descent import descend
 from semfocus_plugin.training.playground import STEPS, Playground, Policy, offline_test
 
 
@@ -162,10 +164,7 @@ def learn(
             index = random.integers(len(remembered), size=config.batch)
             step = network(torch.from_numpy(remembered[index])).flatten()
             value = functional.mse_loss(step, torch.from_numpy(wanted[index]))
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(value)
-            optimizer.step()
-            total += float(value.detach())
+            total += descend(optimizer, value, math.inf)
         after(epoch, total / rounds)
 
 

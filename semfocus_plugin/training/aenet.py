@@ -27,6 +27,7 @@ from semfocus_plugin.training.architecture import (
     implied_score,
     nominal_half_blur,
 )
+from semfocus_plugin.training.descent import descend
 from semfocus_plugin.training.shipped import read_compact
 
 _HEIGHT, _WIDTH = 240, 320
@@ -291,11 +292,7 @@ def train(
                 frames.half_blur[index].to(device),
                 config.width is not None,
             )
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(value)
-            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimizer.step()
-            total += float(value.detach())
+            total += descend(optimizer, value)
             if progress and step % 20 == 19:
                 progress({"epoch": epoch, "step": step + 1, "steps": steps, "loss": total / (step + 1)})
         figures = evaluate(network, frames, validation, device)

@@ -26,6 +26,7 @@ from semfocus_plugin.preprocessing import MAGNIFICATION_SCALE, median3, normalis
 from semfocus_plugin.scoring import check_pixels
 from semfocus_plugin.training import aenet, checkpoint, datasets
 from semfocus_plugin.training.architecture import CompactAENet, nominal_half_blur
+from semfocus_plugin.training.descent import descend
 from semfocus_plugin.training.shipped import read_compact
 
 KEPT = datasets.DatasetConfig(count=2048, seed=90_001, shard_size=256)
@@ -223,11 +224,7 @@ def train(
             crops = pictures.crops(new, random)
             nominal = nominal_half_blur(crops[:, 1, 0, 0])
             value = value + _error(network, crops, nominal, torch.from_numpy(pictures.label[new]))
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(value)
-            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimizer.step()
-            total += float(value.detach())
+            total += descend(optimizer, value)
             if progress and step % 10 == 9:
                 progress({"epoch": epoch, "step": step + 1, "steps": steps, "loss": total / (step + 1)})
         figures = {"epoch": epoch, "loss": total / steps} | _flat(network, pictures, hidden, kept, kept_hidden)

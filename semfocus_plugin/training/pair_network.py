@@ -19,6 +19,7 @@ from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semfocus_plugin.evaluation.peers.deepfocus_like import prepared
 from semfocus_plugin.preprocessing import MAGNIFICATION_SCALE
 from semfocus_plugin.training import checkpoint, datasets
+from semfocus_plugin.training.descent import descend
 from semfocus_plugin.training.export import enter, to_onnx
 from semfocus_plugin.training.sampling import TRAINED
 
@@ -214,11 +215,7 @@ def train(
             optimizer.param_groups[0]["lr"] = config.learning_rate * _pace(done)
             index = order[step * config.batch : (step + 1) * config.batch]
             value = functional.smooth_l1_loss(network(pairs.batch(index, random)), pairs.target(index), beta=0.1)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(value)
-            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimizer.step()
-            total += float(value.detach())
+            total += descend(optimizer, value)
             if progress and step % 20 == 19:
                 progress({"epoch": epoch, "step": step + 1, "steps": steps, "loss": total / (step + 1)})
         figures = evaluate(network, pairs, validation)
