@@ -96,9 +96,21 @@ def enter(path: Path, entry: dict[str, Any], saved: Mapping[str, Any], differenc
         "metrics": saved["figures"],
         "torch_difference": difference,
     }
+    start = saved["config"].get("start")
+    before = _recipe_of(Path(start), entry["role"]) if start else {}
+    if before:
+        entry["before"] = before
     others = [model for model in manifest["models"] if model["name"] != entry["name"]]
     manifest["models"] = sorted([*others, entry], key=lambda model: model["name"])
     manifest_path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def _recipe_of(folder: Path, role: str) -> dict[str, Any]:
+    """Return what the manifest of the folder that a training began from says of its model; empty without one."""
+    path = folder / "manifest.json"
+    models = json.loads(path.read_text(encoding="utf-8"))["models"] if path.exists() else []
+    found = next((model for model in models if model["role"] == role), {})
+    return {key: found[key] for key in ("sha256", "training", "data", "before") if key in found}
 
 
 def to_onnx(

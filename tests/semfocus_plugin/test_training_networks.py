@@ -86,6 +86,10 @@ def test_training_goes_on_from_the_shipped_weights(frames, tmp_path):
         load(export.export_aenet(path, tmp_path).parent).evaluator(pixels, 5000.0),
     )
     assert after.log_blur == pytest.approx(before.log_blur, abs=0.02)
+    (card,) = read_manifest(tmp_path)
+    began = next(each for each in read_manifest() if each.role == "aenet")
+    assert card.details["before"]["sha256"] == began.sha256
+    assert card.details["before"]["training"] == began.details["training"]
     assert after.score == pytest.approx(before.score, abs=0.1)
 
 
