@@ -17,9 +17,7 @@ from semdrivers.autofocus import AutofocusResult, AutofocusSettings, Progress
 from semdrivers.microscope import Microscope
 from semfocus_plugin import findings
 from semfocus_plugin import networks as network_files
-from semfocus_plugin.exposure import NOISE as NOISE
 from semfocus_plugin.exposure import Unusable
-from semfocus_plugin.exposure import shows_nothing as shows_nothing
 from semfocus_plugin.networks import Networks
 from semfocus_plugin.probe import BudgetSpent, Cancelled, Measurement, Probe
 from semfocus_plugin.views import View

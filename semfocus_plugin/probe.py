@@ -13,10 +13,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from semdrivers.autofocus import AutofocusSettings, FocusStep, Progress
-from semdrivers.errors import AutofocusError, OutOfRangeError, SemDriversError
+from semdrivers.errors import AutofocusError, SemDriversError
 from semdrivers.microscope import Image, Microscope, Range
 from semfocus_plugin.calibration_file import calibration_for
 from semfocus_plugin.exposure import NOISE, SCARCE, Exposure
+from semfocus_plugin.limits import limits_of
 from semfocus_plugin.metrics import clipped_share, fine_structure, line_correlation
 from semfocus_plugin.networks import Evaluation, Evaluator
 from semfocus_plugin.ruler import UNKNOWN, for_core
@@ -135,7 +136,7 @@ class Probe:
         told = kept.probe_diameter if kept is not None else None
         told = getattr(microscope.capabilities, "probe_diameter", None) if told is None else told
         self._core = None if told is None else told * 1e-6
-        self.limits = _limits(microscope.capabilities.working_distance, settings, self.start_working_distance)
+        self.limits = limits_of(microscope.capabilities.working_distance, settings, self.start_working_distance)
 
     @property
     def core(self) -> float:
@@ -386,28 +387,3 @@ def pixel_of(image: Image, magnification: float) -> float:
     """Return the pixel in mm as the image tells it, or the nominal one where it tells nothing."""
     told = image.pixel_size * 1e-6
     return told if 0 < told < math.inf else NOMINAL_PIXEL / magnification
-
-
-def _limits(capability: Range, settings: AutofocusSettings, start: float) -> Range:
-    """Return capabilities ∩ bounds ∩ travel, on the instrument's own grid.
-
-    The start itself is always within: an instrument that stands off the grid is scored where it stands.
-    """
-    limits, names = capability, f"the instrument's {capability.minimum:g} to {capability.maximum:g} mm"
-    if settings.bounds is not None:
-        limits = limits.intersect(*settings.bounds)
-        names += f" and bounds {settings.bounds[0]:g} to {settings.bounds[1]:g} mm"
-    if not limits.minimum <= start <= limits.maximum:
-        raise OutOfRangeError(
-            f"working distance {start:g} mm is outside {names}; move there first, or widen the bounds"
-        )
-    if settings.max_travel is not None:
-        limits = limits.intersect(start - settings.max_travel, start + settings.max_travel)
-    step = limits.step
-    if step > 0 and math.isfinite(limits.minimum) and math.isfinite(limits.maximum):
-        low = round(math.ceil(limits.minimum / step - 1e-6) * step, 9)
-        high = round(math.floor(limits.maximum / step + 1e-6) * step, 9)
-        limits = Range(max(low, limits.minimum), min(high, limits.maximum), step)
-        if limits.minimum > limits.maximum:
-            limits = Range(start, start, step)
-    return limits

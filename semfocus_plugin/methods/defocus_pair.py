@@ -12,7 +12,8 @@ import math
 from functools import partial
 
 from semdrivers.errors import ModelError
-from semfocus_plugin.loop import HOPELESS, NOISE, Method, Outcome, best_of, shows_nothing
+from semfocus_plugin.exposure import NOISE, shows_nothing
+from semfocus_plugin.loop import HOPELESS, Method, Outcome, best_of
 from semfocus_plugin.networks import Networks
 from semfocus_plugin.pair import spectrum
 from semfocus_plugin.posterior import NOMINAL_APERTURE, Estimate, Posterior, Sighting

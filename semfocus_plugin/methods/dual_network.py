@@ -14,7 +14,8 @@ import math
 from functools import partial
 from statistics import median
 
-from semfocus_plugin.loop import NOISE, Method, Outcome, best_of, shows_nothing, verify
+from semfocus_plugin.exposure import NOISE, shows_nothing
+from semfocus_plugin.loop import Method, Outcome, best_of, verify
 from semfocus_plugin.methods.refine import HALF_WIDTH, Fit, fit_focus
 from semfocus_plugin.methods.search import zigzag
 from semfocus_plugin.networks import Controller, Networks
