@@ -85,13 +85,17 @@ def main() -> None:
     chosen = parser.parse_args()
     pictures, tuned = chosen.folder / "pictures", chosen.folder / "tuned"
     shipped = networks.models_directory()
-    if not (tuned / "report.json").exists():
+    if not pictures.exists():
         pictures.mkdir(parents=True)
         truth = take_pictures(pictures, chosen.specimen, chosen.pictures, chosen.seed)
         app(["label", str(pictures)], standalone_mode=False)
         label(pictures / "labels.csv", truth, chosen.share, chosen.seed)
+    if not (tuned / "manifest.json").exists():
         command = ["train", "aenet", "--finetune", "--data", str(pictures / "labels.csv"), "-o", str(tuned)]
-        app([*command, "--seed", str(chosen.seed)], standalone_mode=False)
+        command += ["--seed", str(chosen.seed)]
+        if (tuned / "checkpoint.pt").exists() or app(command, standalone_mode=False):
+            print("what it forgot is shown below: exported all the same\n")
+            app([*command, "--resume", "--force"], standalone_mode=False)
     report = json.loads((tuned / "report.json").read_text(encoding="utf-8"))
     print("| held out of fine-tuning | accuracy ±1 | RMS error |\n| --- | --- | --- |")
     for name, key in (("the user's pictures", "pictures"), ("emulated frames", "kept")):
