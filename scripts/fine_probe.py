@@ -20,7 +20,7 @@ import numpy as np
 import semdrivers
 from firmware_protocol.profile import EM30, InstrumentProfile
 from semdrivers.emulator import Emulator
-from semdrivers.emulator.optics import probe_core
+from semdrivers.emulator.optics import probe_core_of
 from semfocus_plugin.parallel import run_all
 
 FIELD_EMISSION = dataclasses.replace(
@@ -67,15 +67,8 @@ class Foreign:
 
 def core(profile: InstrumentProfile) -> float:
     """Return the diameter of the focused probe at 15 mm, nm."""
-    return probe_core(
-        profile.aperture_radius * 1e-3 / 15.0,
-        profile.accelerating_voltage,
-        profile.beam_current,
-        brightness=profile.gun_brightness,
-        energy_spread=profile.energy_spread,
-        spherical=profile.spherical_aberration,
-        chromatic=profile.chromatic_aberration,
-    )
+    alpha = profile.half_angle(15.0) * 1e-3
+    return probe_core_of(profile, alpha, profile.accelerating_voltage, profile.beam_current)
 
 
 def focus(number: int, seed: int, gun: str, diameter: float | None) -> tuple[str, float, int, float]:

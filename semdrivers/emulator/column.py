@@ -125,16 +125,7 @@ class ElectronColumn:
         return self._base + self._tilt[0] * stage_x + self._tilt[1] * stage_y
 
     def _core(self, alpha: float, conditions: ScanConditions) -> float:
-        profile = self.profile
-        return optics.probe_core(
-            alpha,
-            conditions.accelerating_voltage,
-            conditions.beam_current,
-            brightness=profile.gun_brightness,
-            energy_spread=profile.energy_spread,
-            spherical=profile.spherical_aberration,
-            chromatic=profile.chromatic_aberration,
-        )
+        return optics.probe_core_of(self.profile, alpha, conditions.accelerating_voltage, conditions.beam_current)
 
     def render(self, conditions: ScanConditions) -> NDArray[Any]:
         """Return the frame, shape (height, width), uint8 or uint16."""

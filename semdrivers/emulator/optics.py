@@ -11,6 +11,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from firmware_protocol.profile import InstrumentProfile
+
 _ELEMENTARY_CHARGE = 1.602176634e-19
 _SCORE_HALF_WIDTH = 4.5
 
@@ -62,6 +64,19 @@ def probe_core(
     sphere = 0.5 * spherical * 1e6 * alpha**3
     chroma = chromatic * 1e6 * alpha * energy_spread / (voltage * 1e3)
     return math.sqrt(source**2 + diffraction**2 + sphere**2 + chroma**2)
+
+
+def probe_core_of(profile: InstrumentProfile, alpha: float, voltage: float, current: float) -> float:
+    """Return the diameter in nm of the focused probe of an instrument; the rest as in `probe_core`."""
+    return probe_core(
+        alpha,
+        voltage,
+        current,
+        brightness=profile.gun_brightness,
+        energy_spread=profile.energy_spread,
+        spherical=profile.spherical_aberration,
+        chromatic=profile.chromatic_aberration,
+    )
 
 
 def depth_of_field(pixel: float, core: float, alpha: float) -> float:

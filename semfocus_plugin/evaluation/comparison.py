@@ -13,7 +13,7 @@ import semdrivers
 from firmware_protocol.profile import EM30
 from semdrivers.autofocus import AutofocusSettings
 from semdrivers.emulator import Emulator
-from semdrivers.emulator.optics import probe_core
+from semdrivers.emulator.optics import probe_core_of
 from semdrivers.emulator.scan import Truth
 from semdrivers.errors import InvalidParameterError
 from semdrivers.microscope import HasStage, Microscope, Range
@@ -248,15 +248,7 @@ def _asked(peer: Peer, trial: Trial, microscope: CountedMicroscope, truth: Truth
 def told_optics() -> Optics:
     """Return the nominal beam of the instrument."""
     alpha = EM30.half_angle(NOMINAL_WORKING_DISTANCE) * 1e-3
-    core = probe_core(
-        alpha,
-        EM30.accelerating_voltage,
-        EM30.beam_current,
-        brightness=EM30.gun_brightness,
-        energy_spread=EM30.energy_spread,
-        spherical=EM30.spherical_aberration,
-        chromatic=EM30.chromatic_aberration,
-    )
+    core = probe_core_of(EM30, alpha, EM30.accelerating_voltage, EM30.beam_current)
     return Optics(
         EM30.aperture_radius * 1e-3, core * 1e-6, math.radians(EM30.rotation_coupling), EM30.magnification_coupling
     )
