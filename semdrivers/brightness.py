@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from semdrivers.errors import InvalidParameterError
-from semdrivers.microscope import HasDetector, Image, ScanMode
+from semdrivers.image import Image, ScanMode
+from semdrivers.microscope import HasDetector
 
 _MEAN = (0.35, 0.65)
 _SPREAD = (0.3, 0.85)

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semdrivers import AutofocusSettings, ModelError, Range
-from semfocus_plugin import loop, methods
-from semfocus_plugin.methods import defocus_pair
+from semfocus_plugin import methods
+from semfocus_plugin.methods import _defocus_pair as defocus_pair
+from semfocus_plugin.run import _loop as loop
 
 RUNS = 30
 

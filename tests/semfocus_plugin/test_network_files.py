@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from semdrivers import ModelError
-from semfocus_plugin import networks
-from semfocus_plugin.preprocessing import prepare
+from semfocus_plugin.networks import _models as networks
+from semfocus_plugin.networks import prepare
 
 
 def edit(folder, **changes):

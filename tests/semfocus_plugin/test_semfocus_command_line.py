@@ -12,8 +12,8 @@ import pytest
 from PIL import Image as Pillow
 from typer.testing import CliRunner
 
-from semfocus_plugin.cli import app
-from semfocus_plugin.display import bar
+from semfocus_plugin.cli._display import bar
+from semfocus_plugin.lab.cli import app
 
 COMMANDS = ("demo", "run", "score", "evaluate", "benchmark", "models", "dataset", "train", "calibrate", "label")
 
@@ -175,7 +175,7 @@ def test_benchmark_measures_every_part(tiny_models):
 def test_training_without_torch_says_what_to_install(tmp_path):
     script = (
         "import sys; sys.modules['torch'] = None\n"
-        "from semfocus_plugin.cli import app\n"
+        "from semfocus_plugin.lab.cli import app\n"
         f"app(['train', 'aenet', {str(tmp_path)!r}, '-o', {str(tmp_path / 'out')!r}])\n"
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)

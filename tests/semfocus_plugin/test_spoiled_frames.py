@@ -11,12 +11,13 @@ import pytest
 import semdrivers
 from semdrivers import AutofocusSettings, Image
 from semdrivers.emulator import Emulator
-from semdrivers.emulator.charging import discharged
-from semdrivers.emulator.presets import PRESETS
+from semdrivers.emulator.physics import PRESETS, discharged
 from semdrivers.emulator.specimens import SPECIMENS
-from semfocus_plugin import loop, methods, probe
+from semfocus_plugin import methods
 from semfocus_plugin.networks import Evaluation, Networks
-from semfocus_plugin.spoiled import spoiled
+from semfocus_plugin.run import _focus_run as run
+from semfocus_plugin.run import _loop as loop
+from semfocus_plugin.run import spoiled
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "spoiled_frames.py"))
 
@@ -133,7 +134,7 @@ class Charging:
 
 @pytest.mark.parametrize("retakes", [2, 0])
 def test_without_another_frame_streaks_would_pass_for_sharpness(simulate, monkeypatch, retakes):
-    monkeypatch.setattr(probe, "MOST_RETAKES", retakes)
+    monkeypatch.setattr(run, "MOST_RETAKES", retakes)
     false = 0
     for seed in range(8):
         microscope, networks = simulate(seed, magnification=3000.0)

@@ -1,0 +1,131 @@
+"""The score of any picture, outside of an autofocus run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import semfocus_plugin.networks._models as networks
+from semdrivers.errors import InvalidParameterError, OutOfRangeError
+from semdrivers.image import Image
+from semdrivers.microscope import number
+from semfocus_plugin.networks._models import Evaluation
+from semfocus_plugin.networks._preprocessing import told_magnification
+from semfocus_plugin.optics import NOMINAL_PIXEL, TUNGSTEN, check_probe_diameter, half_blur, ideal_score
+
+
+def score(
+    image: Image | NDArray[Any], *, magnification: float | None = None, probe_diameter: float | None = None
+) -> float:
+    """Return AENet's score of a picture: 0 (out of focus) to 9.
+
+    Parameters
+    ----------
+    image : Image or ndarray of shape (H, W)
+        At least 320 pixels wide and 240 high; uint8, uint16, or floating point in 0..1. The median of the
+        score map counts for a picture that is larger.
+    magnification : float, optional
+        Of the picture, a plain number. Taken from an `Image`; required with an array.
+    probe_diameter : float, optional
+        Diameter of the focused probe in nm, where it is known: of a fine probe a blur shows earlier than of the
+        tungsten one of 36 nm that the score supposes.
+
+    Raises
+    ------
+    InvalidParameterError
+        For something that is no grey picture, or an array without magnification.
+    OutOfRangeError
+        For a picture that is too small, a magnification that is not above 0, or a probe that no instrument has.
+    ModelError
+        When the network cannot be loaded.
+    """
+    return evaluate(image, magnification=magnification, probe_diameter=probe_diameter).score
+
+
+def evaluate(
+    image: Image | NDArray[Any], *, magnification: float | None = None, probe_diameter: float | None = None
+) -> networks.Evaluation:
+    """Return all that is known of a picture; arguments and errors as in `score`."""
+    pixel = None
+    if isinstance(image, Image):
+        pixels = image.pixels
+        pixel = image.pixel_size * 1e-6 if 0 < image.pixel_size < math.inf else None
+        magnification = image.magnification if magnification is None else magnification
+    else:
+        pixels = image
+    if magnification is None:
+        raise InvalidParameterError(
+            "the score depends on the magnification: pass magnification=…, or a semdrivers.Image"
+        )
+    factor = number("magnification", magnification)
+    if factor <= 0:
+        raise OutOfRangeError(f"magnification must be above 0, not {factor:g}")
+    diameter = None if probe_diameter is None else check_probe_diameter(probe_diameter) * 1e-6
+    check_pixels(pixels)
+    found = networks.load().evaluator(pixels, factor)
+    if diameter is None:
+        return found
+    return for_core(found, diameter, magnification=factor, width=pixels.shape[1], pixel=pixel)
+
+
+def check_pixels(pixels: object, name: str = "the picture") -> None:
+    """Check that `pixels` is a grey picture that AENet can read.
+
+    Raises
+    ------
+    InvalidParameterError
+        When it is no array, has colours, an unknown dtype, NaN, or values outside 0..1 in floating point.
+    OutOfRangeError
+        When it is smaller than 320×240.
+    """
+    if not isinstance(pixels, np.ndarray):
+        raise InvalidParameterError(f"{name} must be a numpy array or a semdrivers.Image, not {type(pixels).__name__}")
+    if pixels.ndim == 3 and pixels.shape[-1] in (3, 4):
+        raise InvalidParameterError(
+            f"{name} has colours (shape {pixels.shape}); an SEM picture has one channel: pass pixels[..., 0]"
+        )
+    if pixels.ndim != 2:
+        raise InvalidParameterError(f"{name} must have two axes (height, width), not the shape {pixels.shape}")
+    floating = np.issubdtype(pixels.dtype, np.floating)
+    if not floating and pixels.dtype not in (np.uint8, np.uint16):
+        raise InvalidParameterError(f"{name} must be uint8, uint16 or floating point in 0..1, not {pixels.dtype}")
+    height, width = pixels.shape
+    if height < networks.SMALLEST[0] or width < networks.SMALLEST[1]:
+        raise OutOfRangeError(f"{name} is {width}×{height} pixels; the score needs at least 320×240")
+    if floating:
+        low, high = float(pixels.min()), float(pixels.max())
+        if not (low >= 0.0 and high <= 1.0):
+            raise InvalidParameterError(
+                f"{name} must lie within 0..1 and hold no NaN, but spans {low:g} to {high:g}; "
+                "scale it, or pass uint8 or uint16"
+            )
+
+
+def for_core(
+    evaluation: Evaluation, core: float, *, magnification: float, width: int, pixel: float | None = None
+) -> Evaluation:
+    """Return what AENet said of a frame with the score that a known probe core makes of the blur.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        As AENet gave it. One that tells no blur is returned as it is.
+    core : float
+        Diameter of the focused probe, mm.
+    magnification : float
+        What AENet was told.
+    width : int
+        Of the frame, pixels.
+    pixel : float, optional
+        Of the frame, mm; the one that goes with the magnification by default.
+    """
+    if evaluation.log_blur is None:
+        return evaluation
+    supposed = NOMINAL_PIXEL / told_magnification(magnification, width)
+    correction = evaluation.score - ideal_score(evaluation.log_blur, half_blur(supposed, TUNGSTEN))
+    score = ideal_score(evaluation.log_blur, half_blur(pixel or supposed, core)) + correction
+    return dataclasses.replace(evaluation, score=min(max(score, 0.0), 9.0))
