@@ -108,8 +108,7 @@ def _on_one_thread(call: Callable[..., Result], *arguments: Any) -> Result:
 @contextmanager
 def _workers_end() -> Iterator[None]:
     """End the processes at once when this one is interrupted, terminated or fails; SIGTERM counts as an interrupt."""
-    from joblib.externals.loky import get_reusable_executor
-
+    loky = required("joblib.externals.loky", "computing in several processes", "benchmark")
     previous: Any = None
     in_main = threading.current_thread() is threading.main_thread()
 
@@ -121,7 +120,7 @@ def _workers_end() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        get_reusable_executor().shutdown(wait=False, kill_workers=True)
+        loky.get_reusable_executor().shutdown(wait=False, kill_workers=True)
         raise
     finally:
         if in_main:

@@ -26,6 +26,7 @@ from semfocus_plugin.lab.benchmark.peers.bench import approach
 from semfocus_plugin.lab.benchmark.trials import ANYWHERE, Trial
 from semfocus_plugin.lab.parallel import run_all
 from semfocus_plugin.optics import Beam
+from semfocus_plugin.run import MOST_RETAKES
 
 OURS = tuple(method.name for method in methods.METHODS)
 """Methods of this plugin; everything else is a peer, or another plugin's."""
@@ -318,7 +319,7 @@ def prepared(trial: Trial) -> Iterator[tuple[Emulator, Microscope]]:
         yield emulator, microscope
 
 
-def focus(microscope: Microscope, settings: AutofocusSettings) -> AutofocusResult:
+def focus(microscope: Microscope, settings: AutofocusSettings, *, retakes: int = MOST_RETAKES) -> AutofocusResult:
     """Focus by a plugin's method; by ours as on an instrument that nobody has calibrated.
 
     What this user keeps of an emulator of the same serial number must not change a figure.
@@ -326,12 +327,10 @@ def focus(microscope: Microscope, settings: AutofocusSettings) -> AutofocusResul
     method = methods.find(settings.method)
     if method is None:
         return semdrivers.autofocus(microscope, settings=settings)
-    return loop.run(method, microscope, settings, beam=Beam())
+    return loop.run(method, microscope, settings, beam=Beam(), retakes=retakes)
 
 
-def _focused(
-    trial: Trial, method: str, max_frames: int | None, emulator: Emulator, microscope: Microscope
-) -> Record:
+def _focused(trial: Trial, method: str, max_frames: int | None, emulator: Emulator, microscope: Microscope) -> Record:
     """Focus, and leave the lens where that ends."""
     truth, start = emulator.truth, microscope.working_distance
 
@@ -399,9 +398,7 @@ def _answer(
     """Focus, and return what the method says of it: fields of `Record`."""
     peer = next((peer for peer in peers.PEERS if peer.name == method), None)
     if peer is None:
-        settings = AutofocusSettings(
-            method=method, max_frames=max_frames, may_change_magnification=trial.track.blind
-        )
+        settings = AutofocusSettings(method=method, max_frames=max_frames, may_change_magnification=trial.track.blind)
         result = focus(microscope, settings)
         return {
             "status": result.status,

@@ -202,9 +202,7 @@ def draw_trials(track: Track, runs: int, seed: int, pictures: Sequence[Picture] 
     )
 
 
-def draw_online(
-    specimens: Sequence[str | Picture], runs: int, seed: int, preset: str = "typical"
-) -> tuple[Trial, ...]:
+def draw_online(specimens: Sequence[str | Picture], runs: int, seed: int, preset: str = "typical") -> tuple[Trial, ...]:
     """Return `runs` trials of the paper's online test for each specimen; they do not depend on the other specimens.
 
     Raises
