@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -52,13 +51,9 @@ def run_once(number: int, seed: int, gun: str, diameter: float | None) -> tuple[
     """Run once; returns status, error in depths of field, frames, and how far the score is from the ideal one."""
     random = np.random.default_rng([seed, number])
     magnification = float(np.exp(random.uniform(np.log(15_000), np.log(60_000))))
-    options: dict[str, Any] = {
-        "magnification": magnification,
-        "seed": int(random.integers(1 << 30)),
-        "profile": GUNS[gun],
-    }
+    sample = int(random.integers(1 << 30))
     with (
-        Emulator(SPECIMENS[number % 2], **options) as emulator,
+        Emulator(SPECIMENS[number % 2], magnification=magnification, seed=sample, profile=GUNS[gun]) as emulator,
         semdrivers.connect(emulator.url) as microscope,
     ):
         best, unit = emulator.truth.working_distance, emulator.truth.depth_of_field

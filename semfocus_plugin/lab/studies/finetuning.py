@@ -13,7 +13,6 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -35,12 +34,9 @@ def take_pictures(folder: Path, specimen: str, pictures: int, seed: int) -> dict
     random = np.random.default_rng(seed)
     low, high = np.log(MAGNIFICATIONS[specimen])
     for number in range(0, pictures, SERIES):
-        options: dict[str, Any] = {
-            "seed": int(random.integers(1 << 30)),
-            "magnification": float(np.exp(random.uniform(low, high))),
-        }
+        sample, magnification = int(random.integers(1 << 30)), float(np.exp(random.uniform(low, high)))
         with (
-            Emulator(specimen, **options) as emulator,
+            Emulator(specimen, seed=sample, magnification=magnification) as emulator,
             semdrivers.connect(emulator.url) as microscope,
         ):
             best, unit = emulator.truth.working_distance, emulator.truth.depth_of_field
