@@ -24,11 +24,11 @@ def semfocus(*arguments):
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", (*COMMANDS, *LABORATORY))
 def test_every_command_has_help_with_an_example(command):
     found = semfocus(command, "--help")
     assert found.exit_code == 0
-    if command != "train":
+    if command not in ("train", "lab"):
         assert "Example" in found.stdout
 
 
@@ -158,9 +158,9 @@ def test_evaluate_writes_table_and_json(tiny_models, tmp_path):
     found = semfocus("evaluate", *options, "--out", table, "--json")
     told = json.loads(found.stdout)
     assert found.exit_code == 0
-    assert told["summaries"][0]["runs"] == 1
+    assert told["rows"][0]["runs"] == 1
     assert len(told["records"]) == 1
-    assert "| tin-balls | 1 |" in table.read_text()
+    assert "| tin-balls | 1 |" in table.read_text(encoding="utf-8")
     found = semfocus("evaluate", "--specimen", "tinballs")
     assert found.exit_code == 1
     assert "neither a specimen" in found.stderr
