@@ -11,17 +11,18 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from firmware_protocol.messages import Parameter
 from firmware_protocol.profile import EM30, InstrumentProfile
 from semdrivers import links as usb_backends
-from semdrivers.emulator._scan_faults import disturb
 from semdrivers.emulator.instrument import Instrument
-from semdrivers.emulator.physics import ColumnPreset, ElectronColumn, ScanConditions, Truth
+from semdrivers.emulator.physics import ColumnPreset, ElectronColumn, ScanConditions, Truth, discharged
 from semdrivers.emulator.specimens import SPECIMENS, Picture, Specimen, make_specimen
 from semdrivers.emulator.wires import (
     ControlServer,
     EmulatedBus,
     Faults,
     FaultyStream,
+    Occasion,
     SessionLog,
     UsbBridgeServer,
     UsbDevice,
@@ -33,6 +34,9 @@ from semdrivers.sessions import free_folder
 
 _NEAREST, _FURTHEST = 5.0, 30.0
 """Depths of field between the start and best focus, unless the start is given."""
+
+_KNOB = 0.1
+"""mm by which the operator turns the working distance under the fault `knob-turned`."""
 
 _count = itertools.count(1)
 
@@ -118,7 +122,7 @@ class Emulator:
             magnification=magnification,
             realtime=realtime,
             lens_hysteresis=profile.lens_hysteresis * self.column.preset.lens_hysteresis,
-            meanwhile=lambda instrument, pixels: disturb(instrument, self.faults, pixels),
+            meanwhile=lambda instrument, pixels: _disturb(instrument, self.faults, pixels),
         )
         self._folder = None if save_session is None else free_folder(save_session)
         self._log: SessionLog | None = None
@@ -300,3 +304,22 @@ def _start(column: ElectronColumn, magnification: float, seed: int, profile: Ins
         offset = -offset
     start = min(max(truth.working_distance + offset, low), high)
     return round(start / profile.working_distance_step) * profile.working_distance_step
+
+
+def _disturb(instrument: Instrument, faults: Faults, pixels: NDArray[Any]) -> NDArray[Any]:
+    """Let happen what is due while a frame is scanned, and return its pixels."""
+    for name in faults.at(Occasion.SCAN):
+        match name:
+            case "knob-turned":
+                _, high = instrument.limits(Parameter.WORKING_DISTANCE)
+                now = instrument.value(Parameter.WORKING_DISTANCE)
+                instrument.set_parameter(
+                    Parameter.WORKING_DISTANCE, now + _KNOB if now + _KNOB <= high else now - _KNOB
+                )
+            case "beam-blanked":
+                instrument.set_beam(False)
+            case "filament-dies":
+                instrument.break_filament()
+            case "charging-streaks":
+                pixels = discharged(pixels, np.random.default_rng(faults.place(2**32)))
+    return pixels

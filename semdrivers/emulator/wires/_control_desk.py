@@ -10,11 +10,15 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from firmware_protocol.control import VERSION, Damaged, Envelope, Problem
 from firmware_protocol.messages import (
+    Applied,
+    BeamSet,
     Bye,
     Command,
     Done,
@@ -28,6 +32,7 @@ from firmware_protocol.messages import (
     Kind,
     MoveStage,
     OrientStage,
+    Parameter,
     ParameterValue,
     Pump,
     Reason,
@@ -36,18 +41,21 @@ from firmware_protocol.messages import (
     SetBeam,
     SetParameter,
     SetStigmator,
+    StageMoved,
+    StageOriented,
     StartScan,
     Status,
+    StigmatorApplied,
     StopScan,
     Subscribe,
     Subsystem,
     Unknown,
+    VacuumSet,
+    VacuumState,
     Vent,
 )
 from semdrivers.emulator.instrument import Instrument, Refused, capabilities, refuse
-from semdrivers.emulator.wires._control_session import Session, Witness
 from semdrivers.emulator.wires._faults import Faults, Occasion
-from semdrivers.emulator.wires._overtaken import still_holds
 
 _log = logging.getLogger(__name__)
 _CACHED_REPLIES = 32
@@ -66,6 +74,37 @@ _DAMAGE = {
     Problem.LAYOUT: Status.INVALID_PARAMETER,
     Problem.VERSION: Status.NOT_IMPLEMENTED,
 }
+
+_ON_THE_WAY = {
+    VacuumState.READY: (VacuumState.PUMPING, VacuumState.READY),
+    VacuumState.VENTED: (VacuumState.VENTING, VacuumState.VENTED),
+}
+
+
+class Witness(Protocol):
+    """Hears and sees everything that goes over the control channel."""
+
+    def received(self, client: str, message: Envelope | Damaged) -> None:
+        """Take note of what a client sent."""
+
+    def sent(self, client: str, message: Envelope) -> None:
+        """Take note of what a client was sent."""
+
+    def answered(self, request: Envelope, reply: Envelope) -> None:
+        """Take note of the answer to a new request of the owner."""
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One client, as the instrument knows it."""
+
+    send: Callable[[Envelope], None]
+    heard: float
+    client: str = ""
+    token: int | None = None
+    owner: bool = False
+    subscribed: bool = False
+    replies: OrderedDict[int, tuple[Envelope, Envelope | None]] = field(default_factory=OrderedDict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,7 +221,7 @@ class ControlDesk:
         for item in list(self._deferred):
             rest = item.due - self._instrument.clock.now()
             if not still_holds(self._instrument, item.announced):
-                self._finish(item, item.request.refuse(Status.ABORTED, Refusal(text="overtaken by a later change")))
+                self._finish(item, item.request.refuse(Status.ABORTED, Refusal(text="a later change took its place")))
             elif rest <= 0:
                 self._finish(item, item.answer)
             else:
@@ -234,7 +273,7 @@ class ControlDesk:
         session.replies.clear()
 
     def _repeated(self, session: Session, item: Envelope) -> bool:
-        """Answer a repeated request as it was answered, or tell that it is still being carried out."""
+        """Answer a repeated request as it was answered, or report that it is still being carried out."""
         request, reply = session.replies.get(item.sequence, (None, None))
         if request != item:
             return False
@@ -376,3 +415,25 @@ class ControlDesk:
 
 def _pending(request: Envelope, rest: float) -> Envelope:
     return request.pending(rest if math.isfinite(rest) else _ENDLESS_PENDING)
+
+
+def still_holds(instrument: Instrument, reply: object) -> bool:
+    """Return whether the state that `reply` announced stands, or is on its way."""
+    match reply:
+        case Applied(parameter=parameter, value=value):
+            return instrument.value(parameter) == value
+        case StigmatorApplied(x=x, y=y):
+            return _values(instrument, Parameter.STIGMATOR_X, Parameter.STIGMATOR_Y) == (x, y)
+        case StageMoved(x=x, y=y):
+            return _values(instrument, Parameter.STAGE_X, Parameter.STAGE_Y) == (x, y)
+        case StageOriented(tilt=tilt, rotation=rotation):
+            return _values(instrument, Parameter.STAGE_TILT, Parameter.STAGE_ROTATION) == (tilt, rotation)
+        case BeamSet(on=on):
+            return instrument.status().beam_on == on
+        case VacuumSet(state=state):
+            return instrument.status().vacuum in _ON_THE_WAY[state]
+    return True
+
+
+def _values(instrument: Instrument, first: Parameter, second: Parameter) -> tuple[float, float]:
+    return instrument.value(first), instrument.value(second)

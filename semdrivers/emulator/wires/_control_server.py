@@ -24,8 +24,7 @@ from firmware_protocol.control import Damaged, Decoder, Envelope
 from firmware_protocol.messages import Event
 from semdrivers.emulator.instrument import Instrument
 from semdrivers.emulator.wires._answer_faults import LATE, PAUSE, FaultyLine
-from semdrivers.emulator.wires._control_desk import ControlDesk
-from semdrivers.emulator.wires._control_session import Session, Witness
+from semdrivers.emulator.wires._control_desk import ControlDesk, Session, Witness
 from semdrivers.emulator.wires._faults import Faults
 from semdrivers.errors import NotConnectedError
 
