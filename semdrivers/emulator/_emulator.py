@@ -307,7 +307,7 @@ def _start(column: ElectronColumn, magnification: float, seed: int, profile: Ins
 
 
 def _disturb(instrument: Instrument, faults: Faults, pixels: NDArray[Any]) -> NDArray[Any]:
-    """Let happen what is due while a frame is scanned, and return its pixels."""
+    """Carry out the faults that are due while a frame is scanned, and return its pixels."""
     for name in faults.at(Occasion.SCAN):
         match name:
             case "knob-turned":

@@ -342,7 +342,13 @@ class ControlDesk:
             who = f"it is controlled by {owner.client!r}" if owner else "its lease was lost"
             raise refuse(Status.NOT_OWNER, f"this client does not control the instrument: {who}; connect again")
         faults = self._faults.at(Occasion.COMMAND)
-        self._endless, self._gives_up = "settle-never-ends" in faults, "settle-times-out" in faults
+        self._endless = self._gives_up = False
+        for name in faults:
+            match name:
+                case "settle-never-ends":
+                    self._endless = True
+                case "settle-times-out":
+                    self._gives_up = True
         for name in faults:
             if name in _REFUSALS:
                 status, text, reasons = _REFUSALS[name]

@@ -436,7 +436,7 @@ def test_real_time_waits_longer_than_deadline_and_lease(serve: Served) -> None:
         assert server._instrument.status().beam_on, "a client that waits is not silent"
 
 
-def test_what_is_overtaken_while_it_waits_is_aborted(serve: Served) -> None:
+def test_a_later_change_aborts_a_command_that_waits(serve: Served) -> None:
     server = serve(profile=dataclasses.replace(EM30, lens_time_constant=5.0), realtime=True)
     with connect(server) as link:
         raised: list[BaseException] = []
@@ -453,7 +453,7 @@ def test_what_is_overtaken_while_it_waits_is_aborted(serve: Served) -> None:
         server._instrument.set_parameter(Parameter.WORKING_DISTANCE, 12.0)
         thread.join(20)
         assert not thread.is_alive()
-    assert "overtaken" in str(raised[0])
+    assert "a later change took its place" in str(raised[0])
 
 
 def test_stopping_works_while_the_pump_runs(serve: Served) -> None:

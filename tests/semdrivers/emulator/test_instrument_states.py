@@ -315,7 +315,7 @@ def test_rest_times_are_those_of_what_is_asked(instrument: Instrument) -> None:
     assert instrument.rest_time(Wait.NOTHING) == 0.0
 
 
-def test_what_was_overtaken_no_longer_holds(instrument: Instrument) -> None:
+def test_a_later_change_ends_what_a_reply_announced(instrument: Instrument) -> None:
     applied = instrument.set_parameter(Parameter.WORKING_DISTANCE, 20.0)
     stigmator = instrument.set_stigmator(1.0, 1.0)
     beam = instrument.set_beam(False)
