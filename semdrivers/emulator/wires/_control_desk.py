@@ -100,6 +100,7 @@ class Session:
 
     send: Callable[[Envelope], None]
     heard: float
+    where: str = ""
     client: str = ""
     token: int | None = None
     owner: bool = False
@@ -154,8 +155,8 @@ class ControlDesk:
 
     # Sessions
 
-    def open(self, send: Callable[[Envelope], None]) -> Session:
-        """Begin a session that answers through `send`, which must not block."""
+    def open(self, send: Callable[[Envelope], None], where: str = "an unnamed line") -> Session:
+        """Begin a session that answers through `send`, which must not block; `where` names its line in messages."""
         witness = self._witness
 
         def send_seen(envelope: Envelope) -> None:
@@ -163,7 +164,7 @@ class ControlDesk:
                 witness.sent(session.client, envelope)
             send(envelope)
 
-        session = Session(send_seen, time.monotonic())
+        session = Session(send_seen, time.monotonic(), where)
         self._sessions.append(session)
         return session
 
@@ -234,9 +235,14 @@ class ControlDesk:
 
     def handle(self, session: Session, item: Envelope | Damaged) -> None:
         """Take one message of a session."""
-        session.heard = time.monotonic()
         if self._witness is not None:
             self._witness.received(session.client, item)
+        another = isinstance(item, Envelope) and isinstance(item.message, Hello) and item.message.token != session.token
+        if another and session.owner:  # on a serial line; it renews no lease
+            refusal = _held_by(session)
+            session.send(Envelope(Kind.REPLY, item.sequence, item.opcode, refusal, status=Status.BUSY))
+            return
+        session.heard = time.monotonic()
         if item.kind != Kind.REQUEST:
             return
         if isinstance(item, Damaged):
@@ -244,8 +250,10 @@ class ControlDesk:
             text = f"{item.problem.value} {item.detail}".strip()
             session.send(Envelope(Kind.REPLY, item.sequence, item.opcode, Refusal(text=text), status=status))
             return
-        if isinstance(item.message, Hello) and item.message.token != session.token:
-            self._renew(session, item.message)
+        if another:
+            session.token, session.client = item.message.token, item.message.client
+            session.subscribed = False
+            session.replies.clear()
         if self._repeated(session, item):
             return
         session.replies[item.sequence] = (item, None)
@@ -263,14 +271,6 @@ class ControlDesk:
             self._answer(session, item, item.refuse(Status.HARDWARE_FAULT, fault))
         else:
             self._reply(session, item, reply)
-
-    def _renew(self, session: Session, hello: Hello) -> None:
-        """Start afresh on a line: another client speaks than before."""
-        if session.owner:
-            self._lose_lease(session, f"{hello.client!r} took its line")
-        session.token, session.client = hello.token, hello.client
-        session.subscribed = False
-        session.replies.clear()
 
     def _repeated(self, session: Session, item: Envelope) -> bool:
         """Answer a repeated request as it was answered, or report that it is still being carried out."""
@@ -339,7 +339,7 @@ class ControlDesk:
     def _command(self, session: Session, message: object) -> object:
         if not session.owner:
             owner = self._owner
-            who = f"it is controlled by {owner.client!r}" if owner else "its lease was lost"
+            who = f"it is controlled by {owner.client!r} ({owner.where})" if owner else "its lease was lost"
             raise refuse(Status.NOT_OWNER, f"this client does not control the instrument: {who}; connect again")
         faults = self._faults.at(Occasion.COMMAND)
         self._endless = self._gives_up = False
@@ -387,11 +387,7 @@ class ControlDesk:
         owner = self._owner
         if not hello.observer:
             if owner is not None and owner is not session:
-                raise refuse(
-                    Status.BUSY,
-                    f"it is controlled by {owner.client!r}: wait for that client to end, or connect as observer",
-                    subsystem=Subsystem.CONTROL,
-                )
+                raise Refused(Status.BUSY, _held_by(owner))
             session.owner = True
         profile = self._instrument.profile
         return HelloReply(
@@ -417,6 +413,12 @@ class ControlDesk:
                 self._instrument.safe()
         session.subscribed = False
         session.token = None
+
+
+def _held_by(owner: Session) -> Refusal:
+    """Return the refusal that names the client in control."""
+    text = f"it is controlled by {owner.client!r} ({owner.where}): wait for that client to end, or connect as observer"
+    return Refusal(subsystem=Subsystem.CONTROL, text=text)
 
 
 def _pending(request: Envelope, rest: float) -> Envelope:
