@@ -10,7 +10,7 @@ from semdrivers.emulator.physics._optics import (
     probe_core_of,
 )
 from semdrivers.emulator.physics._orientation import seen
-from semdrivers.emulator.physics._presets import PRESETS, ColumnPreset, preset_named
+from semdrivers.emulator.physics._presets import PRESETS, ColumnPreset, preset_named, preset_with
 from semdrivers.emulator.physics._scan import Column, Exposure, ScanConditions, Truth
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "ideal_score",
     "pixel_size",
     "preset_named",
+    "preset_with",
     "probe_core_of",
     "seen",
 ]

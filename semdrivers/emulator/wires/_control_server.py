@@ -34,10 +34,11 @@ from semdrivers.errors import NotConnectedError
 _log = logging.getLogger(__name__)
 _CHUNK = 65536
 _MOST_QUEUED = 1 << 20
+_SEND_BUFFER = 1 << 16
 _SILENCE = 0.3
 _MOST_CLIENTS = 64
-_GREETING_TIME = 5.0
-"""Seconds that a TCP client has for its HELLO, and to fetch what it was sent."""
+_NEWCOMERS = 16
+"""TCP clients that are accepted in one turn."""
 _SHARE = 0.01
 """Seconds of a turn for the messages that wait."""
 _MOST_HELLOS = 32
@@ -66,6 +67,7 @@ class _SocketPipe:
     def __init__(self, connection: socket.socket, where: str) -> None:
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         drop_when_half_open(connection)
         self._socket = connection
         self.where = where
@@ -165,6 +167,8 @@ class ControlServer:
         What goes wrong with answers and commands.
     witness : Witness, optional
         Keeps a record of what goes over the wires.
+    patience : float
+        Seconds that a TCP client has for its HELLO, and to fetch some of what it was sent.
 
     Attributes
     ----------
@@ -185,6 +189,7 @@ class ControlServer:
         serial: bool = False,
         faults: Faults | None = None,
         witness: Witness | None = None,
+        patience: float = 5.0,
     ) -> None:
         self.instrument = instrument
         self._witness = witness
@@ -197,6 +202,7 @@ class ControlServer:
         self._selector = selectors.DefaultSelector()
         self._connections: list[_Connection] = []
         self._calls: deque[Callable[[], None]] = deque()
+        self._patience = patience
         self._turn = 0
         self._accepts_again = 0.0
         self._closing = threading.Event()
@@ -284,16 +290,26 @@ class ControlServer:
             pause = min(self._desk.tick(), self._look_after())
 
     def _accept(self) -> None:
+        for _ in range(_NEWCOMERS):
+            if not self._accept_one():
+                return
+
+    def _accept_one(self) -> bool:
+        """Take in one client that waits; returns whether there may be another."""
         try:
             connection, (host, port) = self._listener.accept()
         except (BlockingIOError, ConnectionError):
-            return
+            return False
         except OSError as error:
+            before = len(self._connections)
+            for _ in range(_NEWCOMERS):
+                self._make_room()
+            if len(self._connections) < before:
+                return True
             _log.warning("control channel: no new client: %s", error)
-            self._make_room()
             self._selector.unregister(self._listener)
             self._accepts_again = time.monotonic() + _REST
-            return
+            return False
         if len(self._connections) >= _MOST_CLIENTS:
             self._make_room()
         try:
@@ -301,6 +317,7 @@ class ControlServer:
         except OSError as error:
             _log.info("control client dropped: %s", error)
             connection.close()
+        return True
 
     def _make_room(self) -> None:
         """Drop the client that has been silent longest, first of those without a session; never the one in control."""
@@ -382,13 +399,13 @@ class ControlServer:
                     connection.items += connection.decoder.abandon()
                 else:
                     pause = min(pause, left)
-            slow = bool(connection.stuck) and now - connection.stuck > _GREETING_TIME
+            slow = bool(connection.stuck) and now - connection.stuck > self._patience
             if connection.session.token is not None or connection.pipe.lasting:
                 connection.greeted = now
             if connection.broken or slow:
                 self._drop(connection, "it does not fetch its messages")
-            elif now - connection.greeted > _GREETING_TIME:
-                self._drop(connection, f"no HELLO in {_GREETING_TIME:g} s")
+            elif now - connection.greeted > self._patience:
+                self._drop(connection, f"no HELLO in {self._patience:g} s")
             elif connection.items:
                 pause = 0.0
         return pause

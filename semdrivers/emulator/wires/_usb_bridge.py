@@ -29,8 +29,6 @@ _HANDOVER = 1.0
 _SMALL = 4096
 _MOST_GREETINGS = 16
 """Connections that may wait for their greeting; a further one takes the place of the oldest."""
-_SLOW = 5.0
-"""Seconds in which the rest of a request must come, and in which a client must fetch some of its answer."""
 _REST = 0.05
 """Seconds without new clients when the process has no descriptor left for one."""
 
@@ -48,11 +46,14 @@ class UsbBridgeServer:
         Address to listen on.
     port : int
         0 for any that is free.
+    patience : float
+        Seconds in which the rest of a request must come, and in which a client must fetch some of its answer.
     """
 
-    def __init__(self, pipe: UsbPipe, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, pipe: UsbPipe, host: str = "127.0.0.1", port: int = 0, patience: float = 5.0) -> None:
         self._pipe = pipe
         self._where = host, port
+        self._patience = patience
         self._listener: socket.socket | None = None
         self._lock = threading.Condition()
         self._client: socket.socket | None = None
@@ -89,7 +90,7 @@ class UsbBridgeServer:
                 connection, _ = self._listener.accept()
             except OSError as error:
                 if not self._closed:
-                    _log.warning("USB bridge: no new client: %s", error)
+                    _log.info("USB bridge: no new client: %s", error)
                     self._make_room(0)
                     time.sleep(_REST)
                 continue
@@ -141,7 +142,7 @@ class UsbBridgeServer:
         while not self._closed:
             connection.settimeout(None)
             first = _receive(connection, 1)
-            connection.settimeout(_SLOW)
+            connection.settimeout(self._patience)
             request = BridgeRequest.decode(first + _receive(connection, REQUEST_SIZE - 1))
             data = _receive(connection, request.following)
             try:

@@ -43,11 +43,11 @@ class Frames:
 class Rig:
     """A device on its bus, and pyusb's view of it."""
 
-    def __init__(self, bridged: bool) -> None:
+    def __init__(self, bridged: bool, **options: float) -> None:
         self.frames = Frames()
         self.device = UsbDevice(self.frames, serial="EMU000042")
         self.bus = EmulatedBus(self.device)
-        self.server = UsbBridgeServer(self.bus) if bridged else None
+        self.server = UsbBridgeServer(self.bus, **options) if bridged else None
         self.pipe = BridgedPipe("127.0.0.1", self.server.start()) if self.server else self.bus
         self.backend = PipeBackend(self.pipe)
 
@@ -385,6 +385,23 @@ class TestBridge:
                 time.sleep(0.02)
         assert found.serial_number == "EMU000042"
         other.close()
+
+    def test_idle_connections_disturb_neither_client_nor_newcomer(self, bridged, few_descriptors, idle_connections):
+        found = bridged.open()
+        with idle_connections(bridged.pipe.port):
+            assert found.get_active_configuration().bConfigurationValue == wire.CONFIGURATION
+        bridged.pipe.close()
+        assert bridged.find().serial_number == "EMU000042"
+
+    def test_a_client_that_stops_in_a_request_is_hung_up_on(self):
+        rig = Rig(bridged=True, patience=0.2)
+        with socket.create_connection(("127.0.0.1", rig.pipe.port), 5) as stopped:
+            stopped.sendall(GREETING)
+            assert stopped.recv(100) == GREETING + b"\0"
+            stopped.sendall(b"\x01")
+            assert stopped.recv(100) == b""
+        assert rig.find().serial_number == "EMU000042"
+        rig.close()
 
     def test_no_server(self):
         with socket.create_server(("127.0.0.1", 0)) as free:
