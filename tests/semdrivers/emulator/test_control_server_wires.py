@@ -426,7 +426,7 @@ def test_a_client_that_never_reads_is_cut_off_and_disturbs_nobody(serve: Served)
     server = serve(patience=0.3)
     with connect(server) as link, RawClient(server) as deaf:
         deaf.hello(observer=True)
-        burst = encode(Envelope.request(2, GetStatus())) * 2000
+        burst = encode(Envelope.request(2, GetStatus())) * 20_000
         deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.socket.settimeout(0.05)
 
