@@ -32,14 +32,15 @@ from semdrivers.emulator.wires._faults import Faults
 from semdrivers.errors import NotConnectedError
 
 _log = logging.getLogger(__name__)
-_CHUNK = 65536
+_CHUNK = 4096
+"""Bytes that are read, and decoded, at a time."""
 _MOST_QUEUED = 1 << 20
 _SEND_BUFFER = 1 << 16
 _SILENCE = 0.3
 _MOST_CLIENTS = 64
 _NEWCOMERS = 16
 """TCP clients that are accepted in one turn."""
-_SHARE = 0.01
+_SHARE = 0.003
 """Seconds of a turn for the messages that wait."""
 _MOST_HELLOS = 32
 """HELLOs that a line may bring in one second."""
@@ -148,6 +149,10 @@ class _Connection:
     stuck: float = 0.0
     """Since when it has fetched nothing of what waits for it; 0 while nothing waits."""
     broken: bool = False
+
+
+def _in_control(what: object) -> bool:
+    return isinstance(what, _Connection) and what.session.owner
 
 
 class ControlServer:
@@ -279,11 +284,13 @@ class ControlServer:
         """Body of the server's thread."""
         pause = 0.0
         while not self._closing.is_set():
-            for key, events in self._selector.select(pause):
-                if isinstance(key.data, _Connection):
-                    self._exchange(key.data, events)
-                else:
+            ready = self._selector.select(pause)
+            end = time.monotonic() + _SHARE
+            for key, events in sorted(ready, key=lambda each: not _in_control(each[0].data)):
+                if not isinstance(key.data, _Connection):
                     key.data()
+                elif _in_control(key.data) or time.monotonic() < end:
+                    self._exchange(key.data, events)
             while self._calls:
                 self._calls.popleft()()
             self._work_off()
@@ -373,7 +380,7 @@ class ControlServer:
         waiting = deque(each for each in self._connections if each.items)
         self._turn += 1
         waiting.rotate(-(self._turn % (len(waiting) or 1)))
-        waiting = deque(sorted(waiting, key=lambda each: not each.session.owner))
+        waiting = deque(sorted(waiting, key=_in_control, reverse=True))
         while waiting and time.monotonic() < end:
             connection = waiting.popleft()
             item = connection.items.popleft()
