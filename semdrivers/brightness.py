@@ -10,11 +10,11 @@ import numpy as np
 
 from semdrivers.errors import InvalidParameterError
 from semdrivers.image import Image, ScanMode
-from semdrivers.microscope import HasDetector
+from semdrivers.microscope import HasDetector, restoring, whole_number
 
 _MEAN = (0.35, 0.65)
 _SPREAD = (0.3, 0.85)
-_SPREAD_WANTED = 0.6
+_SPREAD_TARGET = 0.6
 _CLIPPED = 0.01
 _LARGEST_STEP = 0.25
 _LEVELS_A_BRIGHTNESS = 1.0
@@ -91,7 +91,9 @@ def autobrightness(microscope: Any, *, max_frames: int = 10, mode: ScanMode = Sc
     Raises
     ------
     InvalidParameterError
-        When the microscope has no brightness and contrast, or `max_frames` is no number from 1; nothing was touched.
+        When the microscope has no brightness and contrast, or `max_frames` is no whole number; nothing was touched.
+    OutOfRangeError
+        When `max_frames` is below 1; nothing was touched.
     SemDriversError
         What the microscope raises; brightness and contrast are back where they were, as on any other exception.
     """
@@ -99,11 +101,9 @@ def autobrightness(microscope: Any, *, max_frames: int = 10, mode: ScanMode = Sc
         raise InvalidParameterError(
             f"autobrightness needs a microscope with brightness and contrast; a {type(microscope).__name__} has none"
         )
-    if isinstance(max_frames, bool) or not isinstance(max_frames, int) or max_frames < 1:
-        raise InvalidParameterError(f"max_frames must be a whole number from 1, not {max_frames!r}")
-    start = microscope.brightness, microscope.contrast
+    whole_number("max_frames", max_frames, 1)
     looks: list[_Look] = []
-    try:
+    with restoring(microscope, "brightness", "contrast", only_on_error=True):
         while True:
             looks.append(_look(microscope, mode))
             if looks[-1].good or len(looks) == max_frames:
@@ -112,9 +112,6 @@ def autobrightness(microscope: Any, *, max_frames: int = 10, mode: ScanMode = Sc
         best = looks[-1] if looks[-1].good else min(looks, key=lambda look: look.badness)
         if best is not looks[-1]:
             microscope.brightness, microscope.contrast = best.brightness, best.contrast
-    except BaseException:
-        microscope.brightness, microscope.contrast = start
-        raise
     return BrightnessResult(best.good, best.brightness, best.contrast, best.mean, best.clipped, len(looks))
 
 
@@ -135,7 +132,7 @@ def _look(microscope: Any, mode: ScanMode) -> _Look:
 def _next(looks: list[_Look]) -> tuple[float, float]:
     """Where to look next: contrast by the spread, brightness by the mean, each by the response seen so far."""
     last = looks[-1]
-    doublings = math.log2(_SPREAD_WANTED / max(last.spread, 0.02))
+    doublings = math.log2(_SPREAD_TARGET / max(last.spread, 0.02))
     middle = _MEAN[0] <= last.mean <= _MEAN[1]
     if last.mean > _MEAN[1] and last.brightness <= 0:
         doublings = -1.0
