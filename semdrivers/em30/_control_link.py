@@ -46,11 +46,6 @@ from semdrivers.links import describe, exception_for
 
 R = TypeVar("R")
 
-LONGEST_REQUEST = 900.0
-"""Seconds after which pump or vent fails, however often the instrument says that it is still at work."""
-LONGEST_SETTLING = 60.0
-"""The same for all other requests: no lens, stage or beam takes longer to come to rest."""
-
 _log = logging.getLogger(__name__)
 _TICK = 0.1
 _SILENCE = 0.3
@@ -83,6 +78,11 @@ class ControlLink:
     BusyError
         When another client controls the instrument; the message names it.
     """
+
+    LONGEST_REQUEST = 900.0
+    """Seconds after which pump or vent fails, however often the instrument says that it is still at work."""
+    LONGEST_SETTLING = 60.0
+    """The same for all other requests: no lens, stage or beam takes longer to come to rest."""
 
     def __init__(
         self,
@@ -243,7 +243,7 @@ class ControlLink:
         deadline: float,
     ) -> R:
         now = time.monotonic()
-        longest = LONGEST_REQUEST if isinstance(message, Pump | Vent) else LONGEST_SETTLING
+        longest = self.LONGEST_REQUEST if isinstance(message, Pump | Vent) else self.LONGEST_SETTLING
         end, last, pause = now + deadline, now + longest, max(deadline / 5, 0.05)
         sent = damaged = 0
         repeat = now
@@ -342,14 +342,14 @@ class ControlLink:
     def _deliver(self, items: list[Envelope | Damaged]) -> None:
         for item in items:
             if isinstance(item, Envelope) and item.kind is Kind.EVENT:
-                self._tell(item.message)
+                self._notify(item.message)
             elif item.kind in (Kind.REPLY, Kind.PENDING) and item.opcode in REPLIES:
                 with self._lock:
                     answers = self._waiting.get(item.sequence)
                 if answers is not None:
                     answers.put(item)
 
-    def _tell(self, event: object) -> None:
+    def _notify(self, event: object) -> None:
         if isinstance(event, Event):
             for callback in self._subscribers:
                 try:
