@@ -200,9 +200,7 @@ class EM30(MicroscopeBase):
             return self._get(Parameter.STAGE_TILT), self._get(Parameter.STAGE_ROTATION)
 
     def orient_stage(self, tilt: float, rotation: float) -> tuple[float, float]:
-        """Tilt and rotate, degrees; returns what was reached, once the stage is idle.
-
-        The point under the beam stays there. A tilt leaves a band of the picture in focus.
+        """Tilt and rotate, degrees, about the point under the beam; returns what was reached, once the stage is idle.
 
         Raises
         ------
