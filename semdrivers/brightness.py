@@ -120,13 +120,8 @@ def _look(microscope: Any, mode: ScanMode) -> _Look:
     top = np.iinfo(image.pixels.dtype).max
     low, high = np.percentile(image.pixels, (1, 99)) / top
     clipped = np.mean((image.pixels == 0) | (image.pixels == top))
-    return _Look(
-        microscope.brightness,
-        microscope.contrast,
-        float(image.pixels.mean()) / top,
-        float(high - low),
-        float(clipped),
-    )
+    mean = float(image.pixels.mean()) / top
+    return _Look(microscope.brightness, microscope.contrast, mean, float(high - low), float(clipped))
 
 
 def _next(looks: list[_Look]) -> tuple[float, float]:
@@ -142,9 +137,10 @@ def _next(looks: list[_Look]) -> tuple[float, float]:
         doublings = 0.0
     elif not middle and last.clipped > 0.2:
         doublings = -abs(doublings) if last.mean > 0.5 else 0.0
-    contrast = last.contrast + _limited(doublings / _DOUBLINGS_A_CONTRAST)
-    brightness = last.brightness + _limited((0.5 - last.mean) / _response(looks))
-    return _within(brightness), _within(contrast)
+    return (
+        _stepped(last.brightness, (0.5 - last.mean) / _response(looks)),
+        _stepped(last.contrast, doublings / _DOUBLINGS_A_CONTRAST),
+    )
 
 
 def _response(looks: list[_Look]) -> float:
@@ -157,9 +153,7 @@ def _response(looks: list[_Look]) -> float:
     return _LEVELS_A_BRIGHTNESS
 
 
-def _limited(step: float) -> float:
-    return min(max(step, -_LARGEST_STEP), _LARGEST_STEP)
-
-
-def _within(value: float) -> float:
-    return round(min(max(value, 0.0), 1.0), 3)
+def _stepped(value: float, step: float) -> float:
+    """Return `value` after a step of limited size, from 0 to 1."""
+    step = min(max(step, -_LARGEST_STEP), _LARGEST_STEP)
+    return round(min(max(value + step, 0.0), 1.0), 3)

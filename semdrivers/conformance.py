@@ -108,12 +108,8 @@ def check_working_distance_moves(microscope: Any) -> None:
 def check_working_distance_is_refused_beyond_its_limits(microscope: Any) -> None:
     """A working distance beyond a limit, or not finite, raises OutOfRangeError and moves nothing."""
     limits = microscope.capabilities.working_distance
-    _assert_refused(
-        microscope,
-        "working_distance",
-        OutOfRangeError,
-        (limits.minimum - 0.1, limits.maximum + 0.1, -1.0, _FAR, *_NOT_FINITE),
-    )
+    beyond = (limits.minimum - 0.1, limits.maximum + 0.1, -1.0, _FAR, *_NOT_FINITE)
+    _assert_refused(microscope, "working_distance", OutOfRangeError, beyond)
 
 
 def check_working_distance_must_be_a_number(microscope: Any) -> None:
@@ -134,12 +130,8 @@ def check_magnification_changes(microscope: Any) -> None:
 def check_magnification_is_refused_beyond_its_limits(microscope: Any) -> None:
     """A magnification beyond a limit, or not finite, raises OutOfRangeError and changes nothing."""
     limits = microscope.capabilities.magnification
-    _assert_refused(
-        microscope,
-        "magnification",
-        OutOfRangeError,
-        (limits.minimum / 2, limits.maximum * 2, 0.0, -_FAR, *_NOT_FINITE),
-    )
+    beyond = (limits.minimum / 2, limits.maximum * 2, 0.0, -_FAR, *_NOT_FINITE)
+    _assert_refused(microscope, "magnification", OutOfRangeError, beyond)
 
 
 def check_magnification_must_be_a_number(microscope: Any) -> None:
@@ -367,13 +359,8 @@ def _assert_refused(microscope: Any, name: str, expected: type[SemDriversError],
 
 
 def _assert_conditions(microscope: Any, image: Image) -> None:
-    limits = microscope.capabilities
-    _assert_near(
-        "the frame's working_distance",
-        image.working_distance,
-        microscope.working_distance,
-        limits.working_distance,
-    )
-    _assert_near("the frame's magnification", image.magnification, microscope.magnification, limits.magnification)
+    for name in ("working_distance", "magnification"):
+        limits = getattr(microscope.capabilities, name)
+        _assert_near(f"the frame's {name}", getattr(image, name), getattr(microscope, name), limits)
     assert math.isfinite(image.pixel_size), f"the frame's pixel size is {image.pixel_size}"
     assert image.pixel_size > 0, f"the frame's pixel size is {image.pixel_size:g} nm"

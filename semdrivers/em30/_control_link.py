@@ -45,6 +45,7 @@ from semdrivers.errors import (
 from semdrivers.links import describe, exception_for
 
 R = TypeVar("R")
+_Answers = queue.SimpleQueue[Envelope | Damaged | SemDriversError]
 
 _log = logging.getLogger(__name__)
 _TICK = 0.1
@@ -85,13 +86,7 @@ class ControlLink:
     """The same for all other requests: no lens, stage or beam takes longer to come to rest."""
 
     def __init__(
-        self,
-        transport: Transport,
-        *,
-        client_name: str,
-        name: str,
-        observer: bool = False,
-        deadline: float = 5.0,
+        self, transport: Transport, *, client_name: str, name: str, observer: bool = False, deadline: float = 5.0
     ) -> None:
         self.name = name
         self._transport = transport
@@ -99,7 +94,7 @@ class ControlLink:
         self._decoder = Decoder()
         self._lock = threading.Lock()
         self._sending = threading.Lock()
-        self._waiting: dict[int, queue.SimpleQueue[Envelope | Damaged | SemDriversError]] = {}
+        self._waiting: dict[int, _Answers] = {}
         self._sequence = 0
         self._subscribers: tuple[Callable[[Event], object], ...] = ()
         self._subscribed = False
@@ -153,7 +148,7 @@ class ControlLink:
         if threading.current_thread() is self._thread:
             raise BusyError(f"{self.name}: a subscriber must not send requests; hand over to another thread")
         flags = wait if isinstance(message, Command) else Wait.NOTHING
-        answers: queue.SimpleQueue[Envelope | Damaged | SemDriversError] = queue.SimpleQueue()
+        answers: _Answers = queue.SimpleQueue()
         with self._lock:
             self._check_open()
             sequence = self._next_sequence()
@@ -235,13 +230,7 @@ class ControlLink:
             if self._sequence not in self._waiting:
                 return self._sequence
 
-    def _exchange(
-        self,
-        message: Request[R],
-        data: bytes,
-        answers: queue.SimpleQueue[Envelope | Damaged | SemDriversError],
-        deadline: float,
-    ) -> R:
+    def _exchange(self, message: Request[R], data: bytes, answers: _Answers, deadline: float) -> R:
         now = time.monotonic()
         longest = self.LONGEST_REQUEST if isinstance(message, Pump | Vent) else self.LONGEST_SETTLING
         end, last, pause = now + deadline, now + longest, max(deadline / 5, 0.05)

@@ -353,13 +353,8 @@ class EM30(MicroscopeBase):
     def _order(self, mode: ScanMode) -> FrameOrder:
         self._blanked = False
         started = self._control.request(StartScan(mode.width, mode.height, self._bits, 1))
-        return FrameOrder(
-            started.first_frame,
-            max(started.time, self._effective),
-            mode.width,
-            mode.height,
-            started.frame_time,
-        )
+        not_before = max(started.time, self._effective)
+        return FrameOrder(started.first_frame, not_before, mode.width, mode.height, started.frame_time)
 
     def _image(self, frame: Frame, mode: ScanMode) -> Image:
         leader = frame.leader
