@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 from semdrivers.connection import connect as connect_url
+from semdrivers.connection import flag_option, split_url
 from semdrivers.emulator._emulator import Emulator
 from semdrivers.emulator.physics import ColumnPreset
 from semdrivers.errors import InvalidParameterError
@@ -18,7 +18,6 @@ _STRENGTHS = tuple(each.name for each in fields(ColumnPreset))
 _NUMBERS = ("magnification", "working_distance", "pixel_size", "period", *(n for n in _STRENGTHS if n not in _SWITCHES))
 _OPTIONS = ("seed", *_NUMBERS, *_SWITCHES, "preset", "path", "rasters", "faults")
 _DRIVER = ("bits", "client")
-_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 def connect(url: str, options: Mapping[str, Any]) -> Microscope:
@@ -56,17 +55,7 @@ def parse_emulator_url(url: str, options: Mapping[str, Any]) -> tuple[Any, dict[
     InvalidParameterError
         When something is malformed or unknown.
     """
-    try:
-        parts = urlsplit(url)
-        queried = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-    except ValueError as error:
-        raise InvalidParameterError(f"{url}: {error}") from None
-    given = {**queried, **options}
-    for name in given:
-        if name not in _OPTIONS + _DRIVER:
-            raise InvalidParameterError(
-                f"{url}: there is no option {name!r}; an emulator takes {', '.join(_OPTIONS + _DRIVER)}"
-            )
+    parts, given = split_url(url, options, _OPTIONS + _DRIVER, "an emulator")
     specimen: Any = parts.netloc
     if not specimen or parts.path not in ("", "/"):
         raise InvalidParameterError(f"{url}: write emulator://SPECIMEN, such as emulator://tin-balls?seed=1")
@@ -94,8 +83,4 @@ def _converted(url: str, name: str, value: Any) -> Any:
             return float(value)
     except ValueError:
         raise InvalidParameterError(f"{url}: {name} must be a number, not {value!r}") from None
-    if name in _SWITCHES:
-        if value.lower() not in _TRUE + _FALSE:
-            raise InvalidParameterError(f"{url}: {name} must be 1 or 0, not {value!r}")
-        return value.lower() in _TRUE
-    return value
+    return flag_option(url, name, value) if name in _SWITCHES else value
