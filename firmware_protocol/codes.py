@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 
+__all__ = ["Group", "Kind", "Opcode", "Parameter", "Reason", "Status", "Subsystem", "VacuumState", "Wait"]
+
 
 class Kind(enum.IntEnum):
     """What an envelope is."""

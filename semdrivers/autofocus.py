@@ -17,6 +17,8 @@ from semdrivers.errors import AutofocusError, BusyError, InvalidParameterError
 from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress
 from semdrivers.microscope import Microscope, RecordsFocus, missing_members
 
+__all__ = ["autofocus"]
+
 
 def autofocus(
     microscope: Microscope,

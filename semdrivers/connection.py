@@ -8,6 +8,8 @@ from typing import Any
 from semdrivers.errors import InvalidParameterError, NotConnectedError, SemDriversError
 from semdrivers.microscope import Microscope, missing_members
 
+__all__ = ["connect"]
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 

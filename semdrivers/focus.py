@@ -14,6 +14,8 @@ from semdrivers.files import plain
 from semdrivers.image import ScanMode
 from semdrivers.microscope import number
 
+__all__ = ["AutofocusResult", "AutofocusSettings", "FocusStep", "FrameSkippedError", "NotFocusedError", "Progress"]
+
 
 @dataclass(frozen=True, slots=True)
 class AutofocusSettings:
@@ -185,6 +187,7 @@ class AutofocusResult:
 
 
 Progress = Callable[[FocusStep], object]
+"""What `semdrivers.autofocus` calls after every frame."""
 
 
 class NotFocusedError(AutofocusError):

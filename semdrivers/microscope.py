@@ -18,6 +18,21 @@ import numpy as np
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.image import Image, ScanMode
 
+__all__ = [
+    "Capabilities",
+    "HasBeam",
+    "HasDetector",
+    "HasStage",
+    "HasStageOrientation",
+    "HasStigmator",
+    "HasVacuum",
+    "Microscope",
+    "Range",
+    "RecordsFocus",
+    "missing_members",
+    "number",
+]
+
 
 def number(name: str, value: object, unit: str = "") -> float:
     """Return `value` as a finite float.

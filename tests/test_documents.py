@@ -50,35 +50,3 @@ def test_every_link_between_pages_leads_somewhere():
             if "://" not in target and not (page.parent / target).exists():
                 broken.append(f"{page.relative_to(ROOT)}: {target}")
     assert broken == []
-
-
-def test_the_reference_names_every_public_name():
-    import semdrivers
-
-    text = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
-    assert [name for name in semdrivers.__all__ if not re.search(rf"\b{name}\b", text)] == []
-
-
-def commands(command, name: str):
-    inner = getattr(command, "commands", None)
-    if inner is None:
-        yield name, [option for parameter in command.params for option in parameter.opts if option.startswith("-")]
-        return
-    for word, further in inner.items():
-        yield from commands(further, f"{name} {word}")
-
-
-@pytest.mark.parametrize("program", ["semdrivers", "semfocus"])
-def test_the_reference_names_every_command_and_option(program):
-    from importlib import import_module
-
-    from typer.main import get_command
-
-    app = import_module({"semdrivers": "semdrivers._cli", "semfocus": "semfocus_plugin.lab.cli"}[program]).app
-    text = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
-    section = text.split(f"## {program}\n")[1].split("\n## ")[0]
-    missing = []
-    for name, options in commands(get_command(app), program):
-        words = [name.removeprefix(f"{program} "), *options]
-        missing += [f"{name}: {word}" for word in words if not re.search(rf"`{re.escape(word)}[` ]", section)]
-    assert missing == []

@@ -23,6 +23,7 @@ from semdrivers.microscope import Capabilities, missing_members
 
 FORMAT, VERSION = "semdrivers.session", 1
 SESSION = "session.jsonl"
+"""Name of the file in a session folder that holds everything but the frames."""
 PROPERTIES = (
     "stage_position",
     "stage_orientation",

@@ -96,6 +96,7 @@ PRESETS = {
         lens_motion=True,
     ),
 }
+"""The presets by name: `ideal`, `typical`, `hostile`."""
 
 
 def preset_named(preset: str | ColumnPreset) -> ColumnPreset:

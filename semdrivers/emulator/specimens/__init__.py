@@ -17,6 +17,7 @@ __all__ = [
     "Array",
     "Picture",
     "Specimen",
+    "SpecimenFactory",
     "Window",
     "footprint",
     "lattice_uniform",
@@ -38,6 +39,7 @@ class Specimen(Protocol):
 
 
 SpecimenFactory = Callable[[int], Specimen]
+"""Makes a specimen from a random seed."""
 
 SPECIMENS: Mapping[str, SpecimenFactory] = {
     "tin-balls": TinBalls,
@@ -47,6 +49,7 @@ SPECIMENS: Mapping[str, SpecimenFactory] = {
     "fabric": Fabric,
     "featureless": Featureless,
 }
+"""The procedural specimens by name."""
 
 
 def make_specimen(name: str, seed: int, factories: Mapping[str, SpecimenFactory] = SPECIMENS) -> Specimen:
