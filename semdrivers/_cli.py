@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,7 +66,9 @@ def info(url: Url, json: Json = False) -> None:
     table.add_row("model", told["model"] or "not told")
     table.add_row("serial number", told["serial"] or "not told")
     table.add_row("firmware", told["firmware"] or "not told")
-    table.add_row("probe diameter", f"{told['probe_diameter']:g} nm" if told["probe_diameter"] else "not told")
+    for name, unit in _optional_values().items():
+        value = "not told" if told[name] is None else f"{told[name]:g} {unit}".rstrip()
+        table.add_row(name.replace("_", " "), value)
     for name, label, unit in (
         ("working_distance", "working distance", " mm"),
         ("magnification",) * 2 + ("×",),
@@ -268,6 +271,13 @@ def _until_told_to_stop() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+def _optional_values() -> dict[str, str]:
+    """Return the optional values of `Capabilities`, each with its unit."""
+    return {
+        part.name: part.metadata.get("unit", "") for part in fields(semdrivers.Capabilities) if part.default is None
+    }
+
+
 def _describe(url: str, microscope: Any) -> dict[str, Any]:
     capabilities = microscope.capabilities
     return {
@@ -275,7 +285,7 @@ def _describe(url: str, microscope: Any) -> dict[str, Any]:
         "model": capabilities.model,
         "serial": capabilities.serial,
         "firmware": capabilities.firmware,
-        "probe_diameter": capabilities.probe_diameter,
+        **{name: getattr(capabilities, name, None) for name in _optional_values()},
         "working_distance": microscope.working_distance,
         "magnification": microscope.magnification,
         "limits": {

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -125,7 +125,7 @@ class Capabilities:
     model: str = ""
     serial: str = ""
     firmware: str = ""
-    probe_diameter: float | None = None
+    probe_diameter: float | None = field(default=None, metadata={"unit": "nm"})
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -207,7 +208,7 @@ def _capabilities(folder: Path, told: dict[str, Any]) -> Capabilities:
             magnification=Range(**told["magnification"]),
             scan_modes=tuple(ScanMode[name.upper()] for name in told["scan_modes"]),
             **{name: str(told[name]) for name in ("model", "serial", "firmware")},
-            probe_diameter=told.get("probe_diameter"),
+            **{part.name: told.get(part.name) for part in fields(Capabilities) if part.default is None},
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidParameterError(f"{folder / SESSION}: its capabilities cannot be read: {error!r}") from error

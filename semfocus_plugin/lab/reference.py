@@ -47,14 +47,10 @@ FOR_USERS = (
     "semdrivers",
     "semdrivers.emulator",
     "semdrivers.hosts",
-    "semdrivers.hosts.bluesky",
-    "semdrivers.hosts.fibsem",
-    "semdrivers.hosts.pymmcore",
-    "semdrivers.hosts.qcodes",
     "semfocus_plugin",
     "semfocus_plugin.calibration",
 )
-"""Modules that a user of a microscope imports; every other public module is for authors."""
+"""Rooms that a user of a microscope imports from, and adapters of hosts; other public modules are for authors."""
 
 _COMMAND = "python -m semfocus_plugin.lab.reference"
 _DOCUMENTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -117,10 +113,10 @@ def unlisted(root: Path, module: str) -> list[str]:
 def name_tables(root: Path) -> str:
     """Return the Markdown that lists every public module and name in two tiers."""
     modules = public_modules(root)
-    authors = [module for module in modules if module not in FOR_USERS]
+    users = [module for module in modules if module in FOR_USERS or module.startswith("semdrivers.hosts.")]
     tiers = {
-        "For users of a microscope": [module for module in FOR_USERS if module in modules],
-        "For authors of drivers, plugins and laboratory work": authors,
+        "For users of a microscope": users,
+        "For authors of drivers, plugins and laboratory work": [module for module in modules if module not in users],
     }
     lines = []
     for title, members in tiers.items():
@@ -168,8 +164,11 @@ def pages(root: Path) -> dict[Path, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write both pages, or with ``--check`` report those that are stale. Returns the exit code."""
     check = "--check" in (sys.argv[1:] if arguments is None else arguments)
-    stale = []
-    for path, text in pages(Path(__file__).parents[2]).items():
+    root, stale = Path(__file__).parents[2], []
+    if not (root / "docs" / "reference").is_dir():
+        print(f"{root} holds no docs/reference: run this in a checkout of the repository", file=sys.stderr)
+        return 1
+    for path, text in pages(root).items():
         if path.read_text(encoding="utf-8") != text:
             stale.append(path)
             if not check:
