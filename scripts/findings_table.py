@@ -288,8 +288,8 @@ def circumstances(seed: int, fields: int) -> Iterator[list[str]]:
     rows = {
         "as above": Situation(),
         "preset hostile": Situation(preset="hostile"),
-        "aperture 20 % wider than told": Situation(aperture=1.2),
-        "aperture 20 % narrower than told": Situation(aperture=1 / 1.2),
+        "aperture 20 % wider than assumed": Situation(aperture=1.2),
+        "aperture 20 % narrower than assumed": Situation(aperture=1 / 1.2),
         "focus found 2 depths of field off": Situation(focus_error=2.0),
         "two frames only": Situation(counts=(2, 2)),
         "frames up to 30 depths of field away": Situation(farthest=30.0),

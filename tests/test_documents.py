@@ -128,7 +128,7 @@ UNCLEAR = re.compile(r"\b(tells?|told|telling|befell|befalls?|wants)\b", re.IGNO
 def test_pages_use_plain_verbs():
     """Pages say configure, pass, detect, report, need; what commands write is left to them."""
     written_by_commands = ("python.md", "command-line.md")
-    pages = [page for page in [*WRITTEN, ROOT / "CHANGELOG.md", *sorted((ROOT / "firmware_protocol").glob("*.md"))]]
+    pages = [*WRITTEN, ROOT / "CHANGELOG.md", *sorted((ROOT / "firmware_protocol").glob("*.md"))]
     found = [
         f"{page.relative_to(ROOT)}:{number}: {line.strip()}"
         for page in pages
