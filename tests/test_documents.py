@@ -92,6 +92,8 @@ def complaint(line: str) -> str:
     program, *words = shlex.split(line, comments=True)
     command = get_command(import_module(PROGRAMS[program]).app)
     while words and (inner := getattr(command, "commands", None)) is not None and not words[0].startswith("-"):
+        if words[0] not in inner and "sheet" in inner:  # `semfocus label FOLDER` is `semfocus label sheet FOLDER`
+            words.insert(0, "sheet")
         if words[0] not in inner:
             return f"{line}: there is no command {words[0]!r}"
         command, words = inner[words[0]], words[1:]

@@ -217,7 +217,7 @@ def _definitions(tree: ast.Module) -> Iterator[tuple[str, ast.stmt, ast.stmt | N
         if isinstance(node, _DOCUMENTED):
             yield node.name, node, after
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        for target in targets:
+        for target in [part for whole in targets for part in (whole.elts if isinstance(whole, ast.Tuple) else [whole])]:
             if isinstance(target, ast.Name) and isinstance(node, ast.Assign | ast.AnnAssign):
                 yield target.id, node, after
 
