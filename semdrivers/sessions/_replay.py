@@ -203,12 +203,15 @@ def _read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def _capabilities(folder: Path, told: dict[str, Any]) -> Capabilities:
     try:
+        texts = {name: str(told[name]) for name in ("model", "serial", "firmware")}
+        optional: dict[str, Any] = {
+            part.name: told.get(part.name) for part in fields(Capabilities) if part.default is None
+        }
         return Capabilities(
             working_distance=Range(**told["working_distance"]),
             magnification=Range(**told["magnification"]),
             scan_modes=tuple(ScanMode[name.upper()] for name in told["scan_modes"]),
-            **{name: str(told[name]) for name in ("model", "serial", "firmware")},
-            **{part.name: told.get(part.name) for part in fields(Capabilities) if part.default is None},
+            **(optional | texts),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidParameterError(f"{folder / SESSION}: its capabilities cannot be read: {error!r}") from error
