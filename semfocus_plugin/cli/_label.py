@@ -34,7 +34,8 @@ class _SheetByDefault(CommandGroup):
 
 label = application(
     "label",
-    "Label pictures, to teach the network: `semfocus label FOLDER` makes the sheet, as `semfocus label sheet FOLDER`.",
+    "Label pictures, to teach the network; a folder in the place of a command makes its sheet.\n\n"
+    "Example: semfocus label night/ --magnification 5000",
     cls=_SheetByDefault,
 )
 

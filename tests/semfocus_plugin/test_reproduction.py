@@ -19,7 +19,6 @@ from semfocus_plugin.lab.benchmark.reproduction.figures import figure_3
 from semfocus_plugin.lab.benchmark.reproduction.micrographs import disc
 from semfocus_plugin.lab.benchmark.reproduction.published import ACNET, AENET, EXPERTS, ONLINE, Published
 from semfocus_plugin.lab.cli import app
-from semfocus_plugin.lab.parallel import run_all
 from semfocus_plugin.lab.training.curves import Curves, MeasuredSeries, smooth
 from semfocus_plugin.lab.training.playground import Playground, offline_test
 from semfocus_plugin.networks import ELEMENTS, LAWS, STATE_SIZE
@@ -43,15 +42,6 @@ def bells(specimens=("tin-balls", "tem-grid", "gold-nanoparticles")) -> Curves:
         bell = 9 / (1 + ((defocus - number) / 4.5) ** 2)
         series.append(MeasuredSeries(name, 1000.0, 0.134, defocus, np.array([bell, bell / 9, 5 + bell / 9])))
     return smooth(series)
-
-
-def test_run_all_keeps_the_order_whatever_the_number_of_processes():
-    tasks = [(np.arange(3), number) for number in range(4)]
-    seen = []
-    alone = run_all(np.roll, tasks, progress=seen.append)
-    assert len(seen) == 4
-    for one, other in zip(alone, run_all(np.roll, tasks, workers=2), strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 def test_a_mean_has_the_interval_of_the_textbook():

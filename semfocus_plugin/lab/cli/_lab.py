@@ -182,7 +182,7 @@ def network_size(
 
     Example: semfocus lab network-size --seconds 2
     """
-    study = required("semfocus_plugin.lab.studies.network_size", "building the paper's network", "train")
+    study = required("semfocus_plugin.lab.training.network_size", "building the paper's network", "train")
     rows = study.table(widths or [1.0, 0.5, 0.25, 0.125], seconds, threads)
     _show(rows, f"One FAST frame on {threads} threads, median")
 
