@@ -24,7 +24,7 @@ def semfocus(*arguments):
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 
-@pytest.mark.parametrize("command", (*COMMANDS, *LABORATORY))
+@pytest.mark.parametrize("command", [*COMMANDS, *LABORATORY])
 def test_every_command_has_help_with_an_example(command):
     found = semfocus(command, "--help")
     assert found.exit_code == 0
