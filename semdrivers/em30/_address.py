@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from firmware_protocol.address import CONTROL_PORT
+from firmware_protocol.codes import CONTROL_PORT
 from semdrivers.errors import InvalidParameterError
 
 _COMMON = ("usb", "bits", "keep_beam", "client", "on_close")

@@ -305,7 +305,7 @@ class ImageLink:
 
     def _read(self, deadline: float, limit: float) -> list[Frame | Defect]:
         """Read up to the end of the part of a frame that is due, and return what that completes."""
-        wanted = self._assembler.wanted
+        wanted = self._assembler.due
         packets = -(-wanted // MAX_PACKET)
         buffer = self._scratch if packets == 1 else array("B", b"\0") * (packets * MAX_PACKET)
         left = deadline - time.monotonic()
