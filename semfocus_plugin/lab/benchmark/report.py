@@ -164,7 +164,7 @@ COLUMNS: tuple[Column, ...] = (
         (EVALUATE,),
     ),
     Column(
-        "false focus",
+        "false",
         {"false_focus": lambda g: len(g.errors) if g.blank else len(g.errors) - g.within(FALSE_FOCUS)},
         "{false_focus}",
     ),
