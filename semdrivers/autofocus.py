@@ -17,6 +17,8 @@ from semdrivers.errors import AutofocusError, BusyError, InvalidParameterError
 from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress, RecordsFocus
 from semdrivers.microscope import Microscope, check_microscope, put_back, restoring
 
+__all__ = ["autofocus"]
+
 
 def autofocus(
     microscope: Microscope,

@@ -14,6 +14,17 @@ from semdrivers.files import plain, replacing
 from semdrivers.image import ScanMode
 from semdrivers.microscope import number, whole_number, within
 
+__all__ = [
+    "AutofocusResult",
+    "AutofocusSettings",
+    "FocusRecord",
+    "FocusStep",
+    "FrameSkippedError",
+    "NotFocusedError",
+    "Progress",
+    "RecordsFocus",
+]
+
 
 @dataclass(frozen=True, slots=True)
 class AutofocusSettings:
@@ -216,6 +227,7 @@ class AutofocusResult:
 
 
 Progress = Callable[[FocusStep], object]
+"""What `semdrivers.autofocus` calls after every frame."""
 
 
 class NotFocusedError(AutofocusError):
