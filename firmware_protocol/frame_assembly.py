@@ -1,7 +1,6 @@
 """Frames out of the bytes of the image stream, whatever has happened to them on the way.
 
-Nothing here does I/O: the assembler is fed whatever arrived, in pieces of any size, and says what it makes of
-it.
+Nothing here does I/O: the assembler is fed whatever arrived, in pieces of any size, and says what it makes of it.
 """
 
 from __future__ import annotations

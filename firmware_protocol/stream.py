@@ -210,14 +210,7 @@ class Trailer:
             When a value does not fit into its field.
         """
         try:
-            body = _TRAILER.pack(
-                TRAILER_MAGIC,
-                VERSION,
-                self.status,
-                self.frame_id,
-                self.end_time,
-                self.payload_crc,
-            )
+            body = _TRAILER.pack(TRAILER_MAGIC, VERSION, self.status, self.frame_id, self.end_time, self.payload_crc)
         except struct.error as error:
             raise StreamError(f"trailer of frame {self.frame_id}: {error}") from error
         return body + _CRC.pack(crc32(body))

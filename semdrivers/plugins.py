@@ -1,8 +1,7 @@
 """The hooks that plugins implement, and the plugin manager: which plugins there are, and why some did not load.
 
-Every entry point of the group ``semdrivers`` leaves a `PluginRecord`, broken ones included. A broken plugin
-never stops a host: its error is kept in its record, and named in the messages of calls that it might have
-answered.
+Every entry point of the group ``semdrivers`` leaves a `PluginRecord`, broken ones included. A broken plugin never stops
+a host: its error is kept in its record, and named in the messages of calls that it might have answered.
 
 Environment: ``SEMDRIVERS_PLUGINS=name,name`` loads these alone (empty loads none; unset loads all);
 ``SEMDRIVERS_TRACE=1`` writes every hook call to stderr.
@@ -64,10 +63,7 @@ def semdrivers_schemes() -> Mapping[str, str]:
 
 @hookspec(firstresult=True)
 def semdrivers_autofocus(
-    microscope: Microscope,
-    settings: AutofocusSettings,
-    progress: Progress | None,
-    cancel: threading.Event | None,
+    microscope: Microscope, settings: AutofocusSettings, progress: Progress | None, cancel: threading.Event | None
 ) -> AutofocusResult | None:
     """Focus the microscope, or return None when the method in `settings` is another's."""
 

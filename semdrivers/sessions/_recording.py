@@ -1,8 +1,7 @@
 """`Recorder`: a microscope of any make that keeps everything asked of it, and everything it answered, in a folder.
 
 `SessionFolder` is that folder. It holds ``session.jsonl``, one JSON object a line, and the frames as OME-TIFF.
-``replay:///folder`` opens it as a microscope, so that what was seen on an instrument can be seen
-again without one.
+``replay:///folder`` opens it as a microscope, so that what was seen on an instrument can be seen again without one.
 """
 
 from __future__ import annotations

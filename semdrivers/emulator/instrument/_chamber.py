@@ -88,9 +88,7 @@ class Chamber:
             raise refuse(Status.HARDWARE_FAULT, self.fault)
         if not self.beam_on:
             raise refuse(
-                Status.INTERLOCK,
-                "scanning needs the beam, which is off: switch it on",
-                reasons=Reason.BEAM_OFF,
+                Status.INTERLOCK, "scanning needs the beam, which is off: switch it on", reasons=Reason.BEAM_OFF
             )
         if now < self.beam_stable:
             raise refuse(
@@ -132,11 +130,7 @@ class Chamber:
     def _check_idle(self) -> None:
         if self.vacuum in _ENDS_AS:
             state, end = self.vacuum.name.lower(), _ENDS_AS[self.vacuum].name.lower()
-            raise refuse(
-                Status.BUSY,
-                f"the chamber is {state}: wait until it is {end}",
-                subsystem=Subsystem.VACUUM,
-            )
+            raise refuse(Status.BUSY, f"the chamber is {state}: wait until it is {end}", subsystem=Subsystem.VACUUM)
 
     def _start(self, state: VacuumState, duration: float, now: float) -> VacuumSet:
         self.vacuum_settled = now + duration

@@ -328,11 +328,7 @@ def _place(conditions: ScanConditions) -> tuple[float, ...]:
 def _centred(stage_x: float, stage_y: float, pixel: float, columns: int, rows: int) -> Window:
     """The window whose middle is at a stage position; stage in mm, pixel in µm."""
     return Window(
-        stage_x * 1e3 - (columns - 1) / 2 * pixel,
-        stage_y * 1e3 - (rows - 1) / 2 * pixel,
-        pixel,
-        columns,
-        rows,
+        stage_x * 1e3 - (columns - 1) / 2 * pixel, stage_y * 1e3 - (rows - 1) / 2 * pixel, pixel, columns, rows
     )
 
 

@@ -89,12 +89,7 @@ class Bench:
     """
 
     def __init__(
-        self,
-        microscope: Microscope,
-        optics: Optics,
-        window: tuple[float, float],
-        start: float,
-        tolerance: float = 1.0,
+        self, microscope: Microscope, optics: Optics, window: tuple[float, float], start: float, tolerance: float = 1.0
     ) -> None:
         self.microscope = microscope
         self.optics = optics
