@@ -17,40 +17,24 @@ from semdrivers.microscope import HasStage
 from semfocus_plugin.lab.benchmark.trials import OFFSET, draw_online
 from semfocus_plugin.networks import paper_factor
 
-__all__ = ["Demonstration", "demonstrate"]
+__all__ = ["demonstrate"]
 
 
 @dataclass(frozen=True, slots=True)
-class Demonstration:
-    """How the demonstration went.
+class _Demonstration:
+    """How the demonstration went."""
 
-    Parameters
-    ----------
-    result : AutofocusResult
-        Result of the autofocus.
-    true_working_distance, depth_of_field : float
-        The emulator's truth, mm.
-    error_depths_of_field, start_error_depths_of_field : float
-        Distance from the truth at the end and at the start.
-    specimen : str
-        Name.
-    magnification : float
-        Plain number.
-    seed : int
-        Random seed; fixes specimen, place, start and noise.
-    files : tuple of Path
-        What was written.
-    """
-
-    result: AutofocusResult
+    result: AutofocusResult  # Result of the autofocus
+    # true_working_distance, depth_of_field: The emulator's truth, mm
     true_working_distance: float
     depth_of_field: float
+    # error_depths_of_field, start_error_depths_of_field: Distance from the truth at the end and at the start
     error_depths_of_field: float
     start_error_depths_of_field: float
-    specimen: str
-    magnification: float
-    seed: int
-    files: tuple[Path, ...]
+    specimen: str  # Name
+    magnification: float  # Plain number
+    seed: int  # Random seed; fixes specimen, place, start and noise
+    files: tuple[Path, ...]  # What was written
 
     def to_dict(self) -> dict[str, object]:
         """Return all of it as one flat record, without the trace."""
@@ -70,7 +54,7 @@ def demonstrate(
     progress: Progress | None = None,
     cancel: threading.Event | None = None,
     announce: Callable[[str], object] = lambda line: None,
-) -> Demonstration:
+) -> _Demonstration:
     """Focus an emulated microscope from far away, and write pictures of before and after.
 
     Parameters
@@ -118,7 +102,7 @@ def demonstrate(
             files.append(plot_before_after(before.pixels, after.pixels, titles, after.pixel_size, path))
         if result.focused:
             files.append(microscope.acquire(ScanMode.SLOW).save(folder / "sharp.ome.tif"))
-    return Demonstration(
+    return _Demonstration(
         result=result,
         true_working_distance=truth.working_distance,
         depth_of_field=truth.depth_of_field,

@@ -15,7 +15,7 @@ from semdrivers.files import read_pixels
 from semdrivers.microscope import number
 from semfocus_plugin.networks import SMALLEST
 
-__all__ = ["NOMINAL_PIXEL_SIZE", "Picture", "folder_in_use", "is_sharp", "read_folder", "read_picture"]
+__all__ = ["NOMINAL_PIXEL_SIZE", "Picture", "folder_in_use", "read_folder", "read_picture"]
 
 NOMINAL_PIXEL_SIZE = 100.0
 """Pixel size assumed of a picture that does not tell its own, nm: it is then shown at 2 700× to 4 000×."""
@@ -105,7 +105,7 @@ def read_folder(folder: Path, pixel_size: float | None = None) -> tuple[Picture,
         raise InvalidParameterError(f"{manifest} lists no pictures (a column 'file' is needed)")
     pictures = []
     for row in rows:
-        if row.get("suggested_split") == "series" or not is_sharp(row):
+        if row.get("suggested_split") == "series" or not _is_sharp(row):
             continue
         found = _PIXEL_SIZE.search(" ".join(value for value in row.values() if isinstance(value, str)))
         known = float(found.group(1)) if found else pixel_size
@@ -113,7 +113,7 @@ def read_folder(folder: Path, pixel_size: float | None = None) -> tuple[Picture,
     return tuple(pictures)
 
 
-def is_sharp(row: dict[str, str]) -> bool:
+def _is_sharp(row: dict[str, str]) -> bool:
     """Return whether a row of a manifest is a picture in focus, by what its notes say."""
     notes = row.get("notes", "").lower()
     return not any(phrase in notes for phrase in ("not sharp", "edge case only", "very noisy"))

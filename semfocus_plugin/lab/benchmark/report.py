@@ -20,10 +20,8 @@ __all__ = [
     "EVALUATE",
     "FALSE_FOCUS",
     "LEGEND",
-    "SIDE_BY_SIDE",
     "Bin",
     "Column",
-    "Group",
     "Row",
     "expected_calibration_error",
     "headings",
@@ -52,7 +50,7 @@ def wilson(successes: int, runs: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-class Group:
+class _Group:
     """Records of one row, and what several columns need of them.
 
     Parameters
@@ -96,7 +94,7 @@ class Column:
     heading : str
         Heading of the column.
     values : mapping of str to callable
-        Its figures, by the name that they have in a JSON report; each computed from a `Group`.
+        Its figures, by the name that they have in a JSON report; each computed from a `_Group`.
     pattern : str
         Text of a cell, in the syntax of `str.format`; a figure that is None becomes a dash.
     tables : tuple of str
@@ -104,7 +102,7 @@ class Column:
     """
 
     heading: str
-    values: Mapping[str, Callable[[Group], Any]]
+    values: Mapping[str, Callable[[_Group], Any]]
     pattern: str
     tables: tuple[str, ...] = (BENCHMARK, EVALUATE)
 
@@ -179,8 +177,8 @@ COLUMNS: tuple[Column, ...] = (
 )
 """Shares are of all runs; errors in depths of field over the runs that report focus; frames and times of all runs."""
 
-SIDE_BY_SIDE = "{within_two:.0%} / {within_one:.0%}, {median_frames:g} / {p90_frames:.0f}, {refused}, {false_focus}"
-"""Format of a cell where presets stand side by side."""
+# Format of a cell where presets stand side by side
+_SIDE_BY_SIDE = "{within_two:.0%} / {within_one:.0%}, {median_frames:g} / {p90_frames:.0f}, {refused}, {false_focus}"
 LEGEND = "within 2 / 1 DoF, frames median / p90, refused, false focus"
 """What a cell of a table of presets says, in this order."""
 
@@ -243,10 +241,10 @@ def rows(records: Sequence[Record], table: str) -> tuple[Row, ...]:
     group, name = _KEYS[table]
     for record in records:
         groups.setdefault((getattr(record, group), getattr(record, name)), []).append(record)
-    return tuple(_row(table, *key, Group(members)) for key, members in groups.items())
+    return tuple(_row(table, *key, _Group(members)) for key, members in groups.items())
 
 
-def _row(table: str, group: str, name: str, members: Group) -> Row:
+def _row(table: str, group: str, name: str, members: _Group) -> Row:
     values = {key: value(members) for column in _columns(table) for key, value in column.values.items()}
     return Row(table, group, name, values)
 
@@ -257,7 +255,7 @@ def side_by_side(lines: Sequence[Row]) -> tuple[tuple[str, ...], ...]:
     cells: dict[str, list[str]] = {}
     for row in lines:
         errors = f", {row['errors']} errors" if row["errors"] else ""
-        cells.setdefault(row.name, []).append(SIDE_BY_SIDE.format_map(row.values) + errors)
+        cells.setdefault(row.name, []).append(_SIDE_BY_SIDE.format_map(row.values) + errors)
     return ("specimen", *presets), *((name, *texts) for name, texts in cells.items())
 
 

@@ -29,9 +29,7 @@ from semfocus_plugin.optics import Beam
 from semfocus_plugin.run import MOST_RETAKES
 
 __all__ = [
-    "NOMINAL_WORKING_DISTANCE",
     "OURS",
-    "SPARE",
     "CountedMicroscope",
     "Photographs",
     "Record",
@@ -39,10 +37,8 @@ __all__ = [
     "descriptions",
     "focus",
     "method_names",
-    "nominal_optics",
     "photograph",
     "planned",
-    "prepared",
     "run_trial",
     "run_trials",
 ]
@@ -50,11 +46,9 @@ __all__ = [
 OURS = tuple(method.name for method in methods.METHODS)
 """Methods of this plugin; everything else is a peer, or another plugin's."""
 
-NOMINAL_WORKING_DISTANCE = 15.0
-"""mm; where instruments stand before they go to the start, and at which the nominal probe is computed."""
-
-SPARE = 1.1
-"""Half-width of the window that a peer is given, over the furthest start."""
+# mm; where instruments stand before they go to the start, and at which the nominal probe is computed
+_NOMINAL_WORKING_DISTANCE = 15.0
+_SPARE = 1.1  # Half-width of the window that a peer is given, over the furthest start
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,14 +291,14 @@ def run_trials(
 
 def run_trial(trial: Trial, method: str, max_frames: int | None = None, scored: bool = False) -> Record:
     """Let one method focus once, on an emulator of its own; see `run_trials`."""
-    with prepared(trial) as (emulator, microscope):
+    with _prepared(trial) as (emulator, microscope):
         record = _focused(trial, method, max_frames, emulator, microscope)
         return _compared(record, emulator, microscope) if scored else record
 
 
 def photograph(trial: Trial, method: str, max_frames: int | None = None) -> Photographs:
     """Focus once, and take pictures before, after and at the true best."""
-    with prepared(trial) as (emulator, microscope):
+    with _prepared(trial) as (emulator, microscope):
         start_score = networks.score(microscope.acquire(ScanMode.FAST))
         start = microscope.acquire(ScanMode.STANDARD)
         record = _focused(trial, method, max_frames, emulator, microscope)
@@ -314,14 +308,14 @@ def photograph(trial: Trial, method: str, max_frames: int | None = None) -> Phot
 
 
 @contextmanager
-def prepared(trial: Trial) -> Iterator[tuple[Emulator, Microscope]]:
+def _prepared(trial: Trial) -> Iterator[tuple[Emulator, Microscope]]:
     """Give the emulator of a trial and a microscope that stands at the start."""
     options: dict[str, Any] = {"specimen": trial.specimen}
     # Where an instrument stands at first decides its clock, and so the noise of every frame of a seed.
     if trial.track.scaled:
         options["magnification"] = trial.magnification
     else:
-        options["working_distance"] = NOMINAL_WORKING_DISTANCE
+        options["working_distance"] = _NOMINAL_WORKING_DISTANCE
     if trial.picture is not None:
         options |= {"specimen": trial.picture.pixels, "pixel_size": trial.picture.pixel_size}
     profile = dataclasses.replace(EM30, aperture_radius=EM30.aperture_radius * trial.aperture_factor)
@@ -434,16 +428,16 @@ def _answer(
 def _peers_answer(peer: Peer, trial: Trial, microscope: Microscope, depth_of_field: float) -> peers.Answer:
     """Give the peer the nominal beam, and a window in which the focus lies."""
     if trial.track.reach is None:
-        return zoom_ladder.climb(peer.find, microscope, nominal_optics(), ANYWHERE)
+        return zoom_ladder.climb(peer.find, microscope, _nominal_optics(), ANYWHERE)
     start = microscope.working_distance
-    reach = SPARE * trial.track.reach * depth_of_field
+    reach = _SPARE * trial.track.reach * depth_of_field
     window = max(start - reach, ANYWHERE[0]), min(start + reach, ANYWHERE[1])
-    return peer.find(Bench(microscope, nominal_optics(), window, start))
+    return peer.find(Bench(microscope, _nominal_optics(), window, start))
 
 
-def nominal_optics() -> Optics:
+def _nominal_optics() -> Optics:
     """Return the nominal beam of the instrument."""
-    alpha = EM30.half_angle(NOMINAL_WORKING_DISTANCE) * 1e-3
+    alpha = EM30.half_angle(_NOMINAL_WORKING_DISTANCE) * 1e-3
     core = probe_core_of(EM30, alpha, EM30.accelerating_voltage, EM30.beam_current)
     return Optics(
         EM30.aperture_radius * 1e-3, core * 1e-6, math.radians(EM30.rotation_coupling), EM30.magnification_coupling

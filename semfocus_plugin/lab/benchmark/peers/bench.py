@@ -14,10 +14,10 @@ from semfocus_plugin.lab.benchmark.peers.sharpness import tenengrad
 from semfocus_plugin.optics import NOMINAL_PIXEL
 from semfocus_plugin.run import TAKE_UP
 
-__all__ = ["NEAR_WINDOW", "Answer", "Bench", "Optics", "Peer", "approach"]
+__all__ = ["Answer", "Bench", "Optics", "Peer", "approach"]
 
-NEAR_WINDOW = 14.0
-"""Half-width in depths of field up to which a sharpness curve is taken as having one peak and no flat part."""
+# Half-width in depths of field up to which a sharpness curve is taken as having one peak and no flat part
+_NEAR_WINDOW = 14.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Bench:
     def wide(self) -> bool:
         """Whether the window reaches into the flat part of a sharpness curve."""
         low, high = self.ends
-        return high - low > 2 * NEAR_WINDOW
+        return high - low > 2 * _NEAR_WINDOW
 
     def coordinate(self, working_distance: float) -> float:
         """Return a working distance in mm as depths of field from the start."""

@@ -20,15 +20,14 @@ from semfocus_plugin.lab.benchmark.peers.mapfost_pair import TEST_DEFOCUS
 from semfocus_plugin.lab.training.pair.pair_input import prepared
 from semfocus_plugin.optics import depth_of_field
 
-__all__ = ["BRACKETING_STEP", "ITERATIONS", "NETWORK", "PEER", "defocus", "find"]
+__all__ = ["ITERATIONS", "NETWORK", "PEER", "defocus", "find"]
 
 NETWORK = Path(__file__).parent / "networks" / "deepfocus-like.onnx"
 """File of the network that ships beside the method."""
 
 
-BRACKETING_STEP = 10.0
-"""Depths of field between the frames of the Tenengrad sweep that finds the capture range in a wide window."""
-
+# Depths of field between the frames of the Tenengrad sweep that finds the capture range in a wide window
+_BRACKETING_STEP = 10.0
 ITERATIONS = 3
 """Pairs of frames; the paper's practice is one to three."""
 
@@ -37,7 +36,7 @@ def find(bench: Bench) -> Answer:
     """Correct a fixed number of times; where the last correction leads is not looked at."""
     low, high = bench.window
     step = TEST_DEFOCUS * depth_of_field(bench.magnification)
-    bench.bracket(BRACKETING_STEP)
+    bench.bracket(_BRACKETING_STEP)
     here = bench.place(bench.sharpest) if bench.wide else bench.start
     moved = 0.0
     for _ in range(ITERATIONS):

@@ -6,17 +6,15 @@ import math
 
 from semfocus_plugin.lab.benchmark.peers.bench import Answer, Bench, Peer
 
-__all__ = ["BRACKETING_STEP", "PEER", "find"]
+__all__ = ["PEER"]
 
-BRACKETING_STEP = 12.0
-"""Depths of field between the frames that bracket the peak in a wide window."""
-
+_BRACKETING_STEP = 12.0  # Depths of field between the frames that bracket the peak in a wide window
 _RATIO = (math.sqrt(5) - 1) / 2
 
 
-def find(bench: Bench) -> Answer:
+def _find(bench: Bench) -> Answer:
     """Bracket where the window is wide, then narrow it to twice the accuracy; the answer is the sharpest frame."""
-    low, high = bench.bracket(BRACKETING_STEP)
+    low, high = bench.bracket(_BRACKETING_STEP)
     left, right = high - _RATIO * (high - low), low + _RATIO * (high - low)
     while high - low > 2 * bench.tolerance:
         if bench.sharpness(left) >= bench.sharpness(right):
@@ -28,5 +26,5 @@ def find(bench: Bench) -> Answer:
     return Answer(bench.place(bench.sharpest), True, "the bracket is narrower than the accuracy wanted")
 
 
-PEER = Peer("golden-section", "golden section on Tenengrad", find)
+PEER = Peer("golden-section", "golden section on Tenengrad", _find)
 """The method, as the benchmark runs it."""

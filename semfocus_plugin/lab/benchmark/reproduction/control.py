@@ -16,13 +16,12 @@ from semfocus_plugin.lab.training.curves import Curves
 from semfocus_plugin.lab.training.playground import Episodes, Playground, Policy, offline_test
 from semfocus_plugin.networks import LAWS, Controller, MaximumAction
 
-__all__ = ["EPISODES", "SCORE_NOISE", "VARIANTS", "episodes_of", "lines", "policy_of", "train_variant"]
+__all__ = ["EPISODES", "VARIANTS", "episodes_of", "lines", "policy_of", "train_variant"]
 
 EPISODES = 256
 """Episodes of each specimen."""
 
-SCORE_NOISE = 0.2
-"""The paper's: standard deviation of the noise on the score is up to this."""
+_SCORE_NOISE = 0.2  # The paper's: standard deviation of the noise on the score is up to this
 
 VARIANTS: Mapping[str, tuple[str, ...]] = {
     "proposed": (),
@@ -55,7 +54,7 @@ def episodes_of(
             np.random.default_rng([seed, 1 << 20]),
             episodes=EPISODES,
             maximum=maximum,
-            score_noise=SCORE_NOISE,
+            score_noise=_SCORE_NOISE,
             blanked=blanked,
         )
         episodes[specimen] = offline_test(policy, playground)

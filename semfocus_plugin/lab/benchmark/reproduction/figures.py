@@ -21,13 +21,11 @@ from semfocus_plugin.lab.benchmark.reproduction.request import Request, Stage
 from semfocus_plugin.lab.benchmark.trials import TRAINED
 from semfocus_plugin.lab.training.curves import MeasuredSeries, smooth
 
-__all__ = ["History", "figure_3", "figure_4"]
+__all__ = ["figure_3", "figure_4"]
 
 _FIELDS = 20
 _SERIES = 8
-
-History = list[dict[str, float]]
-"""Figures of every epoch that was written down."""
+_History = list[dict[str, float]]  # Figures of every epoch that was written down
 
 
 def figure_3(request: Request, stage: Stage) -> Exhibit:
@@ -37,8 +35,8 @@ def figure_3(request: Request, stage: Stage) -> Exhibit:
             "Figure 3 shows training runs: name their folders with --history, such as those that "
             "`semfocus train aenet` and `semfocus train acnet` wrote"
         )
-    aenet: History = []
-    acnet: History = []
+    aenet: _History = []
+    acnet: _History = []
     for folder in request.history:
         for entry in _read(folder):
             history = acnet if "selected_score" in entry else aenet
@@ -116,7 +114,7 @@ def _relative_spread(heights: NDArray[Any]) -> float:
     return float(highest.std() / max((highest - lowest).mean(), 1e-9))
 
 
-def _read(folder: Path) -> History:
+def _read(folder: Path) -> _History:
     path = folder / "history.jsonl"
     if not path.is_file():
         raise InvalidParameterError(f"--history {folder}: no history.jsonl there; name a folder that training wrote")

@@ -17,20 +17,19 @@ from semfocus_plugin.lab.benchmark.runs import Record, photograph, run_trials
 from semfocus_plugin.lab.benchmark.trials import TRAINED, UNSEEN, draw_online
 from semfocus_plugin.lab.parallel import run_all
 
-__all__ = ["Measure", "figure_5", "table_2", "table_3"]
+__all__ = ["figure_5", "table_2", "table_3"]
 
 _RUNS = 40
 _PUBLISHED_LOOP = "paper"
+# Methods with an initial search that the paper's count of iterations leaves out
 _WITH_SEARCH = ("dual-network", _PUBLISHED_LOOP)
-"""Methods with an initial search that the paper's count of iterations leaves out."""
 
 _SCORES_NOTE = (
     "Scores are AENet's, of a fresh FAST frame where a run ended; of runs that report focus. A score is no ruler "
     "between networks, so the error in depths of field stands beside it."
 )
 
-Measure = Callable[[Record], float]
-"""Computes a number from the record of a run."""
+_Measure = Callable[[Record], float]  # Computes a number from the record of a run
 
 
 def table_2(request: Request, stage: Stage) -> Exhibit:
@@ -64,7 +63,7 @@ def table_3(request: Request, stage: Stage) -> Exhibit:
     name = _method(request)
     records = _records(columns, name, count, request, stage)
 
-    def line(title: str, measure: Measure, published: Row | None = None, digits: int = 3) -> Line:
+    def line(title: str, measure: _Measure, published: Row | None = None, digits: int = 3) -> Line:
         return Line(f"autofocus by {name}", title, _over(records, measure, focused=True), published or {}, digits)
 
     lines = [
@@ -125,7 +124,7 @@ def _table_2_lines(method: str, records: Sequence[Record]) -> list[Line]:
     def iterations(record: Record) -> float:
         return record.frames - record.search_frames if method in _WITH_SEARCH else record.frames
 
-    def line(title: str, measure: Measure, published: Row | None = None, digits: int = 3) -> Line:
+    def line(title: str, measure: _Measure, published: Row | None = None, digits: int = 3) -> Line:
         return Line(method, title, _over(records, measure, focused=True), published or {}, digits)
 
     return [
@@ -153,7 +152,7 @@ def _common_lines(group: str, records: Sequence[Record]) -> list[Line]:
     ]
 
 
-def _over(records: Sequence[Record], measure: Measure, *, focused: bool = False) -> Mapping[str, Estimate | None]:
+def _over(records: Sequence[Record], measure: _Measure, *, focused: bool = False) -> Mapping[str, Estimate | None]:
     """Return the mean of a measure by specimen, over all runs or over those that report focus."""
     return {
         name: mean([measure(r) for r in records if r.specimen == name and (r.focused or not focused)])
