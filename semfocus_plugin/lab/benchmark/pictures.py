@@ -18,7 +18,7 @@ from semfocus_plugin.networks import SMALLEST
 __all__ = ["NOMINAL_PIXEL_SIZE", "Picture", "folder_in_use", "read_folder", "read_picture"]
 
 NOMINAL_PIXEL_SIZE = 100.0
-"""Pixel size assumed of a picture that does not tell its own, nm: it is then shown at 2 700× to 4 000×."""
+"""Pixel size assumed of a picture that does not state its own, nm: it is then shown at 2 700× to 4 000×."""
 
 _PIXEL_SIZE = re.compile(r"([\d.]+)\s*nm/px")
 
@@ -107,8 +107,8 @@ def read_folder(folder: Path, pixel_size: float | None = None) -> tuple[Picture,
     for row in rows:
         if row.get("suggested_split") == "series" or not _is_sharp(row):
             continue
-        found = _PIXEL_SIZE.search(" ".join(value for value in row.values() if isinstance(value, str)))
-        known = float(found.group(1)) if found else pixel_size
+        written = _PIXEL_SIZE.search(" ".join(value for value in row.values() if isinstance(value, str)))
+        known = float(written.group(1)) if written else pixel_size
         pictures.append(read_picture(_locate(folder, row["file"]), known, int(row.get("bar_rows") or 0)))
     return tuple(pictures)
 
@@ -121,10 +121,7 @@ def _is_sharp(row: dict[str, str]) -> bool:
 
 def _locate(folder: Path, name: str) -> Path:
     """Return the file, which may lie in another subfolder than the manifest says."""
-    path = folder / name
-    if path.is_file():
-        return path
-    found = sorted(folder.rglob(Path(name).name))
-    if not found:
+    candidates = [folder / name] if (folder / name).is_file() else sorted(folder.rglob(Path(name).name))
+    if not candidates:
         raise InvalidParameterError(f"{folder / 'MANIFEST.csv'} lists {name}, which is not in the folder")
-    return found[0]
+    return candidates[0]

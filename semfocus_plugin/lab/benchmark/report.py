@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semfocus_plugin.lab.benchmark.peers import pair_bound
 from semfocus_plugin.lab.benchmark.runs import OURS, Record
@@ -51,13 +53,7 @@ def wilson(successes: int, runs: int) -> tuple[float, float]:
 
 
 class _Group:
-    """Records of one row, and what several columns need of them.
-
-    Parameters
-    ----------
-    records : sequence of Record
-        At least one.
-    """
+    """Records of one row, at least one, and what several columns need of them."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.records = records
@@ -65,6 +61,7 @@ class _Group:
         self.blank = first.track in TRACKS and TRACKS[first.track].refuses
         self.runs = len(records)
         self.errors = [record.error for record in records if record.focused]
+        self.restored = sum(record.restored and not record.focused for record in records)
         self.successes = self.count("refused") if self.blank else self.within(1.0)
 
     def count(self, status: str) -> int:
@@ -107,6 +104,12 @@ class Column:
     tables: tuple[str, ...] = (BENCHMARK, EVALUATE)
 
 
+def _quantile(share: float, name: str) -> Callable[[_Group], float | None]:
+    return lambda group: group.quantile(share, attrgetter(name))
+
+
+_FRAMES = {"median_frames": 0.5, "p90_frames": 0.9, "most_frames": 1.0}
+
 COLUMNS: tuple[Column, ...] = (
     Column("runs", {"runs": lambda g: g.runs}, "{runs}"),
     Column(
@@ -130,11 +133,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         "frames median / p90 / max",
-        {
-            "median_frames": lambda g: g.quantile(0.5, lambda r: r.frames),
-            "p90_frames": lambda g: g.quantile(0.9, lambda r: r.frames),
-            "most_frames": lambda g: g.quantile(1.0, lambda r: r.frames),
-        },
+        {name: _quantile(share, "frames") for name, share in _FRAMES.items()},
         "{median_frames:.3g} / {p90_frames:.3g} / {most_frames:.3g}",
     ),
     Column(
@@ -143,18 +142,13 @@ COLUMNS: tuple[Column, ...] = (
         "{median_control_frames:.3g}",
         (EVALUATE,),
     ),
-    Column("dose", {"median_dose": lambda g: g.quantile(0.5, lambda r: r.dose)}, "{median_dose:.1f}", (BENCHMARK,)),
+    Column("dose", {"median_dose": _quantile(0.5, "dose")}, "{median_dose:.1f}", (BENCHMARK,)),
     Column(
         "instrument s",
-        {"median_instrument_seconds": lambda g: g.quantile(0.5, lambda r: r.instrument_seconds)},
+        {"median_instrument_seconds": _quantile(0.5, "instrument_seconds")},
         "{median_instrument_seconds:.1f}",
     ),
-    Column(
-        "compute ms",
-        {"median_compute_ms": lambda g: g.quantile(0.5, lambda r: r.compute_ms)},
-        "{median_compute_ms:.1f}",
-        (BENCHMARK,),
-    ),
+    Column("compute ms", {"median_compute_ms": _quantile(0.5, "compute_ms")}, "{median_compute_ms:.1f}", (BENCHMARK,)),
     Column(
         "score",
         {"mean_score": lambda g: float(np.mean([r.score for r in g.records if r.focused])) if g.errors else None},
@@ -168,12 +162,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("refused", {"refused": lambda g: g.count("refused")}, "{refused}"),
     Column("errors", {"errors": lambda g: g.count("error")}, "{errors}"),
-    Column(
-        "restored",
-        {"restored": lambda g: sum(r.restored and not r.focused for r in g.records)},
-        "{restored}",
-        (EVALUATE,),
-    ),
+    Column("restored", {"restored": lambda g: g.restored}, "{restored}", (EVALUATE,)),
 )
 """Shares are of all runs; errors in depths of field over the runs that report focus; frames and times of all runs."""
 
@@ -218,7 +207,7 @@ class Row:
 
 
 class _Dash:
-    def __format__(self, specification: str) -> str:
+    def __format__(self, _: str) -> str:
         return "–"
 
 
@@ -241,12 +230,11 @@ def rows(records: Sequence[Record], table: str) -> tuple[Row, ...]:
     group, name = _KEYS[table]
     for record in records:
         groups.setdefault((getattr(record, group), getattr(record, name)), []).append(record)
-    return tuple(_row(table, *key, _Group(members)) for key, members in groups.items())
-
-
-def _row(table: str, group: str, name: str, members: _Group) -> Row:
-    values = {key: value(members) for column in _columns(table) for key, value in column.values.items()}
-    return Row(table, group, name, values)
+    figures = {key: figure for column in _columns(table) for key, figure in column.values.items()}
+    return tuple(
+        Row(table, *key, {name: figure(members) for name, figure in figures.items()})
+        for key, members in ((key, _Group(own)) for key, own in groups.items())
+    )
 
 
 def side_by_side(lines: Sequence[Row]) -> tuple[tuple[str, ...], ...]:
@@ -381,14 +369,13 @@ def reliability(records: Sequence[Record], method: str, bins: int = 8) -> tuple[
     if not given:
         return ()
     pieces = np.array_split(np.array(given), max(min(bins, len(given) // 10), 1))
-    return tuple(_bin(piece[:, 0], piece[:, 1]) for piece in pieces)
+    return tuple(map(_bin, pieces))
 
 
-def _bin(
-    confidence: np.ndarray[tuple[int], np.dtype[np.float64]], error: np.ndarray[tuple[int], np.dtype[np.float64]]
-) -> Bin:
-    one, two, runs = int((error <= 1.0).sum()), int((error <= FALSE_FOCUS).sum()), len(error)
-    return Bin(float(confidence.mean()), runs, one / runs, two / runs, wilson(one, runs), wilson(two, runs))
+def _bin(piece: NDArray[np.float64]) -> Bin:
+    """Count the runs of one bin; a line is (confidence, error)."""
+    one, two, runs = int((piece[:, 1] <= 1.0).sum()), int((piece[:, 1] <= FALSE_FOCUS).sum()), len(piece)
+    return Bin(float(piece[:, 0].mean()), runs, one / runs, two / runs, wilson(one, runs), wilson(two, runs))
 
 
 def expected_calibration_error(bins: Sequence[Bin]) -> float:

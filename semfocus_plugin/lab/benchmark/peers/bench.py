@@ -22,7 +22,7 @@ _NEAR_WINDOW = 14.0
 
 @dataclass(frozen=True, slots=True)
 class Optics:
-    """What a peer is told of the beam.
+    """What a peer knows of the beam.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def approach(microscope: Microscope, limits: Range, working_distance: float) -> 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a peer found.
+    """What a peer answers.
 
     Parameters
     ----------
@@ -79,13 +79,13 @@ class Bench:
     microscope : Microscope
         The instrument, already at the magnification of this search.
     optics : Optics
-        Told to the peer.
+        The nominal beam.
     window : tuple of float
         Lowest and highest working distance in mm between which the focus is said to lie.
     start : float
         mm.
     tolerance : float
-        Largest error wanted, in depths of field.
+        Largest error asked for, in depths of field.
     """
 
     def __init__(
@@ -153,10 +153,7 @@ class Bench:
     def bracket(self, step: float) -> tuple[float, float]:
         """Return where to look for the peak: the window, or in a wide one the surroundings of a sweep's best frame.
 
-        Parameters
-        ----------
-        step : float
-            Of that sweep, depths of field.
+        `step` is that of the sweep, in depths of field.
         """
         low, high = self.ends
         if not self.wide:

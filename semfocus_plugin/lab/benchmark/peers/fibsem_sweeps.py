@@ -12,9 +12,9 @@ from semfocus_plugin.lab.benchmark.peers.bench import Answer, Bench, Peer, appro
 
 __all__ = ["PEER"]
 
-_COARSE_STEP = 2.0  # Depths of field, as the package's default of 11 frames gives over the near window; …
-_WIDE_STEP = 6.0  # … and in a wide window
-_FINE_STEPS = 10  # Of the fine sweep, which spans two coarse steps, as in the package's default
+_COARSE_STEP = 2.0  # depths of field in a near window: the package's default of 11 frames
+_WIDE_STEP = 6.0  # depths of field in a wide window
+_FINE_STEPS = 10  # steps of the fine sweep, which spans two coarse steps, as in the package's default
 
 
 class _Adapter:

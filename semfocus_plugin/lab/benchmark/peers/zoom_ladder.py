@@ -30,7 +30,7 @@ def climb(
     microscope : Microscope
         At the magnification to focus at; it is put back there whatever happens.
     optics : Optics
-        Told to the peer.
+        The nominal beam.
     window : tuple of float
         mm.
     """

@@ -52,19 +52,13 @@ def figure_3(request: Request, stage: Stage) -> Exhibit:
             f"{len(aenet)} epochs; the paper's at about {AENET_TRAINING_ACCURACY}, after 200."
         )
     if acnet:
-        told = f"{acnet[-1]['accuracy']:.3f}" if "accuracy" in acnet[-1] else "not recorded"
+        accuracy = f"{acnet[-1]['accuracy']:.3f}" if "accuracy" in acnet[-1] else "not recorded"
         notes.append(
-            f"ACNet: share of steps within 5 µm of their target at the end {told}; the paper gives a curve only."
+            f"ACNet: share of steps within 5 µm of their target at the end {accuracy}; the paper gives a curve only."
         )
-    return Exhibit(
-        "Figure 3",
-        "training of AENet and ACNet",
-        (),
-        (),
-        tuple(notes),
-        partial(draw_histories, aenet, acnet),
-        {"aenet": aenet, "acnet": acnet},
-    )
+    draw = partial(draw_histories, aenet, acnet)
+    data = {"aenet": aenet, "acnet": acnet}
+    return Exhibit("Figure 3", "training of AENet and ACNet", (), (), tuple(notes), draw, data)
 
 
 def figure_4(request: Request, stage: Stage) -> Exhibit:
@@ -80,15 +74,9 @@ def figure_4(request: Request, stage: Stage) -> Exhibit:
         "together, over the mean fall from there to the lowest. An absolute criterion has a small one.",
         "The working distance is counted from the true focus in depths of field: one axis for all magnifications.",
     )
-    return Exhibit(
-        "Figure 4",
-        "focus evaluation by AENet",
-        (*TRAINED, "all samples"),
-        lines,
-        notes,
-        partial(draw_evaluation, fields, series),
-        {"fields": fields, "series": series},
-    )
+    columns, draw = (*TRAINED, "all samples"), partial(draw_evaluation, fields, series)
+    data = {"fields": fields, "series": series}
+    return Exhibit("Figure 4", "focus evaluation by AENet", columns, lines, notes, draw, data)
 
 
 def _peaks(series: Sequence[MeasuredSeries]) -> list[Line]:
@@ -99,7 +87,7 @@ def _peaks(series: Sequence[MeasuredSeries]) -> list[Line]:
         values = curves.values[:, index]
         distance = np.abs(curves.defocus[np.argmax(values, axis=1)])
         by_specimen: Mapping[str, Estimate | None] = {
-            specimen: median(distance[[found == specimen for found in curves.specimen]]) for specimen in TRAINED
+            specimen: median(distance[[name == specimen for name in curves.specimen]]) for specimen in TRAINED
         }
         heights = np.column_stack([values.max(axis=1), values.min(axis=1)])
         spread = {"all samples": estimate(heights, _relative_spread)}
