@@ -20,17 +20,12 @@ from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import Capabilities
 
 FORMAT, VERSION = "semdrivers.session", 1
-SESSION = "session.jsonl"  # Name of the file in a session folder that holds everything but the frames
+SESSION = "session.jsonl"
+"""Name of the file in a session folder that holds everything but the frames."""
 
 
 def free_folder(folder: str | Path) -> Path:
-    """Return the path of a folder that a session can be written to: it does not exist yet, or is empty.
-
-    Raises
-    ------
-    InvalidParameterError
-        When it is in use.
-    """
+    """Return the path of a folder that does not exist yet or is empty; raises InvalidParameterError otherwise."""
     path = Path(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InvalidParameterError(f"{folder}: is in use already; a recording needs a new or empty folder")
@@ -66,16 +61,8 @@ class SessionFolder:
         self._frames = self._lines = 0
         self.path.mkdir(parents=True, exist_ok=True)
         self._file = (self.path / SESSION).open("w", encoding="utf-8")
-        self.write(
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "time": time.time(),
-                "microscope": microscope,
-                "capabilities": plain(capabilities),
-                "offers": offers,
-            }
-        )
+        about = {"microscope": microscope, "capabilities": plain(capabilities), "offers": offers}
+        self.write({"format": FORMAT, "version": VERSION, "time": time.time(), **about})
 
     def now(self) -> float:
         """Return the seconds since the beginning."""

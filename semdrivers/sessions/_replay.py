@@ -149,7 +149,7 @@ def _outcome(entry: dict[str, Any]) -> dict[str, Any]:
     """Return an entry, or raise the error that it records."""
     if "error" not in entry:
         return entry
-    kind = getattr(errors, entry["error"], None) or getattr(builtins, entry["error"], None)
+    kind = getattr(errors, entry["error"], getattr(builtins, entry["error"], None))
     if not (isinstance(kind, type) and issubclass(kind, Exception)):
         kind = SemDriversError
     try:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]  # float32 throughout; numpy's stubs lose the dtype in mixed arithmetic
+Array = NDArray[Any]
+"""An array of float32 throughout; numpy's stubs lose the dtype in mixed arithmetic."""
 
 # Lattice points of a window above which `noise` computes only those beside a pixel. The result is the same but for the
 # rounding of sums, so the limit lies above every frame from magnification 100 up.

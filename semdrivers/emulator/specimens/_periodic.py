@@ -157,5 +157,5 @@ _PATTERNS: dict[str, Callable[[Lengths, Lengths, float, int], Cells]] = {
     "chip": _chip,
 }
 
-# Factories of the periodic specimens, by name: ``factory(seed, period=None)``
 PERIODIC: dict[str, Callable[..., Periodic]] = {name: partial(Periodic, name) for name in _PATTERNS}
+"""Factories of the periodic specimens, by name: ``factory(seed, period=None)``."""

@@ -17,24 +17,9 @@ from semfocus_plugin.lab.benchmark.trials import TRACKS
 from semfocus_plugin.lab.parallel import required
 
 __all__ = [
-    "BENCHMARK",
-    "COLUMNS",
-    "EVALUATE",
-    "FALSE_FOCUS",
-    "LEGEND",
-    "Bin",
-    "Column",
-    "Row",
-    "expected_calibration_error",
-    "headings",
-    "markdown_table",
-    "page",
-    "reliability",
-    "rows",
-    "side_by_side",
-    "verdict",
-    "wilson",
-]
+    "BENCHMARK", "COLUMNS", "EVALUATE", "FALSE_FOCUS", "LEGEND", "Bin", "Column", "Row", "expected_calibration_error",
+    "headings", "markdown_table", "page", "reliability", "rows", "side_by_side", "verdict", "wilson",
+]  # fmt: skip
 
 FALSE_FOCUS = 2.0
 """Depths of field beyond which a run that reports focus is wrong."""

@@ -29,19 +29,9 @@ from semfocus_plugin.optics import Beam
 from semfocus_plugin.run import MOST_RETAKES
 
 __all__ = [
-    "OURS",
-    "CountedMicroscope",
-    "Photographs",
-    "Record",
-    "choose_methods",
-    "descriptions",
-    "focus",
-    "method_names",
-    "photograph",
-    "planned",
-    "run_trial",
-    "run_trials",
-]
+    "OURS", "CountedMicroscope", "Photographs", "Record", "choose_methods", "descriptions", "focus", "method_names",
+    "photograph", "planned", "run_trial", "run_trials",
+]  # fmt: skip
 
 OURS = tuple(method.name for method in methods.METHODS)
 """Methods of this plugin; everything else is a peer, or another plugin's."""

@@ -20,20 +20,9 @@ from semfocus_plugin.networks import paper_factor
 from semfocus_plugin.optics import NOMINAL_PIXEL
 
 __all__ = [
-    "ANYWHERE",
-    "DEVELOPMENT_SEED",
-    "MAGNIFICATIONS",
-    "OFFSET",
-    "REPORTING_SEED",
-    "TRACKS",
-    "TRAINED",
-    "UNSEEN",
-    "Track",
-    "Trial",
-    "draw_online",
-    "draw_trials",
-    "tracks_named",
-]
+    "ANYWHERE", "DEVELOPMENT_SEED", "MAGNIFICATIONS", "OFFSET", "REPORTING_SEED", "TRACKS", "TRAINED", "UNSEEN",
+    "Track", "Trial", "draw_online", "draw_trials", "tracks_named",
+]  # fmt: skip
 
 TRAINED = ("tin-balls", "tem-grid", "gold-nanoparticles")
 """Specimens that the networks were trained on."""

@@ -26,18 +26,8 @@ from semfocus_plugin.lab.benchmark.pictures import read_folder
 from semfocus_plugin.optics import Astigmatism, Relief, View, astigmatism, relief
 
 __all__ = [
-    "HEIGHT",
-    "SEED",
-    "TABLES",
-    "Situation",
-    "case",
-    "diagnosed",
-    "median",
-    "share",
-    "spread",
-    "tables",
-    "turned",
-]
+    "HEIGHT", "SEED", "TABLES", "Situation", "case", "diagnosed", "median", "share", "spread", "tables", "turned",
+]  # fmt: skip
 
 SEED = 7001
 """Seed of the reported figures; no threshold was set on it."""

@@ -20,22 +20,9 @@ from semdrivers.emulator.physics import PRESETS, ColumnPreset, ElectronColumn, S
 from semdrivers.emulator.specimens import Picture
 
 __all__ = [
-    "RADII",
-    "TABLES",
-    "Row",
-    "blur",
-    "cells",
-    "column_over",
-    "depth",
-    "dithered",
-    "dots",
-    "noise",
-    "scan",
-    "smoothed",
-    "spots",
-    "stripes",
-    "width",
-]
+    "RADII", "TABLES", "Row", "blur", "cells", "column_over", "depth", "dithered", "dots", "noise", "scan",
+    "smoothed", "spots", "stripes", "width",
+]  # fmt: skip
 
 _Pixels = NDArray[np.float64]  # Grey levels or lengths of a measurement
 _BEST = 15.0  # Working distance of best focus in every measurement, mm: the half-angle there is 3 mrad

@@ -20,19 +20,9 @@ from semdrivers.emulator.specimens import SPECIMENS, make_specimen
 from semfocus_plugin.lab.benchmark.pictures import read_folder
 
 __all__ = [
-    "DEFAULT_MAGNIFICATIONS",
-    "HEADINGS",
-    "HEIGHT",
-    "MAGNIFICATIONS",
-    "emulated",
-    "emulated_rows",
-    "measures",
-    "real_windows",
-    "spectral_slopes",
-    "summary",
-    "table",
-    "verdict",
-]
+    "DEFAULT_MAGNIFICATIONS", "HEADINGS", "HEIGHT", "MAGNIFICATIONS", "emulated", "emulated_rows", "measures",
+    "real_windows", "spectral_slopes", "summary", "table", "verdict",
+]  # fmt: skip
 
 _WIDTH, HEIGHT = 640, 480
 """Size of a frame, pixels."""
