@@ -30,7 +30,7 @@ _CROP = 160  # Edge of the square that is used, pixels
 _LEAST_TURN = 0.5  # Pixels by which a turn must move the corners to be undone: undoing it costs sharpness
 _FURTHEST_SHIFT = 40  # Pixels; a larger shift between the frames is taken for a mistake of the correlation
 _PASSES = 6  # Most corrections of a run
-_SETTLED = 0.5  # A correction below this ends the run, in units of the accuracy wanted
+_SETTLED = 0.5  # A correction below this ends the run, in units of the accuracy asked for
 
 
 def find(bench: Bench) -> Answer:
@@ -103,5 +103,5 @@ def _aligned(first: NDArray[np.float64], second: NDArray[np.float64]) -> list[ND
     return [first, np.roll(second, shift, (0, 1))]
 
 
-PEER = Peer("mapfost", "MAPFoSt (package mapfost 4.3.1), told α at every WD", find, ("mapfost", "skimage", "requests"))
+PEER = Peer("mapfost", "MAPFoSt (package mapfost 4.3.1), given α at every WD", find, ("mapfost", "skimage", "requests"))
 """The method, as the benchmark runs it."""

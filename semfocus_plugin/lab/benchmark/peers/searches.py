@@ -40,7 +40,7 @@ def _golden_section(bench: Bench) -> Answer:
         else:
             low, left = left, right
             right = low + _RATIO * (high - low)
-    return Answer(bench.place(bench.sharpest), True, "the bracket is narrower than the accuracy wanted")
+    return Answer(bench.place(bench.sharpest), True, "the bracket is narrower than the accuracy asked for")
 
 
 def _two_pass_sweep(bench: Bench) -> Answer:
