@@ -46,6 +46,8 @@ class AutofocusSettings:
     may_change_brightness : bool
         Whether brightness and contrast may be corrected before the first frame counts, when more than a quarter of its
         pixels are black or white. They stay corrected when the status is ``"focused"``, and are put back otherwise.
+    bar_rows : int, optional
+        Rows of a data bar at the bottom of every frame, which show no sample; detected by default.
     """
 
     method: str | None = None
@@ -57,6 +59,7 @@ class AutofocusSettings:
     accept_score: float | None = None
     restore_on_failure: bool = True
     may_change_brightness: bool = True
+    bar_rows: int | None = None
 
     def __post_init__(self) -> None:
         if self.method is not None and not isinstance(self.method, str):
@@ -83,6 +86,11 @@ class AutofocusSettings:
             raise InvalidParameterError(f"scan_mode must be a semdrivers.ScanMode, not {self.scan_mode!r}")
         if self.accept_score is not None and not 0 <= number("accept_score", self.accept_score) <= 9:
             raise OutOfRangeError(f"accept_score must be within 0 to 9, not {self.accept_score:g}")
+        if self.bar_rows is not None:
+            if isinstance(self.bar_rows, bool) or not isinstance(self.bar_rows, int):
+                raise InvalidParameterError(f"bar_rows must be a whole number of rows, not {self.bar_rows!r}")
+            if self.bar_rows < 0:
+                raise OutOfRangeError(f"bar_rows must be at least 0, not {self.bar_rows}")
         for name in ("may_change_magnification", "restore_on_failure", "may_change_brightness"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidParameterError(f"{name} must be True or False, not {getattr(self, name)!r}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.errors import InvalidParameterError
-from semdrivers.microscope import HasDetector, Image, ScanMode
+from semdrivers.grey_levels import full_scale
+from semdrivers.microscope import HasDetector, Image, ScanMode, offered_mode
 
 _MEAN = (0.35, 0.65)
 _SPREAD = (0.3, 0.85)
@@ -48,11 +50,21 @@ class BrightnessResult:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
+    """One frame: percentiles, mean and ends of its grey levels, and the level at which they saturate."""
+
     brightness: float
     contrast: float
     mean: float
     spread: float
     clipped: float
+    top: int
+
+    def of(self, top: int) -> _Look:
+        """Return the look as shares of a larger full scale: a later frame has shown more bits."""
+        if top == self.top:
+            return self
+        factor = self.top / top
+        return replace(self, mean=self.mean * factor, spread=self.spread * factor, top=top)
 
     @property
     def good(self) -> bool:
@@ -100,11 +112,16 @@ def autobrightness(microscope: Any, *, max_frames: int = 10, mode: ScanMode = Sc
         )
     if isinstance(max_frames, bool) or not isinstance(max_frames, int) or max_frames < 1:
         raise InvalidParameterError(f"max_frames must be a whole number from 1, not {max_frames!r}")
+    capabilities = getattr(microscope, "capabilities", None)
+    if capabilities is not None:
+        mode = offered_mode(capabilities, mode)
     start = microscope.brightness, microscope.contrast
     looks: list[_Look] = []
     try:
         while True:
             looks.append(_look(microscope, mode))
+            top = max(look.top for look in looks)
+            looks = [look.of(top) for look in looks]
             if looks[-1].good or len(looks) == max_frames:
                 break
             microscope.brightness, microscope.contrast = _next(looks)
@@ -119,15 +136,20 @@ def autobrightness(microscope: Any, *, max_frames: int = 10, mode: ScanMode = Sc
 
 def _look(microscope: Any, mode: ScanMode) -> _Look:
     image: Image = microscope.acquire(mode)
-    top = np.iinfo(image.pixels.dtype).max
-    low, high = np.percentile(image.pixels, (1, 99)) / top
-    clipped = np.mean((image.pixels == 0) | (image.pixels == top))
+    depth = image.bit_depth
+    if depth is None:
+        depth = getattr(getattr(microscope, "capabilities", None), "bit_depth", None)
+    pixels = without_bar(image.pixels, bar_rows_of(image.pixels, image.metadata))
+    top = full_scale(pixels, depth)
+    low, high = np.percentile(pixels, (1, 99)) / top
+    clipped = np.mean((pixels == 0) | (pixels >= top))
     return _Look(
         microscope.brightness,
         microscope.contrast,
-        float(image.pixels.mean()) / top,
+        float(pixels.mean()) / top,
         float(high - low),
         float(clipped),
+        top,
     )
 
 

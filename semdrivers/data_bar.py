@@ -7,6 +7,7 @@ them are one pixel wide, and it begins along a straight line. Noise leaves no su
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,26 @@ def detect_bar_rows(pixels: NDArray[Any]) -> int:
     if not np.any(level[flat] == background):
         return 0
     return max((_bar_of(rows, value, pixels) for value in dict.fromkeys((background, *level[flat]))), default=0)
+
+
+def bar_rows_of(pixels: NDArray[Any], metadata: Mapping[str, Any], given: int | None = None) -> int:
+    """Return the height of a picture's data bar: as given, else as its metadata say, else as detected.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (H, W)
+        The picture.
+    metadata : mapping
+        Of the picture; ``bar_rows`` counts.
+    given : int, optional
+        The user's word.
+    """
+    if given is not None:
+        return given
+    known = metadata.get("bar_rows")
+    if isinstance(known, int) and not isinstance(known, bool) and 0 <= known < len(pixels):
+        return known
+    return detect_bar_rows(pixels)
 
 
 def without_bar(pixels: NDArray[Any], rows: int, name: str = "the picture") -> NDArray[Any]:

@@ -13,15 +13,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from semdrivers.autofocus import AutofocusSettings, FocusStep, Progress
+from semdrivers.data_bar import bar_rows_of
 from semdrivers.errors import AutofocusError, SemDriversError
-from semdrivers.microscope import Image, Microscope, Range
+from semdrivers.grey_levels import full_scale, in_unit, native
+from semdrivers.microscope import Image, Microscope, Range, offered_mode
 from semfocus_plugin.calibration_file import calibration_for
 from semfocus_plugin.exposure import NOISE, SCARCE, Exposure
 from semfocus_plugin.limits import limits_of
 from semfocus_plugin.metrics import clipped_share, fine_structure, line_correlation
 from semfocus_plugin.networks import Evaluation, Evaluator
 from semfocus_plugin.ruler import UNKNOWN, for_core
-from semfocus_plugin.scoring import check_pixels
+from semfocus_plugin.scoring import check_pixels, sample_of
 from semfocus_plugin.spoiled import spoiled
 from semfocus_plugin.state import NOMINAL_CONVERGENCE, NOMINAL_PIXEL, depth_of_field
 
@@ -60,7 +62,9 @@ class Measurement:
     clipped : float
         Share of pixels at the darkest or brightest level, 0 to 1.
     image : Image
-        The frame itself.
+        The frame itself, without its data bar.
+    full_scale : int
+        Grey level at which it saturates; 1 in floating point.
     """
 
     working_distance: float
@@ -71,6 +75,7 @@ class Measurement:
     detail: float
     clipped: float
     image: Image
+    full_scale: int = 255
 
     @property
     def score(self) -> float:
@@ -125,6 +130,9 @@ class Probe:
         self._steps: list[FocusStep] = []
         self._measurements: list[Measurement] = []
         self._spoiled: list[str] = []
+        self._mode = offered_mode(microscope.capabilities, settings.scan_mode)
+        self._bar_rows = 0
+        self._full_scale = 1
         self._exposure = Exposure(microscope, settings.may_change_brightness)
         self.max_frames = max_frames
         self.start_working_distance = microscope.working_distance
@@ -253,29 +261,33 @@ class Probe:
     def _look(self, phase: str, again: bool = True) -> Measurement:
         """Acquire a frame here and score it; once more where it was spoiled."""
         self._check_next()
-        image = self._microscope.acquire(self._settings.scan_mode)
+        image = self._microscope.acquire(self._mode)
         self._check_frame(image)
-        evaluation = self._evaluate(image.pixels, self.magnification)
+        image = self._sample_of(image)
+        pixels = image.pixels
+        self._full_scale = max(self._full_scale, full_scale(pixels, image.bit_depth))
+        evaluation = self._evaluate(in_unit(pixels, self._full_scale), self.magnification)
         if self._core is not None:
             evaluation = for_core(
                 evaluation,
                 self._core,
                 magnification=self.magnification,
-                width=image.pixels.shape[1],
+                width=pixels.shape[1],
                 pixel=pixel_of(image, self.magnification),
             )
-        structure, detail = fine_structure(image.pixels)
+        structure, detail = fine_structure(pixels)
         measurement = Measurement(
             working_distance=self.working_distance,
             magnification=self.magnification,
             evaluation=evaluation,
-            correlation=line_correlation(image.pixels),
+            correlation=line_correlation(pixels),
             structure=structure,
             detail=detail,
-            clipped=clipped_share(image.pixels),
+            clipped=clipped_share(pixels, self._full_scale),
             image=image,
+            full_scale=self._full_scale,
         )
-        damage = spoiled(image.pixels) if again and len(self._spoiled) < MOST_RETAKES else ""
+        damage = spoiled(pixels) if again and len(self._spoiled) < MOST_RETAKES else ""
         step = FocusStep(
             index=len(self._steps),
             phase="spoiled" if damage else phase,
@@ -292,6 +304,22 @@ class Probe:
             self._spoiled.append(damage)
             return self._look(phase, again=False)
         return measurement
+
+    def _sample_of(self, image: Image) -> Image:
+        """Return a frame without its data bar, which is that of the whole run, and with the instrument's bit depth."""
+        depth = image.bit_depth
+        if depth is None:
+            depth = getattr(self._microscope.capabilities, "bit_depth", None)
+        rows = bar_rows_of(image.pixels, image.metadata, self._settings.bar_rows)
+        self._bar_rows = rows = max(rows, self._bar_rows)
+        try:
+            pixels = native(sample_of(image.pixels, rows, "the frame") if rows else image.pixels)
+        except SemDriversError as error:
+            raise AutofocusError(f"acquire() returned a frame that cannot be scored: {error}") from error
+        if pixels is image.pixels and depth == image.bit_depth:
+            return image
+        metadata = {**image.metadata, "bar_rows": 0}
+        return dataclasses.replace(image, pixels=pixels, bit_depth=depth, metadata=metadata)
 
     def set_magnification(self, magnification: float) -> float:
         """Look at another magnification, where the settings allow it; the loop puts it back.
