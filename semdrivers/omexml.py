@@ -16,7 +16,7 @@ from typing import Any
 from uuid import uuid4
 from xml.etree import ElementTree as ET
 
-from semdrivers.microscope import Image, ScanMode
+from semdrivers.files import decimal
 from semdrivers.plain import plain
 
 _OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
@@ -24,22 +24,31 @@ _SCHEMA = f"{_OME} {_OME}/ome.xsd"
 _RECORD = "semdrivers.frame"
 _CONDITIONS = "semdrivers.conditions"
 _AUTOFOCUS = "semdrivers.autofocus"
-_IN_NANOMETRES = {"nm": 1.0, "µm": 1e3, "um": 1e3, "mm": 1e6, "cm": 1e7, "m": 1e9, "pm": 1e-3, "Å": 0.1}
+_IN_NANOMETRES = {
+    **{"nm": 1.0, "µm": 1e3, "\u03bcm": 1e3, "um": 1e3, "micron": 1e3, "microns": 1e3, "mm": 1e6, "cm": 1e7, "m": 1e9},
+    **{"pm": 1e-3, "fm": 1e-6, "Å": 0.1, "in": 25.4e6},
+}
+_OME_ELEMENT = re.compile(r"<([\w.-]+:)?OME[\s>]")
 _NUMBERS = ("working_distance", "magnification", "pixel_size")
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def describe(image: Image, name: str) -> bytes:
+def describe(name: str, shape: tuple[int, int], dtype: str, conditions: Mapping[str, Any]) -> bytes:
     """Return the OME-XML of a frame, as ASCII.
 
     Parameters
     ----------
-    image : Image
-        The frame; its pixels are described, not included.
     name : str
         Name of the picture.
+    shape : tuple of int
+        Height and width of the frame, pixels.
+    dtype : str
+        Type of its grey levels: ``"uint8"`` or ``"uint16"``.
+    conditions : mapping
+        Under the names of the fields of `semdrivers.Image`: ``working_distance`` (mm), ``magnification``,
+        ``pixel_size`` (nm), ``frame_id``, ``timestamp`` (s), ``scan_mode`` (its name), ``bit_depth`` and ``metadata``.
     """
-    height, width = image.pixels.shape
+    height, width = shape
     root = ET.Element(
         "OME",
         {
@@ -51,12 +60,13 @@ def describe(image: Image, name: str) -> bytes:
         },
     )
     instrument = ET.SubElement(root, "Instrument", ID="Instrument:0")
-    ET.SubElement(instrument, "Microscope", Type="Electron")
+    # The schema's list of types has no electron microscope.
+    ET.SubElement(instrument, "Microscope", Type="Other", Model="Scanning electron microscope")
     objective = ET.SubElement(instrument, "Objective", ID="Objective:0")
-    _tell(objective, "NominalMagnification", image.magnification)
-    _tell(objective, "WorkingDistance", image.working_distance, "mm")
+    _tell(objective, "NominalMagnification", conditions["magnification"])
+    _tell(objective, "WorkingDistance", conditions["working_distance"], "mm")
     picture = ET.SubElement(root, "Image", ID="Image:0", Name=_xml_text(name))
-    if image.timestamp is not None and (date := _date(image.timestamp)):
+    if conditions["timestamp"] is not None and (date := _date(conditions["timestamp"])):
         ET.SubElement(picture, "AcquisitionDate").text = date
     ET.SubElement(picture, "InstrumentRef", ID="Instrument:0")
     ET.SubElement(picture, "ObjectiveSettings", ID="Objective:0")
@@ -65,15 +75,18 @@ def describe(image: Image, name: str) -> bytes:
         "Pixels",
         ID="Pixels:0",
         DimensionOrder="XYCZT",
-        Type=str(image.pixels.dtype),
+        Type=dtype,
         SizeX=str(width),
         SizeY=str(height),
         SizeC="1",
         SizeZ="1",
         SizeT="1",
     )
-    _tell(pixels, "PhysicalSizeX", image.pixel_size, "nm")
-    _tell(pixels, "PhysicalSizeY", image.pixel_size, "nm")
+    if conditions.get("bit_depth") is not None:
+        pixels.set("SignificantBits", str(int(conditions["bit_depth"])))
+    # Micrometres are what readers that pass over the unit suppose.
+    _tell(pixels, "PhysicalSizeX", conditions["pixel_size"] * 1e-3, "µm")
+    _tell(pixels, "PhysicalSizeY", conditions["pixel_size"] * 1e-3, "µm")
     ET.SubElement(pixels, "Channel", ID="Channel:0:0", SamplesPerPixel="1")
     ET.SubElement(pixels, "TiffData", IFD="0", PlaneCount="1")
     ET.SubElement(picture, "AnnotationRef", ID="Annotation:0")
@@ -81,9 +94,9 @@ def describe(image: Image, name: str) -> bytes:
 
     notes = ET.SubElement(root, "StructuredAnnotations")
     record = ET.SubElement(notes, "CommentAnnotation", ID="Annotation:0", Namespace=_RECORD)
-    ET.SubElement(record, "Value").text = json.dumps(_record(image))
-    _add_map(notes, "Annotation:1", _CONDITIONS, _conditions(image))
-    focus = image.metadata.get("autofocus")
+    ET.SubElement(record, "Value").text = json.dumps(_record(conditions))
+    _add_map(notes, "Annotation:1", _CONDITIONS, _named(conditions))
+    focus = conditions["metadata"].get("autofocus")
     if isinstance(focus, Mapping):
         ET.SubElement(picture, "AnnotationRef", ID="Annotation:2")
         _add_map(notes, "Annotation:2", _AUTOFOCUS, focus)
@@ -91,38 +104,86 @@ def describe(image: Image, name: str) -> bytes:
 
 
 def conditions_of(description: str) -> dict[str, Any]:
-    """Return the keyword arguments of `Image`, all but the pixels, that OME-XML tells.
+    """Return what OME-XML says of a frame, under the names of the fields of `semdrivers.Image`.
 
     Parameters
     ----------
     description : str
-        OME-XML, or any other text, which tells nothing. What is not told is NaN.
+        OME-XML of any writer, or any other text, which says nothing.
+
+    Returns
+    -------
+    dict
+        ``working_distance`` (mm), ``magnification`` and ``pixel_size`` (nm), NaN where they are unknown: a size of zero,
+        infinity or none at all. A description of `describe` gives all that went into it; ``scan_mode`` is a name.
     """
-    told: dict[str, Any] = dict.fromkeys(_NUMBERS, math.nan)
-    if "<OME" not in description:
-        return told
+    unknown: dict[str, Any] = dict.fromkeys(_NUMBERS, math.nan)
+    if not _OME_ELEMENT.search(description):
+        return unknown
     try:
-        root = ET.fromstring(description)
+        root = ET.fromstring(description.strip().rstrip("\0"))
     except ET.ParseError:
-        return told
+        return unknown
     for note in root.iterfind("{*}StructuredAnnotations/{*}CommentAnnotation"):
         if note.get("Namespace") == _RECORD and (record := _recorded(note.findtext("{*}Value") or "")):
             return record
-    pixels = root.find("{*}Image/{*}Pixels")
-    if pixels is not None and (size := pixels.get("PhysicalSizeX")):
-        scale = _IN_NANOMETRES.get(pixels.get("PhysicalSizeXUnit", "µm"))
-        if scale is not None:
-            told["pixel_size"] = float(size) * scale
-    return told
+    return {**unknown, **_foreign(root)}
 
 
-def _record(image: Image) -> dict[str, Any]:
+def _foreign(root: ET.Element) -> dict[str, Any]:
+    """Return what another writer says of its first image; what it leaves out, or cannot be, is left out."""
+    found: dict[str, Any] = {}
+    image = root.find("{*}Image")
+    if image is None:
+        return found
+    pixels, settings = image.find("{*}Pixels"), image.find("{*}ObjectiveSettings")
+    if pixels is not None:
+        for name in ("PhysicalSizeX", "PhysicalSizeY"):
+            size = _length(pixels, name, "µm")
+            if size is not None:
+                found["pixel_size"] = size
+                break
+        bits = decimal(pixels.get("SignificantBits"))
+        if bits is not None and 1 <= bits <= 16 and pixels.get("Type") == "uint16" and bits < 16:
+            found["bit_depth"] = int(bits)
+    objectives = root.findall("{*}Instrument/{*}Objective")
+    used = None if settings is None else settings.get("ID")
+    objective = next((each for each in objectives if each.get("ID") == used), objectives[0] if objectives else None)
+    if objective is not None:
+        for name in ("CalibratedMagnification", "NominalMagnification"):
+            value = decimal(objective.get(name))
+            if value is not None and value > 0:
+                found["magnification"] = value
+                break
+        distance = _length(objective, "WorkingDistance", "µm")
+        if distance is not None:
+            found["working_distance"] = distance * 1e-6
+    try:
+        date = (image.findtext("{*}AcquisitionDate") or "").strip()
+        moment = datetime.fromisoformat(date.replace("Z", "+00:00"))
+        found["timestamp"] = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        pass
+    return found
+
+
+def _length(element: ET.Element, name: str, unit: str) -> float | None:
+    """Return a length in nm; `unit` is the one that the schema supposes."""
+    value, scale = decimal(element.get(name)), _IN_NANOMETRES.get((element.get(f"{name}Unit") or unit).strip())
+    return value * scale if value is not None and value > 0 and scale is not None else None
+
+
+def _record(conditions: Mapping[str, Any]) -> dict[str, Any]:
+    def whole(name: str) -> int | None:
+        return None if conditions.get(name) is None else int(conditions[name])
+
     return {
-        **{name: plain(float(getattr(image, name))) for name in _NUMBERS},
-        "frame_id": None if image.frame_id is None else int(image.frame_id),
-        "timestamp": None if image.timestamp is None else float(image.timestamp),
-        "scan_mode": None if image.scan_mode is None else image.scan_mode.name,
-        "metadata": plain(image.metadata),
+        **{name: plain(float(conditions[name])) for name in _NUMBERS},
+        "frame_id": whole("frame_id"),
+        "timestamp": None if conditions["timestamp"] is None else float(conditions["timestamp"]),
+        "scan_mode": conditions["scan_mode"],
+        "bit_depth": whole("bit_depth"),
+        "metadata": plain(conditions["metadata"]),
     }
 
 
@@ -130,28 +191,29 @@ def _recorded(text: str) -> dict[str, Any]:
     """Return what `_record` wrote; nothing if another program has altered it beyond use."""
     try:
         record = json.loads(text)
-        mode = record["scan_mode"]
         return {
             **{name: math.nan if record[name] is None else float(record[name]) for name in _NUMBERS},
             "frame_id": record["frame_id"],
             "timestamp": record["timestamp"],
-            "scan_mode": None if mode is None else ScanMode[mode],
+            "scan_mode": record["scan_mode"],
+            "bit_depth": record.get("bit_depth"),
             "metadata": dict(record["metadata"]),
         }
     except (ValueError, KeyError, TypeError):
         return {}
 
 
-def _conditions(image: Image) -> dict[str, object]:
-    told = {
-        "working distance (mm)": image.working_distance,
-        "magnification": image.magnification,
-        "pixel size (nm)": image.pixel_size,
-        "frame id": image.frame_id,
-        "scan mode": image.scan_mode.name if image.scan_mode else None,
-        **{key: value for key, value in image.metadata.items() if key != "autofocus"},
+def _named(conditions: Mapping[str, Any]) -> dict[str, object]:
+    named = {
+        "working distance (mm)": conditions["working_distance"],
+        "magnification": conditions["magnification"],
+        "pixel size (nm)": conditions["pixel_size"],
+        "frame id": conditions["frame_id"],
+        "scan mode": conditions["scan_mode"],
+        "bit depth": conditions.get("bit_depth"),
+        **{key: value for key, value in conditions["metadata"].items() if key != "autofocus"},
     }
-    return {key: value for key, value in told.items() if value is not None}
+    return {key: value for key, value in named.items() if value is not None}
 
 
 def _add_map(parent: ET.Element, identifier: str, namespace: str, values: Mapping[str, Any]) -> None:

@@ -72,6 +72,24 @@ def tiff_description(path: Path) -> str:
         return ""
 
 
+def tiff_bit_depth(path: Path) -> int | None:
+    """Return the bits of a grey level that a TIFF file names, where they are 9 to 15; else None."""
+    if not is_tiff(path):
+        return None
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first
+            bits = int(page.bitspersample)
+            highest = page.tags.get("MaxSampleValue")
+            if bits == 16 and highest is not None:
+                bits = int(np.max(highest.value)).bit_length()
+    except (tifffile.TiffFileError, ValueError, KeyError, TypeError):
+        return None
+    return bits if 9 <= bits <= 15 else None
+
+
 def _read_tiff(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Return the samples of the first page with colour last, and the palette if it has one."""
     import tifffile
@@ -83,7 +101,7 @@ def _read_tiff(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
             palette = page.colormap
         elif page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and samples.dtype.kind == "u":
-            samples = np.iinfo(samples.dtype).max - samples
+            samples = np.asarray(2 ** min(int(page.bitspersample), 8 * samples.itemsize) - 1, samples.dtype) - samples
         elif page.photometric not in (
             tifffile.PHOTOMETRIC.MINISBLACK,
             tifffile.PHOTOMETRIC.MINISWHITE,
