@@ -124,7 +124,7 @@ _CONDITIONS = ("working_distance", "magnification", "pixel_size", "frame_id", "t
 
 def _resolution(pixel_size: float) -> dict[str, Any]:
     """Return the TIFF tags of a pixel size in nm, in pixels a centimetre; none where it is unknown."""
-    if not (math.isfinite(pixel_size) and 1e-3 <= pixel_size <= 1e6):
+    if not (math.isfinite(pixel_size) and 1e-2 <= pixel_size <= 1e6):
         return {}
     return {"resolution": (1e7 / pixel_size,) * 2, "resolutionunit": "CENTIMETER"}
 

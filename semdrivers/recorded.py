@@ -6,26 +6,20 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from semdrivers.autofocus import AutofocusResult, autofocus
 from semdrivers.errors import InvalidParameterError, NotConnectedError
 from semdrivers.microscope import Microscope
+from semdrivers.url import path_of, split_url
 
 
 def folder_of(url: str, options: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
     """Return the folder and the options of a URL such as ``replay:///home/ada/session``."""
-    parts = urlsplit(url)
-    given: dict[str, Any] = {}
-    for pair in filter(None, parts.query.split("&")):
-        name, _, value = pair.partition("=")
-        given[name] = unquote(value)
-    text = unquote(parts.netloc + parts.path)
-    if text[2:3] == ":" and text[:1] == "/":
-        text = text[1:]
+    text, given = split_url(url)
     if not text:
-        raise InvalidParameterError(f"{url} names no folder; write {parts.scheme}:///path/to/folder")
-    return Path(text), {**given, **options}
+        raise InvalidParameterError(f"{url} names no folder; write {url.partition(':')[0]}:///path/to/folder")
+    return path_of(text), {**{name: unquote(value) for name, value in given.items()}, **options}
 
 
 class Recorded:

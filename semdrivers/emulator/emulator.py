@@ -26,6 +26,7 @@ from semdrivers.emulator.specimens import SPECIMENS, Picture, Specimen, make_spe
 from semdrivers.emulator.usb_backend import EmulatedBus
 from semdrivers.emulator.usb_bridge import UsbBridgeServer
 from semdrivers.emulator.usb_device import UsbDevice
+from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.errors import InvalidParameterError, NotConnectedError, OutOfRangeError
 from semdrivers.microscope import Range, number
 from semdrivers.recording import free_folder
@@ -56,6 +57,9 @@ class Emulator:
         At start, mm; by default 5 to 30 depths of field from best focus, by seed.
     pixel_size : float, optional
         Of a picture, nm.
+    bar_rows : int, optional
+        Rows of a data bar at the bottom of a picture file, which are no sample; by default known from the file, or
+        detected. Of an array none is cut by default.
     realtime : bool
         Whether scans, moves and settling take real time.
     control_port : int
@@ -87,6 +91,7 @@ class Emulator:
         preset: str | ColumnPreset = "typical",
         working_distance: float | None = None,
         pixel_size: float | None = None,
+        bar_rows: int | None = None,
         realtime: bool = False,
         control_port: int = 0,
         usb_port: int | None = None,
@@ -106,7 +111,7 @@ class Emulator:
         limits = Range(profile.magnification_minimum, profile.magnification_maximum)
         magnification = limits.check("magnification", magnification)
         self.column = ElectronColumn(
-            _specimen(specimen, self.seed, pixel_size), seed=self.seed, preset=preset, profile=profile
+            _specimen(specimen, self.seed, pixel_size, bar_rows), seed=self.seed, preset=preset, profile=profile
         )
         if working_distance is None:
             working_distance = _start(self.column, magnification, self.seed, profile)
@@ -245,22 +250,31 @@ class Emulator:
         return self.column.truth(self.instrument.conditions())
 
 
-def _specimen(specimen: object, seed: int, pixel_size: float | None) -> Specimen:
+def _specimen(specimen: object, seed: int, pixel_size: float | None, bar_rows: int | None) -> Specimen:
     picture: NDArray[Any] | None = None
     if isinstance(specimen, np.ndarray):
         picture = specimen
+        bar_rows = 0 if bar_rows is None else bar_rows
     elif isinstance(specimen, Path) or (isinstance(specimen, str) and _is_file_name(specimen)):
-        from semdrivers.pictures import read_pixels
+        from semdrivers.io import read_image
 
-        picture = read_pixels(specimen)
+        image = read_image(specimen)
+        picture = image.pixels
+        bar_rows = bar_rows_of(picture, image.metadata, bar_rows)
+        pixel_size = image.pixel_size if pixel_size is None and 0 < image.pixel_size < math.inf else pixel_size
     elif not isinstance(specimen, str):
         raise InvalidParameterError(
             f"specimen must be a name, the path of a picture, or a 2-D array, not {type(specimen).__name__}"
         )
     if picture is None:
-        if pixel_size is not None:
-            raise InvalidParameterError(f"pixel_size belongs to a picture; the specimen {specimen!r} is none")
+        for name, value in (("pixel_size", pixel_size), ("bar_rows", bar_rows)):
+            if value is not None:
+                raise InvalidParameterError(f"{name} belongs to a picture; the specimen {specimen!r} is none")
         return _named(str(specimen), seed)
+    if isinstance(bar_rows, bool) or not isinstance(bar_rows, int):
+        raise InvalidParameterError(f"bar_rows must be a whole number of rows, not {bar_rows!r}")
+    if picture.ndim == 2:
+        picture = without_bar(picture, bar_rows)
     if pixel_size is None:
         raise InvalidParameterError("a picture as specimen needs its pixel_size in nm, such as pixel_size=26.9")
     if number("pixel_size", pixel_size, "nm") <= 0:

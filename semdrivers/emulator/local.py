@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import unquote
 
 from semdrivers.connection import connect as connect_url
 from semdrivers.emulator.emulator import Emulator
 from semdrivers.errors import InvalidParameterError
 from semdrivers.microscope import Microscope
+from semdrivers.url import path_of, split_url
 
 _NUMBERS = ("magnification", "working_distance", "pixel_size")
-_OPTIONS = ("seed", *_NUMBERS, "preset", "path", "realtime", "faults")
+_OPTIONS = ("seed", *_NUMBERS, "preset", "path", "bar_rows", "realtime", "faults")
 _DRIVER = ("bits", "client")
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
@@ -51,27 +52,21 @@ def parse_emulator_url(url: str, options: Mapping[str, Any]) -> tuple[Any, dict[
     InvalidParameterError
         When something is malformed or unknown.
     """
-    try:
-        parts = urlsplit(url)
-        queried = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-    except ValueError as error:
-        raise InvalidParameterError(f"{url}: {error}") from None
-    given = {**queried, **options}
+    place, queried = split_url(url)
+    given = {name: value if name == "path" else unquote(value) for name, value in queried.items()} | dict(options)
     for name in given:
         if name not in _OPTIONS + _DRIVER:
             raise InvalidParameterError(
                 f"{url}: there is no option {name!r}; an emulator takes {', '.join(_OPTIONS + _DRIVER)}"
             )
-    specimen: Any = parts.netloc
-    if not specimen or parts.path not in ("", "/"):
+    specimen: Any = unquote(place).rstrip("/")
+    if not specimen or "/" in specimen:
         raise InvalidParameterError(f"{url}: write emulator://SPECIMEN, such as emulator://tin-balls?seed=1")
     path = given.pop("path", None)
     if specimen == "image":
         if not path:
             raise InvalidParameterError(f"{url}: write emulator://image?path=/path/to/picture.tif&pixel_size=26.9")
-        from pathlib import Path
-
-        specimen = Path(path)
+        specimen = path_of(path) if isinstance(path, str) else path
     elif path is not None:
         raise InvalidParameterError(f"{url}: a path belongs to emulator://image")
     driver = {name: given.pop(name) for name in _DRIVER if name in given}
@@ -83,7 +78,7 @@ def _converted(url: str, name: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        if name == "seed":
+        if name in ("seed", "bar_rows"):
             return int(value)
         if name in _NUMBERS:
             return float(value)

@@ -124,7 +124,7 @@ def test_bad_arguments_raise_before_anything_is_started(arguments, error, messag
         ("emulator://tin-balls?path=x.tif", "a path belongs to emulator://image"),
         ("emulator://image?pixel_size=5", "write emulator://image"),
         ("emulator://image?path=/no/such.tif&pixel_size=5", "no such file"),
-        ("emulator://tin-balls?seed", "bad query field"),
+        ("emulator://tin-balls?seed", "seed must be a number"),
         ("emulator://tin-balls?bits=9", "bits must be 8 or 16"),
     ],
 )
