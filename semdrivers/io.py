@@ -80,13 +80,15 @@ def write_image(path: str | Path, image: Image) -> Path:
     return path
 
 
-def read_image(path: str | Path) -> Image:
+def read_image(path: str | Path, page: int = 0) -> Image:
     """Read a picture, with its conditions if it has them.
 
     Parameters
     ----------
     path : str or Path
         An OME-TIFF from `write_image`, or any picture that `read_pixels` takes.
+    page : int
+        Which picture of a file that holds several, from 0.
 
     Returns
     -------
@@ -101,7 +103,7 @@ def read_image(path: str | Path) -> Image:
         When there is no such file, or it is no picture.
     """
     path = Path(path)
-    pixels = read_pixels(path)
+    pixels = read_pixels(path, page)
     conditions = conditions_of(tiff_description(path))
     mode = conditions.pop("scan_mode", None)
     if "metadata" not in conditions:

@@ -114,8 +114,8 @@ def conditions_of(description: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``working_distance`` (mm), ``magnification`` and ``pixel_size`` (nm), NaN where they are unknown: a size of zero,
-        infinity or none at all. A description of `describe` gives all that went into it; ``scan_mode`` is a name.
+        ``working_distance`` (mm), ``magnification`` and ``pixel_size`` (nm), NaN where they are unknown: a size of
+        zero, infinity or none at all. A description of `describe` gives all that went into it; ``scan_mode`` is a name.
     """
     unknown: dict[str, Any] = dict.fromkeys(_NUMBERS, math.nan)
     if not _OME_ELEMENT.search(description):

@@ -278,17 +278,15 @@ def _check_alike(planes: list[Plane]) -> None:
                 )
 
 
-def _planes(
-    folder: Path, magnification: float | None, pixel_size: float | None, bar_rows: int | None
-) -> list[Plane]:
+def _planes(folder: Path, magnification: float | None, pixel_size: float | None, bar_rows: int | None) -> list[Plane]:
     if not folder.is_dir():
         raise InvalidParameterError(f"{folder}: there is no such folder")
     tables = {table: table_columns(table) for table in sorted(folder.glob("*.csv"))}
     describing = [table for table, columns in tables.items() if all(name in columns for name in _COLUMNS[:2])]
     if len(describing) > 1:
         raise InvalidParameterError(
-            f"{folder}: {', '.join(table.name for table in describing)} all list pictures with their working distances; "
-            "a series is described by one"
+            f"{folder}: {len(describing)} CSV files list pictures with their working distances "
+            f"({', '.join(table.name for table in describing)}); a series is described by one"
         )
     if describing:
         rows = _rows(describing[0])
@@ -352,7 +350,7 @@ def _plane(
     magnified = (
         math.nan if vendor and "magnification" not in told and pixel > 0 else known("magnification", magnification)
     )
-    height, width = image.pixels.shape
+    width = image.pixels.shape[1]
     if math.isnan(magnified):
         magnified = _FIELD_WIDTH / (pixel * width)
     elif math.isnan(pixel):
@@ -362,7 +360,9 @@ def _plane(
             raise _Untold(f"{path}: does not tell its {name} in {unit}")
     rows = bar_rows_of(image.pixels, image.metadata, bar_rows)
     shape = without_bar(image.pixels, rows, str(path)).shape
-    return Plane(path, distance, magnified, pixel, (shape[0], shape[1]), 8 * image.pixels.itemsize, rows, image.bit_depth)
+    return Plane(
+        path, distance, magnified, pixel, (shape[0], shape[1]), 8 * image.pixels.itemsize, rows, image.bit_depth
+    )
 
 
 def _fitted(pixels: NDArray[Any], mode: ScanMode) -> NDArray[np.float32]:

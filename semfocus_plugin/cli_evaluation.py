@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from semdrivers.autofocus import AutofocusSettings
-from semdrivers.console import fail, messages, output, print_json
+from semdrivers.console import fail, messages, output, print_json, problem_of
 from semdrivers.errors import InvalidParameterError
 from semfocus_plugin import cli_reproduction
 from semfocus_plugin.display import progress_bars
@@ -41,7 +41,9 @@ def evaluate(
         typer.Option(help="Name, picture file, or folder with MANIFEST.csv; repeatable. All six by default."),
     ] = None,
     pixel_size: Annotated[float | None, typer.Option(help="Of picture files, nm.")] = None,
-    bar_rows: Annotated[int, typer.Option(help="Rows of a data bar to cut off picture files.")] = 0,
+    bar_rows: Annotated[
+        int | None, typer.Option(help="Rows of a data bar to cut off picture files; known or detected by default.")
+    ] = None,
     method: Annotated[str | None, typer.Option(help="Autofocus method.")] = None,
     max_frames: Annotated[int | None, typer.Option(help="Most frames of a run.")] = None,
     preset: Annotated[
@@ -106,7 +108,8 @@ def evaluate(
     _refuse("it belongs to --table or --figure", series=series, epochs=epochs, history=history)
     _check_outputs(out or [])
     settings = AutofocusSettings(method=method, max_frames=max_frames)
-    specimens = _specimens(specimen, pixel_size, bar_rows)
+    problems: list[str] = []
+    specimens = _specimens(specimen, pixel_size, bar_rows, problems)
     conditions = {"runs": 20 if runs is None else runs, "seed": 1 if seed is None else seed}
     found = {name: _run(settings, specimens, {**conditions, "preset": name}, workers) for name in presets}
     records = [record for several, _ in found.values() for record in several]
@@ -125,7 +128,9 @@ def evaluate(
     failed = [record for record in records if record.status == "error"]
     for record in failed:
         fail(f"{record.specimen}, seed {record.seed}: {record.reason}")
-    if failed:
+    for problem in problems:
+        fail(problem)
+    if failed or problems:
         raise typer.Exit(1)
 
 
@@ -156,7 +161,10 @@ def _check_outputs(out: Sequence[Path]) -> None:
             raise InvalidParameterError(f"--out {path}: the name must end in .md or .json")
 
 
-def _specimens(names: list[str] | None, pixel_size: float | None, bar_rows: int) -> list[Any]:
+def _specimens(
+    names: list[str] | None, pixel_size: float | None, bar_rows: int | None, problems: list[str]
+) -> list[Any]:
+    """Return names and pictures; what cannot be read is added to `problems`, unless nothing is left."""
     from semfocus_plugin.evaluation.cases import MAGNIFICATIONS
     from semfocus_plugin.evaluation.pictures import read_folder, read_picture
 
@@ -166,13 +174,18 @@ def _specimens(names: list[str] | None, pixel_size: float | None, bar_rows: int)
         if name in MAGNIFICATIONS:
             found.append(name)
         elif path.is_dir():
-            found += read_folder(path, pixel_size)
+            found += read_folder(path, pixel_size, problems)
         elif path.suffix or path.exists():
-            found.append(read_picture(path, pixel_size, bar_rows))
+            try:
+                found.append(read_picture(path, pixel_size, bar_rows))
+            except Exception as error:
+                problems.append(problem_of(path, error))
         else:
             raise InvalidParameterError(
                 f"--specimen {name}: neither a specimen ({', '.join(MAGNIFICATIONS)}) nor a file"
             )
+    if not found:
+        raise InvalidParameterError("--specimen: nothing is left to focus on: " + "; ".join(problems))
     for picture in found:
         if not isinstance(picture, str) and picture.assumed:
             messages.print(

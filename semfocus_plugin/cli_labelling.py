@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -17,7 +18,9 @@ from semfocus_plugin.labelling import Row
 def label(
     folder: Annotated[Path, typer.Argument(help="Pictures, in it and below: TIFF, PNG, JPEG, BMP.")],
     magnification: Annotated[float | None, typer.Option(help="Of pictures that do not tell it themselves.")] = None,
-    bar_rows: Annotated[int | None, typer.Option(min=0, help="Rows of a data bar at the bottom of each.")] = None,
+    bar_rows: Annotated[
+        int | None, typer.Option(min=0, help="Rows of a data bar at the bottom of each; known or detected by default.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The sheet (.csv); FOLDER/labels.csv by default.")
     ] = None,
@@ -85,5 +88,5 @@ def _table(rows: list[Row]) -> Table:
         table.add_column(heading, justify="right")
     table.add_column("file", overflow="fold")
     for row in rows:
-        table.add_row(*(f"{getattr(row, name):.1f}" for name in ("label", "score", "disagreement")), row.file)
+        table.add_row(*(f"{getattr(row, name):.1f}" for name in ("label", "score", "disagreement")), escape(row.file))
     return table

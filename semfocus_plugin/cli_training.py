@@ -14,7 +14,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from semdrivers.console import application, messages, output
+from semdrivers.console import application, fail, messages, output
 from semdrivers.errors import AutofocusError, InvalidParameterError
 
 train = application("train", "Train the networks (needs torch: pip install 'semdrivers\\[train]').")
@@ -194,7 +194,8 @@ def _finetune(
     made = out / "emulated"
     config = module.FinetuneConfig(tuple(map(str, sheets)), tuple(map(str, frames)) or (str(made),), **changes)
     _check_resume(out, resume)
-    module.read_pictures(config.sheets)
+    problems: list[str] = []
+    module.read_pictures(config.sheets, problems)
     if not frames:
         with _bar("emulated frames") as (bar, task):
             datasets.build(module.KEPT, made, progress=lambda n, total: bar.update(task, completed=n, total=total))
@@ -211,6 +212,10 @@ def _finetune(
     path = export.export_aenet(checkpoint, out)
     _bring_controllers(out)
     _announce(path)
+    for problem in problems:
+        fail(problem)
+    if problems:
+        raise typer.Exit(1)
 
 
 def _before_and_after(report: Any) -> Table:

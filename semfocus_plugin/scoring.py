@@ -14,7 +14,12 @@ from semdrivers.grey_levels import full_scale, in_unit, native
 from semdrivers.microscope import Image, number
 from semfocus_plugin import networks
 from semfocus_plugin.calibration_file import check_probe_diameter
+from semfocus_plugin.preprocessing import FAST_WIDTH
 from semfocus_plugin.ruler import for_core
+from semfocus_plugin.state import NOMINAL_PIXEL
+
+_SAME = 0.02
+"""Relative deviation of a magnification from that of the pixel size that is rounding."""
 
 LEAST_ROWS = 120
 """Rows that the removal of a data bar must leave: the rest of what AENet reads is their mirror image."""
@@ -68,7 +73,7 @@ def evaluate(
     if isinstance(image, Image):
         pixels, depth, metadata = image.pixels, image.bit_depth, image.metadata
         pixel = image.pixel_size * 1e-6 if 0 < image.pixel_size < math.inf else None
-        magnification = image.magnification if magnification is None else magnification
+        magnification = magnification_of(image) if magnification is None else magnification
     else:
         pixels = image
     if magnification is None:
@@ -85,6 +90,19 @@ def evaluate(
     if diameter is None:
         return found
     return for_core(found, diameter, magnification=factor, width=pixels.shape[1], pixel=pixel)
+
+
+def magnification_of(image: Image) -> float:
+    """Return the magnification that goes with the picture's pixel size in this project's field of 128 mm.
+
+    Makers refer their magnifications to screens and photographs of different widths, so the pixel size decides where it
+    is known. NaN where neither is.
+    """
+    told, width = image.magnification, image.pixels.shape[1]
+    if not 0 < image.pixel_size < math.inf:
+        return told
+    from_pixel = NOMINAL_PIXEL * FAST_WIDTH / (image.pixel_size * 1e-6 * width)
+    return told if math.isclose(told, from_pixel, rel_tol=_SAME) else from_pixel
 
 
 def sample_of(pixels: NDArray[Any], bar_rows: int, name: str = "the picture") -> NDArray[Any]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from firmware_protocol.profile import EM30, InstrumentProfile
 from semdrivers import usb_backends
+from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.emulator.column import ElectronColumn
 from semdrivers.emulator.control_server import ControlServer
 from semdrivers.emulator.faults import Faults
@@ -26,7 +27,6 @@ from semdrivers.emulator.specimens import SPECIMENS, Picture, Specimen, make_spe
 from semdrivers.emulator.usb_backend import EmulatedBus
 from semdrivers.emulator.usb_bridge import UsbBridgeServer
 from semdrivers.emulator.usb_device import UsbDevice
-from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.errors import InvalidParameterError, NotConnectedError, OutOfRangeError
 from semdrivers.microscope import Range, number
 from semdrivers.recording import free_folder

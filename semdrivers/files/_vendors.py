@@ -16,9 +16,19 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from semdrivers.files._text import decoded, decimal
+from semdrivers.files._text import decimal, decoded
 
-_METRES = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "µm": 1e-6, "um": 1e-6, "micron": 1e-6, "nm": 1e-9, "pm": 1e-12, "fm": 1e-15}
+_METRES = {
+    "m": 1.0,
+    "cm": 1e-2,
+    "mm": 1e-3,
+    "µm": 1e-6,
+    "um": 1e-6,
+    "micron": 1e-6,
+    "nm": 1e-9,
+    "pm": 1e-12,
+    "fm": 1e-15,
+}
 _VOLTS = {"v": 1.0, "volt": 1.0, "volts": 1.0, "kv": 1e3, "mv": 1e-3, "ev": 1.0, "kev": 1e3}
 _TEXT_LIMIT = 1_000_000
 _NAMES = {
@@ -124,7 +134,9 @@ def _fei(values: list[Any], width: int, height: int) -> Found:
     return {
         "vendor": "FEI / Thermo Fisher",
         "instrument": str(system.get("SystemType") or system.get("Type") or ""),
-        "magnification": _number(column.get("Magnification") or beam.get("Magnification") or image.get("Magnification")),
+        "magnification": _number(
+            column.get("Magnification") or beam.get("Magnification") or image.get("Magnification")
+        ),
         "pixel_size": _times(pixel, 1e9),
         "field_width": _times(field, 1e6),
         "working_distance": _times(_number(column.get("WD")) or _number(stage.get("WorkingDistance")), 1e3),
@@ -312,7 +324,13 @@ def _of_text_beside(path: Path, width: int, height: int) -> Found:
 def _beside(path: Path) -> Iterator[Path]:
     """Yield the files that a maker's program may have written beside a picture."""
     kind = path.suffix.lstrip(".")
-    for name in (f"{path.stem}.hdr", f"{path.stem}-{kind}.hdr", f"{path.stem}.txt", f"{path.name}.txt", f"{path.name}.hdr"):
+    for name in (
+        f"{path.stem}.hdr",
+        f"{path.stem}-{kind}.hdr",
+        f"{path.stem}.txt",
+        f"{path.name}.txt",
+        f"{path.name}.hdr",
+    ):
         for spelled in (name, f"{Path(name).stem}{Path(name).suffix.upper()}"):
             beside = path.with_name(spelled)
             if beside.is_file():
