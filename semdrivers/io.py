@@ -109,6 +109,8 @@ def read_image(path: str | Path, page: int = 0) -> Image:
     if "metadata" not in conditions:
         height, width = pixels.shape
         vendor = vendor_conditions(path, width, height)
+        if not vendor and not all(math.isnan(conditions[name]) for name in ("magnification", "pixel_size")):
+            vendor = {"vendor": "OME-XML"}
         for name in ("working_distance", "magnification", "pixel_size"):
             if math.isnan(conditions[name]):
                 conditions[name] = vendor.get(name, math.nan)

@@ -19,7 +19,7 @@ FAST_WIDTH, FAST_HEIGHT = 320, 240
 LARGEST = 2048 * 2048
 """Pixels of the largest picture that is looked at as a whole; of larger ones windows are scored."""
 
-_WINDOWS = 7
+_WINDOWS = 6
 """Windows of a large picture along either side."""
 
 

@@ -38,7 +38,7 @@ def score(
     ----------
     image : Image or ndarray of shape (H, W)
         At least 320 pixels wide and 240 high; uint8, uint16, or floating point in 0..1. The median of the
-        score map counts for a picture that is larger; beyond four million pixels it is that of 49 windows.
+        score map counts for a picture that is larger; beyond four million pixels it is that of 36 windows.
     magnification : float, optional
         Of the picture, a plain number. Taken from an `Image`; required with an array.
     probe_diameter : float, optional
@@ -95,11 +95,11 @@ def evaluate(
 def magnification_of(image: Image) -> float:
     """Return the magnification that goes with the picture's pixel size in this project's field of 128 mm.
 
-    Makers refer their magnifications to screens and photographs of different widths, so the pixel size decides where it
-    is known. NaN where neither is.
+    Makers refer their magnifications to screens and photographs of different widths, so of a picture from elsewhere the
+    pixel size decides where it is known. NaN where neither is.
     """
     told, width = image.magnification, image.pixels.shape[1]
-    if not 0 < image.pixel_size < math.inf:
+    if "vendor" not in image.metadata or not 0 < image.pixel_size < math.inf:
         return told
     from_pixel = NOMINAL_PIXEL * FAST_WIDTH / (image.pixel_size * 1e-6 * width)
     return told if math.isclose(told, from_pixel, rel_tol=_SAME) else from_pixel

@@ -89,8 +89,8 @@ def read_table(path: str | Path, needed: Iterable[str] = ()) -> list[TableRow]:
     for name in needed:
         if name not in columns:
             raise InvalidParameterError(
-                f"{path}: lacks the column {name!r}; its first line must name the columns {', '.join(needed)}, separated "
-                "by commas, semicolons or tabs"
+                f"{path}: lacks the column {name!r}; its first line must name the columns {', '.join(needed)}, "
+                "separated by commas, semicolons or tabs"
             )
     return [
         TableRow(f"{path}, line {number}", dict(zip(columns, cells, strict=False)))
