@@ -182,8 +182,9 @@ class AutofocusResult:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as JSON-ready values."""
-        return dataclasses.asdict(self)
+        """Return all fields as JSON-ready values: plain numbers, whatever numbers the instrument reads back."""
+        values: dict[str, Any] = plain(self)
+        return values
 
     def save(self, path: str | Path) -> Path:
         """Write the result, trace included, as JSON."""
@@ -320,7 +321,7 @@ def _restoring(microscope: Microscope, settings: AutofocusSettings) -> Iterator[
             microscope.magnification = magnification
         if not focused and settings.restore_on_failure and microscope.working_distance != start:
             microscope.working_distance = start
-        return microscope.working_distance
+        return float(microscope.working_distance)
 
     try:
         yield restore

@@ -144,8 +144,8 @@ def _look(microscope: Any, mode: ScanMode) -> _Look:
     low, high = np.percentile(pixels, (1, 99)) / top
     clipped = np.mean((pixels == 0) | (pixels >= top))
     return _Look(
-        microscope.brightness,
-        microscope.contrast,
+        float(microscope.brightness),
+        float(microscope.contrast),
         float(pixels.mean()) / top,
         float(high - low),
         float(clipped),

@@ -161,9 +161,8 @@ def show(
         print_json({"pictures": rows})
     else:
         for row in (row for row in rows if row["error"] is None):
-            table = Table(
-                show_header=False, box=None, pad_edge=False, title=escape(str(row["file"])), title_justify="left"
-            )
+            output.print(str(row["file"]), style="bold", markup=False, soft_wrap=True)
+            table = Table(show_header=False, box=None, pad_edge=False)
             table.add_column(style="bold")
             table.add_column(overflow="fold")
             for name, value in _shown(row):

@@ -47,6 +47,10 @@ _SHARP = 0.25
 _EDGE, _SUDDEN = 0.1, 0.6
 """... where a step is at least the first share of the difference between the two levels, a sudden one the second."""
 
+_CHANGES = 0.02
+"""Least number of changes between background and text from a row to the next, as a share of the pixels of the text: an
+edge of the sample that runs down the picture has none."""
+
 _PURE = 0.85
 """Least share of the two levels in a bar without a blank row."""
 
@@ -185,6 +189,8 @@ def _bar_of(rows: NDArray[Any], background: Any, pixels: NDArray[Any]) -> int:
         return 0
     steps = np.abs(np.diff(bar.astype(np.float32), axis=1))
     if np.count_nonzero(steps >= _SUDDEN * contrast) < max(_SHARP * np.count_nonzero(steps > _EDGE * contrast), 8):
+        return 0
+    if np.count_nonzero(flat[1:] != flat[:-1]) < max(_CHANGES * text.size, 8):
         return 0
     blank = (share[top:] >= _BLANK)[: max(3, count // 2)].any()
     pure = (text.size - np.count_nonzero(written)) / bar.size <= 1 - _PURE

@@ -63,6 +63,7 @@ def write_image(path: str | Path, image: Image) -> Path:
             f"{path}: an image must have pixels of shape (H, W), uint8 or uint16, not {pixels.shape} of {pixels.dtype}"
         )
     conditions = {name: getattr(image, name) for name in _CONDITIONS}
+    conditions |= {name: float(conditions[name]) for name in ("working_distance", "magnification", "pixel_size")}
     conditions["scan_mode"] = None if image.scan_mode is None else image.scan_mode.name
     pixels = native(pixels)
     description = describe(path.name, pixels.shape, str(pixels.dtype), conditions)
@@ -70,7 +71,7 @@ def write_image(path: str | Path, image: Image) -> Path:
         tifffile.imwrite(
             temporary,
             np.ascontiguousarray(pixels),
-            **_resolution(image.pixel_size),
+            **_resolution(conditions["pixel_size"]),
             photometric="minisblack",
             description=description,
             metadata=None,

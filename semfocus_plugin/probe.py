@@ -135,8 +135,8 @@ class Probe:
         self._full_scale = 1
         self._exposure = Exposure(microscope, settings.may_change_brightness)
         self.max_frames = max_frames
-        self.start_working_distance = microscope.working_distance
-        self.start_magnification = microscope.magnification
+        self.start_working_distance = float(microscope.working_distance)
+        self.start_magnification = float(microscope.magnification)
         self.working_distance = self.start_working_distance
         self.magnification = self.start_magnification
         kept = calibration_for(microscope.capabilities)
@@ -219,7 +219,7 @@ class Probe:
             if target < before and self.snap(target - TAKE_UP) < target:
                 self._microscope.working_distance = self.snap(target - TAKE_UP)
             self._microscope.working_distance = target
-            self.working_distance = self._microscope.working_distance
+            self.working_distance = float(self._microscope.working_distance)
             self._check_place(target)
             if self._steps:
                 last = self._steps[-1]
@@ -335,7 +335,7 @@ class Probe:
             raise AutofocusError("the method may not change the magnification: may_change_magnification is False")
         self._check_cancelled()
         self._microscope.magnification = magnification
-        self.magnification = self._microscope.magnification
+        self.magnification = float(self._microscope.magnification)
         return self.magnification
 
     @property
@@ -360,12 +360,12 @@ class Probe:
         """Put the magnification back to the start."""
         if self._microscope.magnification != self.start_magnification:
             self._microscope.magnification = self.start_magnification
-        self.magnification = self._microscope.magnification
+        self.magnification = float(self._microscope.magnification)
 
     def _restore_working_distance(self) -> None:
         if self._microscope.working_distance != self.start_working_distance:
             self._microscope.working_distance = self.start_working_distance
-        self.working_distance = self._microscope.working_distance
+        self.working_distance = float(self._microscope.working_distance)
 
     def _check_next(self) -> None:
         self._check_cancelled()
@@ -397,13 +397,13 @@ class Probe:
             check_pixels(image.pixels, "the frame")
         except SemDriversError as error:
             raise AutofocusError(f"acquire() returned a frame that cannot be scored: {error}") from error
-        place = self._microscope.working_distance
+        place = float(self._microscope.working_distance)
         if abs(place - self.working_distance) > self._tolerance():
             raise AutofocusError(
                 f"the working distance went from {self.working_distance:.3f} to {place:.3f} mm while a frame "
                 "was acquired; somebody else is at the instrument"
             )
-        magnification = self._microscope.magnification
+        magnification = float(self._microscope.magnification)
         if not math.isclose(magnification, self.magnification, rel_tol=0.1):
             raise AutofocusError(
                 f"the magnification went from {self.magnification:g} to {magnification:g} during autofocus; "
@@ -413,5 +413,5 @@ class Probe:
 
 def pixel_of(image: Image, magnification: float) -> float:
     """Return the pixel in mm as the image tells it, or the nominal one where it tells nothing."""
-    told = image.pixel_size * 1e-6
+    told = float(image.pixel_size) * 1e-6
     return told if 0 < told < math.inf else NOMINAL_PIXEL / magnification

@@ -68,7 +68,7 @@ def vendor_conditions(path: str | Path, width: int, height: int) -> Found:
     for read in (_of_tags, _of_text_beside):
         try:
             found = read(path, width, height)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        except (OSError, ET.ParseError, ValueError, KeyError, TypeError, AttributeError, IndexError):
             continue
         if found:
             return _checked(found, width, height)

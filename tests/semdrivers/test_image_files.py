@@ -65,7 +65,15 @@ def frame(dtype=np.uint8, **changes) -> semdrivers.Image:
 def described(image: semdrivers.Image, name: str) -> bytes:
     conditions = {
         field: getattr(image, field)
-        for field in ("working_distance", "magnification", "pixel_size", "frame_id", "timestamp", "bit_depth", "metadata")
+        for field in (
+            "working_distance",
+            "magnification",
+            "pixel_size",
+            "frame_id",
+            "timestamp",
+            "bit_depth",
+            "metadata",
+        )
     }
     mode = image.scan_mode and image.scan_mode.name
     return describe(name, image.pixels.shape, str(image.pixels.dtype), {**conditions, "scan_mode": mode})
@@ -138,9 +146,7 @@ def test_the_record_is_json_of_every_language():
     assert math.isnan(told["pixel_size"])
 
 
-@pytest.mark.parametrize(
-    "damage", [('"scan_mode"', '"mode"'), ('"frame_id"', '"frame"'), ("{", "")]
-)
+@pytest.mark.parametrize("damage", [('"scan_mode"', '"mode"'), ('"frame_id"', '"frame"'), ("{", "")])
 def test_a_record_that_another_program_damaged_leaves_what_ome_has_a_place_for(damage):
     description = described(frame(), "name").decode().replace(*damage)
     told = conditions_of(description)
