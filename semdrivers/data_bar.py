@@ -172,10 +172,6 @@ def _bar_of(rows: NDArray[Any], background: Any, pixels: NDArray[Any]) -> int:
     top = _step(share, inside, _top(inside))
     if top is None:
         return 0
-    for row in range(top - 1, max(top - 1 - _GAP, 0), -1):
-        if _modes(rows[row : row + 1])[1][0] < _LINE:
-            break
-        top = row
     count = len(rows) - top
     bar, flat = rows[top:], here[top:]
     text = bar[~flat]
@@ -194,7 +190,13 @@ def _bar_of(rows: NDArray[Any], background: Any, pixels: NDArray[Any]) -> int:
         return 0
     blank = (share[top:] >= _BLANK)[: max(3, count // 2)].any()
     pure = (text.size - np.count_nonzero(written)) / bar.size <= 1 - _PURE
-    return count if blank or pure else 0
+    if not (blank or pure):
+        return 0
+    for row in range(top - 1, max(top - 1 - _GAP, 0), -1):
+        if _modes(rows[row : row + 1])[1][0] < _LINE:
+            break
+        top = row
+    return len(rows) - top
 
 
 def _top(inside: NDArray[np.bool_]) -> int:

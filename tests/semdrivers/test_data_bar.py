@@ -92,5 +92,5 @@ def test_the_user_comes_before_the_file_and_the_file_before_the_detection():
     assert bar_rows_of(picture, {"bar_rows": 0}) == 0
     assert bar_rows_of(picture, {"bar_rows": 12}, 5) == 5
     assert len(without_bar(picture, 20)) == 240
-    with pytest.raises(OutOfRangeError, match="x.tif: bar_rows must be within 0 and 259, not 260"):
+    with pytest.raises(OutOfRangeError, match=r"x\.tif: bar_rows must be within 0 and 259, not 260"):
         without_bar(picture, 260, "x.tif")
