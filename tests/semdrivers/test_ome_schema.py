@@ -32,7 +32,13 @@ def saved(path: Path, **changes) -> Path:
 VARIANTS = [
     {},
     {"bit_depth": None, "pixels": np.zeros((24, 32), np.uint8)},
-    {"pixel_size": math.nan, "magnification": math.nan, "working_distance": math.nan, "timestamp": None, "metadata": {}},
+    {
+        "pixel_size": math.nan,
+        "magnification": math.nan,
+        "working_distance": math.nan,
+        "timestamp": None,
+        "metadata": {},
+    },
     {"metadata": {"a\x00b": "\ud800 \ufffe", "": None, "list": [1, 2]}, "scan_mode": None, "frame_id": None},
 ]
 
