@@ -18,8 +18,8 @@ import numpy as np
 import onnxruntime
 import torch
 
-from semfocus_plugin import networks
-from semfocus_plugin.training.architecture import PaperAENet
+from semfocus_plugin.lab.training.architecture import PaperAENet
+from semfocus_plugin.networks import _models as networks
 
 
 def export(width: float, path: Path) -> int:

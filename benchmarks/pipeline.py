@@ -5,7 +5,7 @@ Usage: python benchmarks/pipeline.py [--seconds 1.0] [--json]
 
 import sys
 
-from semfocus_plugin.cli import app
+from semfocus_plugin.lab.cli import app
 
 if __name__ == "__main__":
     app(["benchmark", "--speed", *sys.argv[1:]])

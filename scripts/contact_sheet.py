@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from semdrivers.emulator.column import ElectronColumn
-from semdrivers.emulator.scan import ScanConditions
+from semdrivers.emulator.physics import ElectronColumn, ScanConditions
 from semdrivers.emulator.specimens import SPECIMENS, make_specimen
 
 TARGET = Path(__file__).parents[1] / "docs" / "images" / "contact_sheet.png"

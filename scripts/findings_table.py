@@ -4,7 +4,7 @@
 
 Emulated are FAST frames as a run of the default method leaves them: two to four of one field, one of them within one
 depth of field of the focus, the others at 1.5 to 9 on one side or both; the focus that the run found is off by 0.35
-depths of field (standard deviation). `semfocus_plugin.astigmatism` and `semfocus_plugin.relief` were tuned on the seeds
+depths of field (standard deviation). `semfocus_plugin.optics` and `semfocus_plugin.optics` were tuned on the seeds
 11 to 14; the tables are of another. `docs/explanation/physics.md` holds the output. The last table takes the sharp
 micrographs of a folder with MANIFEST.csv as specimens: ``--data``, or ``SEMFOCUS_DATA``, or ``../shared/data`` beside
 the checkout; without such a folder it is left out.
@@ -25,16 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_protocol.profile import EM30
-from semdrivers.emulator.column import ElectronColumn
-from semdrivers.emulator.optics import pixel_size
-from semdrivers.emulator.orientation import seen
-from semdrivers.emulator.presets import preset_named
-from semdrivers.emulator.scan import ScanConditions
+from semdrivers.emulator.physics import ElectronColumn, ScanConditions, pixel_size, preset_named, seen
 from semdrivers.emulator.specimens import Picture, Specimen, Window, make_specimen
-from semfocus_plugin.astigmatism import Astigmatism, astigmatism
-from semfocus_plugin.evaluation.pictures import read_folder
-from semfocus_plugin.relief import Relief, relief
-from semfocus_plugin.views import View
+from semfocus_plugin.lab.benchmark.pictures import read_folder
+from semfocus_plugin.optics import Astigmatism, Relief, View, astigmatism, relief
 
 SEED = 7001
 SPECIMENS: Mapping[str, tuple[float, float]] = {

@@ -20,8 +20,8 @@ import numpy as np
 import semdrivers
 from firmware_protocol.profile import EM30, InstrumentProfile
 from semdrivers.emulator import Emulator
-from semdrivers.emulator.optics import probe_core_of
-from semfocus_plugin.parallel import run_all
+from semdrivers.emulator.physics import probe_core_of
+from semfocus_plugin.lab.parallel import run_all
 
 FIELD_EMISSION = dataclasses.replace(
     EM30, gun_brightness=1e8, energy_spread=0.7, spherical_aberration=2.0, chromatic_aberration=2.0

@@ -22,11 +22,12 @@ import numpy as np
 
 import semdrivers
 from semdrivers.emulator import Emulator
-from semfocus_plugin import labelling, networks
-from semfocus_plugin.cli import app
-from semfocus_plugin.evaluation.cases import MAGNIFICATIONS, TRAINED
-from semfocus_plugin.evaluation.reproduction.fields import score_field
-from semfocus_plugin.parallel import run_all
+from semfocus_plugin.lab.benchmark.cases import MAGNIFICATIONS, TRAINED
+from semfocus_plugin.lab.benchmark.reproduction.fields import score_field
+from semfocus_plugin.lab.cli import app
+from semfocus_plugin.lab.parallel import run_all
+from semfocus_plugin.labelling import _sheet as labelling
+from semfocus_plugin.networks import _models as networks
 
 SERIES = 6
 FIELDS = 30

@@ -16,8 +16,7 @@ from pathlib import Path
 from statistics import median
 
 from firmware_protocol.profile import EM30
-from semdrivers.emulator.column import ElectronColumn
-from semdrivers.emulator.scan import ScanConditions
+from semdrivers.emulator.physics import ElectronColumn, ScanConditions
 from semdrivers.emulator.specimens import SPECIMENS, make_specimen
 
 AIMS = {"FAST": 8.0, "STANDARD": 25.0}

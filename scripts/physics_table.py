@@ -23,9 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_protocol.profile import EM30, InstrumentProfile
-from semdrivers.emulator.column import ElectronColumn
-from semdrivers.emulator.presets import PRESETS, ColumnPreset
-from semdrivers.emulator.scan import ScanConditions
+from semdrivers.emulator.physics import PRESETS, ColumnPreset, ElectronColumn, ScanConditions
 from semdrivers.emulator.specimens import Picture
 
 Pixels = NDArray[np.float64]

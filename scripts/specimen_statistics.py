@@ -22,10 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semdrivers.emulator.column import ElectronColumn
-from semdrivers.emulator.scan import ScanConditions
+from semdrivers.emulator.physics import ElectronColumn, ScanConditions
 from semdrivers.emulator.specimens import SPECIMENS, make_specimen
-from semfocus_plugin.evaluation.pictures import read_folder
+from semfocus_plugin.lab.benchmark.pictures import read_folder
 
 WIDTH, HEIGHT = 640, 480
 DWELL = 32e-6

@@ -24,14 +24,11 @@ from scipy import ndimage
 
 import semdrivers
 from semdrivers.emulator import Emulator
-from semdrivers.emulator.charging import discharged
-from semdrivers.emulator.column import ElectronColumn
-from semdrivers.emulator.presets import PRESETS
-from semdrivers.emulator.scan import ScanConditions
+from semdrivers.emulator.physics import PRESETS, ElectronColumn, ScanConditions, discharged
 from semdrivers.emulator.specimens import SPECIMENS, make_specimen
-from semfocus_plugin import probe
-from semfocus_plugin.evaluation.pictures import read_folder
-from semfocus_plugin.spoiled import spoiled
+from semfocus_plugin.lab.benchmark.pictures import read_folder
+from semfocus_plugin.run import _focus_run as run
+from semfocus_plugin.run import spoiled
 
 WIDTH, HEIGHT = 320, 240
 MAGNIFICATIONS = {"gold-nanoparticles": (8_000, 30_000)}
@@ -82,9 +79,9 @@ def windows(folder: Path) -> Iterator[NDArray[Any]]:
 
 def focusing(runs: int, seed: int) -> Iterator[str]:
     """Yield lines on runs with one frame in four spoiled, with and without taking frames again."""
-    retakes = probe.MOST_RETAKES
+    retakes = run.MOST_RETAKES
     for most in (retakes, 0):
-        probe.MOST_RETAKES = most
+        run.MOST_RETAKES = most
         good, false, count = 0, 0, []
         for name in (name for name in SPECIMENS if name != "featureless"):
             random = np.random.default_rng([seed, *name.encode()])
@@ -104,7 +101,7 @@ def focusing(runs: int, seed: int) -> Iterator[str]:
             f"at most {most} taken again: {good} of {len(count)} within 1 depth of field, {false} false beyond 2, "
             f"{np.mean(count):.1f} frames"
         )
-    probe.MOST_RETAKES = retakes
+    run.MOST_RETAKES = retakes
 
 
 def main() -> None:

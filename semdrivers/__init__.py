@@ -17,24 +17,24 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from semdrivers.autofocus import AutofocusResult, AutofocusSettings, FocusStep, autofocus
+from semdrivers.autofocus import autofocus
 from semdrivers.connection import connect
 from semdrivers.errors import (
     AutofocusError,
     BusyError,
     DeviceError,
-    FrameSkippedError,
     HardwareFault,
     InterlockError,
     InvalidParameterError,
     ModelError,
     NotConnectedError,
-    NotFocusedError,
     OutOfRangeError,
     ProtocolError,
     SemDriversError,
     TransportError,
 )
+from semdrivers.focus import AutofocusResult, AutofocusSettings, FocusStep, FrameSkippedError, NotFocusedError
+from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import (
     Capabilities,
     HasBeam,
@@ -43,32 +43,30 @@ from semdrivers.microscope import (
     HasStageOrientation,
     HasStigmator,
     HasVacuum,
-    Image,
     Microscope,
     Range,
     RecordsFocus,
-    ScanMode,
 )
 
 if TYPE_CHECKING:
     from semdrivers.brightness import BrightnessResult, autobrightness
-    from semdrivers.hookspecs import hookimpl
-    from semdrivers.io import read_image, read_pixels, write_image
-    from semdrivers.plugins import PluginRecord, get_plugin_manager
-    from semdrivers.recording import Recorder
+    from semdrivers.files import read_pixels
+    from semdrivers.image import read_image, write_image
+    from semdrivers.plugins import PluginRecord, get_plugin_manager, hookimpl
+    from semdrivers.sessions import Recorder
 
     __version__: str
 
 _LAZY = {
     "BrightnessResult": "semdrivers.brightness",
     "PluginRecord": "semdrivers.plugins",
-    "Recorder": "semdrivers.recording",
+    "Recorder": "semdrivers.sessions",
     "autobrightness": "semdrivers.brightness",
     "get_plugin_manager": "semdrivers.plugins",
-    "hookimpl": "semdrivers.hookspecs",
-    "read_image": "semdrivers.io",
-    "read_pixels": "semdrivers.io",
-    "write_image": "semdrivers.io",
+    "hookimpl": "semdrivers.plugins",
+    "read_image": "semdrivers.image",
+    "read_pixels": "semdrivers.files",
+    "write_image": "semdrivers.image",
 }
 
 __all__ = [

@@ -11,7 +11,8 @@ import numpy as np
 from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.errors import InvalidParameterError
 from semdrivers.grey_levels import full_scale
-from semdrivers.microscope import HasDetector, Image, ScanMode, offered_mode
+from semdrivers.image import Image, ScanMode
+from semdrivers.microscope import HasDetector, offered_mode
 
 _MEAN = (0.35, 0.65)
 _SPREAD = (0.3, 0.85)

@@ -18,16 +18,15 @@ import numpy as np
 
 from semdrivers.autofocus import autofocus
 from semdrivers.errors import InvalidParameterError, OutOfRangeError, SemDriversError
+from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import (
     Capabilities,
     HasStage,
     HasStageOrientation,
     HasStigmator,
-    Image,
     Microscope,
     Range,
     RecordsFocus,
-    ScanMode,
     missing_members,
 )
 

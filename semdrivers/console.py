@@ -18,7 +18,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from semdrivers.errors import SemDriversError
-from semdrivers.plain import plain
+from semdrivers.files import plain
 
 INTERRUPTED = 130
 

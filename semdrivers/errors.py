@@ -21,10 +21,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from semdrivers.autofocus import AutofocusResult
 
 
 class SemDriversError(Exception):
@@ -136,41 +132,3 @@ class ModelError(AutofocusError):
 
     Raised when a model is loaded, before the instrument is touched. Reinstall the package, or name a good file.
     """
-
-
-class NotFocusedError(AutofocusError):
-    """A run of frames ends here: autofocus was refused under the policy ``"abort"``, or cancelled.
-
-    Raised by `semdrivers.hosts` before the frame that would have been out of focus. Working distance and
-    magnification are back where they were; `result` says why.
-
-    Parameters
-    ----------
-    message : str
-        What happened.
-    result : AutofocusResult, optional
-        Of the run that did not focus.
-    """
-
-    def __init__(self, message: str, result: AutofocusResult | None = None) -> None:
-        super().__init__(message)
-        self.result = result
-
-
-class FrameSkippedError(AutofocusError):
-    """One frame is left out for want of focus, under the policies ``"skip"`` and ``"retry"``; the run may go on.
-
-    Raised by `semdrivers.hosts` before the frame. Catch it and go to the next place. Working distance and
-    magnification are back where they were; `result` says why.
-
-    Parameters
-    ----------
-    message : str
-        What happened.
-    result : AutofocusResult, optional
-        Of the run that did not focus.
-    """
-
-    def __init__(self, message: str, result: AutofocusResult | None = None) -> None:
-        super().__init__(message)
-        self.result = result

@@ -8,36 +8,15 @@ Units: working distance mm, pixel size nm, times s, voltage kV, stage position m
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
-
-
-class ScanMode(enum.Enum):
-    """A frame size and, with it, a speed. The value is (width, height) in pixels."""
-
-    FAST = (320, 240)
-    STANDARD = (640, 480)
-    SLOW = (1280, 960)
-
-    @property
-    def width(self) -> int:
-        """Pixels along a line."""
-        return self.value[0]
-
-    @property
-    def height(self) -> int:
-        """Lines in a frame."""
-        return self.value[1]
-
+from semdrivers.image import Image, ScanMode
 
 _ROUNDING = 1e-6
 """Relative deviation of a number that was read back in single precision, or as text of six digits."""
@@ -170,64 +149,6 @@ def offered_mode(capabilities: Capabilities, mode: ScanMode = ScanMode.FAST) -> 
     raise InvalidParameterError(
         f"scan_mode {mode.name} is not offered; the instrument has {', '.join(offered.name for offered in modes)}"
     )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Image:
-    """One frame, with the conditions in force while it was scanned.
-
-    Parameters
-    ----------
-    pixels : ndarray of shape (H, W), uint8 or uint16
-        Grey levels, first line first.
-    working_distance : float
-        mm.
-    magnification : float
-        Plain number.
-    pixel_size : float
-        nm.
-    frame_id : int, optional
-        The instrument's count of frames.
-    timestamp : float, optional
-        Start of the scan, seconds since the epoch.
-    scan_mode : ScanMode, optional
-        Mode of the scan.
-    metadata : mapping
-        Anything else; ``metadata["autofocus"]`` is the record of the autofocus run that preceded the frame,
-        ``metadata["bar_rows"]`` the height of a data bar at the bottom, where it is known.
-    bit_depth : int, optional
-        Bits of a grey level, where they are fewer than the type of the pixels holds: 10, 12 or 14 in uint16. Where
-        nothing is said they are detected; see `semdrivers.grey_levels.full_scale`.
-    """
-
-    pixels: NDArray[Any]
-    working_distance: float
-    magnification: float
-    pixel_size: float
-    frame_id: int | None = None
-    timestamp: float | None = None
-    scan_mode: ScanMode | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    bit_depth: int | None = None
-
-    def save(self, path: str | Path) -> Path:
-        """Write the frame as OME-TIFF, with pixel size, conditions and focus record.
-
-        Returns
-        -------
-        Path
-            The file written. `semdrivers.read_image` reads it back.
-
-        Raises
-        ------
-        InvalidParameterError
-            When the name does not end in ``.tif`` or ``.tiff``.
-        OSError
-            When the file cannot be written.
-        """
-        from semdrivers.io import write_image
-
-        return write_image(path, self)
 
 
 @runtime_checkable

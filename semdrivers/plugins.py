@@ -1,4 +1,4 @@
-"""The plugin manager: which plugins there are, what each offers, and why some did not load.
+"""The hooks that plugins implement, and the plugin manager: which plugins there are, and why some did not load.
 
 Every entry point of the group ``semdrivers`` leaves a `PluginRecord`, broken ones included. A broken plugin
 never stops a host: its error is kept in its record, and named in the messages of calls that it might have
@@ -22,9 +22,52 @@ from typing import Any
 
 import pluggy
 
-from semdrivers import hookspecs
 from semdrivers.errors import InvalidParameterError, SemDriversError
-from semdrivers.microscope import Image, Microscope
+from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress
+from semdrivers.image import Image
+from semdrivers.microscope import Microscope
+
+hookspec = pluggy.HookspecMarker("semdrivers")
+hookimpl = pluggy.HookimplMarker("semdrivers")
+
+
+@hookspec(firstresult=True)
+def semdrivers_connect(url: str, options: Mapping[str, Any]) -> Microscope | None:
+    """Open the microscope that `url` names, or return None when the scheme is another's."""
+
+
+@hookspec
+def semdrivers_schemes() -> Mapping[str, str]:
+    """Return the URL schemes that ``semdrivers_connect`` opens, each with an example."""
+    raise AssertionError("a specification is never called")
+
+
+@hookspec(firstresult=True)
+def semdrivers_autofocus(
+    microscope: Microscope,
+    settings: AutofocusSettings,
+    progress: Progress | None,
+    cancel: threading.Event | None,
+) -> AutofocusResult | None:
+    """Focus the microscope, or return None when the method in `settings` is another's."""
+
+
+@hookspec
+def semdrivers_autofocus_methods() -> Mapping[str, str]:
+    """Return names of autofocus methods, each with a one-line description."""
+    raise AssertionError("a specification is never called")
+
+
+@hookspec
+def semdrivers_specimens() -> Mapping[str, Any]:
+    """Return names of emulator specimens, each with a factory ``factory(seed) -> Specimen``."""
+    raise AssertionError("a specification is never called")
+
+
+@hookspec
+def semdrivers_frame(microscope: Microscope, image: Image) -> None:
+    """Watch a frame that was just acquired; what it returns is ignored."""
+
 
 GROUP = "semdrivers"
 ALLOW_LIST_VARIABLE = "SEMDRIVERS_PLUGINS"
@@ -69,7 +112,7 @@ class PluginManager(pluggy.PluginManager):
 
     def __init__(self) -> None:
         super().__init__(GROUP)
-        self.add_hookspecs(hookspecs)
+        self.add_hookspecs(sys.modules[__name__])
         self._records: list[PluginRecord] = []
 
     @property

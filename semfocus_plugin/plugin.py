@@ -9,10 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 
-from semdrivers.autofocus import AutofocusResult, AutofocusSettings, Progress
-from semdrivers.hookspecs import hookimpl
+from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress
 from semdrivers.microscope import Microscope
-from semfocus_plugin import loop, methods
+from semdrivers.plugins import hookimpl
+from semfocus_plugin import methods
+from semfocus_plugin import run as loop
+from semfocus_plugin.calibration import calibration_for
+from semfocus_plugin.optics import Beam
 
 
 @hookimpl
@@ -26,7 +29,9 @@ def semdrivers_autofocus(
     method = methods.find(settings.method)
     if method is None:
         return None
-    return loop.run(method, microscope, settings, progress, cancel)
+    kept = calibration_for(microscope.capabilities)
+    beam = Beam() if kept is None else kept.beam
+    return loop.run(method, microscope, settings, progress, cancel, beam=beam)
 
 
 @hookimpl

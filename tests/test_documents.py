@@ -74,7 +74,7 @@ def test_the_reference_names_every_command_and_option(program):
 
     from typer.main import get_command
 
-    app = import_module({"semdrivers": "semdrivers.cli", "semfocus": "semfocus_plugin.cli"}[program]).app
+    app = import_module({"semdrivers": "semdrivers._cli", "semfocus": "semfocus_plugin.lab.cli"}[program]).app
     text = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
     section = text.split(f"## {program}\n")[1].split("\n## ")[0]
     missing = []

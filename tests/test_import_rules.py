@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -27,21 +28,19 @@ HEAVY = (
     "rich",
 )
 HEAVY_OWN = ("pluggy", "semdrivers.emulator", "semdrivers.em30", "semfocus_plugin", "firmware_protocol")
-EMULATOR = ("semdrivers.emulator", "firmware_protocol.profile")
-EMULATOR_USERS = tuple(f"semfocus_plugin/{room}" for room in ("training/", "evaluation/", "cli", "demo"))
 PUBLIC_OF_SEMDRIVERS = {
     "semdrivers",
     "semdrivers.autofocus",
+    "semdrivers.conformance",
     "semdrivers.console",
     "semdrivers.data_bar",
     "semdrivers.errors",
     "semdrivers.files",
+    "semdrivers.focus",
     "semdrivers.grey_levels",
-    "semdrivers.hookspecs",
+    "semdrivers.image",
     "semdrivers.microscope",
-    "semdrivers.pictures",
-    "semdrivers.plain",
-    "semdrivers.plotting",
+    "semdrivers.plugins",
 }
 
 
@@ -110,21 +109,64 @@ def test_driver_and_emulator_never_import_each_other(one, other):
     )
 
 
+def product(path: str) -> bool:
+    return path.startswith("semfocus_plugin/") and not path.startswith("semfocus_plugin/lab/")
+
+
 def test_the_autofocus_knows_public_names_only():
     def allowed(path: str, name: str) -> bool:
-        if not path.startswith("semfocus_plugin/") or not under(
-            name, "semdrivers", "firmware_protocol", "usb", "serial"
-        ):
-            return True
-        if path.startswith(EMULATOR_USERS) and under(name, *EMULATOR):
+        if not product(path) or not under(name, "semdrivers", "firmware_protocol", "usb", "serial"):
             return True
         return name in PUBLIC_OF_SEMDRIVERS or name.rpartition(".")[0] in PUBLIC_OF_SEMDRIVERS
 
     assert breaches(allowed) == []
 
 
+def test_the_product_imports_neither_laboratory_nor_emulator_nor_torch():
+    forbidden = ("semfocus_plugin.lab", "semdrivers.emulator", "torch", "onnx")
+    assert breaches(lambda path, name: not product(path) or not under(name, *forbidden)) == []
+    assert breaches(lambda path, name: "/lab/" in path or not under(name, "semfocus_plugin.lab")) == []
+
+
 def test_torch_stays_in_training():
-    assert breaches(lambda path, name: path.startswith("semfocus_plugin/training/") or not under(name, "torch")) == []
+    training = "semfocus_plugin/lab/training/"
+    assert breaches(lambda path, name: path.startswith(training) or not under(name, "torch")) == []
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_nothing_imports_itself_in_a_circle():
+    """Imports inside functions and those for type checkers count too."""
+    modules = {module_of(path): path for path in sources()}
+    graph = {
+        module: {name for _, name in imported(path) if name in modules and name != module}
+        for module, path in modules.items()
+    }
+    sorter = TopologicalSorter(graph)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        pytest.fail(f"imports in a circle: {' -> '.join(error.args[1])}")
+
+
+def private(name: str) -> bool:
+    return any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
+
+
+def test_a_room_is_entered_by_its_door():
+    """A private module, or a private name of one, is imported by its own room alone."""
+
+    def allowed(path: str, name: str) -> bool:
+        if not under(name, *PACKAGES) or not private(name):
+            return True
+        room = ".".join(Path(path).parts[:-1])
+        owner = name.split("._")[0]
+        return owner == room or (owner in PACKAGES and room == owner)
+
+    assert breaches(allowed) == []
 
 
 @pytest.mark.parametrize("package", ["semdrivers"])

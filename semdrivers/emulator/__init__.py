@@ -16,14 +16,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from semdrivers.emulator.emulator import Emulator
-    from semdrivers.emulator.local import connect
-    from semdrivers.emulator.scan import Truth
+    from semdrivers.emulator._emulator import Emulator
+    from semdrivers.emulator._local import connect
+    from semdrivers.emulator.physics import Truth
 
 _HOMES = {
-    "Emulator": "semdrivers.emulator.emulator",
-    "Truth": "semdrivers.emulator.scan",
-    "connect": "semdrivers.emulator.local",
+    "Emulator": "semdrivers.emulator._emulator",
+    "Truth": "semdrivers.emulator.physics",
+    "connect": "semdrivers.emulator._local",
 }
 
 __all__ = ["Emulator", "Truth", "connect"]

@@ -1,10 +1,30 @@
-"""Files: what programs of other makers write about pictures, and tables as spreadsheets save them.
+"""Files: pictures, OME-XML, makers' metadata, tables, plots, plain values. They know arrays and plain values alone."""
 
-Modules of this package know arrays and plain values, and no microscope.
-"""
-
+from semdrivers.files._atomic import replacing
+from semdrivers.files._omexml import conditions_of, describe
+from semdrivers.files._pictures import page_count, read_pixels, tiff_bit_depth, tiff_description
+from semdrivers.files._plain import plain
+from semdrivers.files._plotting import draw_scale_bar, plot_before_after, plot_result
 from semdrivers.files._tables import TableRow, read_table, table_columns
 from semdrivers.files._text import decimal, decoded
 from semdrivers.files._vendors import vendor_conditions
 
-__all__ = ["TableRow", "decimal", "decoded", "read_table", "table_columns", "vendor_conditions"]
+__all__ = [
+    "TableRow",
+    "conditions_of",
+    "decimal",
+    "decoded",
+    "describe",
+    "draw_scale_bar",
+    "page_count",
+    "plain",
+    "plot_before_after",
+    "plot_result",
+    "read_pixels",
+    "read_table",
+    "replacing",
+    "table_columns",
+    "tiff_bit_depth",
+    "tiff_description",
+    "vendor_conditions",
+]

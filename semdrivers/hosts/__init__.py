@@ -3,7 +3,7 @@
 ============================ ========================= ======================
 module                       host                      extra
 ============================ ========================= ======================
-`semdrivers.hosts.scripts`   none: a plain script      none
+`semdrivers.hosts`           none: a plain script      none
 `semdrivers.hosts.pymmcore`  pymmcore-plus             ``semdrivers[pymmcore]``
 `semdrivers.hosts.bluesky`   Bluesky                   ``semdrivers[bluesky]``
 `semdrivers.hosts.qcodes`    QCoDeS                    ``semdrivers[qcodes]``
@@ -19,14 +19,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from semdrivers.hosts.cadence import FocusKeeper, FocusPolicy
-    from semdrivers.hosts.scripts import FocusedMicroscope, focused
+    from semdrivers.hosts._cadence import FocusKeeper, FocusPolicy
+    from semdrivers.hosts._scripts import FocusedMicroscope, focused
 
 _HOMES = {
-    "FocusKeeper": "semdrivers.hosts.cadence",
-    "FocusPolicy": "semdrivers.hosts.cadence",
-    "FocusedMicroscope": "semdrivers.hosts.scripts",
-    "focused": "semdrivers.hosts.scripts",
+    "FocusKeeper": "semdrivers.hosts._cadence",
+    "FocusPolicy": "semdrivers.hosts._cadence",
+    "FocusedMicroscope": "semdrivers.hosts._scripts",
+    "focused": "semdrivers.hosts._scripts",
 }
 
 __all__ = ["FocusKeeper", "FocusPolicy", "FocusedMicroscope", "focused"]

@@ -16,9 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from semdrivers.autofocus import AutofocusResult
-from semdrivers.errors import FrameSkippedError, NotFocusedError
-from semdrivers.hosts.cadence import FocusKeeper, FocusPolicy
+from semdrivers.focus import AutofocusResult, FrameSkippedError, NotFocusedError
+from semdrivers.hosts._cadence import FocusKeeper, FocusPolicy
 from semdrivers.microscope import Microscope
 
 try:
@@ -28,7 +27,7 @@ try:
 except ImportError as error:
     raise ImportError("semdrivers.hosts.bluesky needs Bluesky 1.15: pip install 'semdrivers[bluesky]'") from error
 
-from semdrivers.hosts.bluesky_devices import Devices, devices
+from semdrivers.hosts._bluesky_devices import Devices, devices
 
 __all__ = [
     "Devices",

@@ -16,16 +16,17 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from semdrivers.errors import InvalidParameterError, NotFocusedError
-from semdrivers.hosts.cadence import FocusKeeper, FocusPolicy
-from semdrivers.plain import plain
+from semdrivers.errors import InvalidParameterError
+from semdrivers.files import plain
+from semdrivers.focus import NotFocusedError
+from semdrivers.hosts._cadence import FocusKeeper, FocusPolicy
 
 try:
     from fibsem.autofunctions.autofocus import AutoFocusIteration, AutoFocusResult
     from fibsem.cancellation import OperationCancelledError
     from fibsem.structures import BeamType
 
-    from semdrivers.hosts.fibsem_adapters import DISPLAY, MM, FibsemLike, MicroscopeOfFibsem
+    from semdrivers.hosts._fibsem_adapters import DISPLAY, MM, FibsemLike, MicroscopeOfFibsem
 except ImportError as error:
     raise ImportError("semdrivers.hosts.fibsem needs fibsem 0.5.3: pip install 'semdrivers[fibsem]'") from error
 

@@ -19,17 +19,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from semdrivers.autofocus import Progress
-from semdrivers.errors import FrameSkippedError, NotFocusedError
-from semdrivers.hosts.cadence import FocusKeeper, FocusPolicy, PolledEvent
-from semdrivers.microscope import Image, Microscope
-from semdrivers.plain import plain
+from semdrivers.files import plain
+from semdrivers.focus import FrameSkippedError, NotFocusedError, Progress
+from semdrivers.hosts._cadence import FocusKeeper, FocusPolicy, PolledEvent
+from semdrivers.image import Image
+from semdrivers.microscope import Microscope
 
 try:
     from pymmcore_plus.mda import SkipEvent
     from useq import AcquireImage, HardwareAutofocus, MDASequence
 
-    from semdrivers.hosts.pymmcore_devices import (
+    from semdrivers.hosts._pymmcore_devices import (
         BeamShutter,
         MicroscopeCamera,
         MicroscopeStage,

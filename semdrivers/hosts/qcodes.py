@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from semdrivers.autofocus import AutofocusResult
 from semdrivers.connection import connect
-from semdrivers.errors import FrameSkippedError, InvalidParameterError, NotFocusedError
-from semdrivers.hosts.cadence import FocusKeeper, FocusPolicy
-from semdrivers.microscope import Image, Microscope, Range, ScanMode, missing_members
+from semdrivers.errors import InvalidParameterError
+from semdrivers.focus import AutofocusResult, FrameSkippedError, NotFocusedError
+from semdrivers.hosts._cadence import FocusKeeper, FocusPolicy
+from semdrivers.image import Image, ScanMode
+from semdrivers.microscope import Microscope, Range, missing_members
 
 try:
     from qcodes.instrument import Instrument

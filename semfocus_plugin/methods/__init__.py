@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from semfocus_plugin.loop import Method
-from semfocus_plugin.methods import defocus_pair, dual_network, paper
+from semfocus_plugin.methods import _defocus_pair, _dual_network, _paper
+from semfocus_plugin.methods._refine import Fit, fit_focus
+from semfocus_plugin.methods._search import zigzag
+from semfocus_plugin.run import Method
 
-METHODS: tuple[Method, ...] = (defocus_pair.METHOD, dual_network.METHOD, paper.METHOD)
+__all__ = ["METHODS", "Fit", "find", "fit_focus", "zigzag"]
+
+METHODS: tuple[Method, ...] = (_defocus_pair.METHOD, _dual_network.METHOD, _paper.METHOD)
 """The first is the default of the plugin."""
 
 

@@ -39,7 +39,7 @@ MICROSCOPES = [
 def other_process() -> Iterator[dict[str, str]]:
     """Addresses of an emulator in a process of its own."""
     extra = [] if sys.platform == "win32" else ["--serial"]
-    command = [sys.executable, "-c", "from semdrivers.cli import main; main()", "emulate", "--json", *START, *extra]
+    command = [sys.executable, "-c", "from semdrivers._cli import main; main()", "emulate", "--json", *START, *extra]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         yield json.loads(process.stdout.readline())
         process.terminate()

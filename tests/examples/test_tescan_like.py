@@ -64,7 +64,7 @@ def test_it_knows_the_public_names_of_semdrivers_alone():
 
 
 def test_it_focuses_over_a_slope_and_the_frames_say_so(microscope, emulator):
-    from semfocus_plugin import networks
+    from semfocus_plugin.networks import _models as networks
 
     try:
         networks.load()

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import semdrivers
-from semdrivers.cli import app
+from semdrivers._cli import app
 from semdrivers.plugins import get_plugin_manager
 
 URL = "command-line-test://here"

@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 import semdrivers
-from semdrivers.cli import app
+from semdrivers._cli import app
 
-COMMAND = [sys.executable, "-c", "from semdrivers.cli import main; main()", "emulate"]
+COMMAND = [sys.executable, "-c", "from semdrivers._cli import main; main()", "emulate"]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import semdrivers
-from semdrivers.plotting import plot_before_after, plot_result
+from semdrivers.files import plot_before_after, plot_result
 
 
 def result(status="focused", frames=6) -> semdrivers.AutofocusResult:

@@ -8,7 +8,7 @@ import pytest
 from semdrivers import Capabilities, Image, Range, ScanMode, autobrightness
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.grey_levels import check_bit_depth, full_scale, in_unit, native
-from semfocus_plugin.metrics import clipped_share
+from semfocus_plugin.networks import clipped_share
 
 
 def noise(bits: int, mean: float = 0.5, spread: float = 0.1, shape=(240, 320)) -> np.ndarray:

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image as Pillow
 
 import semdrivers
-from semdrivers.omexml import conditions_of, describe
+from semdrivers.files import conditions_of, describe
 
 OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
 

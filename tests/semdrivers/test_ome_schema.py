@@ -68,7 +68,7 @@ def test_bioio_opens_a_saved_picture_at_its_scale(tmp_path):
     bioio = pytest.importorskip("bioio", reason="needs bioio and bioio-ome-tiff, of the extra 'test'")
     pytest.importorskip("bioio_ome_tiff", reason="needs bioio-ome-tiff, of the extra 'test'")
     image = bioio.BioImage(saved(tmp_path / "frame.ome.tif"))
-    assert image.physical_pixel_sizes.X == pytest.approx(0.0269)
+    assert pytest.approx(0.0269) == image.physical_pixel_sizes.X
     assert image.shape[-2:] == (24, 32)
     assert np.array_equal(image.get_image_data("YX"), np.arange(24 * 32).reshape(24, 32))
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import semdrivers
-from semdrivers.plain import plain
+from semdrivers.files import plain
 
 
 class Colour(enum.Enum):

@@ -107,6 +107,6 @@ def test_records_are_frozen():
 def test_the_builtins_are_a_plugin_like_any():
     record = next(record for record in get_plugin_manager().records if record.name == "builtin")
     assert record.distribution == "semdrivers"
-    assert record.value == "semdrivers.builtin"
+    assert record.value == "semdrivers._builtin"
     assert record.loaded
     assert {"em30", "em30+serial", "emulator"} <= set(get_plugin_manager().schemes())

@@ -20,7 +20,7 @@ from semdrivers.errors import (
     TransportError,
 )
 from semdrivers.microscope import HasBeam, HasDetector, HasStage, HasStigmator, HasVacuum, Microscope, RecordsFocus
-from semdrivers.recording import SESSION, Recorder
+from semdrivers.sessions import SESSION, Recorder
 
 PICTURE = np.random.default_rng(5).integers(0, 256, (200, 300), np.uint8)
 OPTIONAL = (HasStage, HasStigmator, HasDetector, HasBeam, HasVacuum, RecordsFocus)

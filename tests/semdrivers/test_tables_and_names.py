@@ -105,7 +105,7 @@ def test_no_console_makes_a_command_fail(tmp_path, encoding):
     bad.write_bytes(b"no picture")
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
     for options in ([], ["--json"]):
-        code = "from semdrivers.cli import main; main()"
+        code = "from semdrivers._cli import main; main()"
         ran = subprocess.run(
             [sys.executable, "-c", code, "show", *options, str(good), str(bad)],
             capture_output=True,

@@ -12,7 +12,7 @@ import tifffile
 from typer.testing import CliRunner
 
 import semdrivers
-from semdrivers.cli import app
+from semdrivers._cli import app
 from semdrivers.files import vendor_conditions
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (260, 320)).astype(np.uint8)

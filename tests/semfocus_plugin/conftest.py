@@ -14,8 +14,7 @@ import pytest
 from scipy.special import j1
 
 from semdrivers import Capabilities, Image, Range, ScanMode
-from semfocus_plugin.networks import Evaluation, Networks
-from semfocus_plugin.state import maximum_action, paper_factor
+from semfocus_plugin.networks import Evaluation, Networks, maximum_action, paper_factor
 
 
 @dataclass

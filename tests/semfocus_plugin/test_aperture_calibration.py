@@ -15,8 +15,8 @@ from firmware_protocol.profile import EM30
 from semdrivers.emulator import Emulator
 from semdrivers.errors import AutofocusError, InvalidParameterError, ModelError, OutOfRangeError
 from semfocus_plugin import calibration
-from semfocus_plugin.aperture_fit import RADII, blur, fit_aperture
-from semfocus_plugin.cli import app
+from semfocus_plugin.calibration import RADII, blur, fit_aperture
+from semfocus_plugin.lab.cli import app
 
 FOUND = calibration.Calibration(
     model="EM-30",

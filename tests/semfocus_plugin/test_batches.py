@@ -15,9 +15,10 @@ from PIL import Image as Pillow
 from typer.testing import CliRunner
 
 import semdrivers
-from semfocus_plugin import labelling, scoring
-from semfocus_plugin.cli import app
-from semfocus_plugin.evaluation.pictures import read_folder, read_picture
+from semfocus_plugin import labelling
+from semfocus_plugin import networks as scoring
+from semfocus_plugin.lab.benchmark.pictures import read_folder, read_picture
+from semfocus_plugin.lab.cli import app
 
 PIXELS = np.random.default_rng(6).integers(0, 200, (300, 400)).astype(np.uint8)
 
@@ -152,7 +153,7 @@ def test_a_large_picture_is_scored_like_its_parts():
 def test_a_mosaic_of_16384_pixels_is_scored_in_a_gigabyte(tmp_path):
     path = tmp_path / "mosaic.tif"
     tifffile.imwrite(path, np.tile(PIXELS, (55, 41))[:16384, :16384])
-    code = "import resource, sys; from semfocus_plugin.cli import app\n"
+    code = "import resource, sys; from semfocus_plugin.lab.cli import app\n"
     code += "try: app(['score', sys.argv[1], '--magnification', '500'])\n"
     code += "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     ran = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)

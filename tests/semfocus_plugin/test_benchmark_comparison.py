@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from semdrivers import InvalidParameterError, OutOfRangeError
-from semfocus_plugin.cli import app
-from semfocus_plugin.evaluation import comparison, comparison_tables, tracks
-from semfocus_plugin.evaluation.comparison import Record
-from semfocus_plugin.evaluation.comparison_tables import wilson
+from semfocus_plugin.lab.benchmark import comparison, comparison_tables, tracks
+from semfocus_plugin.lab.benchmark.comparison import Record
+from semfocus_plugin.lab.benchmark.comparison_tables import wilson
+from semfocus_plugin.lab.cli import app
 
 
 def record(**changes):
@@ -163,7 +163,7 @@ def test_reliability_groups_by_confidence_and_counts_blank_samples_as_wrong():
 
 
 def test_figures_are_drawn(tmp_path):
-    from semfocus_plugin.evaluation import comparison_figures
+    from semfocus_plugin.lab.benchmark import comparison_figures
 
     rows = comparison_tables.rows(
         [record(track=track, method=method) for track in tracks.TRACKS for method in comparison.method_names()]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from semdrivers import Capabilities, Image, Range, ScanMode
-from semfocus_plugin.evaluation import comparison, tracks
-from semfocus_plugin.evaluation.peers import Bench, Optics, deepfocus_like
-from semfocus_plugin.state import depth_of_field
+from semfocus_plugin.lab.benchmark import comparison, tracks
+from semfocus_plugin.lab.benchmark.peers import Bench, Optics, deepfocus_like
+from semfocus_plugin.optics import depth_of_field
 
 OPTICS = Optics(aperture_radius=0.045, core=36e-6)
 

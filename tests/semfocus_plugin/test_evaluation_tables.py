@@ -9,10 +9,10 @@ import pytest
 from PIL import Image as Pillow
 
 from semdrivers import AutofocusSettings, InvalidParameterError, OutOfRangeError
-from semfocus_plugin import evaluation
-from semfocus_plugin.evaluation.cases import MAGNIFICATIONS
-from semfocus_plugin.evaluation.pictures import NOMINAL_PIXEL_SIZE, read_folder, read_picture
-from semfocus_plugin.state import paper_factor
+from semfocus_plugin.lab import benchmark as evaluation
+from semfocus_plugin.lab.benchmark.cases import MAGNIFICATIONS
+from semfocus_plugin.lab.benchmark.pictures import NOMINAL_PIXEL_SIZE, read_folder, read_picture
+from semfocus_plugin.networks import paper_factor
 
 
 def record(**changes):

@@ -10,7 +10,8 @@ import pytest
 import semdrivers
 from semdrivers import AutofocusSettings, Image, InvalidParameterError
 from semdrivers.emulator import Emulator
-from semfocus_plugin import loop, methods
+from semfocus_plugin import methods
+from semfocus_plugin import run as loop
 
 
 def error_of(running, result) -> float:

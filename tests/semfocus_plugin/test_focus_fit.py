@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from semfocus_plugin.methods.refine import fit_focus
+from semfocus_plugin.methods import fit_focus
 from semfocus_plugin.networks import Evaluation
-from semfocus_plugin.probe import Measurement
+from semfocus_plugin.run import Measurement
 
 UNIT, PIXEL = 0.05, 0.04
 

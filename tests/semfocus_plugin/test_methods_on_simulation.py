@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semdrivers import AutofocusSettings, ModelError, Range
-from semfocus_plugin import loop, methods
-from semfocus_plugin.methods.search import zigzag
+from semfocus_plugin import methods
+from semfocus_plugin import run as loop
+from semfocus_plugin.methods import zigzag
 from semfocus_plugin.networks import Networks
 
 RUNS = 40

@@ -9,7 +9,7 @@ import pytest
 
 from semdrivers import ModelError
 from semfocus_plugin import networks
-from semfocus_plugin.preprocessing import prepare
+from semfocus_plugin.networks import prepare
 
 
 def edit(folder, **changes):

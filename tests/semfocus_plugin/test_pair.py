@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import j1
 
-from semfocus_plugin.pair import Pair, spectrum
+from semfocus_plugin.optics import Pair, spectrum
 
 RADII = np.geomspace(0.5, 60, 60)
 

@@ -12,12 +12,14 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 from typer.testing import CliRunner
 
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semfocus_plugin.cli import app
-from semfocus_plugin.evaluation.peers.deepfocus_like import NETWORK, TEST_DEFOCUS, prepared
-from semfocus_plugin.state import depth_of_field
-from semfocus_plugin.training import datasets, pair_network, pairs
-from semfocus_plugin.training.pairs import PairsConfig
-from semfocus_plugin.training.sampling import Field, draw_field
+from semfocus_plugin.lab.benchmark.peers.deepfocus_like import NETWORK
+from semfocus_plugin.lab.cli import app
+from semfocus_plugin.lab.training import datasets
+from semfocus_plugin.lab.training.pair import pair_network, pairs
+from semfocus_plugin.lab.training.pair.pair_input import TEST_DEFOCUS, prepared
+from semfocus_plugin.lab.training.pair.pairs import PairsConfig
+from semfocus_plugin.lab.training.sampling import Field, draw_field
+from semfocus_plugin.optics import depth_of_field
 
 
 @pytest.fixture(scope="module")

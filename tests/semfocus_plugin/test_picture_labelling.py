@@ -14,9 +14,8 @@ from typer.testing import CliRunner
 from semdrivers import Image
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semfocus_plugin import labelling
-from semfocus_plugin.cli import app
-from semfocus_plugin.labelling import Row
-from semfocus_plugin.labelling_page import page, thumbnail
+from semfocus_plugin.lab.cli import app
+from semfocus_plugin.labelling import Row, page, thumbnail
 
 
 def label(*arguments):

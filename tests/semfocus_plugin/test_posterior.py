@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semfocus_plugin.posterior import NOMINAL_APERTURE, Posterior, Sighting
-from semfocus_plugin.ruler import TUNGSTEN
+from semfocus_plugin.optics import NOMINAL_APERTURE, TUNGSTEN, Posterior, Sighting
 
 PIXEL = 0.4 / 3000
 

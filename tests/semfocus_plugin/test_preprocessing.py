@@ -10,8 +10,18 @@ from hypothesis.extra import numpy as npst
 from scipy import ndimage, stats
 
 from semdrivers import InvalidParameterError
-from semfocus_plugin.metrics import clipped_share, entropy, fine_structure, line_correlation, variance
-from semfocus_plugin.preprocessing import median3, normalise, prepare, preprocess, to_unit
+from semfocus_plugin.networks import (
+    clipped_share,
+    entropy,
+    fine_structure,
+    line_correlation,
+    median3,
+    normalise,
+    prepare,
+    preprocess,
+    to_unit,
+    variance,
+)
 
 shapes = npst.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)
 

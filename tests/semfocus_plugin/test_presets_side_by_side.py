@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from semdrivers import InvalidParameterError
-from semfocus_plugin import evaluation
-from semfocus_plugin.cli import app
-from semfocus_plugin.evaluation.presets import LEGEND, checked, markdown_side_by_side, side_by_side
+from semfocus_plugin.lab import benchmark as evaluation
+from semfocus_plugin.lab.benchmark.presets import LEGEND, checked, markdown_side_by_side, side_by_side
+from semfocus_plugin.lab.cli import app
 
 
 def semfocus(*arguments):

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semdrivers import AutofocusError, AutofocusSettings, Image, InvalidParameterError, OutOfRangeError, Range
-from semfocus_plugin.probe import BudgetSpent, Cancelled, Probe
+from semfocus_plugin.run import BudgetSpent, Cancelled, FocusRun
 
 
 def probe_of(simulate, settings=None, frames=100, progress=None, cancel=None, **changes):
     microscope, networks = simulate(1, magnification=3000.0, **changes)
     settings = settings or AutofocusSettings()
-    return microscope, Probe(microscope, settings, networks.evaluator, frames, progress, cancel)
+    return microscope, FocusRun(microscope, settings, networks.evaluator, frames, progress, cancel)
 
 
 @settings(max_examples=100, deadline=None)
@@ -32,13 +32,13 @@ def probe_of(simulate, settings=None, frames=100, progress=None, cancel=None, **
 def test_never_outside_the_limits(simulate, start, low, high, travel, step, wanted):
     chosen = AutofocusSettings(bounds=(start - low, start + high), max_travel=travel)
     limits = Range(5.0, 25.0, step)
-    microscope, probe = probe_of(simulate, chosen, working_distance_now=start, limits=limits)
+    microscope, run = probe_of(simulate, chosen, working_distance_now=start, limits=limits)
     for place in wanted:
-        probe.measure(place, "evaluate")
+        run.measure(place, "evaluate")
     for place in microscope.sent:
         assert max(5.0, start - low) - 1e-9 <= place <= min(25.0, start + high) + 1e-9
         assert travel is None or abs(place - start) <= travel + 1e-9
-        if step and probe.limits.maximum > probe.limits.minimum and place != start:
+        if step and run.limits.maximum > run.limits.minimum and place != start:
             assert math.isclose(place / step, round(place / step), abs_tol=1e-5)
 
 
@@ -48,66 +48,66 @@ def test_start_outside_the_bounds_is_refused_before_anything_moves(simulate):
 
 
 def test_not_a_number_is_never_sent(simulate):
-    microscope, probe = probe_of(simulate)
+    microscope, run = probe_of(simulate)
     with pytest.raises(AutofocusError, match="nan"):
-        probe.measure(math.nan, "evaluate")
+        run.measure(math.nan, "evaluate")
     assert microscope.sent == []
 
 
 def test_budget_ends_before_the_lens_moves(simulate):
-    microscope, probe = probe_of(simulate, frames=2)
-    probe.measure(15.0, "search")
-    probe.measure(15.1, "search")
+    microscope, run = probe_of(simulate, frames=2)
+    run.measure(15.0, "search")
+    run.measure(15.1, "search")
     sent = list(microscope.sent)
     with pytest.raises(BudgetSpent):
-        probe.measure(15.2, "search")
+        run.measure(15.2, "search")
     assert microscope.sent == sent
-    assert probe.frames == 2
-    assert probe.remaining == 0
+    assert run.frames == 2
+    assert run.remaining == 0
 
 
 def test_cancel_is_obeyed_before_the_next_move(simulate):
     cancel = threading.Event()
-    microscope, probe = probe_of(simulate, cancel=cancel)
-    probe.measure(15.0, "search")
+    microscope, run = probe_of(simulate, cancel=cancel)
+    run.measure(15.0, "search")
     sent = list(microscope.sent)
     cancel.set()
     with pytest.raises(Cancelled):
-        probe.measure(15.2, "search")
+        run.measure(15.2, "search")
     with pytest.raises(Cancelled):
-        probe.move(15.2)
+        run.move(15.2)
     assert microscope.sent == sent
 
 
 def test_trace_tells_the_move_after_every_frame(simulate):
     shown = []
-    _, probe = probe_of(simulate, progress=shown.append, working_distance_now=15.0)
-    probe.measure(15.0, "search")
-    probe.measure(15.25, "control")
-    probe.measure(15.125, "verify")
-    assert [step.action for step in probe.trace] == pytest.approx([0.25, -0.125, None])
-    assert [step.phase for step in probe.trace] == ["search", "control", "verify"]
+    _, run = probe_of(simulate, progress=shown.append, working_distance_now=15.0)
+    run.measure(15.0, "search")
+    run.measure(15.25, "control")
+    run.measure(15.125, "verify")
+    assert [step.action for step in run.trace] == pytest.approx([0.25, -0.125, None])
+    assert [step.phase for step in run.trace] == ["search", "control", "verify"]
     assert [step.index for step in shown] == [0, 1, 2]
     assert all(step.magnification == 3000.0 for step in shown)
 
 
 def test_a_place_already_taken_is_not_sent_again(simulate):
-    microscope, probe = probe_of(simulate, working_distance_now=15.0)
-    probe.measure(15.0, "search")
-    probe.measure(15.0, "verify")
+    microscope, run = probe_of(simulate, working_distance_now=15.0)
+    run.measure(15.0, "search")
+    run.measure(15.0, "verify")
     assert microscope.sent == []
 
 
 def test_magnification_changes_only_where_allowed(simulate):
-    microscope, probe = probe_of(simulate)
+    microscope, run = probe_of(simulate)
     with pytest.raises(AutofocusError, match="may_change_magnification"):
-        probe.set_magnification(500.0)
-    microscope, probe = probe_of(simulate, AutofocusSettings(may_change_magnification=True))
-    start = probe.working_distance
-    probe.set_magnification(500.0)
-    probe.move(start + 1.0)
-    assert probe.depth_of_field > 0.2
-    probe.restore()
+        run.set_magnification(500.0)
+    microscope, run = probe_of(simulate, AutofocusSettings(may_change_magnification=True))
+    start = run.working_distance
+    run.set_magnification(500.0)
+    run.move(start + 1.0)
+    assert run.depth_of_field > 0.2
+    run.restore()
     assert (microscope.magnification, microscope.working_distance) == (3000.0, start)
 
 
@@ -121,22 +121,22 @@ def test_magnification_changes_only_where_allowed(simulate):
     ],
 )
 def test_unreadable_frames_are_named(simulate, monkeypatch, pixels, words):
-    microscope, probe = probe_of(simulate)
+    microscope, run = probe_of(simulate)
     monkeypatch.setattr(microscope, "acquire", lambda mode: Image(pixels, 15.0, 3000.0, 100.0))
     with pytest.raises(AutofocusError, match=words):
-        probe.measure(probe.working_distance, "search")
+        run.measure(run.working_distance, "search")
 
 
 def test_something_else_than_an_image_is_named(simulate, monkeypatch):
-    microscope, probe = probe_of(simulate)
+    microscope, run = probe_of(simulate)
     monkeypatch.setattr(microscope, "acquire", lambda mode: None)
     with pytest.raises(AutofocusError, match="NoneType"):
-        probe.measure(probe.working_distance, "search")
+        run.measure(run.working_distance, "search")
 
 
 @pytest.mark.parametrize(("member", "value"), [("working_distance_now", 16.0), ("magnification", 9000.0)])
 def test_somebody_else_at_the_instrument_ends_the_run(simulate, monkeypatch, member, value):
-    microscope, probe = probe_of(simulate)
+    microscope, run = probe_of(simulate)
     acquire = microscope.acquire
 
     def disturbed(mode):
@@ -146,11 +146,11 @@ def test_somebody_else_at_the_instrument_ends_the_run(simulate, monkeypatch, mem
 
     monkeypatch.setattr(microscope, "acquire", disturbed)
     with pytest.raises(AutofocusError, match="somebody else"):
-        probe.measure(15.0, "search")
+        run.measure(15.0, "search")
 
 
 def test_a_lens_that_overshoots_its_limits_ends_the_run(simulate):
-    microscope, probe = probe_of(simulate, AutofocusSettings(max_travel=1.0), working_distance_now=15.0)
+    microscope, run = probe_of(simulate, AutofocusSettings(max_travel=1.0), working_distance_now=15.0)
     kind = type(microscope)
 
     class Overshooting(kind):
@@ -164,7 +164,7 @@ def test_a_lens_that_overshoots_its_limits_ends_the_run(simulate):
 
     microscope.__class__ = Overshooting
     with pytest.raises(AutofocusError, match=r"stands at 17\.400 mm, beyond the limits 14\.000 to 16\.000"):
-        probe.move(15.9)
+        run.move(15.9)
 
 
 def test_settings_are_checked_by_the_contract():

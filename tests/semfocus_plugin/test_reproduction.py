@@ -10,20 +10,19 @@ from PIL import Image as Pillow
 from typer.testing import CliRunner
 
 from semdrivers import InvalidParameterError, OutOfRangeError
-from semfocus_plugin.cli import app
-from semfocus_plugin.evaluation.reproduction import Request, control, estimates, offline, online
-from semfocus_plugin.evaluation.reproduction.drawing import draw_histories
-from semfocus_plugin.evaluation.reproduction.estimates import estimate, mean, median
-from semfocus_plugin.evaluation.reproduction.exhibit import Exhibit, Line
-from semfocus_plugin.evaluation.reproduction.fields import implied_defocus, measure_series, score_field
-from semfocus_plugin.evaluation.reproduction.figures import figure_3
-from semfocus_plugin.evaluation.reproduction.micrographs import disc
-from semfocus_plugin.evaluation.reproduction.published import ACNET, AENET, EXPERTS, ONLINE, Published
-from semfocus_plugin.networks import LAWS
-from semfocus_plugin.parallel import run_all
-from semfocus_plugin.state import ELEMENTS, STATE_SIZE
-from semfocus_plugin.training.curves import Curves, MeasuredSeries, smooth
-from semfocus_plugin.training.playground import Playground, offline_test
+from semfocus_plugin.lab.benchmark.reproduction import Request, control, estimates, offline, online
+from semfocus_plugin.lab.benchmark.reproduction.drawing import draw_histories
+from semfocus_plugin.lab.benchmark.reproduction.estimates import estimate, mean, median
+from semfocus_plugin.lab.benchmark.reproduction.exhibit import Exhibit, Line
+from semfocus_plugin.lab.benchmark.reproduction.fields import implied_defocus, measure_series, score_field
+from semfocus_plugin.lab.benchmark.reproduction.figures import figure_3
+from semfocus_plugin.lab.benchmark.reproduction.micrographs import disc
+from semfocus_plugin.lab.benchmark.reproduction.published import ACNET, AENET, EXPERTS, ONLINE, Published
+from semfocus_plugin.lab.cli import app
+from semfocus_plugin.lab.parallel import run_all
+from semfocus_plugin.lab.training.curves import Curves, MeasuredSeries, smooth
+from semfocus_plugin.lab.training.playground import Playground, offline_test
+from semfocus_plugin.networks import ELEMENTS, LAWS, STATE_SIZE
 
 PNG = b"\x89PNG"
 
@@ -120,7 +119,7 @@ def test_acnet_is_tested_on_each_specimens_own_series():
 
 
 def test_measures_of_aenet_are_the_papers():
-    from semfocus_plugin.evaluation.reproduction.fields import ScoredField
+    from semfocus_plugin.lab.benchmark.reproduction.fields import ScoredField
 
     label = np.array([8.0, 6.0, 4.0, 1.0])
     fields = [ScoredField("fabric", 1000.0, label, label + shift) for shift in (0.5, 1.5)]

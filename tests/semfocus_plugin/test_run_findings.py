@@ -10,16 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semdrivers.emulator.column import ElectronColumn
-from semdrivers.emulator.optics import pixel_size
-from semdrivers.emulator.presets import preset_named
-from semdrivers.emulator.scan import ScanConditions
+from semdrivers.emulator.physics import ElectronColumn, ScanConditions, pixel_size, preset_named
 from semdrivers.emulator.specimens import Picture, make_specimen
 from semdrivers.errors import InvalidParameterError
-from semfocus_plugin.astigmatism import LEAST, Astigmatism, astigmatism
-from semfocus_plugin.findings import finding
-from semfocus_plugin.relief import Relief, relief
-from semfocus_plugin.views import View, transfer
+from semfocus_plugin.optics import LEAST, Astigmatism, Relief, View, astigmatism, finding, relief, transfer
 
 MAGNIFICATIONS = {
     "tin-balls": 2000,

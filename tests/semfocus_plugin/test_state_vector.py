@@ -7,14 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semfocus_plugin.state import (
-    State,
-    depth_of_field,
-    encode,
-    maximum_action,
-    maximum_action_paper,
-    paper_factor,
-)
+from semfocus_plugin.networks import State, encode, maximum_action, maximum_action_paper, paper_factor
+from semfocus_plugin.optics import depth_of_field
 
 
 def test_first_state_holds_no_differences():

@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from semdrivers.emulator.optics import ideal_score
+from semdrivers.emulator.physics import ideal_score
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semfocus_plugin.training import datasets
-from semfocus_plugin.training.datasets import DatasetConfig
-from semfocus_plugin.training.sampling import TRAINED, draw_defocus, draw_field
-from semfocus_plugin.training.textures import texture
+from semfocus_plugin.lab.training import datasets
+from semfocus_plugin.lab.training.datasets import DatasetConfig
+from semfocus_plugin.lab.training.sampling import TRAINED, draw_defocus, draw_field
+from semfocus_plugin.lab.training.textures import texture
 
 SMALL = DatasetConfig(count=20, seed=3, shard_size=8)
 

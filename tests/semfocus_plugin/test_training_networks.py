@@ -10,13 +10,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'semdrivers[train]')")
 
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semfocus_plugin.networks import LAWS, AENet, load, models_directory, read_manifest
-from semfocus_plugin.preprocessing import preprocess
-from semfocus_plugin.training import acnet, aenet, datasets, export
-from semfocus_plugin.training.architecture import ACNet, CompactAENet, PaperAENet
-from semfocus_plugin.training.curves import Curves
-from semfocus_plugin.training.datasets import DatasetConfig
-from semfocus_plugin.training.playground import Playground
+from semfocus_plugin.lab.training import acnet, aenet, datasets, export
+from semfocus_plugin.lab.training.architecture import ACNet, CompactAENet, PaperAENet
+from semfocus_plugin.lab.training.curves import Curves
+from semfocus_plugin.lab.training.datasets import DatasetConfig
+from semfocus_plugin.lab.training.playground import Playground
+from semfocus_plugin.networks import LAWS, AENet, load, models_directory, preprocess, read_manifest
 
 
 def parameters(network) -> int:

@@ -6,13 +6,24 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from semdrivers.emulator.specimens.fields import Array, Window
-from semdrivers.emulator.specimens.metal import GoldNanoparticles, TemGrid, TinBalls
-from semdrivers.emulator.specimens.organic import ButterflyWing, Fabric, Featureless
-from semdrivers.emulator.specimens.picture import Picture
+from semdrivers.emulator.specimens._fields import Array, Window, footprint, lattice_uniform, noise, rough
+from semdrivers.emulator.specimens._metal import GoldNanoparticles, TemGrid, TinBalls
+from semdrivers.emulator.specimens._organic import ButterflyWing, Fabric, Featureless
+from semdrivers.emulator.specimens._picture import Picture
 from semdrivers.errors import InvalidParameterError
 
-__all__ = ["SPECIMENS", "Picture", "Specimen", "Window", "make_specimen"]
+__all__ = [
+    "SPECIMENS",
+    "Array",
+    "Picture",
+    "Specimen",
+    "Window",
+    "footprint",
+    "lattice_uniform",
+    "make_specimen",
+    "noise",
+    "rough",
+]
 
 
 class Specimen(Protocol):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from semdrivers.em30.transport import TcpTransport, Transport, open_serial, open_tcp
+from semdrivers.em30 import TcpTransport, Transport, open_serial, open_tcp
 from semdrivers.errors import InvalidParameterError, NotConnectedError, TransportError
 
 needs_pty = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")

@@ -39,9 +39,8 @@ from firmware_protocol.messages import (
     Vent,
     Wait,
 )
-from semdrivers.em30 import control_link
-from semdrivers.em30.control_link import ControlLink
-from semdrivers.em30.transport import open_tcp
+from semdrivers.em30 import ControlLink, open_tcp
+from semdrivers.em30 import _control_link as control_link
 from semdrivers.errors import (
     BusyError,
     DeviceError,

@@ -12,9 +12,9 @@ import pytest
 
 import semdrivers
 from firmware_protocol.messages import Parameter
-from semdrivers.em30 import image_link
+from semdrivers.em30 import _image_link as image_link
 from semdrivers.emulator import Emulator
-from semdrivers.emulator.usb_device import frame_transfers
+from semdrivers.emulator.wires import frame_transfers
 from semdrivers.errors import (
     BusyError,
     InterlockError,
@@ -23,16 +23,8 @@ from semdrivers.errors import (
     OutOfRangeError,
     TransportError,
 )
-from semdrivers.microscope import (
-    HasBeam,
-    HasDetector,
-    HasStage,
-    HasStigmator,
-    HasVacuum,
-    Microscope,
-    RecordsFocus,
-    ScanMode,
-)
+from semdrivers.image import ScanMode
+from semdrivers.microscope import HasBeam, HasDetector, HasStage, HasStigmator, HasVacuum, Microscope, RecordsFocus
 
 PICTURE = np.random.default_rng(5).integers(0, 256, (200, 300), np.uint8)
 

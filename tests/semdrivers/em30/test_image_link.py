@@ -12,14 +12,12 @@ import pytest
 
 from firmware_protocol import usb as wire
 from firmware_protocol.stream import FrameStatus, Trailer
-from semdrivers.em30 import image_link
-from semdrivers.em30.image_link import FrameOrder, ImageLink
-from semdrivers.emulator.scan_generator import ScannedFrame
-from semdrivers.emulator.usb_backend import EmulatedBus
-from semdrivers.emulator.usb_device import UsbDevice, frame_transfers
+from semdrivers.em30 import FrameOrder, ImageLink
+from semdrivers.em30 import _image_link as image_link
+from semdrivers.emulator.instrument import ScannedFrame
+from semdrivers.emulator.wires import EmulatedBus, UsbDevice, frame_transfers
 from semdrivers.errors import NotConnectedError, TransportError
-from semdrivers.usb_backends import UsbTarget
-from semdrivers.usb_pipe import PipeBackend
+from semdrivers.links import PipeBackend, UsbTarget
 
 WIDTH, HEIGHT = 320, 240
 FRAME_TIME = 0.01

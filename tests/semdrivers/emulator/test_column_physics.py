@@ -10,10 +10,8 @@ import pytest
 from scipy import ndimage, special
 
 from firmware_protocol.profile import EM30
-from semdrivers.emulator import optics
-from semdrivers.emulator.column import ElectronColumn
-from semdrivers.emulator.presets import PRESETS, ColumnPreset
-from semdrivers.emulator.scan import ScanConditions
+from semdrivers.emulator.physics import PRESETS, ColumnPreset, ElectronColumn, ScanConditions
+from semdrivers.emulator.physics import _optics as optics
 from semdrivers.emulator.specimens import SPECIMENS, Picture, Window, make_specimen
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 

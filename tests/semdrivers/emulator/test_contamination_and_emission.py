@@ -11,10 +11,8 @@ import pytest
 import semdrivers
 from firmware_protocol.profile import EM30
 from semdrivers.emulator import Emulator
-from semdrivers.emulator.column import ElectronColumn
-from semdrivers.emulator.contamination import Exposures
-from semdrivers.emulator.presets import PRESETS, ColumnPreset
-from semdrivers.emulator.scan import Exposure, ScanConditions
+from semdrivers.emulator.instrument import Exposures
+from semdrivers.emulator.physics import PRESETS, ColumnPreset, ElectronColumn, Exposure, ScanConditions
 from semdrivers.emulator.specimens import make_specimen
 
 QUIET = ColumnPreset(noise=False, tilt=0.0)

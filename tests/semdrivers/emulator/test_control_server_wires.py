@@ -47,12 +47,10 @@ from firmware_protocol.messages import (
     Wait,
 )
 from firmware_protocol.profile import EM30
-from semdrivers.em30.control_link import ControlLink
-from semdrivers.em30.transport import open_serial, open_tcp
-from semdrivers.emulator.control_desk import ControlDesk
-from semdrivers.emulator.control_server import ControlServer
+from semdrivers.em30 import ControlLink, open_serial, open_tcp
 from semdrivers.emulator.instrument import Instrument
-from semdrivers.emulator.scan import ScanConditions, Truth
+from semdrivers.emulator.physics import ScanConditions, Truth
+from semdrivers.emulator.wires import ControlDesk, ControlServer
 from semdrivers.errors import (
     BusyError,
     DeviceError,

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import semdrivers
-from semdrivers.em30 import control_link, image_link
+from semdrivers.em30 import _control_link as control_link
+from semdrivers.em30 import _image_link as image_link
 from semdrivers.emulator import Emulator
-from semdrivers.emulator.faults import FAULTS, FaultRule, Faults, Occasion, parse_faults
+from semdrivers.emulator.wires import FAULTS, FaultRule, Faults, Occasion, parse_faults
 from semdrivers.errors import HardwareFault, InterlockError, InvalidParameterError, TransportError
 
 PICTURE = np.random.default_rng(5).integers(0, 256, (200, 300), np.uint8)

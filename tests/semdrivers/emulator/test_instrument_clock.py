@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from semdrivers.emulator.clock import InstrumentClock
+from semdrivers.emulator.instrument import InstrumentClock
 
 
 def test_virtual_time_moves_only_by_waiting_and_never_back() -> None:

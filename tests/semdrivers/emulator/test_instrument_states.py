@@ -28,10 +28,9 @@ from firmware_protocol.messages import (
     Wait,
 )
 from firmware_protocol.profile import EM30
-from semdrivers.emulator.instrument import Instrument
-from semdrivers.emulator.overtaken import still_holds
-from semdrivers.emulator.parameters import Refused
-from semdrivers.emulator.scan import ScanConditions, Truth
+from semdrivers.emulator.instrument import Instrument, Refused
+from semdrivers.emulator.physics import ScanConditions, Truth
+from semdrivers.emulator.wires import still_holds
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 
 

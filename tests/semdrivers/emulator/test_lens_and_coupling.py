@@ -15,11 +15,11 @@ from scipy import ndimage
 import semdrivers
 from firmware_protocol.messages import Parameter
 from firmware_protocol.profile import EM30
-from semdrivers.emulator import Emulator, coupling, optics
-from semdrivers.emulator.column import ElectronColumn
-from semdrivers.emulator.motion import Lens
-from semdrivers.emulator.presets import PRESETS, ColumnPreset
-from semdrivers.emulator.scan import ScanConditions
+from semdrivers.emulator import Emulator
+from semdrivers.emulator.instrument import Lens
+from semdrivers.emulator.physics import PRESETS, ColumnPreset, ElectronColumn, ScanConditions
+from semdrivers.emulator.physics import _coupling as coupling
+from semdrivers.emulator.physics import _optics as optics
 from semdrivers.emulator.specimens import Picture, make_specimen
 
 QUIET = ColumnPreset(noise=False, tilt=0.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from semdrivers.emulator.presets import PRESETS, ColumnPreset
+from semdrivers.emulator.physics import PRESETS, ColumnPreset
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "emulator.md").read_text(encoding="utf-8")
 

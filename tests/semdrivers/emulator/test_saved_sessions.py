@@ -13,9 +13,8 @@ from typer.testing import CliRunner
 
 import semdrivers
 from firmware_protocol.messages import GetParameter, Parameter
-from semdrivers.cli import app
-from semdrivers.em30.control_link import ControlLink
-from semdrivers.em30.transport import open_tcp
+from semdrivers._cli import app
+from semdrivers.em30 import ControlLink, open_tcp
 from semdrivers.emulator import Emulator
 from semdrivers.errors import (
     DeviceError,
@@ -26,7 +25,7 @@ from semdrivers.errors import (
     OutOfRangeError,
 )
 
-COMMAND = [sys.executable, "-c", "from semdrivers.cli import main; main()", "emulate", "--json"]
+COMMAND = [sys.executable, "-c", "from semdrivers._cli import main; main()", "emulate", "--json"]
 
 
 def night(microscope):

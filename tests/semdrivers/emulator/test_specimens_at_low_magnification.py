@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from semdrivers.emulator.specimens import SPECIMENS, Window, fields, make_specimen
+from semdrivers.emulator.specimens import SPECIMENS, Window, make_specimen
+from semdrivers.emulator.specimens import _fields as fields
 
 
 def window(magnification: float, columns: int = 96, rows: int = 72, x: float = 0.0) -> Window:

@@ -13,12 +13,10 @@ from scipy import ndimage
 import semdrivers
 from firmware_protocol.messages import Parameter, Reason, StageIdle, Status, Wait
 from firmware_protocol.profile import EM30
-from semdrivers.emulator import Emulator, optics
-from semdrivers.emulator.column import ElectronColumn
-from semdrivers.emulator.instrument import Instrument
-from semdrivers.emulator.parameters import Refused
-from semdrivers.emulator.presets import ColumnPreset
-from semdrivers.emulator.scan import ScanConditions
+from semdrivers.emulator import Emulator
+from semdrivers.emulator.instrument import Instrument, Refused
+from semdrivers.emulator.physics import ColumnPreset, ElectronColumn, ScanConditions
+from semdrivers.emulator.physics import _optics as optics
 from semdrivers.emulator.specimens import Picture, make_specimen
 from semdrivers.errors import BusyError, InterlockError, InvalidParameterError, OutOfRangeError
 

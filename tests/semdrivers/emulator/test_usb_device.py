@@ -20,12 +20,9 @@ from firmware_protocol import usb as wire
 from firmware_protocol.bridge import GREETING, TransferStatus
 from firmware_protocol.frame_assembly import FrameAssembler
 from firmware_protocol.stream import LEADER_SIZE, TRAILER_SIZE, Leader
-from semdrivers.emulator.scan_generator import ScannedFrame
-from semdrivers.emulator.usb_backend import EmulatedBus
-from semdrivers.emulator.usb_bridge import UsbBridgeServer
-from semdrivers.emulator.usb_device import UsbDevice, frame_transfers
-from semdrivers.usb_bridge import BridgedPipe
-from semdrivers.usb_pipe import PipeBackend
+from semdrivers.emulator.instrument import ScannedFrame
+from semdrivers.emulator.wires import EmulatedBus, UsbBridgeServer, UsbDevice, frame_transfers
+from semdrivers.links import BridgedPipe, PipeBackend
 
 
 def frame(frame_id: int, width: int = 320, height: int = 240, bits: int = 8) -> ScannedFrame:

@@ -11,7 +11,7 @@ import pytest
 
 import semdrivers
 from semdrivers.emulator import Emulator
-from semdrivers.emulator.presets import ColumnPreset
+from semdrivers.emulator.physics import ColumnPreset
 
 PLACES = ((0.0, 0.0), (9.0, 0.0), (0.0, 9.0), (9.0, 9.0))
 """Stage positions in mm; best focus differs between them by many depths of field."""
@@ -46,7 +46,7 @@ def error(emulator) -> Callable[[float], float]:
 def best_method() -> str | None:
     """The name of the method for runs that must end in focus: the shipped one, if its networks are there."""
     try:
-        from semfocus_plugin import networks
+        from semfocus_plugin.networks import _models as networks
 
         networks.load()
     except (ImportError, semdrivers.ModelError):

@@ -22,7 +22,7 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
 def test_starting_up_loads_no_host():
     code = "import semdrivers, semdrivers.hosts, sys; semdrivers.hosts.focused; print('\\n'.join(sys.modules))"
     loaded = set(run_python(code).stdout.split())
-    assert "semdrivers.hosts.scripts" in loaded
+    assert "semdrivers.hosts._scripts" in loaded
     assert not loaded & {name for names in HOSTS.values() for name in names}
 
 

@@ -1,0 +1,55 @@
+"""The drivers, the emulator and the recordings of this distribution, registered as a plugin like anyone's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from semdrivers.microscope import Microscope
+from semdrivers.plugins import hookimpl
+
+_EM30 = ("em30", "em30+serial")
+_EMULATOR = "emulator"
+
+
+@hookimpl
+def semdrivers_schemes() -> Mapping[str, str]:
+    """Name the schemes of the EM-30 driver, of the emulator and of recordings."""
+    return {
+        "em30": "em30://192.168.1.30",
+        "em30+serial": "em30+serial:///dev/ttyUSB0?baudrate=115200",
+        "emulator": "emulator://tin-balls?seed=1",
+        "replay": "replay:///path/to/session",
+        "series": "series:///path/to/pictures",
+    }
+
+
+@hookimpl
+def semdrivers_connect(url: str, options: Mapping[str, Any]) -> Microscope | None:
+    """Open an EM-30, an emulated one in this process, or a recording."""
+    scheme = url.partition("://")[0].lower()
+    if scheme in _EM30:
+        from semdrivers import em30
+
+        return em30.connect(url, options)
+    if scheme == _EMULATOR:
+        from semdrivers import emulator
+
+        return emulator.connect(url, options)
+    if scheme == "replay":
+        from semdrivers.sessions import open_replay
+
+        return open_replay(url, options)
+    if scheme == "series":
+        from semdrivers.sessions import open_series
+
+        return open_series(url, options)
+    return None
+
+
+@hookimpl
+def semdrivers_specimens() -> Mapping[str, Any]:
+    """Name the procedural specimens."""
+    from semdrivers.emulator.specimens import SPECIMENS
+
+    return SPECIMENS

@@ -1,0 +1,419 @@
+"""The command line ``semdrivers``: look at a microscope, take a picture, run an emulator, list plugins."""
+
+from __future__ import annotations
+
+import enum
+import math
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+import semdrivers
+from semdrivers.console import application, fail, messages, output, print_json, problem_of
+from semdrivers.errors import InvalidParameterError
+from semdrivers.image import ScanMode
+from semdrivers.microscope import HasBeam, HasDetector, HasStage, HasStageOrientation, HasStigmator, HasVacuum
+
+app = application(
+    "semdrivers", "Drivers for scanning electron microscopes, an emulator of one, and the plugins they use."
+)
+
+Url = Annotated[str, typer.Argument(help="Such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
+
+_OPTIONAL = {
+    "stage": HasStage,
+    "stage tilt and rotation": HasStageOrientation,
+    "stigmator": HasStigmator,
+    "detector": HasDetector,
+    "beam": HasBeam,
+    "vacuum": HasVacuum,
+}
+
+
+class Mode(enum.StrEnum):
+    """A scan mode, as it is written on the command line."""
+
+    FAST = "fast"
+    STANDARD = "standard"
+    SLOW = "slow"
+
+
+@app.command()
+def info(url: Url, json: Json = False) -> None:
+    """Say what is at an address: model, limits, present settings.
+
+    Example: semdrivers info em30://192.168.1.30
+    """
+    microscope = semdrivers.connect(url)
+    try:
+        told = _describe(url, microscope)
+    finally:
+        microscope.close()
+    if json:
+        print_json(told)
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_row("address", url)
+    table.add_row("model", told["model"] or "not told")
+    table.add_row("serial number", told["serial"] or "not told")
+    table.add_row("firmware", told["firmware"] or "not told")
+    table.add_row("probe diameter", f"{told['probe_diameter']:g} nm" if told["probe_diameter"] else "not told")
+    for name, label, unit in (
+        ("working_distance", "working distance", " mm"),
+        ("magnification",) * 2 + ("×",),
+    ):
+        limits = told["limits"][name]
+        step = f", step {limits['step']:g}{unit}" if limits["step"] else ""
+        table.add_row(
+            label,
+            f"{told[name]:g}{unit}  ({limits['minimum']:g} to {limits['maximum']:g}{unit}{step})",
+        )
+    table.add_row(
+        "scan modes",
+        ", ".join(f"{mode['name']} {mode['width']}×{mode['height']}" for mode in told["scan_modes"]),
+    )
+    table.add_row("also offers", ", ".join(told["offers"]) or "nothing further")
+    output.print(table)
+
+
+@app.command()
+def snap(
+    url: Url,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The OME-TIFF to write (.ome.tif, .tif).")],
+    mode: Annotated[Mode, typer.Option(help="Frame size and speed.")] = Mode.SLOW,
+    autofocus: Annotated[bool, typer.Option("--autofocus", help="Focus first; no picture if refused.")] = False,
+    magnification: Annotated[float | None, typer.Option(help="Set first.")] = None,
+    working_distance: Annotated[float | None, typer.Option(help="Set first, in mm.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    json: Json = False,
+) -> None:
+    """Take a picture and save it with everything that is known of it.
+
+    Example: semdrivers snap em30://192.168.1.30 --autofocus -o night/0001.ome.tif
+    """
+    _check_output(out, overwrite)
+    microscope = semdrivers.connect(url)
+    try:
+        if magnification is not None:
+            microscope.magnification = magnification
+        if working_distance is not None:
+            microscope.working_distance = working_distance
+        result = _focus(microscope) if autofocus else None
+        if result is not None and not result.focused:
+            fail(f"autofocus {result.status}: {result.reason}; no picture was taken")
+            if json:
+                print_json({"path": None, "autofocus": _without_trace(result)})
+            raise typer.Exit(1)
+        image = microscope.acquire(ScanMode[mode.name])
+        image.save(out)
+    finally:
+        microscope.close()
+    if json:
+        print_json(
+            {
+                "path": out,
+                "working_distance": image.working_distance,
+                "magnification": image.magnification,
+                "pixel_size": image.pixel_size,
+                "frame_id": image.frame_id,
+                "shape": image.pixels.shape,
+                "dtype": str(image.pixels.dtype),
+                "autofocus": _without_trace(result) if result is not None else None,
+            }
+        )
+        return
+    if result is not None:
+        output.print(repr(result), markup=False)
+    output.print(
+        f"{out}: {image.pixels.shape[1]}×{image.pixels.shape[0]}, working distance "
+        f"{image.working_distance:.3f} mm, {image.magnification:g}×, {image.pixel_size:g} nm a pixel",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def show(
+    files: Annotated[list[Path], typer.Argument(help="Pictures: OME-TIFF, TIFF of any maker, PNG, JPEG, BMP.")],
+    json: Json = False,
+) -> None:
+    """Print all that is known of a picture: conditions, pixel size, data bar, bit depth, what its maker wrote.
+
+    Example: semdrivers show night/0001.tif
+    """
+    rows: list[dict[str, Any]] = []
+    for path in files:
+        try:
+            rows.append({"file": path, **_known(path), "error": None})
+        except Exception as error:
+            rows.append({"file": path, "error": problem_of(path, error)})
+    if json:
+        print_json({"pictures": rows})
+    else:
+        for row in (row for row in rows if row["error"] is None):
+            output.print(str(row["file"]), style="bold", markup=False, soft_wrap=True)
+            table = Table(show_header=False, box=None, pad_edge=False)
+            table.add_column(style="bold")
+            table.add_column(overflow="fold")
+            for name, value in _shown(row):
+                table.add_row(name, escape(value))
+            output.print(table)
+    failed = [row for row in rows if row["error"] is not None]
+    for row in failed:
+        fail(row["error"])
+    if failed:
+        raise typer.Exit(1)
+
+
+def _known(path: Path) -> dict[str, Any]:
+    """Return what is known of a picture, for JSON: values under the names of `semdrivers.Image`, and of its maker."""
+    from semdrivers.data_bar import bar_rows_of
+    from semdrivers.files import page_count
+    from semdrivers.grey_levels import full_scale
+
+    image = semdrivers.read_image(path)
+    height, width = image.pixels.shape
+    bar_rows = bar_rows_of(image.pixels, image.metadata)
+    sample = image.pixels[: height - bar_rows]
+    top = full_scale(sample, image.bit_depth)
+    vendor = dict(image.metadata.get("vendor") or {})
+    for name in ("working_distance", "magnification", "pixel_size", "bar_rows"):
+        vendor.pop(name, None)
+    return {
+        "width": width,
+        "height": height,
+        "pages": page_count(path),
+        "dtype": str(image.pixels.dtype),
+        "bit_depth": image.bit_depth,
+        "full_scale": top,
+        "saturated": float(np.mean(sample >= top)),
+        "black": float(np.mean(sample == 0)),
+        "working_distance": image.working_distance,
+        "magnification": image.magnification,
+        "pixel_size": image.pixel_size,
+        "field_width": image.pixel_size * width * 1e-3,
+        "bar_rows": bar_rows,
+        "bar_rows_source": "file" if "bar_rows" in image.metadata else "detected",
+        "frame_id": image.frame_id,
+        "timestamp": image.timestamp,
+        "scan_mode": image.scan_mode,
+        "vendor": vendor,
+        "metadata": {key: value for key, value in image.metadata.items() if key not in ("vendor", "bar_rows")},
+    }
+
+
+def _shown(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the lines of a table: name, and value with its unit; what is unknown says so."""
+
+    def known(name: str, unit: str) -> str:
+        return f"{row[name]:g}{unit}" if math.isfinite(row[name]) else "unknown"
+
+    depth = f"{row['bit_depth']} bits" if row["bit_depth"] else f"full scale {row['full_scale']}"
+    lines = [
+        ("size", f"{row['width']}×{row['height']} pixels" + (f", {row['pages']} pages" if row["pages"] > 1 else "")),
+        ("grey levels", f"{row['dtype']}, {depth}, {row['saturated']:.1%} saturated, {row['black']:.1%} black"),
+        ("working distance", known("working_distance", " mm")),
+        ("magnification", known("magnification", "×")),
+        ("pixel size", known("pixel_size", " nm")),
+        ("field width", known("field_width", " µm")),
+        ("data bar", f"{row['bar_rows']} rows, {'from the file' if row['bar_rows_source'] == 'file' else 'detected'}"),
+    ]
+    vendor = dict(row["vendor"])
+    vendor.pop("field_width", None)
+    units = {"voltage": " kV"}
+    lines += [(name, f"{value}{units.get(name, '')}") for name, value in vendor.items()]
+    lines += [(name.replace("_", " "), str(row[name])) for name in ("frame_id", "timestamp") if row[name] is not None]
+    lines += [(str(key), str(value)) for key, value in row["metadata"].items()]
+    return lines
+
+
+@app.command()
+def plugins(json: Json = False) -> None:
+    """List the plugins, those that did not load included.
+
+    Example: SEMDRIVERS_PLUGINS=builtin semdrivers plugins
+    """
+    manager = semdrivers.get_plugin_manager()
+    if json:
+        print_json(
+            {
+                "plugins": manager.records,
+                "schemes": manager.schemes(),
+                "autofocus_methods": manager.autofocus_methods(),
+                "specimens": sorted(manager.specimens()),
+            }
+        )
+        return
+    for record in manager.records:
+        output.print(f"[bold]{record.name}[/bold]", end="  ")
+        output.print(f"{record.distribution} {record.version}, {record.value}", markup=False)
+        if record.error:
+            output.print(f"  not in use: {record.error}", style="red", markup=False)
+        else:
+            output.print(f"  {', '.join(record.hooks) or 'no hook'}", markup=False)
+    for title, named in (("schemes", manager.schemes()), ("autofocus methods", manager.autofocus_methods())):
+        output.print(f"[bold]{title}[/bold]")
+        for name, text in named.items():
+            output.print(f"  {name}: {text}", markup=False)
+    output.print("[bold]specimens[/bold]")
+    output.print(f"  {', '.join(manager.specimens()) or 'none'}", markup=False)
+
+
+@app.command()
+def check(url: Url, json: Json = False) -> None:
+    """Check that a microscope keeps the contract. Lens and magnification move, and are put back.
+
+    Example: semdrivers check em30://192.168.1.30
+    """
+    from semdrivers.conformance import run_checks
+
+    microscope = semdrivers.connect(url)
+    outcomes = []
+    colour = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
+    try:
+        for outcome in run_checks(microscope):
+            outcomes.append(outcome)
+            if not json:
+                output.print(f"[{colour[outcome.status]}]{outcome.status}[/]", end="  ")
+                output.print(outcome.rule, markup=False)
+                if outcome.detail:
+                    output.print(f"        {outcome.detail}", markup=False)
+    finally:
+        microscope.close()
+    failed = sum(outcome.status == "failed" for outcome in outcomes)
+    if json:
+        print_json({"url": url, "failed": failed, "checks": outcomes})
+    else:
+        output.print(f"{len(outcomes)} checks, {failed} failed")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def emulate(
+    specimen: Annotated[str, typer.Option(help="A specimen's name, or the file of a picture.")] = "tin-balls",
+    pixel_size: Annotated[float | None, typer.Option(help="Of a picture, in nm.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same pictures.")] = 0,
+    magnification: Annotated[float, typer.Option(help="At start.")] = 5000.0,
+    working_distance: Annotated[float | None, typer.Option(help="At start, in mm; by seed if left out.")] = None,
+    preset: Annotated[str, typer.Option(help="How awkward: ideal, typical or hostile.")] = "typical",
+    control_port: Annotated[int, typer.Option(help="TCP port for control; 0 for any that is free.")] = 0,
+    usb_port: Annotated[int, typer.Option(help="TCP port for the USB pipe; 0 for any that is free.")] = 0,
+    serial: Annotated[bool, typer.Option("--serial", help="Offer a serial line too (not on Windows).")] = False,
+    realtime: Annotated[bool, typer.Option("--realtime", help="Scans and moves take their time.")] = False,
+    faults: Annotated[str, typer.Option(help="What goes wrong, such as usb-drop:0.01,control-reset@5.")] = "",
+    save_session: Annotated[
+        Path | None, typer.Option(help="A new folder for every message and frame, which replay:// opens.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run an EM-30 emulator for other programs on this computer, until Ctrl-C.
+
+    Example: semdrivers emulate --specimen micrograph.tif --pixel-size 26.9
+    """
+    from semdrivers.emulator import Emulator
+
+    emulator = Emulator(
+        specimen,
+        pixel_size=pixel_size,
+        seed=seed,
+        magnification=magnification,
+        working_distance=working_distance,
+        preset=preset,
+        control_port=control_port,
+        usb_port=usb_port,
+        serial=serial,
+        realtime=realtime,
+        faults=faults,
+        save_session=save_session,
+    )
+    with _until_told_to_stop() as stop, emulator:
+        if json:
+            print_json(
+                {"url": emulator.remote_url, "serial_url": emulator.serial_url if serial else None, "pid": os.getpid()},
+                one_line=True,
+            )
+        else:
+            output.print("an EM-30 emulator is running; Ctrl-C ends it. Connect to it with")
+            output.print(f"  {emulator.remote_url}", markup=False, soft_wrap=True)
+            if serial:
+                output.print(f"  {emulator.serial_url}", markup=False, soft_wrap=True)
+        while not stop.wait(0.5):
+            pass
+    messages.print("the emulator has ended")
+
+
+@contextmanager
+def _until_told_to_stop() -> Iterator[threading.Event]:
+    """Yield an event that Ctrl-C or a request to terminate sets: the ordinary end of a server, not an error."""
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _describe(url: str, microscope: Any) -> dict[str, Any]:
+    capabilities = microscope.capabilities
+    return {
+        "url": url,
+        "model": capabilities.model,
+        "serial": capabilities.serial,
+        "firmware": capabilities.firmware,
+        "probe_diameter": capabilities.probe_diameter,
+        "working_distance": microscope.working_distance,
+        "magnification": microscope.magnification,
+        "limits": {
+            name: {"minimum": limits.minimum, "maximum": limits.maximum, "step": limits.step}
+            for name, limits in (
+                ("working_distance", capabilities.working_distance),
+                ("magnification", capabilities.magnification),
+            )
+        },
+        "scan_modes": [
+            {"name": mode.name.lower(), "width": mode.width, "height": mode.height} for mode in capabilities.scan_modes
+        ],
+        "offers": [name for name, protocol in _OPTIONAL.items() if isinstance(microscope, protocol)],
+    }
+
+
+def _check_output(path: Path, overwrite: bool) -> None:
+    """Find out before anything moves whether the picture could be saved."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise InvalidParameterError(f"--out {path}: the name of an OME-TIFF ends in .tif or .tiff")
+    if not path.parent.is_dir():
+        raise InvalidParameterError(f"--out {path}: there is no folder {path.parent}")
+    if path.exists() and not overwrite:
+        raise InvalidParameterError(f"--out {path}: exists already; add --overwrite to replace it")
+
+
+def _focus(microscope: Any) -> semdrivers.AutofocusResult:
+    with messages.status("focusing") as status:
+        return semdrivers.autofocus(
+            microscope,
+            progress=lambda step: status.update(
+                f"focusing: frame {step.index + 1}, {step.working_distance:.3f} mm, score {step.score:.1f}"
+            ),
+        )
+
+
+def _without_trace(result: semdrivers.AutofocusResult) -> dict[str, Any]:
+    return {key: value for key, value in result.to_dict().items() if key != "trace"}
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

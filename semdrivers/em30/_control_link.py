@@ -1,0 +1,375 @@
+"""The control link: requests to the instrument and their answers, over any transport.
+
+A request is sent again under the same sequence number until it is answered or its deadline is over; the
+instrument answers a repetition from its cache, so nothing moves twice. A thread reads, renews the lease and
+delivers events.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from firmware_protocol.control import VERSION, Damaged, Decoder, Envelope, Problem, encode
+from firmware_protocol.messages import (
+    REPLIES,
+    Bye,
+    Command,
+    Event,
+    Hello,
+    HelloReply,
+    KeepAlive,
+    Kind,
+    Pump,
+    Request,
+    Status,
+    Subscribe,
+    Vent,
+    Wait,
+)
+from firmware_protocol.payload import PayloadError
+from semdrivers.em30._transport import Transport
+from semdrivers.errors import (
+    BusyError,
+    InvalidParameterError,
+    NotConnectedError,
+    ProtocolError,
+    SemDriversError,
+    TransportError,
+)
+from semdrivers.links import describe, exception_for
+
+R = TypeVar("R")
+
+LONGEST_REQUEST = 900.0
+"""Seconds after which pump or vent fails, however often the instrument says that it is still at work."""
+LONGEST_SETTLING = 60.0
+"""The same for all other requests: no lens, stage or beam takes longer to come to rest."""
+
+_log = logging.getLogger(__name__)
+_TICK = 0.1
+_SILENCE = 0.3
+_MOST_DAMAGED = 8
+_GOODBYE = 1.0
+
+
+class ControlLink:
+    """A session with one instrument. Safe to use from several threads at once.
+
+    Parameters
+    ----------
+    transport : Transport
+        Open; belongs to the link from here on, and is closed when HELLO fails.
+    client_name : str
+        How the instrument names this client to others.
+    name : str
+        How messages name the instrument.
+    observer : bool
+        Whether to watch only: queries and events, no commands, no lease.
+    deadline : float
+        Seconds for HELLO.
+
+    Raises
+    ------
+    NotConnectedError
+        When nothing answers.
+    ProtocolError
+        When something answers that does not speak this protocol, or another version of it.
+    BusyError
+        When another client controls the instrument; the message names it.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        client_name: str,
+        name: str,
+        observer: bool = False,
+        deadline: float = 5.0,
+    ) -> None:
+        self.name = name
+        self._transport = transport
+        self._observer = observer
+        self._decoder = Decoder()
+        self._lock = threading.Lock()
+        self._sending = threading.Lock()
+        self._waiting: dict[int, queue.SimpleQueue[Envelope | Damaged | SemDriversError]] = {}
+        self._sequence = 0
+        self._subscribers: tuple[Callable[[Event], object], ...] = ()
+        self._subscribed = False
+        self._lost: SemDriversError | None = None
+        self._closed = False
+        self._received = 0
+        self._lease = 0.0
+        self._last_sent = time.monotonic()
+        self._thread = threading.Thread(target=self._read, name=f"control link {name}", daemon=True)
+        self._thread.start()
+        try:
+            self._hello = self._say_hello(client_name, deadline)
+        except BaseException:
+            self._shut()
+            raise
+        self._lease = 0.0 if observer else self._hello.lease
+
+    @property
+    def hello(self) -> HelloReply:
+        """What the instrument said of itself when the session was opened."""
+        return self._hello
+
+    @property
+    def discarded(self) -> int:
+        """Bytes received that belonged to no message."""
+        return self._decoder.discarded
+
+    def request(self, message: Request[R], *, deadline: float = 5.0, wait: Wait = Wait.ALL) -> R:
+        """Send a request and return its reply.
+
+        Parameters
+        ----------
+        message : Request
+            What to ask or to command.
+        deadline : float
+            Seconds from now, or from when the time announced by the latest PENDING is over.
+        wait : Wait
+            What must be at rest before a command is answered; queries are answered at once.
+
+        Raises
+        ------
+        BusyError, InterlockError, OutOfRangeError, HardwareFault, InvalidParameterError, DeviceError
+            When the instrument refuses; the message names instrument, parameter, value and limit.
+        TransportError
+            When the deadline is over or the connection is lost.
+        ProtocolError
+            When the answers cannot be understood.
+        NotConnectedError
+            When the link has been closed.
+        """
+        if threading.current_thread() is self._thread:
+            raise BusyError(f"{self.name}: a subscriber must not send requests; hand over to another thread")
+        flags = wait if isinstance(message, Command) else Wait.NOTHING
+        answers: queue.SimpleQueue[Envelope | Damaged | SemDriversError] = queue.SimpleQueue()
+        with self._lock:
+            self._check_open()
+            sequence = self._next_sequence()
+            self._waiting[sequence] = answers
+        try:
+            try:
+                data = encode(Envelope.request(sequence, message, flags))
+            except PayloadError as error:
+                raise InvalidParameterError(f"{self.name}: {error}") from error
+            return self._exchange(message, data, answers, deadline)
+        finally:
+            with self._lock:
+                del self._waiting[sequence]
+
+    def subscribe(self, callback: Callable[[Event], object]) -> Callable[[], None]:
+        """Call `callback` with every event, from the link's thread; returns what ends that.
+
+        The callback must be quick and must not send requests. What it raises is logged.
+        """
+
+        def unsubscribe() -> None:
+            with self._lock:
+                self._subscribers = tuple(other for other in self._subscribers if other is not callback)
+
+        with self._lock:
+            self._subscribers = (*self._subscribers, callback)
+        try:
+            if not self._subscribed:
+                self.request(Subscribe(True))
+                self._subscribed = True
+        except SemDriversError:
+            unsubscribe()
+            raise
+        return unsubscribe
+
+    def close(self, *, keep_beam: bool = True) -> None:
+        """Say goodbye and close the transport. A second call does nothing.
+
+        The instrument stops the scan of an owner. The beam stays as it is unless `keep_beam` is False.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            usable = self._lost is None
+        if usable and threading.current_thread() is not self._thread:
+            try:
+                self.request(Bye(keep_beam), deadline=_GOODBYE)
+            except SemDriversError as error:
+                _log.info("%s: no goodbye: %s", self.name, error)
+        self._shut()
+
+    def __enter__(self) -> ControlLink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _say_hello(self, client_name: str, deadline: float) -> HelloReply:
+        hello = Hello(VERSION, VERSION, secrets.randbits(64), self._observer, client_name)
+        try:
+            return self.request(hello, deadline=deadline)
+        except TransportError as error:
+            if self._received:
+                raise ProtocolError(
+                    f"{self.name}: what answers at {self._transport.name} is no EM-30 "
+                    f"({self._received} bytes came, none of them an answer to HELLO); check the address"
+                ) from error
+            raise NotConnectedError(f"{self.name} does not answer", {self._transport.name: str(error)}) from error
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise NotConnectedError(f"the connection to {self.name} is closed; connect again")
+        if self._lost is not None:
+            raise type(self._lost)(*self._lost.args)
+
+    def _next_sequence(self) -> int:
+        while True:
+            self._sequence = self._sequence % 0xFFFF + 1
+            if self._sequence not in self._waiting:
+                return self._sequence
+
+    def _exchange(
+        self,
+        message: Request[R],
+        data: bytes,
+        answers: queue.SimpleQueue[Envelope | Damaged | SemDriversError],
+        deadline: float,
+    ) -> R:
+        now = time.monotonic()
+        longest = LONGEST_REQUEST if isinstance(message, Pump | Vent) else LONGEST_SETTLING
+        end, last, pause = now + deadline, now + longest, max(deadline / 5, 0.05)
+        sent = damaged = 0
+        repeat = now
+        while True:
+            now = time.monotonic()
+            if now >= min(end, last):
+                limit = longest if now >= last else deadline
+                raise TransportError(
+                    f"{self.name} did not answer {describe(message)} within {limit:g} s "
+                    f"(sent {sent} times over {self._transport.name})"
+                )
+            if now >= repeat:
+                self._send(data, min(end, last) - now)
+                sent += 1
+                repeat = now + pause
+                pause *= 2  # a slow line must not drown in repetitions
+            try:
+                answer = answers.get(timeout=max(0.0, min(end, last, repeat) - time.monotonic()))
+            except queue.Empty:
+                continue
+            if isinstance(answer, SemDriversError):
+                raise type(answer)(*answer.args)
+            if isinstance(answer, Envelope) and answer.kind is Kind.PENDING:
+                rest = max(0.0, answer.message.seconds)
+                end = max(end, time.monotonic() + rest + deadline)
+                repeat = time.monotonic() + rest + pause
+                continue
+            if self._was_damaged(message, answer):
+                damaged += 1
+                if damaged > _MOST_DAMAGED:
+                    raise ProtocolError(
+                        f"{self.name}: {damaged} damaged messages in a row while {describe(message)}; "
+                        f"check the cable of {self._transport.name}"
+                    )
+                repeat = time.monotonic()
+                continue
+            return self._open(message, answer)
+
+    def _was_damaged(self, message: Request[Any], answer: Envelope | Damaged) -> bool:
+        if isinstance(answer, Envelope):
+            return answer.status is Status.BAD_FRAME
+        if answer.problem in (Problem.CHECKSUM, Problem.OVERSIZE):
+            return True
+        raise ProtocolError(
+            f"{self.name}: the answer to {describe(message)} cannot be read: {answer.problem.value} "
+            f"({answer.detail}); this side speaks version {VERSION}"
+        )
+
+    def _open(self, message: Request[R], answer: Envelope | Damaged) -> R:
+        assert isinstance(answer, Envelope)
+        if answer.opcode != message.opcode:
+            raise ProtocolError(
+                f"{self.name} answered {describe(message)} with opcode {answer.opcode:#06x} instead of "
+                f"{message.opcode:#06x}"
+            )
+        if answer.status is not Status.OK:
+            raise exception_for(self.name, message, answer.status, answer.message)
+        reply: R = answer.message
+        return reply
+
+    def _send(self, data: bytes, timeout: float) -> None:
+        start = self._last_sent = time.monotonic()
+        if not self._sending.acquire(timeout=max(0.0, timeout)):
+            raise TransportError(f"{self._transport.name} takes no bytes: another request is stuck in it")
+        try:
+            self._transport.send(data, start + timeout - time.monotonic())
+        finally:
+            self._sending.release()
+
+    def _read(self) -> None:
+        """Body of the link's thread."""
+        heard = time.monotonic()
+        try:
+            while not self._closed:
+                data = self._transport.receive(_TICK)
+                now = time.monotonic()
+                if data:
+                    heard = now
+                    self._received += len(data)
+                    self._deliver(self._decoder.feed(data))
+                elif self._decoder.waiting and now - heard > _SILENCE:
+                    self._deliver(self._decoder.abandon())
+                if self._lease and now - self._last_sent > self._lease / 3:
+                    self._keep_alive()
+        except SemDriversError as error:
+            self._fail(error)
+        except Exception as error:
+            _log.exception("%s: the control link failed", self.name)
+            self._fail(TransportError(f"{self.name}: the control link failed: {error!r}"))
+
+    def _keep_alive(self) -> None:
+        with self._lock:
+            sequence = self._next_sequence()
+        self._send(encode(Envelope.request(sequence, KeepAlive())), _TICK)
+
+    def _deliver(self, items: list[Envelope | Damaged]) -> None:
+        for item in items:
+            if isinstance(item, Envelope) and item.kind is Kind.EVENT:
+                self._tell(item.message)
+            elif item.kind in (Kind.REPLY, Kind.PENDING) and item.opcode in REPLIES:
+                with self._lock:
+                    answers = self._waiting.get(item.sequence)
+                if answers is not None:
+                    answers.put(item)
+
+    def _tell(self, event: object) -> None:
+        if isinstance(event, Event):
+            for callback in self._subscribers:
+                try:
+                    callback(event)
+                except Exception:
+                    _log.exception("%s: a subscriber failed on %s", self.name, event)
+
+    def _fail(self, error: SemDriversError) -> None:
+        with self._lock:
+            if self._lost is None:
+                self._lost = error
+            for answers in self._waiting.values():
+                answers.put(error)
+
+    def _shut(self) -> None:
+        with self._lock:
+            self._closed = True
+            for answers in self._waiting.values():
+                answers.put(NotConnectedError(f"the connection to {self.name} was closed"))
+        self._transport.shutdown()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        self._transport.close()

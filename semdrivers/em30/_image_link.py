@@ -1,0 +1,370 @@
+"""The image link: whole frames from the instrument's USB stream, or a named error.
+
+Reads are driven by the lengths in the stream, never by short packets. A payload is read in one piece into an
+array, and the frame refers to that array. What goes wrong is mended in three steps, each harder than the last:
+
+1. ask for another frame, and resynchronise on its leader;
+2. reset the stream, clear the halt, drain what is left in the pipe;
+3. give the device up and open it again, for which it may be plugged in anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import time
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import usb.core
+import usb.util
+
+from firmware_protocol.frame_assembly import Defect, Frame, FrameAssembler
+from firmware_protocol.usb import (
+    BULK_IN,
+    INTERFACE,
+    INTERFACE_CLASS,
+    MAX_PACKET,
+    STREAM_INFO_SIZE,
+    VENDOR_IN,
+    VENDOR_OUT,
+    StreamInfo,
+    UsbError,
+    VendorRequest,
+)
+from semdrivers.errors import NotConnectedError, TransportError
+from semdrivers.links import UsbTarget, libusb_backend
+
+_log = logging.getLogger(__name__)
+
+_CONTROL_TIMEOUT = 1000
+_DRAIN_TIMEOUT = 10
+_DRAIN_CHUNK = 64 * MAX_PACKET
+_DRAIN_LIMIT = 8 * 1024 * 1024
+_REPLUG_TIME = 3.0
+_GRACE = 2.0
+"""Seconds that a frame may be late; doubled with every step of recovery."""
+
+_LISTEN = 0.1
+"""Seconds of one read; between reads the link asks whether the frame was lost."""
+
+_RESYNCHRONISE, _RESET, _REOPEN = 1, 2, 3
+
+
+@dataclass(frozen=True, slots=True)
+class FrameOrder:
+    """What was asked of the instrument, so that no other frame is taken for it.
+
+    Parameters
+    ----------
+    first_frame : int
+        Least id of a frame that will do.
+    not_before : float
+        Earliest start of its scan, seconds on the instrument's clock.
+    width, height : int
+        Pixels.
+    frame_time : float
+        Seconds that the scan takes.
+    """
+
+    first_frame: int
+    not_before: float
+    width: int
+    height: int
+    frame_time: float
+
+
+class _Trouble(Exception):
+    """No good frame; `step` is the least step of recovery that can help."""
+
+    def __init__(self, reason: str, step: int) -> None:
+        super().__init__(reason)
+        self.step = step
+
+
+class ImageLink:
+    """Frames over USB. Not thread safe: the driver's lock guards it.
+
+    Parameters
+    ----------
+    target : UsbTarget
+        Which device to open.
+    name : str
+        Of the instrument, for messages.
+    serial : str, optional
+        Serial number that the instrument gives on the control link. Unless the target names one, the device must
+        have this one: frames of another instrument would be taken for this one's.
+
+    Raises
+    ------
+    NotConnectedError
+        When there is no such device, it cannot be opened, or it does not speak this protocol.
+    """
+
+    def __init__(self, target: UsbTarget, name: str = "EM-30", *, serial: str | None = None) -> None:
+        self.name = name
+        self.frames_lost = 0
+        """Frames known to be missing or damaged since the link was opened."""
+        self.recoveries = 0
+        """Steps of recovery taken since the link was opened."""
+        self._target = target
+        self._serial = target.serial or serial
+        self._backend = target.backend if target.backend is not None else libusb_backend()
+        self._assembler = FrameAssembler()
+        self._scratch = array("B", bytes(MAX_PACKET))
+        self._device: Any = None
+        self._closed = False
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def acquire(self, order: Callable[[], FrameOrder], lost: Callable[[FrameOrder], str] = lambda _: "") -> Frame:
+        """Ask for a frame and return it.
+
+        Parameters
+        ----------
+        order : callable
+            Asks the instrument for one frame; called again whenever that frame was lost.
+        lost : callable, optional
+            Says why the frame ordered will not come, if the instrument has said so; else nothing. Asked ten times a
+            second, so that a lost frame does not wait for its time limit.
+
+        Raises
+        ------
+        TransportError
+            When no good frame came after all three steps of recovery; it names what happened at each.
+        """
+        if self._closed:
+            raise NotConnectedError(f"{self.name}: the image link is closed; connect again")
+        reasons: list[str] = []
+        step = 0
+        if self._device is None:
+            reasons.append("the device was lost")
+            step = _REOPEN
+        while True:
+            try:
+                if step:
+                    self._recover(step, reasons[-1])
+                return self._await(order(), lost, _GRACE * 2**step)
+            except _Trouble as trouble:
+                reasons.append(str(trouble))
+                step = max(step + 1, trouble.step)
+                if step > _REOPEN:
+                    raise TransportError(
+                        f"{self.name}: no frame over USB ({self._target.text}): {'; then '.join(reasons)}. "
+                        "Check the cable and the instrument, and connect again"
+                    ) from trouble
+
+    def stream_info(self) -> StreamInfo:
+        """Ask the device about its stream.
+
+        Raises
+        ------
+        NotConnectedError
+            When what answers is no EM-30.
+        """
+        try:
+            answer = self._device.ctrl_transfer(
+                VENDOR_IN, VendorRequest.STREAM_INFO, 0, INTERFACE, STREAM_INFO_SIZE, _CONTROL_TIMEOUT
+            )
+            return StreamInfo.decode(bytes(answer))
+        except (usb.core.USBError, UsbError) as error:
+            raise NotConnectedError(
+                f"{self.name}: the USB device {self._target.text} does not answer as an EM-30 image stream "
+                f"({error}); name another with usb=VID:PID[:SERIAL]"
+            ) from error
+
+    def close(self) -> None:
+        """Stop the stream and give the device back. A second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._give_up()
+        if self._target.release is not None:
+            self._target.release()
+
+    # Device
+
+    def _open(self) -> None:
+        device = self._find()
+        try:
+            with contextlib.suppress(NotImplementedError, usb.core.USBError):
+                if device.is_kernel_driver_active(INTERFACE):
+                    device.detach_kernel_driver(INTERFACE)
+            _configure(device)
+            interface = device.get_active_configuration()[(INTERFACE, 0)]
+            endpoints = [endpoint.bEndpointAddress for endpoint in interface]
+            if interface.bInterfaceClass != INTERFACE_CLASS or BULK_IN not in endpoints:
+                raise NotConnectedError(
+                    f"{self.name}: the USB device {self._target.text} has no image stream; it is another kind "
+                    "of device. Name the right one with usb=VID:PID[:SERIAL]"
+                )
+            usb.util.claim_interface(device, INTERFACE)
+            self._device = device
+            self.stream_info()
+            self._restart()
+        except (usb.core.USBError, IndexError) as error:
+            raise NotConnectedError(
+                f"{self.name}: the USB device {self._target.text} could not be opened: {_why(error)}"
+            ) from error
+        finally:
+            if self._device is None:
+                usb.util.dispose_resources(device)
+
+    def _find(self) -> Any:
+        target = self._target
+        failures: dict[str, str | Exception] = {}
+        try:
+            for device in usb.core.find(find_all=True, backend=self._backend):
+                seen = f"USB {device.idVendor:04x}:{device.idProduct:04x} (bus {device.bus}, {device.address})"
+                if (device.idVendor, device.idProduct) != (target.vendor_id, target.product_id):
+                    continue
+                if not self._serial:
+                    return device
+                try:
+                    serial = device.serial_number
+                except (usb.core.USBError, ValueError) as error:
+                    failures[seen] = f"its serial number could not be read: {_why(error)}"
+                    continue
+                if serial == self._serial:
+                    return device
+                failures[seen] = f"its serial number is {serial}, not {self._serial}"
+        except usb.core.USBError as error:
+            failures["USB"] = _why(error)
+        raise NotConnectedError(
+            f"{self.name}: no USB device {target.text}"
+            + (f" with serial number {self._serial}" if self._serial else "")
+            + "; check that the instrument is on and its USB cable plugged in",
+            failures,
+        )
+
+    def _restart(self) -> None:
+        """Bring the stream into its first state, and start it."""
+        self._request(VendorRequest.RESET)
+        self._device.clear_halt(BULK_IN)
+        self._drain()
+        self._assembler.clear()
+        self._request(VendorRequest.START)
+
+    def _request(self, request: VendorRequest) -> None:
+        self._device.ctrl_transfer(VENDOR_OUT, request, 0, INTERFACE, None, _CONTROL_TIMEOUT)
+
+    def _drain(self) -> None:
+        scrap = array("B", bytes(_DRAIN_CHUNK))
+        for _ in range(_DRAIN_LIMIT // _DRAIN_CHUNK):
+            try:
+                self._device.read(BULK_IN, scrap, _DRAIN_TIMEOUT)
+            except usb.core.USBTimeoutError:
+                return
+
+    def _give_up(self) -> None:
+        if self._device is None:
+            return
+        with contextlib.suppress(usb.core.USBError):
+            self._request(VendorRequest.STOP)
+        usb.util.dispose_resources(self._device)
+        self._device = None
+
+    # Frames
+
+    def _await(self, order: FrameOrder, lost: Callable[[FrameOrder], str], grace: float) -> Frame:
+        """Return the frame ordered; older ones are thrown away."""
+        limit = order.frame_time + grace
+        deadline = time.monotonic() + limit
+        while True:
+            for found in self._read(deadline, limit):
+                if isinstance(found, Defect):
+                    self._note(found)
+                    if found.frame_id is not None and found.frame_id >= order.first_frame:
+                        raise _Trouble(found.reason, _RESYNCHRONISE)
+                elif self._is_ordered(found, order):
+                    return found
+            if reason := lost(order):
+                raise _Trouble(reason, _RESYNCHRONISE)
+
+    def _is_ordered(self, frame: Frame, order: FrameOrder) -> bool:
+        leader = frame.leader
+        if leader.frame_id < order.first_frame or leader.start_time < order.not_before:
+            _log.info("%s: frame %d is older than the last change; discarded", self.name, leader.frame_id)
+            return False
+        if (leader.width, leader.height) != (order.width, order.height):
+            raise _Trouble(
+                f"frame {leader.frame_id} has {leader.width}×{leader.height} pixels, not {order.width}×{order.height}",
+                _RESYNCHRONISE,
+            )
+        return True
+
+    def _note(self, defect: Defect) -> None:
+        self.frames_lost += defect.lost
+        _log.warning("%s: image stream: %s", self.name, defect.reason)
+
+    def _read(self, deadline: float, limit: float) -> list[Frame | Defect]:
+        """Read up to the end of the part of a frame that is due, and return what that completes."""
+        wanted = self._assembler.wanted
+        packets = -(-wanted // MAX_PACKET)
+        buffer = self._scratch if packets == 1 else array("B", b"\0") * (packets * MAX_PACKET)
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise _Trouble(f"no frame within {limit:.1f} s", _RESYNCHRONISE)
+        try:
+            count = self._device.read(BULK_IN, buffer, max(1, int(min(left, _LISTEN) * 1000)))
+        except usb.core.USBTimeoutError:
+            if left > _LISTEN:
+                return []
+            raise _Trouble(f"no frame within {limit:.1f} s", _RESYNCHRONISE) from None
+        except usb.core.USBError as error:
+            raise _Trouble(_why(error), _REOPEN if error.errno == errno.ENODEV else _RESET) from error
+        data = memoryview(buffer)[:count]
+        return self._assembler.feed(bytes(data) if buffer is self._scratch else data)
+
+    def _recover(self, step: int, reason: str) -> None:
+        self.recoveries += 1
+        _log.warning("%s: image stream: %s; recovery step %d of %d", self.name, reason, step, _REOPEN)
+        try:
+            if step == _RESET:
+                self._restart()
+            elif step == _REOPEN:
+                self._reopen()
+        except usb.core.USBError as error:
+            raise _Trouble(f"recovery failed: {_why(error)}", _REOPEN) from error
+
+    def _reopen(self) -> None:
+        self._give_up()
+        deadline = time.monotonic() + _REPLUG_TIME
+        while True:
+            try:
+                self._open()
+            except NotConnectedError as error:
+                if time.monotonic() >= deadline:
+                    raise _Trouble(f"it could not be opened again: {error}", _REOPEN) from error
+                time.sleep(0.05)
+            else:
+                return
+
+
+def _configure(device: Any) -> None:
+    """Configure a device that is not; configuring one that is would stop the stream of whoever uses it."""
+    try:
+        device.get_active_configuration()
+    except usb.core.USBError as error:
+        if error.errno is not None:
+            raise
+        device.set_configuration()
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, usb.core.USBError):
+        if error.errno == errno.EACCES:
+            return "permission denied; on Linux install a udev rule for the device, on Windows the WinUSB driver"
+        if error.errno == errno.EBUSY:
+            return "another program uses it; close that and try again"
+        if error.errno == errno.ENODEV:
+            return f"it was unplugged, or its other end has gone ({error.strerror})"
+        if error.errno == errno.EPIPE:
+            return "the device has halted its stream"
+    return str(error)

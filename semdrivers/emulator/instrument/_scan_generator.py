@@ -1,0 +1,180 @@
+"""The scan generator of the emulated instrument: frames, one after the other, while a scan is running."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from firmware_protocol.messages import Event, Parameter, ScanEnded, ScanStarted, Status
+from firmware_protocol.profile import InstrumentProfile, ScanModeProfile
+from semdrivers.emulator.instrument._clock import InstrumentClock
+from semdrivers.emulator.instrument._exposures import Exposures
+from semdrivers.emulator.instrument._parameters import PARAMETERS, refuse
+from semdrivers.emulator.physics import Column, ScanConditions
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScannedFrame:
+    """One frame, with what was in force when its scan began.
+
+    Parameters
+    ----------
+    frame_id : int
+        Counts up from 1 over the life of the instrument.
+    start_time, end_time : float
+        Seconds on the instrument's clock.
+    width, height, bits : int
+        Shape and depth of the pixels.
+    working_distance : float
+        mm; where the lens really was, to the quantum.
+    magnification : float
+        Plain number.
+    pixel_size : float
+        nm.
+    pixels : ndarray of shape (height, width), uint8 or uint16
+        Grey levels.
+    aborted : bool
+        Whether a setting changed while it was scanned.
+    """
+
+    frame_id: int
+    start_time: float
+    end_time: float
+    width: int
+    height: int
+    bits: int
+    working_distance: float
+    magnification: float
+    pixel_size: float
+    pixels: NDArray[Any]
+    aborted: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Scan:
+    mode: ScanModeProfile
+    bits: int
+    left: int | None
+
+
+class ScanGenerator:
+    """Draws the frames of the scan that is running.
+
+    All but `next_frame` is called with the lock of the instrument held.
+
+    Parameters
+    ----------
+    column, profile, clock, lock
+        Those of the instrument.
+    conditions : callable
+        ``conditions(width, height, bits)`` gives what a frame scanned now would be scanned under.
+    emit : callable
+        Takes the events.
+    changes : callable
+        Counts the changes of settings.
+    meanwhile : callable
+        Called with the pixels while a frame is scanned, without the lock; returns them.
+    """
+
+    def __init__(
+        self,
+        column: Column,
+        profile: InstrumentProfile,
+        clock: InstrumentClock,
+        lock: threading.RLock,
+        conditions: Callable[[int, int, int], ScanConditions],
+        emit: Callable[[Event], None],
+        changes: Callable[[], int],
+        meanwhile: Callable[[NDArray[Any]], NDArray[Any]],
+    ) -> None:
+        self._column = column
+        self._profile = profile
+        self._clock = clock
+        self._lock = lock
+        self._conditions = conditions
+        self._emit = emit
+        self._changes = changes
+        self._meanwhile = meanwhile
+        self._one_frame = threading.Lock()
+        self.exposures = Exposures(profile.field_width_at_unity)
+        self._scan: _Scan | None = None
+        self.next_id = 1
+        self.rest = 0.0
+
+    @property
+    def scanning(self) -> bool:
+        """Whether a scan is running."""
+        return self._scan is not None
+
+    def mode(self, width: int, height: int, bits: int) -> ScanModeProfile:
+        """Return the mode of a frame size, or raise `Refused` with INVALID_PARAMETER."""
+        mode = self._profile.scan_mode(width, height)
+        if mode is None or bits not in (8, 16):
+            offer = ", ".join(f"{m.width}x{m.height}" for m in self._profile.scan_modes)
+            raise refuse(
+                Status.INVALID_PARAMETER,
+                f"no scan of {width}x{height} pixels at {bits} bit; there are {offer} at 8 and 16 bit",
+            )
+        return mode
+
+    def start(self, mode: ScanModeProfile, bits: int, frames: int, now: float) -> ScanStarted:
+        """Start a scan, in place of one under way."""
+        self._scan = _Scan(mode, bits, frames or None)
+        self.rest = now
+        return ScanStarted(self.next_id, mode.frame_time, mode.dwell_time, now)
+
+    def stop(self, now: float) -> None:
+        """Stop the scan, if there is one."""
+        if self._scan is not None:
+            self._scan = None
+            self.rest = now
+            self._emit(ScanEnded(self.next_id, now))
+
+    def next_frame(self) -> ScannedFrame | None:
+        """Scan one frame to its end; None when no scan is running, or the clock was closed."""
+        with self._one_frame:
+            while True:
+                with self._lock:
+                    scan = self._scan
+                    if scan is None:
+                        return None
+                    conditions = self._conditions(scan.mode.width, scan.mode.height, scan.bits)
+                    changes = self._changes()
+                    end = self.rest = conditions.start_time + scan.mode.frame_time
+                pixels = self._meanwhile(self._column.render(conditions))
+                if not self._clock.wait_until(end):
+                    return None
+                with self._lock:
+                    if conditions.beam_on:
+                        self.exposures.add(conditions)
+                    if self._scan is scan:
+                        self._finish(scan, end)
+                        return self._frame(conditions, end, pixels, self._changes() != changes)
+
+    def _finish(self, scan: _Scan, end: float) -> None:
+        self.next_id += 1
+        if scan.left is not None:
+            scan.left -= 1
+            if scan.left == 0:
+                self.stop(end)
+
+    def _frame(self, conditions: ScanConditions, end: float, pixels: NDArray[Any], aborted: bool) -> ScannedFrame:
+        return ScannedFrame(
+            frame_id=conditions.frame_id,
+            start_time=conditions.start_time,
+            end_time=end,
+            width=conditions.width,
+            height=conditions.height,
+            bits=conditions.bits,
+            working_distance=PARAMETERS[Parameter.WORKING_DISTANCE].quantise(
+                self._profile, conditions.working_distance
+            ),
+            magnification=conditions.magnification,
+            pixel_size=self._profile.pixel_size(conditions.magnification, conditions.width),
+            pixels=pixels,
+            aborted=aborted,
+        )

@@ -1,0 +1,365 @@
+"""The control channel of the emulated instrument on real wires: TCP, and a pseudo-terminal as serial line.
+
+One thread serves all clients. It never waits for one of them: what a client does not fetch is queued, and a
+client that lets too much pile up is cut off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import socket
+import sys
+import threading
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from firmware_protocol.control import Damaged, Decoder, Envelope
+from firmware_protocol.messages import Event
+from semdrivers.emulator.instrument import Instrument
+from semdrivers.emulator.wires._answer_faults import LATE, PAUSE, FaultyLine
+from semdrivers.emulator.wires._control_desk import ControlDesk
+from semdrivers.emulator.wires._control_session import Session, Witness
+from semdrivers.emulator.wires._faults import Faults
+from semdrivers.errors import NotConnectedError
+
+_log = logging.getLogger(__name__)
+_CHUNK = 65536
+_MOST_QUEUED = 1 << 20
+_SILENCE = 0.3
+_ABORT = array("H" if sys.platform == "win32" else "i", (1, 0))
+
+
+class _Pipe(Protocol):
+    """A non-blocking end of a byte stream."""
+
+    def fileno(self) -> int: ...
+    def read(self) -> bytes: ...
+    def write(self, data: bytes) -> int: ...
+    def reset(self) -> bool: ...
+    def close(self) -> None: ...
+
+
+class _SocketPipe:
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = connection
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def read(self) -> bytes:
+        return self._socket.recv(_CHUNK)
+
+    def write(self, data: bytes) -> int:
+        return self._socket.send(data)
+
+    def reset(self) -> bool:
+        """Make the coming `close` a reset; returns whether there is such a thing."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+        return True
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class _PtyPipe:
+    """Master side of a pseudo-terminal. The slave is held open too: like a serial line it has no hang-up."""
+
+    def __init__(self) -> None:
+        if sys.platform == "win32":
+            raise NotConnectedError("an emulated serial line needs pseudo-terminals, which Windows lacks")
+        import pty
+        import tty
+
+        self._master, self._slave = pty.openpty()
+        tty.setraw(self._slave)
+        os.set_blocking(self._master, False)
+        self.device = os.ttyname(self._slave)
+
+    def fileno(self) -> int:
+        return self._master
+
+    def read(self) -> bytes:
+        return os.read(self._master, _CHUNK)
+
+    def write(self, data: bytes) -> int:
+        return os.write(self._master, data)
+
+    def reset(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        os.close(self._master)
+        os.close(self._slave)
+
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    pipe: _Pipe
+    line: FaultyLine
+    session: Session | None = None
+    decoder: Decoder = field(default_factory=Decoder)
+    outgoing: bytearray = field(default_factory=bytearray)
+    paused: bytearray = field(default_factory=bytearray)
+    resume: float = 0.0
+    heard: float = field(default_factory=time.monotonic)
+    broken: bool = False
+
+
+class ControlServer:
+    """Serves an instrument to control clients.
+
+    Parameters
+    ----------
+    instrument : Instrument
+        What is served.
+    host : str
+        Address to listen on; loopback by default, since the protocol has no authentication.
+    port : int
+        0 picks a free one.
+    serial : bool
+        Whether to open a pseudo-terminal as a serial line as well (not on Windows).
+    faults : Faults, optional
+        What goes wrong with answers and commands.
+    witness : Witness, optional
+        Keeps a record of what goes over the wires.
+
+    Attributes
+    ----------
+    port : int
+        The TCP port, once started.
+    device : str or None
+        The device name of the serial line, once started.
+    """
+
+    def __init__(
+        self,
+        instrument: Instrument,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        serial: bool = False,
+        faults: Faults | None = None,
+        witness: Witness | None = None,
+    ) -> None:
+        self._instrument = instrument
+        self._witness = witness
+        self._faults = faults if faults is not None else Faults()
+        self._late: list[tuple[float, _Connection, bytes]] = []
+        self._address = host, port
+        self._with_serial = serial
+        self.port = port
+        self.device: str | None = None
+        self._selector = selectors.DefaultSelector()
+        self._connections: list[_Connection] = []
+        self._calls: deque[Callable[[], None]] = deque()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> int:
+        """Begin to serve; returns the TCP port.
+
+        Raises
+        ------
+        OSError
+            When the port cannot be had.
+        NotConnectedError
+            When a serial line was asked for and this system has no pseudo-terminals.
+        """
+        pipe = _PtyPipe() if self._with_serial else None
+        try:
+            self._listener = socket.create_server(self._address)
+        except OSError:
+            if pipe is not None:
+                pipe.close()
+            raise
+        self._listener.setblocking(False)
+        self.port = self._listener.getsockname()[1]
+        self._wake_in, self._wake_out = socket.socketpair()
+        for end in (self._wake_in, self._wake_out):
+            end.setblocking(False)
+        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        self._selector.register(self._wake_in, selectors.EVENT_READ, self._woken)
+        self._desk = ControlDesk(self._instrument, self._forward, self._faults, self._witness)
+        if pipe is not None:
+            self.device = pipe.device
+            self._connect(pipe)
+        self._thread = threading.Thread(target=self._serve, name="emulator control", daemon=True)
+        self._thread.start()
+        return self.port
+
+    def close(self) -> None:
+        """Stop serving, drop all clients and join the thread. A second call does nothing."""
+        if self._closing.is_set() or self._thread is None:
+            return
+        self._closing.set()
+        self._wake()
+        self._thread.join()
+        self._desk.close()
+        for connection in self._connections:
+            connection.pipe.close()
+        self._connections.clear()
+        self._selector.close()
+        for end in (self._listener, self._wake_in, self._wake_out):
+            end.close()
+
+    def __enter__(self) -> ControlServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _forward(self, event: Event) -> None:
+        """Bring an event from any thread into the server's."""
+        self._calls.append(lambda: self._desk.publish(event))
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):
+            self._wake_out.send(b"\0")
+
+    def _woken(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wake_in.recv(_CHUNK)
+
+    def _serve(self) -> None:
+        """Body of the server's thread."""
+        pause = 0.0
+        while not self._closing.is_set():
+            for key, events in self._selector.select(pause):
+                if isinstance(key.data, _Connection):
+                    self._exchange(key.data, events)
+                else:
+                    key.data()
+            while self._calls:
+                self._calls.popleft()()
+            pause = self._desk.tick()
+            pause = min(pause, self._look_after())
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            connection, _ = self._listener.accept()
+            self._connect(_SocketPipe(connection))
+
+    def _connect(self, pipe: _Pipe) -> None:
+        connection = _Connection(pipe, FaultyLine(self._faults))
+        connection.session = self._desk.open(lambda envelope: self._send(connection, envelope))
+        self._connections.append(connection)
+        self._selector.register(pipe.fileno(), selectors.EVENT_READ, connection)
+
+    def _exchange(self, connection: _Connection, events: int) -> None:
+        try:
+            if events & selectors.EVENT_WRITE:
+                self._flush(connection)
+            if events & selectors.EVENT_READ:
+                self._receive(connection)
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            self._drop(connection, str(error))
+
+    def _receive(self, connection: _Connection) -> None:
+        data = connection.pipe.read()
+        if not data:
+            self._drop(connection, "closed by the client")
+            return
+        connection.heard = time.monotonic()
+        self._handle(connection, connection.decoder.feed(data))
+
+    def _handle(self, connection: _Connection, items: list[Envelope | Damaged]) -> None:
+        for item in items:
+            if connection.session is not None and not connection.broken:
+                self._desk.handle(connection.session, item)
+
+    def _look_after(self) -> float:
+        """Drop what is broken, finish what fell silent; returns the seconds until the next call is needed."""
+        now = time.monotonic()
+        pause = self._send_what_was_kept(now)
+        for connection in list(self._connections):
+            if connection.broken:
+                self._drop(connection, "it does not fetch its messages")
+            elif connection.decoder.waiting:
+                left = _SILENCE - (now - connection.heard)
+                if left <= 0:
+                    self._handle(connection, connection.decoder.abandon())
+                else:
+                    pause = min(pause, left)
+        return pause
+
+    def _send(self, connection: _Connection, envelope: Envelope) -> None:
+        """Queue a message and send what the pipe takes at once."""
+        if connection.broken:
+            return
+        delivery = connection.line.deliver(envelope)
+        if delivery.late:
+            self._late.append((time.monotonic() + LATE, connection, delivery.late))
+        if delivery.reset:
+            connection.broken = connection.pipe.reset()
+        self._queue(connection, delivery.now)
+        if delivery.rest:
+            connection.paused += delivery.rest
+            connection.resume = time.monotonic() + PAUSE
+
+    def _queue(self, connection: _Connection, data: bytes) -> None:
+        if connection.paused:
+            connection.paused += data
+            return
+        connection.outgoing += data
+        if len(connection.outgoing) > _MOST_QUEUED:
+            connection.broken = True
+            return
+        try:
+            self._flush(connection)
+        except (BlockingIOError, InterruptedError):
+            self._watch(connection)
+        except OSError:
+            connection.broken = True
+
+    def _send_what_was_kept(self, now: float) -> float:
+        """Send what faults kept back and is due; returns the seconds until the next call is needed."""
+        pause = 10.0
+        for item in list(self._late):
+            due, connection, data = item
+            if connection not in self._connections:
+                self._late.remove(item)
+            elif due <= now:
+                self._late.remove(item)
+                self._queue(connection, data)
+            else:
+                pause = min(pause, due - now)
+        for connection in self._connections:
+            if connection.paused and connection.resume <= now:
+                data, connection.paused = bytes(connection.paused), bytearray()
+                self._queue(connection, data)
+            elif connection.paused:
+                pause = min(pause, connection.resume - now)
+        return pause
+
+    def _flush(self, connection: _Connection) -> None:
+        while connection.outgoing:
+            sent = connection.pipe.write(bytes(connection.outgoing[:_CHUNK]))
+            del connection.outgoing[:sent]
+        self._watch(connection)
+
+    def _watch(self, connection: _Connection) -> None:
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.outgoing else 0)
+        if self._selector.get_key(connection.pipe.fileno()).events != events:
+            self._selector.modify(connection.pipe.fileno(), events, connection)
+
+    def _drop(self, connection: _Connection, why: str) -> None:
+        _log.info("control client dropped: %s", why)
+        connection.broken = True
+        self._connections.remove(connection)
+        self._selector.unregister(connection.pipe.fileno())
+        connection.pipe.close()
+        if connection.session is not None:
+            self._desk.lost(connection.session)

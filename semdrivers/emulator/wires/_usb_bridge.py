@@ -1,0 +1,152 @@
+"""The server's end of a USB pipe over a socket: lends the emulated device to a client in another process."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+
+from firmware_protocol.bridge import (
+    GREETING,
+    REQUEST_SIZE,
+    BridgeError,
+    BridgeRequest,
+    BridgeResponse,
+    Operation,
+    TransferError,
+    TransferStatus,
+)
+from firmware_protocol.usb import UsbError
+from semdrivers.links import UsbPipe
+
+_log = logging.getLogger(__name__)
+_GREETING_TIMEOUT = 2.0
+_HANDOVER = 1.0
+"""Seconds that a client waits for one that is hanging up: a script that reconnects is faster than the news of it."""
+_SMALL = 4096
+
+
+class UsbBridgeServer:
+    """Serves a `UsbPipe` on a loopback port, to one client at a time; others are told that it is busy.
+
+    Parameters
+    ----------
+    pipe : UsbPipe
+        Carries the transfers.
+    host : str
+        Address to listen on.
+    port : int
+        0 for any that is free.
+    """
+
+    def __init__(self, pipe: UsbPipe, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._pipe = pipe
+        self._where = host, port
+        self._listener: socket.socket | None = None
+        self._lock = threading.Condition()
+        self._client: socket.socket | None = None
+        self._buffer = bytearray()
+        self._closed = False
+
+    def start(self) -> int:
+        """Listen, and return the port.
+
+        Raises
+        ------
+        OSError
+            When the port is taken.
+        """
+        self._listener = socket.create_server(self._where)
+        threading.Thread(target=self._accept, name="USB bridge", daemon=True).start()
+        return int(self._listener.getsockname()[1])
+
+    def close(self) -> None:
+        """Hang up on everyone. A second call does nothing."""
+        with self._lock:
+            self._closed = True
+            self._lock.notify_all()
+            open_sockets = [s for s in (self._listener, self._client) if s is not None]
+        for each in open_sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        while not self._closed:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), name="USB bridge client", daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection.settimeout(_GREETING_TIMEOUT)
+                if _receive(connection, len(GREETING)) != GREETING:
+                    return
+                with self._lock:
+                    self._lock.wait_for(lambda: self._client is None or self._closed, _HANDOVER)
+                    free = self._client is None and not self._closed
+                    if free:
+                        self._client = connection
+                connection.sendall(GREETING + bytes((TransferStatus.OK if free else TransferStatus.BUSY,)))
+                if free:
+                    connection.settimeout(None)
+                    self._answer_all(connection)
+            except (OSError, EOFError) as error:
+                _log.debug("USB bridge: %s", error or "the client hung up")
+            except (BridgeError, UsbError) as error:
+                _log.warning("USB bridge: hung up on a client: %s", error)
+            finally:
+                with self._lock:
+                    if self._client is connection:
+                        self._client = None
+                        self._lock.notify()
+
+    def _answer_all(self, connection: socket.socket) -> None:
+        while not self._closed:
+            request = BridgeRequest.decode(_receive(connection, REQUEST_SIZE))
+            data = _receive(connection, request.following)
+            try:
+                answer = self._carry_out(request, data)
+                status = TransferStatus.OK
+            except TransferError as error:
+                answer = memoryview(str(error).encode())
+                status = error.status
+            head = BridgeResponse(request.operation, status, len(answer)).encode()
+            if len(answer) <= _SMALL:
+                connection.sendall(head + answer)
+            else:
+                connection.sendall(head)
+                connection.sendall(answer)
+
+    def _carry_out(self, request: BridgeRequest, data: bytes) -> memoryview:
+        timeout = request.timeout / 1000 if request.timeout else None
+        match request.operation:
+            case Operation.DEVICES:
+                return memoryview(b"".join(attachment.encode() for attachment in self._pipe.attached()))
+            case Operation.CONTROL:
+                return memoryview(self._pipe.control(request.address, request.setup, data, timeout))
+            case Operation.BULK_IN:
+                if request.length > len(self._buffer):
+                    self._buffer = bytearray(request.length)
+                buffer = memoryview(self._buffer)[: request.length]
+                return buffer[: self._pipe.bulk_in(request.address, request.endpoint, buffer, timeout)]
+            case Operation.RESET:
+                self._pipe.reset(request.address)
+                return memoryview(b"")
+
+
+def _receive(connection: socket.socket, length: int) -> bytes:
+    data = bytearray(length)
+    view = memoryview(data)
+    while view:
+        count = connection.recv_into(view)
+        if not count:
+            raise EOFError
+        view = view[count:]
+    return bytes(data)

@@ -1,0 +1,241 @@
+"""Figures of an autofocus run: what was seen at which working distance, and the picture before and after.
+
+Drawn on canvases of their own, so they work without a display, in any thread, and leave pyplot alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semdrivers.errors import InvalidParameterError
+from semdrivers.files._atomic import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
+_STATUS = {"focused": "#009e73", "refused": "#d55e00", "cancelled": "#666666"}
+_INK = "#333333"
+_SCORE_AXIS = (-0.4, 9.6)
+_FORMATS = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+def plot_result(result: Mapping[str, Any], path: str | Path) -> Path:
+    """Draw score against working distance, and score and working distance against frame number.
+
+    Parameters
+    ----------
+    result : mapping
+        What `semdrivers.AutofocusResult.to_dict` returns. Without a trace the figure says that no frame was acquired.
+    path : str or Path
+        ``.png``, ``.pdf`` or ``.svg``.
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    InvalidParameterError
+        When the ending of the name is not a picture format.
+    OSError
+        When the file cannot be written.
+    """
+    path = _checked(path)
+    figure = _figure(9.0, 3.8)
+    by_distance, by_frame = figure.subplots(1, 2)
+    figure.suptitle(
+        f"{result['method']}: {result['status']} at {result['working_distance']:.3f} mm "
+        f"in {result['frames']} frames ({result['elapsed']:.1f} s)",
+        color=_STATUS.get(result["status"], _INK),
+        fontsize=11,
+        fontweight="bold",
+    )
+    _draw_by_distance(by_distance, result)
+    _draw_by_frame(by_frame, result)
+    return _write(figure, path)
+
+
+def plot_before_after(
+    before: NDArray[Any], after: NDArray[Any], titles: tuple[str, str], pixel_size: float, path: str | Path
+) -> Path:
+    """Draw two frames side by side, each with its title and a scale bar.
+
+    Parameters
+    ----------
+    before, after : ndarray of shape (H, W), uint8 or uint16
+        Frames of one size; both are shown over the same range of grey levels, that of `after`.
+    titles : tuple of str
+        One line for each.
+    pixel_size : float
+        nm; no scale bar where it is unknown (NaN).
+    path : str or Path
+        ``.png``, ``.pdf`` or ``.svg``.
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    InvalidParameterError
+        When the ending of the name is not a picture format.
+    OSError
+        When the file cannot be written.
+    """
+    path = _checked(path)
+    height, width = after.shape
+    figure = _figure(10.0, 10.0 / 2 * height / width + 0.3)
+    low, high = np.percentile(after, (0.5, 99.5))
+    for axes, pixels, title in zip(figure.subplots(1, 2), (before, after), titles, strict=True):
+        axes.imshow(pixels, cmap="gray", vmin=low, vmax=max(high, low + 1), interpolation="nearest")
+        axes.set_title(title, fontsize=10, color=_INK)
+        axes.set_axis_off()
+        draw_scale_bar(axes, pixels.shape, pixel_size)
+    return _write(figure, path)
+
+
+def _draw_by_distance(axes: Axes, result: Mapping[str, Any]) -> None:
+    axes.set_xlabel("working distance (mm)")
+    axes.set_ylabel("score (0 to 9)")
+    axes.set_ylim(*_SCORE_AXIS)
+    axes.axvline(result["start_working_distance"], color=_INK, linewidth=0.8, linestyle=":", label="start")
+    axes.axvline(
+        result["working_distance"],
+        color=_STATUS.get(result["status"], _INK),
+        linewidth=1.2,
+        linestyle="--",
+        label="final",
+    )
+    trace = result["trace"]
+    if not trace:
+        axes.text(0.5, 0.5, "no frame was acquired", transform=axes.transAxes, ha="center", color=_INK)
+    axes.plot(
+        [step["working_distance"] for step in trace],
+        [step["score"] for step in trace],
+        color="#bbbbbb",
+        linewidth=0.8,
+        zorder=1,
+    )
+    for colour, phase in zip(_cycle(), dict.fromkeys(step["phase"] for step in trace), strict=False):
+        steps = [step for step in trace if step["phase"] == phase]
+        axes.scatter(
+            [step["working_distance"] for step in steps],
+            [step["score"] for step in steps],
+            s=26,
+            color=colour,
+            label=phase,
+            zorder=2,
+        )
+    for step in trace if len(trace) <= 25 else ():
+        axes.annotate(
+            str(step["index"]),
+            (step["working_distance"], step["score"]),
+            xytext=(4, 4),
+            textcoords="offset points",
+            fontsize=7,
+            color=_INK,
+        )
+    axes.legend(fontsize=8, frameon=False, loc="best")
+    axes.ticklabel_format(axis="x", useOffset=False)
+
+
+def _draw_by_frame(axes: Axes, result: Mapping[str, Any]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    frames = [step["index"] for step in result["trace"]]
+    axes.set_xlabel("frame")
+    axes.set_ylabel("score (0 to 9)", color=_COLOURS[0])
+    axes.set_ylim(*_SCORE_AXIS)
+    axes.plot(frames, [step["score"] for step in result["trace"]], "o-", color=_COLOURS[0], markersize=4, linewidth=1.2)
+    axes.tick_params(axis="y", colors=_COLOURS[0])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    distance = axes.twinx()
+    distance.spines[["top"]].set_visible(False)
+    distance.set_ylabel("working distance (mm)", color=_COLOURS[5])
+    distance.plot(
+        frames,
+        [step["working_distance"] for step in result["trace"]],
+        "s--",
+        color=_COLOURS[5],
+        markersize=3,
+        linewidth=1,
+    )
+    distance.tick_params(axis="y", colors=_COLOURS[5])
+    distance.ticklabel_format(axis="y", useOffset=False)
+
+
+def draw_scale_bar(axes: Axes, shape: tuple[int, ...], pixel_size: float) -> None:
+    """Draw a scale bar of a round length into a panel that shows a picture.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        Of the panel, in pixels of the picture.
+    shape : tuple of int
+        Height and width of the picture, pixels.
+    pixel_size : float
+        nm; nothing is drawn where it is unknown (NaN).
+    """
+    height, width = shape
+    if not pixel_size > 0:
+        return
+    length = _round_length(width * pixel_size / 4)
+    pixels = length / pixel_size
+    left, bottom = width * 0.04, height * 0.94
+    axes.plot([left, left + pixels], [bottom, bottom], color="white", linewidth=4, solid_capstyle="butt")
+    axes.text(
+        left + pixels / 2,
+        bottom - height * 0.025,
+        f"{length / 1000:g} µm" if length >= 1000 else f"{length:g} nm",
+        color="white",
+        ha="center",
+        va="bottom",
+        fontsize=9,
+        fontweight="bold",
+        bbox={"facecolor": "black", "alpha": 0.4, "edgecolor": "none", "pad": 2},
+    )
+
+
+def _round_length(most: float) -> float:
+    """Return the greatest 1, 2 or 5 times a power of ten that is at most `most`."""
+    power = 10.0 ** np.floor(np.log10(most))
+    return float(max(step * power for step in (1, 2, 5) if step * power <= most * (1 + 1e-9)))
+
+
+def _cycle() -> Any:
+    from itertools import cycle
+
+    return cycle(_COLOURS)
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _checked(path: str | Path) -> Path:
+    path = Path(path)
+    if path.suffix.lower() not in _FORMATS:
+        raise InvalidParameterError(f"{path}: a figure's name ends in .png, .pdf or .svg, not {path.suffix!r}")
+    return path
+
+
+def _write(figure: Figure, path: Path) -> Path:
+    for axes in figure.axes:
+        axes.spines[["top"]].set_visible(False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:].lower())
+    return path

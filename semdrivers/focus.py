@@ -1,0 +1,233 @@
+"""Values of an autofocus run: its settings, its steps, its result, and the two errors that carry a result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeError
+from semdrivers.files import plain
+from semdrivers.image import ScanMode
+from semdrivers.microscope import number
+
+
+@dataclass(frozen=True, slots=True)
+class AutofocusSettings:
+    """How to focus. Every field has a default that suits an unattended run.
+
+    Parameters
+    ----------
+    method : str, optional
+        Name of a method (``semfocus models`` lists them); the best that is installed by default.
+    max_frames : int, optional
+        Upper limit of frames acquired, everything included; the method's own limit by default.
+    max_travel : float, optional
+        Furthest distance from the start, in mm.
+    bounds : tuple of float, optional
+        Lowest and highest working distance allowed, in mm.
+    may_change_magnification : bool
+        Whether the method may look at another magnification. It is put back in any case.
+    scan_mode : ScanMode
+        Mode of every frame.
+    accept_score : float, optional
+        Least score (0 to 9) that counts as focused; the method's own by default.
+    restore_on_failure : bool
+        Whether the working distance goes back to the start unless the status is ``"focused"``.
+    may_change_brightness : bool
+        Whether brightness and contrast may be corrected before the first frame counts, when more than a quarter of its
+        pixels are black or white. They stay corrected when the status is ``"focused"``, and are put back otherwise.
+    bar_rows : int, optional
+        Rows of a data bar at the bottom of every frame, which show no sample; detected by default.
+    """
+
+    method: str | None = None
+    max_frames: int | None = None
+    max_travel: float | None = None
+    bounds: tuple[float, float] | None = None
+    may_change_magnification: bool = False
+    scan_mode: ScanMode = ScanMode.FAST
+    accept_score: float | None = None
+    restore_on_failure: bool = True
+    may_change_brightness: bool = True
+    bar_rows: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.method is not None and not isinstance(self.method, str):
+            raise InvalidParameterError(f"method must be a name, not {self.method!r}")
+        if self.max_frames is not None:
+            if isinstance(self.max_frames, bool) or not isinstance(self.max_frames, int):
+                raise InvalidParameterError(f"max_frames must be a whole number, not {self.max_frames!r}")
+            if self.max_frames < 1:
+                raise OutOfRangeError(f"max_frames must be at least 1, not {self.max_frames}")
+        if self.max_travel is not None and number("max_travel", self.max_travel, "mm") <= 0:
+            raise OutOfRangeError(f"max_travel must be above 0 mm, not {self.max_travel:g} mm")
+        if self.bounds is not None:
+            try:
+                low, high = self.bounds
+            except (TypeError, ValueError):
+                raise InvalidParameterError(
+                    f"bounds must be two working distances in mm, not {self.bounds!r}"
+                ) from None
+            low, high = number("bounds[0]", low, "mm"), number("bounds[1]", high, "mm")
+            if low >= high:
+                raise OutOfRangeError(f"bounds must be (low, high) in mm with low < high, not ({low:g}, {high:g})")
+            object.__setattr__(self, "bounds", (low, high))
+        if not isinstance(self.scan_mode, ScanMode):
+            raise InvalidParameterError(f"scan_mode must be a semdrivers.ScanMode, not {self.scan_mode!r}")
+        if self.accept_score is not None and not 0 <= number("accept_score", self.accept_score) <= 9:
+            raise OutOfRangeError(f"accept_score must be within 0 to 9, not {self.accept_score:g}")
+        if self.bar_rows is not None:
+            if isinstance(self.bar_rows, bool) or not isinstance(self.bar_rows, int):
+                raise InvalidParameterError(f"bar_rows must be a whole number of rows, not {self.bar_rows!r}")
+            if self.bar_rows < 0:
+                raise OutOfRangeError(f"bar_rows must be at least 0, not {self.bar_rows}")
+        for name in ("may_change_magnification", "restore_on_failure", "may_change_brightness"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidParameterError(f"{name} must be True or False, not {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class FocusStep:
+    """One frame of a run.
+
+    Parameters
+    ----------
+    index : int
+        0 for the first frame.
+    phase : str
+        What the frame was for: ``"search"``, ``"evaluate"``, ``"control"``, ``"verify"``, ``"brightness"``, …;
+        ``"spoiled"`` for one that was not used, and taken again.
+    working_distance : float
+        mm, as read back.
+    magnification : float
+        Plain number.
+    score : float
+        0 (out of focus) to 9.
+    variance : float
+        Equation 3 of the paper.
+    entropy : float
+        Equation 4 of the paper, bits.
+    action : float or None
+        Step in mm that follows the frame; None after the last.
+    """
+
+    index: int
+    phase: str
+    working_distance: float
+    magnification: float
+    score: float
+    variance: float
+    entropy: float
+    action: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AutofocusResult:
+    """How a run ended.
+
+    Parameters
+    ----------
+    status : str
+        ``"focused"``, ``"refused"`` or ``"cancelled"``.
+    reason : str
+        One sentence for a person.
+    working_distance, start_working_distance : float
+        mm, as read back.
+    score : float
+        Score of the final frame, 0 to 9.
+    confidence : float
+        0 to 1.
+    frames : int
+        Every frame acquired, search and verification included.
+    elapsed : float
+        Seconds on this computer's clock.
+    method : str
+        Name of the method.
+    trace : tuple of FocusStep
+        One step a frame.
+    """
+
+    status: str
+    reason: str
+    working_distance: float
+    start_working_distance: float
+    score: float
+    confidence: float
+    frames: int
+    elapsed: float
+    method: str
+    trace: tuple[FocusStep, ...] = ()
+
+    @property
+    def focused(self) -> bool:
+        """Whether the status is ``"focused"``."""
+        return self.status == "focused"
+
+    def __repr__(self) -> str:
+        return (
+            f"<AutofocusResult {self.status}: working distance {self.working_distance:.3f} mm "
+            f"(from {self.start_working_distance:.3f} mm), score {self.score:.1f}, "
+            f"confidence {self.confidence:.2f}, {self.frames} frames, {self.elapsed:.1f} s, "
+            f"{self.method}; {self.reason}>"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as JSON-ready values: plain numbers, whatever numbers the instrument reads back."""
+        values: dict[str, Any] = plain(self)
+        return values
+
+    def save(self, path: str | Path) -> Path:
+        """Write the result, trace included, as JSON."""
+        path = Path(path)
+        path.write_text(json.dumps(plain(self), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        return path
+
+    def plot(self, path: str | Path) -> Path:
+        """Draw score against working distance and against frame number, as PNG."""
+        from semdrivers.files import plot_result
+
+        return plot_result(self.to_dict(), path)
+
+
+Progress = Callable[[FocusStep], object]
+
+
+class NotFocusedError(AutofocusError):
+    """A run of frames ends here: autofocus was refused under the policy ``"abort"``, or cancelled.
+
+    Raised by `semdrivers.hosts` before the frame that would have been out of focus. Working distance and
+    magnification are back where they were; `result` says why.
+
+    Parameters
+    ----------
+    message : str
+        What happened.
+    result : AutofocusResult, optional
+        Of the run that did not focus.
+    """
+
+    def __init__(self, message: str, result: AutofocusResult | None = None) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class FrameSkippedError(AutofocusError):
+    """One frame is left out for want of focus, under the policies ``"skip"`` and ``"retry"``; the run may go on.
+
+    Raised by `semdrivers.hosts` before the frame. Catch it and go to the next place. Working distance and
+    magnification are back where they were; `result` says why.
+
+    Parameters
+    ----------
+    message : str
+        What happened.
+    result : AutofocusResult, optional
+        Of the run that did not focus.
+    """
+
+    def __init__(self, message: str, result: AutofocusResult | None = None) -> None:
+        super().__init__(message)
+        self.result = result

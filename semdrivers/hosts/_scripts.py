@@ -1,0 +1,137 @@
+"""Focus in a plain script, by a context or a decorator.
+
+::
+
+    from semdrivers.hosts import focused
+
+    with focused(microscope, every=10, on_failure="skip") as held:
+        for x, y in places:
+            held.move_stage(x, y)
+            image = held.acquire()
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from semdrivers.focus import FrameSkippedError
+from semdrivers.hosts._cadence import FIRST, FocusKeeper, FocusPolicy
+from semdrivers.image import Image, ScanMode
+from semdrivers.microscope import Capabilities, Microscope
+
+_log = logging.getLogger(__name__)
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+class FocusedMicroscope:
+    """A microscope whose frames are focused by a `FocusKeeper`; every other member is the microscope's own."""
+
+    __slots__ = ("_microscope", "keeper")
+
+    keeper: FocusKeeper
+
+    def __init__(self, keeper: FocusKeeper) -> None:
+        object.__setattr__(self, "keeper", keeper)
+        object.__setattr__(self, "_microscope", keeper.microscope)
+
+    def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
+        """Focus if due, and take a frame; raises `FrameSkippedError` or `NotFocusedError` where there is none."""
+        return self.keeper.acquire(mode)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The microscope's own."""
+        return self.keeper.microscope.capabilities
+
+    @property
+    def working_distance(self) -> float:
+        """The microscope's own, mm."""
+        return self.keeper.microscope.working_distance
+
+    @working_distance.setter
+    def working_distance(self, value: float) -> None:
+        self.keeper.microscope.working_distance = value
+
+    @property
+    def magnification(self) -> float:
+        """The microscope's own."""
+        return self.keeper.microscope.magnification
+
+    @magnification.setter
+    def magnification(self, value: float) -> None:
+        self.keeper.microscope.magnification = value
+
+    def close(self) -> None:
+        """Close the microscope."""
+        self.keeper.microscope.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._microscope, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(getattr(type(self), name, None), property):
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self._microscope, name, value)
+
+    def __repr__(self) -> str:
+        return f"<{self._microscope!r} kept in focus>"
+
+
+class focused:
+    """Keep a microscope in focus: in a ``with`` statement, or around a function that takes a frame.
+
+    As a context it yields a `FocusedMicroscope`: take frames through that one. As a decorator it focuses before a
+    call, if due, and counts the call as one frame; a call that must be skipped returns None.
+
+    Parameters
+    ----------
+    microscope : Microscope
+        Any.
+    policy, cancel, progress, **overrides
+        As for `FocusKeeper`.
+
+    Raises
+    ------
+    InvalidParameterError, OutOfRangeError
+        For values that make no sense, before any I/O.
+    """
+
+    def __init__(self, microscope: Microscope, policy: FocusPolicy | None = None, **options: Any) -> None:
+        self.keeper = FocusKeeper(microscope, policy, **options)
+
+    def __enter__(self) -> FocusedMicroscope:
+        self.keeper.restart()
+        return FocusedMicroscope(self.keeper)
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None and self.keeper.due() == FIRST and not self.keeper.cancel.is_set():
+            warnings.warn(
+                "nothing was focused: take frames through the microscope that focused() yields "
+                "(with focused(microscope) as held: held.acquire())",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R | None]:
+        """Return `function` with focusing before each call, where due."""
+
+        @functools.wraps(function)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _R | None:
+            try:
+                self.keeper.before_frame()
+            except FrameSkippedError as error:
+                _log.warning("%s", error)
+                return None
+            answer = function(*args, **kwargs)
+            if isinstance(answer, Image):
+                return self.keeper.after_frame(answer)  # type: ignore[return-value]
+            self.keeper.count()
+            return answer
+
+        return call

@@ -1,0 +1,30 @@
+"""Calibration to an instrument: the aperture measured by one focal series, and the file that keeps it."""
+
+from semfocus_plugin.calibration._aperture_fit import RADII, blur, fit_aperture
+from semfocus_plugin.calibration._file import (
+    CALIBRATION_VARIABLE,
+    Calibration,
+    aperture_for,
+    calibration_for,
+    check_place,
+    load,
+    place_for,
+    save,
+)
+from semfocus_plugin.calibration._measure import CalibrationCancelled, calibrate
+
+__all__ = [
+    "CALIBRATION_VARIABLE",
+    "RADII",
+    "Calibration",
+    "CalibrationCancelled",
+    "aperture_for",
+    "blur",
+    "calibrate",
+    "calibration_for",
+    "check_place",
+    "fit_aperture",
+    "load",
+    "place_for",
+    "save",
+]

@@ -1,0 +1,257 @@
+"""Calibration to a microscope: the aperture, measured by one focal series, kept in a small file for later runs.
+
+The angle of the beam decides how far a blur of so many pixels is from focus, and it differs by a factor of five among
+instruments. `calibrate` measures it, `save` keeps it under the instrument's model and serial number, and `aperture_for`
+tells what is kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from semdrivers.errors import InvalidParameterError, SemDriversError
+from semfocus_plugin.optics import TUNGSTEN, Beam, check_probe_diameter
+
+CALIBRATION_VARIABLE = "SEMFOCUS_CALIBRATION"
+"""Environment variable that names a calibration file, or another folder of them."""
+
+_FORMAT = 1
+_APERTURES = (1e-3, 1.0)
+"""Radii in mm that a file may tell; outside of them it holds something else."""
+
+
+class Identified(Protocol):
+    """What tells instruments apart; `semdrivers.Capabilities` does."""
+
+    @property
+    def model(self) -> str:
+        """Model, empty where the instrument does not say."""
+        ...
+
+    @property
+    def serial(self) -> str:
+        """Serial number, empty where the instrument does not say."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What one focal series told of an instrument.
+
+    Parameters
+    ----------
+    model, serial, firmware : str
+        The instrument, as it names itself.
+    date : str
+        When, ISO 8601 with the offset from UTC.
+    aperture, aperture_sigma : float
+        Radius of the aperture and its standard deviation, mm. The half-angle of the beam is this over the working
+        distance.
+    working_distance : float
+        Of best focus in the series, mm.
+    magnification : float
+        Of the series, a plain number.
+    pixel : float
+        Of its frames, nm.
+    residual : float
+        Root mean square deviation of ln(1 + blur radius) from the fit: some 0.05 for a good one.
+    frames : int
+        Of the series; those of the autofocus before it not counted.
+    probe_diameter : float, optional
+        Diameter of the focused probe as somebody told it, nm; None where nobody did.
+    """
+
+    model: str
+    serial: str
+    firmware: str
+    date: str
+    aperture: float
+    aperture_sigma: float
+    working_distance: float
+    magnification: float
+    pixel: float
+    residual: float
+    frames: int
+    probe_diameter: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("model", "serial", "firmware", "date"):
+            if not isinstance(getattr(self, name), str):
+                raise InvalidParameterError(f"{name} must be text, not {getattr(self, name)!r}")
+        for name in _NUMBERS:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise InvalidParameterError(f"{name} must be a finite number of at least 0, not {value!r}")
+        if not _APERTURES[0] <= self.aperture <= _APERTURES[1]:
+            raise InvalidParameterError(
+                f"aperture must be a radius within {_APERTURES[0]:g} to {_APERTURES[1]:g} mm, not {self.aperture:g}"
+            )
+        if self.probe_diameter is not None:
+            check_probe_diameter(self.probe_diameter)
+        if self.working_distance <= 0:
+            raise InvalidParameterError("working_distance must be above 0 mm")
+
+    @property
+    def beam(self) -> Beam:
+        """What a run needs to know of it."""
+        return Beam(self.aperture, None if self.probe_diameter is None else self.probe_diameter * 1e-6)
+
+    @property
+    def half_angle(self) -> float:
+        """Half-angle of the beam at `working_distance`, mrad."""
+        return self.aperture / self.working_distance * 1e3
+
+    @property
+    def half_angle_sigma(self) -> float:
+        """Standard deviation of `half_angle`, mrad."""
+        return self.aperture_sigma / self.working_distance * 1e3
+
+    @property
+    def depth_of_field(self) -> float:
+        """Depth of field at `working_distance` and `magnification`, mm; of a tungsten gun where no probe was told."""
+        core = TUNGSTEN if self.probe_diameter is None else self.probe_diameter * 1e-6
+        return math.hypot(self.pixel * 1e-6, core) / self.half_angle * 1e3
+
+    @property
+    def depth_of_field_sigma(self) -> float:
+        """Standard deviation of `depth_of_field` from that of the aperture, mm."""
+        return self.depth_of_field * self.aperture_sigma / self.aperture
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields, and the figures that follow from them (angles in mrad, depth of field in mm)."""
+        follow = ("half_angle", "half_angle_sigma", "depth_of_field", "depth_of_field_sigma")
+        return dataclasses.asdict(self) | {name: getattr(self, name) for name in follow}
+
+
+_NUMBERS = ("aperture", "aperture_sigma", "working_distance", "magnification", "pixel", "residual", "frames")
+
+
+def save(calibration: Calibration, path: str | Path | None = None) -> Path:
+    """Write a calibration, in one piece; it takes the place of an earlier one of the same instrument.
+
+    Parameters
+    ----------
+    calibration : Calibration
+        What to keep.
+    path : str or Path, optional
+        A file ending in ``.json``; by default the instrument's own in the folder that `aperture_for` looks into (or the
+        file, where `CALIBRATION_VARIABLE` names one).
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    InvalidParameterError
+        When the name ends otherwise; or, without `path`, when the instrument tells neither model nor serial number, so
+        that its calibration could be taken for another's.
+    OSError
+        When the file cannot be written.
+    """
+    target = Path(path) if path is not None else check_place(calibration)
+    if target.suffix.lower() != ".json":
+        raise InvalidParameterError(f"{target}: the name of a calibration must end in .json")
+    if path is None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    told = {"format": _FORMAT, **dataclasses.asdict(calibration)}
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def load(path: str | Path) -> Calibration:
+    """Read a calibration.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such file.
+    InvalidParameterError
+        When it is no calibration, or holds values that cannot be.
+    """
+    try:
+        told = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(told, dict) or told.pop("format", None) != _FORMAT:
+            raise InvalidParameterError(f'it must be an object with "format": {_FORMAT}')
+        return Calibration(**told)
+    except (ValueError, TypeError) as error:
+        raise InvalidParameterError(
+            f"{path} is no calibration that can be read ({error}); delete it, or measure again: semfocus calibrate URL"
+        ) from error
+
+
+def aperture_for(info: Identified) -> float | None:
+    """Return the radius of an instrument's aperture in mm as calibrated, or None where nothing is kept."""
+    found = calibration_for(info)
+    return None if found is None else found.aperture
+
+
+def calibration_for(info: Identified) -> Calibration | None:
+    """Return what is kept of an instrument, or None.
+
+    Reads one small file and never raises: a file that cannot be read is warned of and passed over.
+
+    Parameters
+    ----------
+    info : Capabilities, or anything with ``model`` and ``serial``
+        The instrument. What is kept of another is never returned.
+    """
+    path = place_for(info)
+    if path is None or not path.is_file():
+        return None
+    try:
+        found = load(path)
+    except (OSError, SemDriversError) as error:
+        warnings.warn(f"autofocus goes on without calibration: {error}", RuntimeWarning, stacklevel=2)
+        return None
+    return found if (found.model, found.serial) == (info.model, info.serial) else None
+
+
+def place_for(info: Identified) -> Path | None:
+    """Return the file for an instrument, there or not; None for one that tells neither model nor serial number."""
+    override = os.environ.get(CALIBRATION_VARIABLE)
+    if override and override.lower().endswith(".json"):
+        return Path(override)
+    if not (info.model or info.serial):
+        return None
+    name = re.sub(r"[^\w.-]+", "-", f"{info.model or 'unnamed'}_{info.serial or 'unnumbered'}")
+    return (Path(override) if override else _settings_folder() / "calibration") / f"{name}.json"
+
+
+def check_place(info: Identified) -> Path:
+    """Return the file for an instrument, as `place_for`.
+
+    Raises
+    ------
+    InvalidParameterError
+        When the instrument tells neither model nor serial number.
+    """
+    path = place_for(info)
+    if path is None:
+        raise InvalidParameterError(
+            "the instrument tells neither model nor serial number, so that its calibration could be taken for another "
+            f"instrument's: name a file (--out), and set {CALIBRATION_VARIABLE} to it where it holds"
+        )
+    return path
+
+
+def _settings_folder() -> Path:
+    """Return the user's folder for settings, as the platform has it."""
+    home = os.path.expanduser("~")
+    if os.name == "nt":
+        return Path(os.environ.get("APPDATA") or os.path.join(home, "AppData", "Roaming")) / "semfocus"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")) / "semfocus"

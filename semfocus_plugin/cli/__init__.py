@@ -1,0 +1,17 @@
+"""The command line of the product: what a person at a microscope needs."""
+
+from semfocus_plugin.cli._display import FrameTable, bar, cancelled_by_interrupt, progress_bars
+from semfocus_plugin.cli._main import Json, MaxFrames, MethodName, app, leave, print_result
+
+__all__ = [
+    "FrameTable",
+    "Json",
+    "MaxFrames",
+    "MethodName",
+    "app",
+    "bar",
+    "cancelled_by_interrupt",
+    "leave",
+    "print_result",
+    "progress_bars",
+]

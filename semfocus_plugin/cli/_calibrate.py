@@ -1,0 +1,87 @@
+"""The command that calibrates autofocus to a microscope."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+import semdrivers
+from semdrivers.console import INTERRUPTED, fail, output, print_json
+from semdrivers.errors import InvalidParameterError
+
+
+def calibrate(
+    url: Annotated[str, typer.Argument(help="Such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'.")],
+    magnification: Annotated[
+        float | None, typer.Option(help="To measure at; put back at the end. The present one by default.")
+    ] = None,
+    probe_diameter: Annotated[
+        float | None,
+        typer.Option(help="Diameter of the focused probe in nm, by the data sheet: scales scores and depth of field."),
+    ] = None,
+    bounds: Annotated[
+        tuple[float, float] | None, typer.Option(help="Lowest and highest working distance allowed, mm.")
+    ] = None,
+    max_travel: Annotated[float | None, typer.Option(help="Furthest from the start, mm.")] = None,
+    method: Annotated[str | None, typer.Option(help="Autofocus method; `semfocus models` lists them.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Write this file (.json), not the instrument's own in the user's settings."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+) -> None:
+    """Measure the aperture by one focal series, and keep it for later autofocus.
+
+    Stands on a field with fine detail, focuses, takes some 20 frames through focus, and puts working distance and
+    magnification back.
+
+    Example: semfocus calibrate em30://192.168.1.30 --magnification 3000
+    """
+    from semfocus_plugin import calibration
+    from semfocus_plugin.cli._display import FrameTable, cancelled_by_interrupt
+
+    settings = semdrivers.AutofocusSettings(method=method, bounds=bounds, max_travel=max_travel)
+    if out is not None and (out.suffix.lower() != ".json" or not out.absolute().parent.is_dir()):
+        raise InvalidParameterError(f"{out}: the name must end in .json, and its folder must be there")
+    microscope = semdrivers.connect(url)
+    try:
+        if out is None:
+            calibration.check_place(microscope.capabilities)
+        with cancelled_by_interrupt() as cancel, FrameTable() as frames:
+            found = calibration.calibrate(
+                microscope,
+                magnification=magnification,
+                probe_diameter=probe_diameter,
+                settings=settings,
+                progress=None if json else frames.add,
+                cancel=cancel,
+            )
+    except calibration.CalibrationCancelled as error:
+        fail(str(error))
+        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        microscope.close()
+    path = calibration.save(found, out)
+    if json:
+        print_json({**found.to_dict(), "file": str(path)})
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, text in (
+        ("instrument", f"{found.model or 'unnamed'} {found.serial}".strip()),
+        ("aperture radius", f"{found.aperture * 1e3:.1f} ± {found.aperture_sigma * 1e3:.1f} µm"),
+        (
+            "half-angle",
+            f"{found.half_angle:.2f} ± {found.half_angle_sigma:.2f} mrad at {found.working_distance:.3f} mm",
+        ),
+        (
+            "depth of field",
+            f"{found.depth_of_field * 1e3:.1f} ± {found.depth_of_field_sigma * 1e3:.1f} µm at {found.magnification:g}×",
+        ),
+        ("deviation from the fit", f"{found.residual:.2f} in ln(1 + blur radius), {found.frames} frames"),
+        ("kept in", str(path)),
+    ):
+        table.add_row(name, text)
+    output.print(table)

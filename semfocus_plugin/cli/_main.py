@@ -1,0 +1,222 @@
+"""The commands that a person at a microscope needs: focus, score, calibrate, label."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+import semdrivers
+from semdrivers.console import INTERRUPTED, application, fail, output, print_json, problem_of
+from semdrivers.errors import InvalidParameterError
+from semfocus_plugin.cli._calibrate import calibrate
+from semfocus_plugin.cli._label import label
+
+app = application("semfocus", "Autofocus for scanning electron microscopes: focus, score pictures, evaluate, train.")
+app.command()(calibrate)
+app.command()(label)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
+MethodName = Annotated[str | None, typer.Option(help="Autofocus method; `semfocus models` lists them.")]
+MaxFrames = Annotated[int | None, typer.Option(help="Most frames, everything included.")]
+
+
+@app.command()
+def run(
+    url: Annotated[str, typer.Argument(help="Such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'.")],
+    method: MethodName = None,
+    max_frames: MaxFrames = None,
+    bounds: Annotated[
+        tuple[float, float] | None, typer.Option(help="Lowest and highest working distance allowed, mm.")
+    ] = None,
+    max_travel: Annotated[float | None, typer.Option(help="Furthest from the start, mm.")] = None,
+    magnification: Annotated[float | None, typer.Option(help="Set before focusing.")] = None,
+    accept_score: Annotated[float | None, typer.Option(help="Least score (0 to 9) that counts as focused.")] = None,
+    blind: Annotated[
+        bool, typer.Option("--blind", help="May look at other magnifications on the way; put back at the end.")
+    ] = False,
+    keep_brightness: Annotated[
+        bool, typer.Option("--keep-brightness", help="Leave brightness and contrast alone, even if clipped.")
+    ] = False,
+    save: Annotated[Path | None, typer.Option(help="Take a picture when focused: .ome.tif.")] = None,
+    record: Annotated[Path | None, typer.Option(help="Write the result with its trace: .json.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw score against working distance: .png.")] = None,
+    save_session: Annotated[
+        Path | None, typer.Option(help="Record everything, frames included, in this new folder; replay:// opens it.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Focus a microscope.
+
+    Exit code 0 when focused, 1 when refused (the lens is back at its start), 130 when cancelled.
+
+    Example: semfocus run em30://192.168.1.30 --max-travel 1.5 --save night.ome.tif
+    """
+    from semfocus_plugin.cli._display import FrameTable, cancelled_by_interrupt
+
+    settings = semdrivers.AutofocusSettings(
+        method=method,
+        max_frames=max_frames,
+        bounds=bounds,
+        max_travel=max_travel,
+        accept_score=accept_score,
+        may_change_magnification=blind,
+        may_change_brightness=not keep_brightness,
+    )
+    _check_outputs((save, (".tif", ".tiff")), (record, (".json",)), (plot, (".png", ".pdf", ".svg")))
+    connected = semdrivers.connect(url)
+    try:
+        microscope = connected if save_session is None else semdrivers.Recorder(connected, save_session)
+    except BaseException:
+        connected.close()
+        raise
+    try:
+        if magnification is not None:
+            microscope.magnification = magnification
+        with cancelled_by_interrupt() as cancel, FrameTable() as table:
+            progress = None if json else table.add
+            result = semdrivers.autofocus(microscope, settings=settings, progress=progress, cancel=cancel)
+        if save is not None and result.focused:
+            microscope.acquire(semdrivers.ScanMode.SLOW).save(save)
+    finally:
+        microscope.close()
+    if record is not None:
+        result.save(record)
+    if plot is not None:
+        result.plot(plot)
+    if json:
+        print_json(result.to_dict())
+    else:
+        print_result(result)
+    leave(result)
+
+
+@app.command()
+def score(
+    files: Annotated[list[Path], typer.Argument(help="TIFF, PNG or JPEG, at least 320×240 pixels.")],
+    magnification: Annotated[float | None, typer.Option(help="Of pictures that do not tell it themselves.")] = None,
+    probe_diameter: Annotated[
+        float | None, typer.Option(help="Diameter of the focused probe in nm, where it is not that of a tungsten gun.")
+    ] = None,
+    bar_rows: Annotated[
+        int | None,
+        typer.Option(min=0, help="Rows of a data bar at the bottom of each; known or detected by default."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Score pictures: 0 (out of focus) to 9.
+
+    Example: semfocus score night/*.tif --magnification 5000
+    """
+    from rich.markup import escape
+
+    from semdrivers.files import page_count
+    from semfocus_plugin.networks import evaluate, magnification_of
+
+    rows: list[dict[str, Any]] = []
+    for path, page in [(each, number) for each in files for number in range(page_count(each))]:
+        row: dict[str, Any] = {"file": path, "page": page}
+        try:
+            image = semdrivers.read_image(path, page)
+            known = magnification if magnification is not None else magnification_of(image)
+            if math.isnan(known):
+                raise InvalidParameterError(f"{path} does not tell its magnification: add --magnification")
+            found = evaluate(image, magnification=known, probe_diameter=probe_diameter, bar_rows=bar_rows)
+            blur = None if found.log_blur is None else math.expm1(found.log_blur)
+            row |= {"score": found.score, "magnification": known, "blur_pixels": blur, "error": None}
+        except Exception as error:
+            row |= {"score": None, "magnification": None, "blur_pixels": None, "error": problem_of(path, error)}
+        rows.append(row)
+    if json:
+        print_json({"pictures": rows})
+    else:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("score", justify="right")
+        table.add_column("blur", justify="right")
+        table.add_column("file", overflow="fold")
+        for row in rows:
+            if row["error"] is None:
+                blurred = "" if row["blur_pixels"] is None else f"{row['blur_pixels']:.1f} px"
+                table.add_row(f"{row['score']:.2f}", blurred, escape(_page_name(row)))
+        output.print(table)
+    failed = [row for row in rows if row["error"] is not None]
+    for row in failed:
+        fail(row["error"])
+    if failed:
+        raise typer.Exit(1)
+
+
+def _page_name(row: dict[str, Any]) -> str:
+    return f"{row['file']}" + (f", page {row['page']}" if row["page"] else "")
+
+
+@app.command()
+def models(
+    verify: Annotated[bool, typer.Option("--verify", help="Check the files and open them.")] = False,
+    json: Json = False,
+) -> None:
+    """List the networks and the autofocus methods.
+
+    Example: semfocus models --verify
+    """
+    from semfocus_plugin import networks
+
+    cards = networks.read_manifest()
+    if verify:
+        for card in cards:
+            card.verify()
+        networks.load()
+    methods = semdrivers.get_plugin_manager().autofocus_methods()
+    if json:
+        entries = [{"path": card.path, **card.details} for card in cards]
+        print_json({"models": entries, "methods": methods, "verified": verify})
+        return
+    for card in cards:
+        size = f"{card.path.stat().st_size / 1e6:.2f} MB" if card.path.is_file() else "missing"
+        output.print(f"[bold]{card.name}[/bold]", end="  ")
+        output.print(f"{card.role}, {size}, sha256 {card.sha256[:12]}…", markup=False)
+        for key in ("specimens", "metrics"):
+            if card.details.get(key):
+                output.print(f"  {key}: {_short(card.details[key])}", markup=False)
+    if verify:
+        output.print(f"{len(cards)} models verified")
+    output.print("[bold]methods[/bold] (the first is the default)")
+    for name, text in methods.items():
+        output.print(f"  {name}: {text}", markup=False)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def print_result(result: semdrivers.AutofocusResult) -> None:
+    colour = {"focused": "green", "refused": "yellow", "cancelled": "yellow"}.get(result.status, "red")
+    output.print(f"[bold {colour}]{result.status}[/]", end=" ")
+    output.print(
+        f"at {result.working_distance:.3f} mm (from {result.start_working_distance:.3f} mm), score "
+        f"{result.score:.1f}, confidence {result.confidence:.2f}, {result.frames} frames, "
+        f"{result.elapsed:.1f} s, {result.method}: {result.reason}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def leave(result: semdrivers.AutofocusResult) -> None:
+    if not result.focused:
+        raise typer.Exit(INTERRUPTED if result.status == "cancelled" else 1)
+
+
+def _check_outputs(*wanted: tuple[Path | None, tuple[str, ...]]) -> None:
+    """Find out before anything moves whether the files could be written."""
+    for path, endings in wanted:
+        if path is None:
+            continue
+        if path.suffix.lower() not in endings:
+            raise InvalidParameterError(f"{path}: the name must end in {' or '.join(endings)}")
+        if not path.absolute().parent.is_dir():
+            raise InvalidParameterError(f"{path}: there is no folder {path.parent}")

@@ -1,0 +1,1 @@
+"""The laboratory: what trains, measures and compares. It imports the rest and is imported by nothing."""

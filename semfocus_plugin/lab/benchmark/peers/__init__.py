@@ -1,0 +1,35 @@
+"""Other people's autofocus, each given the half-angle, steps in depths of field, and a window with the focus in it.
+
+Packages are used where they exist; the rest is written anew from its description.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+from semfocus_plugin.lab.benchmark.peers import (
+    brent,
+    deepfocus_like,
+    fibsem_sweeps,
+    golden_section,
+    mapfost_pair,
+    two_pass_sweep,
+)
+from semfocus_plugin.lab.benchmark.peers.bench import Answer, Bench, Optics, Peer
+
+PEERS: tuple[Peer, ...] = (
+    brent.PEER,
+    golden_section.PEER,
+    two_pass_sweep.PEER,
+    mapfost_pair.PEER,
+    fibsem_sweeps.PEER,
+    deepfocus_like.PEER,
+)
+
+
+def missing_packages(peer: Peer) -> tuple[str, ...]:
+    """Return the modules that a peer needs and this Python lacks."""
+    return tuple(name for name in peer.packages if importlib.util.find_spec(name) is None)
+
+
+__all__ = ["PEERS", "Answer", "Bench", "Optics", "Peer", "missing_packages"]

@@ -1,0 +1,175 @@
+"""How long every part takes: networks, emulator, USB, control channel, whole runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import semdrivers
+from semdrivers.image import ScanMode
+from semfocus_plugin import networks
+from semfocus_plugin import networks as metrics
+from semfocus_plugin.networks import AENet, State, preprocess
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured figure.
+
+    Parameters
+    ----------
+    name : str
+        What was measured.
+    unit : str
+        ``"ms"`` or ``"MB/s"``.
+    median, p90 : float
+        Over the repetitions; p90 is the slow end.
+    repetitions : int
+        How often it was measured.
+    """
+
+    name: str
+    unit: str
+    median: float
+    p90: float
+    repetitions: int
+
+
+def measure(seconds: float = 1.0, announce: Callable[[str], object] = lambda what: None) -> tuple[Figure, ...]:
+    """Return all figures, each measured for about `seconds`."""
+    figures: list[Figure] = []
+    for part in (_compute, _control, _usb, _frames):
+        announce(part.__name__.strip("_"))
+        figures += part(seconds)
+    return tuple(figures)
+
+
+def _compute(seconds: float) -> Iterator[Figure]:
+    """Time what autofocus computes for a frame of 320×240, step by step and as a whole."""
+    shipped = networks.load()
+    evaluator = shipped.evaluator
+    random = np.random.default_rng(1)
+    pixels = random.integers(0, 256, (240, 320)).astype(np.uint8)
+    prepared = preprocess(pixels, 5000.0)
+    state = State()
+    vector = state.update(15.0, 5.0, 0.3, 7.0, 5000.0)
+    yield _time("preprocessing (median, normalisation)", lambda: preprocess(pixels, 5000.0), seconds)
+    yield _time(
+        "metrics (variance, entropy)",
+        lambda: (metrics.variance(prepared.unit), metrics.entropy(prepared.unit)),
+        seconds,
+    )
+    if isinstance(evaluator, AENet):
+        yield _time("AENet", lambda: evaluator.maps(prepared.frames), seconds)
+    yield _time("state", lambda: state.update(15.0, 5.0, 0.3, 7.0, 5000.0), seconds)
+    controller = shipped.controller("depth-of-field")
+    yield _time("ACNet", lambda: controller(vector), seconds)
+
+    def whole() -> None:
+        found = evaluator(pixels, 5000.0)
+        controller(state.update(15.0, found.score, found.variance, found.entropy, 5000.0))
+
+    yield _time("compute a frame (all of the above)", whole, seconds)
+
+
+def _control(seconds: float) -> Iterator[Figure]:
+    """Time a round trip on the control channel, and the same on a bare socket of this computer."""
+    with _echo() as ping:
+        yield _time("bare socket ping", ping, seconds)
+    with _emulator() as (_, microscope):
+        yield _time("control round trip (read working distance)", lambda: microscope.working_distance, seconds)
+
+
+def _frames(seconds: float) -> Iterator[Figure]:
+    """Time frames: drawn by the emulator alone, and through instrument, USB and driver."""
+    from semdrivers.emulator.physics import ElectronColumn, ScanConditions
+    from semdrivers.emulator.specimens import make_specimen
+
+    column = ElectronColumn(make_specimen("tin-balls", 1), seed=1, preset="typical")
+    near = ScanConditions(15.0, 5000.0, 320, 240)
+    truth = column.truth(near)
+    for mode in (ScanMode.FAST, ScanMode.STANDARD):
+        near = dataclasses.replace(near, width=mode.width, height=mode.height)
+        count = iter(range(10**9))
+
+        def draw(near: ScanConditions = near, count: Iterator[int] = count) -> None:
+            number = next(count)
+            place = truth.working_distance + (number % 9 - 4) * 2.0 * truth.depth_of_field
+            column.render(dataclasses.replace(near, working_distance=place, frame_id=number))
+
+        yield _time(f"emulator draws a {mode.name} frame", draw, seconds)
+    with _emulator() as (_, microscope):
+        places = itertools.cycle(microscope.working_distance + 0.02 * step for step in range(-4, 5))
+
+        def move_and_acquire() -> None:
+            microscope.working_distance = next(places)
+            microscope.acquire()
+
+        yield _time("move and acquire a FAST frame (emulator, USB, driver)", move_and_acquire, seconds)
+
+
+def _usb(seconds: float) -> Iterator[Figure]:
+    """Measure the image stream through the driver, with frames that cost nothing to draw."""
+    mode = ScanMode.SLOW
+    ready = np.random.default_rng(1).integers(0, 256, (mode.height, mode.width)).astype(np.uint8)
+    with _emulator() as (emulator, microscope):
+        emulator.column.render = lambda conditions: ready
+        took = _time("", lambda: microscope.acquire(mode), seconds)
+    rates = (ready.size / 1e3 / took.median, ready.size / 1e3 / took.p90)
+    yield Figure("images over USB, SLOW frames through the driver", "MB/s", *rates, took.repetitions)
+
+
+def _time(name: str, call: Callable[[], Any], seconds: float, unit: str = "ms") -> Figure:
+    call()
+    taken: list[float] = []
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until or len(taken) < 5:
+        began = time.perf_counter()
+        call()
+        taken.append((time.perf_counter() - began) * 1e3)
+    return Figure(name, unit, float(np.median(taken)), float(np.quantile(taken, 0.9)), len(taken))
+
+
+@contextmanager
+def _emulator() -> Iterator[tuple[Any, Any]]:
+    from semdrivers.emulator import Emulator
+
+    with (
+        Emulator(specimen="tin-balls", magnification=5000, seed=1, preset="typical") as emulator,
+        semdrivers.connect(emulator.url) as microscope,
+    ):
+        yield emulator, microscope
+
+
+@contextmanager
+def _echo() -> Iterator[Callable[[], None]]:
+    """Give a function that sends 16 bytes to an echo server of this computer and waits for them."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with connection:
+                while data := connection.recv(64):
+                    connection.sendall(data)
+
+        thread = threading.Thread(target=serve, name="echo", daemon=True)
+        thread.start()
+        with socket.create_connection(server.getsockname()) as client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+            def ping() -> None:
+                client.sendall(b"0123456789abcdef")
+                client.recv(64)
+
+            yield ping
+        thread.join(timeout=1.0)

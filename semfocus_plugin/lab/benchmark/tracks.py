@@ -1,0 +1,178 @@
+"""The tracks of the comparison: what is under the beam, how far away it starts, and how awkward the column is.
+
+Every track but the last two differs from ``near`` in one thing. All numbers of a case follow from the seed, the track
+and the number of the case, so more runs of the same seed begin with the same runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from semdrivers.errors import InvalidParameterError, OutOfRangeError
+from semfocus_plugin.lab.benchmark.cases import FEATURELESS, TRAINED, UNSEEN, draw_magnification, draw_stage
+from semfocus_plugin.lab.benchmark.pictures import Picture
+
+DEVELOPMENT_SEED = 1
+"""Of the runs that methods and peers were tuned on."""
+
+REPORTING_SEED = 2026
+"""Of the runs that are reported; nothing was tuned on them."""
+
+NEAR = 9.0
+FAR = 40.0
+ANYWHERE = (5.0, 30.0)
+"""Start of the blind track, and the widest window that a peer is told on any; mm."""
+
+SPARE = 1.1
+"""Window that a peer is told, over the furthest start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """What a track is.
+
+    Parameters
+    ----------
+    name, description : str
+        For tables.
+    specimens : tuple of str
+        Taken in turn; none for real micrographs.
+    reach : float or None
+        Furthest start from the focus, in depths of field; None for anywhere, with the magnification free.
+    preset : str
+        Of the emulator.
+    aperture_factors : tuple of float
+        True aperture over the nominal one, which is what peers are told; taken in turn.
+    refuses : bool
+        Whether the only right answer is a refusal.
+    """
+
+    name: str
+    description: str
+    specimens: tuple[str, ...] = TRAINED + UNSEEN
+    reach: float | None = NEAR
+    preset: str = "typical"
+    aperture_factors: tuple[float, ...] = (1.0,)
+    refuses: bool = False
+
+    @property
+    def real(self) -> bool:
+        """Whether the specimens are real micrographs."""
+        return not self.specimens
+
+    @property
+    def blind(self) -> bool:
+        """Whether the start is anywhere, and the magnification free."""
+        return self.reach is None
+
+
+TRACKS: Mapping[str, Track] = MappingProxyType(
+    {
+        track.name: track
+        for track in (
+            Track("near", "five specimens, start within ±9 DoF"),
+            Track("far", "five specimens, start within ±40 DoF", reach=FAR),
+            Track("blind", "five specimens, start anywhere in 5 to 30 mm, magnification free", reach=None),
+            Track("unseen", "the two specimens that were never trained on, start within ±40 DoF", UNSEEN, FAR),
+            Track("real", "real micrographs as specimens, start within ±9 DoF", ()),
+            Track("hostile", "five specimens, hostile column, start within ±9 DoF", preset="hostile"),
+            Track(
+                "wrong-alpha",
+                "five specimens, α 20 % off what is told, start within ±9 DoF",
+                aperture_factors=(0.8, 1.2),
+            ),
+            Track("featureless", "nothing but noise; the right answer is a refusal", (FEATURELESS,), refuses=True),
+        )
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One case of a track, the same for every method.
+
+    Parameters
+    ----------
+    track : Track
+        Which.
+    specimen : str
+        Name, also of a picture.
+    picture : Picture or None
+        Where the specimen is one.
+    magnification : float
+        Plain number.
+    stage : tuple of float
+        (x, y) in mm.
+    start : float
+        From the focus in depths of field; on a blind track the working distance in mm.
+    aperture_factor : float
+        True aperture over the one that is told.
+    seed : int
+        Of the emulator.
+    """
+
+    track: Track
+    specimen: str
+    picture: Picture | None
+    magnification: float
+    stage: tuple[float, float]
+    start: float
+    aperture_factor: float
+    seed: int
+
+
+def tracks_named(names: Sequence[str]) -> tuple[Track, ...]:
+    """Return the tracks of these names, in their own order; all for no names.
+
+    Raises
+    ------
+    InvalidParameterError
+        For an unknown name; the message lists the known ones.
+    """
+    for name in names:
+        if name not in TRACKS:
+            raise InvalidParameterError(f"no track {name!r}; there are {', '.join(TRACKS)}")
+    return tuple(track for track in TRACKS.values() if not names or track.name in names)
+
+
+def draw_trials(track: Track, runs: int, seed: int, pictures: Sequence[Picture] = ()) -> tuple[Trial, ...]:
+    """Return `runs` trials of a track.
+
+    Raises
+    ------
+    OutOfRangeError
+        When `runs` is below 1 or `seed` below 0.
+    InvalidParameterError
+        When a track of real micrographs is given no pictures.
+    """
+    if runs < 1:
+        raise OutOfRangeError(f"runs must be at least 1, not {runs}")
+    if seed < 0:
+        raise OutOfRangeError(f"seed must be at least 0, not {seed}")
+    if track.real and not pictures:
+        raise InvalidParameterError(f"track {track.name!r} needs pictures")
+    return tuple(_trial(track, number, seed, pictures) for number in range(runs))
+
+
+def _trial(track: Track, number: int, seed: int, pictures: Sequence[Picture]) -> Trial:
+    key = int.from_bytes(hashlib.sha256(track.name.encode()).digest()[:4], "big")
+    random = np.random.default_rng([seed, key, number])
+    picture = pictures[number % len(pictures)] if track.real else None
+    specimen = picture.name if picture else track.specimens[number % len(track.specimens)]
+    magnification = draw_magnification(random, specimen, picture)
+    low, high = ANYWHERE if track.reach is None else (-track.reach, track.reach)
+    return Trial(
+        track=track,
+        specimen=specimen,
+        picture=picture,
+        magnification=magnification,
+        stage=draw_stage(random, magnification, picture),
+        start=float(random.uniform(low, high)),
+        aperture_factor=track.aperture_factors[number % len(track.aperture_factors)],
+        seed=int(random.integers(1, 2**31)),
+    )

@@ -1,0 +1,149 @@
+"""From a checkpoint to an ONNX file and its entry in the manifest of models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import semfocus_plugin.lab.training.datasets as datasets
+from semdrivers.errors import ModelError
+from semfocus_plugin.lab.training.architecture import ACNet, CompactAENet, PaperAENet
+from semfocus_plugin.lab.training.sampling import TRAINED
+
+TOLERANCE = 1e-4
+"""Largest difference allowed between torch and onnxruntime on the same input."""
+
+BLUR_RANGE = 60.0
+"""Pixels of blur radius up to which the compact AENet is trusted."""
+
+
+def export_aenet(checkpoint: str | Path, folder: str | Path, name: str = "aenet") -> Path:
+    """Write ``<name>.onnx`` from a checkpoint of `semfocus_plugin.lab.training.aenet` and enter it in the manifest.
+
+    Returns
+    -------
+    Path
+        The ONNX file.
+
+    Raises
+    ------
+    ModelError
+        When onnxruntime answers otherwise than torch.
+    """
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    width = saved["config"]["width"]
+    network = CompactAENet(**saved.get("shape", {})) if width is None else PaperAENet(width)
+    network.load_state_dict(saved["network"])
+    example = torch.randn(1, 2, 240, 320)
+    example[:, 1] = 0.05
+    outputs = list(network.outputs)
+    path = Path(folder) / f"{name}.onnx"
+    axes = {"frames": {0: "n", 2: "height", 3: "width"}} | {o: {0: "n", 2: "h", 3: "w"} for o in outputs}
+    difference = to_onnx(network, example, path, "frames", outputs, axes)
+    entry: dict[str, Any] = {
+        "name": name,
+        "role": "aenet",
+        "inputs": ["frames"],
+        "outputs": outputs,
+        "specimens": [*TRAINED, "textures"],
+    }
+    if "log_blur" in outputs:
+        entry["blur_range"] = BLUR_RANGE
+    enter(path, entry, saved, difference)
+    return path
+
+
+def export_acnet(checkpoint: str | Path, folder: str | Path, name: str = "acnet") -> Path:
+    """Write ``<name>.onnx`` from a checkpoint of `semfocus_plugin.lab.training.acnet`; as `export_aenet`."""
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    network = ACNet(hidden=saved["config"]["hidden"])
+    network.load_state_dict(saved["network"])
+    path = Path(folder) / f"{name}.onnx"
+    axes = {"state": {0: "n"}, "action": {0: "n"}}
+    difference = to_onnx(network, torch.randn(1, 80) * 0.3, path, "state", ["action"], axes)
+    entry = {
+        "name": name,
+        "role": "acnet",
+        "inputs": ["state"],
+        "outputs": ["action"],
+        "action_law": saved["config"]["action_law"],
+        "specimens": [*TRAINED],
+    }
+    enter(path, entry, saved, difference)
+    return path
+
+
+def enter(path: Path, entry: dict[str, Any], saved: Mapping[str, Any], difference: float) -> None:
+    """Put or replace a model's entry in the ``manifest.json`` beside it."""
+    manifest_path = path.parent / "manifest.json"
+    manifest: dict[str, Any] = {"format": 1, "models": []}
+    if manifest_path.exists():
+        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+    entry |= {
+        "file": path.name,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "bytes": path.stat().st_size,
+        "training": {key: value for key, value in saved["config"].items() if key not in ("data", "start", "sheets")},
+        "data": [datasets.recipe(folder) for folder in saved["config"]["data"]],
+        "metrics": saved["figures"],
+        "torch_difference": difference,
+    }
+    start = saved["config"].get("start")
+    before = _recipe_of(Path(start), entry["role"]) if start else {}
+    if before:
+        entry["before"] = before
+    others = [model for model in manifest["models"] if model["name"] != entry["name"]]
+    manifest["models"] = sorted([*others, entry], key=lambda model: model["name"])
+    manifest_path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def _recipe_of(folder: Path, role: str) -> dict[str, Any]:
+    """Return what the manifest of the folder that a training began from says of its model; empty without one."""
+    path = folder / "manifest.json"
+    models = json.loads(path.read_text(encoding="utf-8"))["models"] if path.exists() else []
+    found: dict[str, Any] = next((model for model in models if model["role"] == role), {})
+    return {key: found[key] for key in ("sha256", "training", "data", "before") if key in found}
+
+
+def to_onnx(
+    network: nn.Module,
+    example: torch.Tensor,
+    path: Path,
+    name: str,
+    outputs: list[str],
+    axes: dict[str, dict[int, str]],
+) -> float:
+    """Export, compare with torch on the example, and return the largest difference."""
+    import onnxruntime
+
+    network.eval()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (example,),
+            str(path),
+            input_names=[name],
+            output_names=outputs,
+            dynamic_axes=axes,
+            opset_version=17,
+            dynamo=False,
+        )
+    with torch.no_grad():
+        expected = network(example)
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    answered = session.run(outputs, {name: example.numpy()})
+    difference = max(float(np.abs(a - e.numpy()).max()) for a, e in zip(answered, expected, strict=True))
+    if not difference <= TOLERANCE:
+        raise ModelError(f"{path.name}: onnxruntime and torch differ by {difference:.2g}, more than {TOLERANCE:g}")
+    return difference

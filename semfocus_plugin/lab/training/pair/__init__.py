@@ -1,0 +1,1 @@
+"""The pair network of the comparison."""

@@ -1,0 +1,161 @@
+"""Pairs of frames on either side of a working distance, rendered for the pair network of the comparison."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semdrivers.errors import OutOfRangeError
+from semfocus_plugin.lab.training.datasets import build_shards
+from semfocus_plugin.lab.training.pair.pair_input import TEST_DEFOCUS
+from semfocus_plugin.lab.training.sampling import Field, Sample, draw_field
+from semfocus_plugin.optics import depth_of_field
+
+REACH = 20.0
+"""Furthest centre of a pair from the focus, in nominal depths of field."""
+
+LIKE_NOMINAL = 1.7
+"""Largest factor between the column's own depth of field and the nominal one.
+
+Two blurs tell whether the focus lies between the frames or beyond one of them only to those who know the aperture. Such
+a network is trained for its instrument, and the other peers are told the half-angle; the factor covers the working
+distances of best focus that an instrument has, and an aperture 20 % off.
+"""
+
+_PAIRS_PER_FIELD = 4
+_OFF_TARGET = 0.01
+_ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PairsConfig:
+    """What a set of pairs holds. Same configuration, same bytes.
+
+    Parameters
+    ----------
+    count : int
+        Pairs.
+    seed : int
+        Of everything.
+    shard_size : int
+        Pairs a file.
+    step : float
+        Of the two frames from their centre, in nominal depths of field.
+    """
+
+    count: int = 8192
+    seed: int = 1
+    shard_size: int = 256
+    step: float = TEST_DEFOCUS
+
+    def __post_init__(self) -> None:
+        for name in ("count", "shard_size"):
+            if getattr(self, name) < 1:
+                raise OutOfRangeError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 < self.step <= REACH:
+            raise OutOfRangeError(f"step must be above 0 and at most {REACH:g} depths of field, not {self.step:g}")
+
+    @property
+    def shards(self) -> int:
+        """Number of files."""
+        return -(-self.count // self.shard_size)
+
+
+def build(
+    config: PairsConfig,
+    folder: str | Path,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Path:
+    """Render the pairs, or what is missing of them; `semfocus_plugin.lab.training.datasets.load` reads them.
+
+    Parameters
+    ----------
+    config : PairsConfig
+        What to render.
+    folder : path
+        Where; one folder holds one set.
+    workers : int, optional
+        Processes; all cores by default.
+    progress : callable, optional
+        Called with (files there, files in all).
+
+    Returns
+    -------
+    Path
+        The manifest, written last: configuration, and a SHA-256 of every file.
+
+    Raises
+    ------
+    InvalidParameterError
+        When the folder holds something else.
+    """
+    described = {"kind": "pairs", "mixture": "broad"} | dataclasses.asdict(config)
+    return build_shards(described, config.shards, partial(_arrays, config), folder, workers, progress)
+
+
+def _arrays(config: PairsConfig, index: int) -> dict[str, NDArray[Any]]:
+    count = min(config.shard_size, config.count - index * config.shard_size)
+    arrays = draw_pairs(np.random.default_rng([config.seed, index]), count, config.step)
+    return arrays | {"field": arrays["field"] + index * config.shard_size}
+
+
+def draw_pairs(random: np.random.Generator, count: int, step: float = TEST_DEFOCUS) -> dict[str, NDArray[Any]]:
+    """Draw pairs of the broad mixture under columns like the nominal, a few a field, nearer centres more often.
+
+    Returns
+    -------
+    dict
+        ``pixels`` (N, 2, 240, 320) uint8, first the frame at the shorter working distance; ``magnification`` (N,);
+        ``defocus`` (N,), of the centre, in nominal depths of field; ``field`` (N,), a number of the field.
+    """
+    pairs: list[tuple[Sample, Sample]] = []
+    centres: list[float] = []
+    fields: list[int] = []
+    number = 0
+    while len(pairs) < count:
+        field = draw_field(random, "broad")
+        own = _nominal_in_own(field)
+        if not 1 / LIKE_NOMINAL <= own <= LIKE_NOMINAL:
+            continue
+        for _ in range(min(_PAIRS_PER_FIELD, count - len(pairs))):
+            drawn = _draw_pair(random, field, own, step, 2 * len(pairs))
+            if drawn is not None:
+                centres.append(drawn[0])
+                pairs.append(drawn[1])
+                fields.append(number)
+        number += 1
+    return {
+        "pixels": np.stack([[sample.pixels for sample in pair] for pair in pairs]),
+        "magnification": np.array([pair[0].magnification for pair in pairs], np.float32),
+        "defocus": np.array(centres, np.float32),
+        "field": np.array(fields, np.int64),
+    }
+
+
+def _nominal_in_own(field: Field) -> float:
+    """Return the nominal depth of field in units of the column's own."""
+    truth = field.column.truth(field.conditions, field.conditions.width)
+    return depth_of_field(field.conditions.magnification) / truth.depth_of_field
+
+
+def _draw_pair(
+    random: np.random.Generator, field: Field, own: float, step: float, frame_id: int
+) -> tuple[float, tuple[Sample, Sample]] | None:
+    """Return a centre and its two frames, or None where the lens cannot reach both."""
+    for _ in range(_ATTEMPTS):
+        centre = REACH * random.random() ** 2 * (1 if random.random() < 0.5 else -1)
+        wanted = [(centre + offset) * own for offset in (-step, step)]
+        first, second = (field.frame(defocus, frame_id + k) for k, defocus in enumerate(wanted))
+        # `Field.frame` stops at the ends of the lens and at the widest blur that it draws.
+        if max(abs(first.defocus - wanted[0]), abs(second.defocus - wanted[1])) <= _OFF_TARGET:
+            return centre, (first, second)
+    return None

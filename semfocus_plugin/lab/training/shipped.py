@@ -1,0 +1,99 @@
+"""The AENet in use, read out of its ONNX file so that training can go on from it.
+
+An exported network has its batch norms folded into the convolutions. Here they are put back as identities that carry
+the bias, so that the network computes what the file does; it stays in evaluation mode while it is trained.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from semdrivers.errors import ModelError
+from semfocus_plugin.lab.training.architecture import CompactAENet
+from semfocus_plugin.networks import AENet, ModelCard
+
+_HEADS = 5
+"""Convolutions after the body: the gate, two of the blur's head, two of the correction's."""
+
+_TOLERANCE = 1e-3
+"""Largest difference allowed between the file and the network read from it, in scores and in ln(1 + blur radius)."""
+
+
+def read_compact(card: ModelCard) -> tuple[CompactAENet, dict[str, tuple[int, ...]]]:
+    """Return the network of a compact AENet's file, in evaluation mode, and its shape (arguments of `CompactAENet`).
+
+    Raises
+    ------
+    ModelError
+        When the file is no compact AENet, or answers otherwise than what was read from it.
+    """
+    import onnx
+
+    card.verify()
+    graph = onnx.load(str(card.path)).graph
+    values = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    try:
+        weights = [(values[node.input[1]], values[node.input[2]]) for node in convolutions]
+        strides = [next(a.ints[0] for a in node.attribute if a.name == "strides") for node in convolutions]
+        shape = _shape([weight for weight, _ in weights], strides)
+        network = CompactAENet(**shape)
+        _fill(network, weights)
+    except (KeyError, IndexError, StopIteration, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"model {card.name!r}: {card.path} is no compact AENet ({error}); training can go on from a run of its "
+            "own: --start FOLDER"
+        ) from error
+    network.eval()
+    _check(network, card)
+    return network, shape
+
+
+def _shape(weights: list[NDArray[Any]], strides: list[int]) -> dict[str, tuple[int, ...]]:
+    """Return channels and blocks: every stride of two but the stem's begins a stage, two convolutions make a block."""
+    body = [(weight.shape[0], stride) for weight, stride in zip(weights[:-_HEADS], strides, strict=False)]
+    first = [k for k, (_, stride) in enumerate(body) if stride == 2]
+    ends = [*first[2:], len(body)]
+    return {
+        "channels": tuple(int(body[k][0]) for k in first),
+        "blocks": tuple((end - begin - 1) // 2 for begin, end in zip(first[1:], ends, strict=True)),
+    }
+
+
+def _fill(network: nn.Module, weights: list[tuple[NDArray[Any], NDArray[Any]]]) -> None:
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    norms = iter([module for module in network.modules() if isinstance(module, nn.BatchNorm2d)])
+    with torch.no_grad():
+        for layer, (weight, bias) in zip(layers, weights, strict=True):
+            if layer.weight.shape != weight.shape:
+                raise ValueError(f"a kernel of shape {weight.shape} where {tuple(layer.weight.shape)} belongs")
+            layer.weight.copy_(torch.from_numpy(weight.copy()))
+            if layer.bias is not None:
+                layer.bias.copy_(torch.from_numpy(bias.copy()))
+                continue
+            norm = next(norms)
+            norm.running_mean = torch.zeros(len(bias))
+            norm.running_var = torch.full((len(bias),), 1.0 - norm.eps)
+            norm.weight.fill_(1.0)
+            norm.bias.copy_(torch.from_numpy(bias.copy()))
+
+
+def _check(network: CompactAENet, card: ModelCard) -> None:
+    random = np.random.default_rng(0)
+    frames = random.normal(size=(4, 2, 240, 320)).astype(np.float32)
+    frames[2:, 0] = np.cumsum(frames[2:, 0], axis=-1) / 10
+    frames[:, 1] = np.array([0.005, 0.03, 0.1, 0.3])[:, None, None]
+    with torch.no_grad():
+        told = dict(zip(network.outputs, network(torch.from_numpy(frames)), strict=True))
+    for name, expected in AENet(card).maps(frames).items():
+        difference = float(np.abs(told[name].numpy() - expected).max())
+        if not difference <= _TOLERANCE:
+            raise ModelError(
+                f"model {card.name!r}: what was read from {card.path} gives a {name} that differs by {difference:.2g}; "
+                "training cannot go on from this file"
+            )

@@ -1,0 +1,201 @@
+"""Semi-automatic labelling: AENet proposes, a person corrects, and what they disagree on most is looked at again.
+
+The sheet is a CSV file with one picture a line. The network fills in all but ``label``; a label once given is kept,
+whatever runs later.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from semdrivers import read_image
+from semdrivers.console import problem_of
+from semdrivers.data_bar import bar_rows_of, without_bar
+from semdrivers.errors import InvalidParameterError, OutOfRangeError
+from semdrivers.files import TableRow, read_table, table_columns
+from semfocus_plugin.networks import evaluate, magnification_of
+
+COLUMNS = ("file", "magnification", "score", "log_blur", "log_blur_sigma", "bar_rows", "label")
+"""Columns of a sheet: the picture relative to the sheet; what AENet says (score, ln(1 + blur radius in pixels) and its
+standard deviation); rows of a data bar at the bottom, which are not looked at (empty: to be detected); and the label, 0
+to 9, empty where nobody has looked yet."""
+
+_PICTURES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One picture of a sheet; see `COLUMNS`. What is not known is None."""
+
+    file: str
+    magnification: float | None = None
+    score: float | None = None
+    log_blur: float | None = None
+    log_blur_sigma: float | None = None
+    bar_rows: int | None = None
+    label: float | None = None
+
+    @property
+    def disagreement(self) -> float | None:
+        """How far label and score are apart, or None where one is missing."""
+        return None if self.label is None or self.score is None else abs(self.label - self.score)
+
+
+def read_sheet(path: str | Path) -> list[Row]:
+    """Read a sheet, as written here or as a spreadsheet saved it (semicolons and decimal commas too).
+
+    Raises
+    ------
+    InvalidParameterError, OutOfRangeError
+        When columns are missing, or a value is no number or beyond its range; the message names the line.
+    OSError
+        When the file cannot be read.
+    """
+    path = Path(path)
+    missing = [name for name in ("file", "magnification", "label") if name not in table_columns(path)]
+    if missing:
+        raise InvalidParameterError(
+            f"{path}: lacks the column {missing[0]!r}; a sheet begins with the line {','.join(COLUMNS)}"
+        )
+    rows = [_row(row) for row in read_table(path) if row.text("file")]
+    twice = next((row.file for k, row in enumerate(rows) if row.file in {other.file for other in rows[:k]}), None)
+    if twice is not None:
+        raise InvalidParameterError(f"{path}: the picture {twice!r} is there twice; delete one of the lines")
+    return rows
+
+
+def write_sheet(path: str | Path, rows: Iterable[Row]) -> Path:
+    """Write a sheet in one piece, so that labels are never lost half-way."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        # The byte order mark makes Excel read the names of files as UTF-8.
+        with partial.open("w", newline="", encoding="utf-8-sig") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            writer.writerows([_cell(getattr(row, name)) for name in COLUMNS] for row in rows)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def find_pictures(folder: str | Path) -> list[Path]:
+    """Return the pictures in a folder and below, in order of their names; hidden ones are passed over."""
+    folder = Path(folder)
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES and path.is_file())
+    return sorted(path for path in found if not any(p.startswith(".") for p in path.relative_to(folder).parts))
+
+
+def propose(
+    folder: str | Path,
+    earlier: Iterable[Row],
+    base: str | Path,
+    *,
+    magnification: float | None = None,
+    bar_rows: int | None = None,
+    seen: Callable[[Row, NDArray[Any]], object] | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> tuple[list[Row], list[str]]:
+    """Score the pictures of a folder with the AENet in use.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Searched with all that is below it.
+    earlier : iterable of Row
+        The sheet so far: its labels are kept, and what it tells of magnification and data bar. Lines of pictures that
+        are not in the folder stay as they are.
+    base : str or Path
+        Folder of the sheet, to which the names of files are relative.
+    magnification : float, optional
+        Of pictures that do not tell it themselves and have none in the sheet.
+    bar_rows : int, optional
+        Rows of the data bar, of pictures that are not in the sheet yet; by default known from the file, or detected.
+    seen : callable, optional
+        Called with every line and the pixels scored, of shape (H, W).
+    progress : callable, optional
+        Called with (pictures done, pictures in all).
+
+    Returns
+    -------
+    rows : list of Row
+        By name of file.
+    problems : list of str
+        Pictures that could not be scored, and why; they keep a line of their own, so that the sheet can be completed.
+    """
+    rows, problems = {row.file: row for row in earlier}, []
+    paths = find_pictures(folder)
+    for count, path in enumerate(paths, 1):
+        name = Path(os.path.relpath(path, base)).as_posix()
+        row = rows.get(name) or Row(name)
+        try:
+            image = read_image(path)
+            told = magnification_of(image)
+            factor = row.magnification or (told if math.isfinite(told) else magnification)
+            if row.bar_rows is None:
+                row = replace(row, bar_rows=bar_rows_of(image.pixels, image.metadata, bar_rows))
+            pixels = without_bar(image.pixels, row.bar_rows or 0, str(path))
+            row = replace(row, magnification=factor, score=None, log_blur=None, log_blur_sigma=None)
+            if factor is None:
+                raise InvalidParameterError(
+                    f"{path} does not tell its magnification: write it into the sheet, or add --magnification"
+                )
+            found = evaluate(image, magnification=factor, bar_rows=row.bar_rows)
+            sigma = None if found.log_sigma is None else math.exp(found.log_sigma)
+            row = replace(row, score=found.score, log_blur=found.log_blur, log_blur_sigma=sigma)
+            if seen is not None:
+                seen(row, pixels)
+        except Exception as error:
+            problems.append(problem_of(path, error))
+        rows[name] = row
+        if progress is not None:
+            progress(count, len(paths))
+    return sorted(rows.values(), key=lambda row: row.file), problems
+
+
+def for_review(rows: Iterable[Row]) -> list[Row]:
+    """Return the lines as a person should look at them.
+
+    First those labelled, the greatest disagreement first: a wrong label, or a picture that the network has to learn.
+    Then those without a label, the least certain first.
+    """
+
+    def key(row: Row) -> tuple[bool, float, str]:
+        apart = row.disagreement
+        return apart is None, -(apart if apart is not None else row.log_blur_sigma or 0.0), row.file
+
+    return sorted(rows, key=key)
+
+
+def _row(told: TableRow) -> Row:
+    def value(name: str, low: float, high: float) -> float | None:
+        result = told.number(name)
+        if result is not None and not low <= result <= high:
+            raise OutOfRangeError(f"{told.where}: {name} must be within {low:g} to {high:g}, not {told.text(name)}")
+        return result
+
+    rows = value("bar_rows", 0, 1e6)
+    return Row(
+        file=told.text("file").replace("\\", "/"),
+        magnification=value("magnification", 1e-3, 1e9),
+        score=value("score", 0, 9),
+        log_blur=value("log_blur", 0, 20),
+        log_blur_sigma=value("log_blur_sigma", 0, 100),
+        bar_rows=None if rows is None else int(rows),
+        label=value("label", 0, 9),
+    )
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

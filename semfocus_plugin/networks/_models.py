@@ -1,0 +1,381 @@
+"""AENet and ACNet as ONNX models: the manifest, the checks, the sessions.
+
+A manifest is ``manifest.json`` beside the models::
+
+    {"format": 1,
+     "models": [{"name": "aenet", "file": "aenet.onnx", "sha256": "…", "role": "aenet",
+                 "inputs": ["frames"], "outputs": ["score", "log_blur", "log_sigma"], "blur_range": 24.0,
+                 "training": {…}, "seeds": {…}, "metrics": {…}, "specimens": […]},
+                {"name": "acnet", "file": "acnet.onnx", "sha256": "…", "role": "acnet",
+                 "inputs": ["state"], "outputs": ["action"], "action_law": "depth-of-field", …}]}
+
+``inputs`` and ``outputs`` are lists of names, or objects whose keys are the names. The first model of a role
+is the one in use. ``blur_range`` is the largest blur radius, in pixels, that AENet was trained to tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+import semfocus_plugin.networks._metrics as metrics
+from semdrivers.errors import ModelError
+from semfocus_plugin.networks._preprocessing import preprocess
+from semfocus_plugin.networks._state import STATE_SIZE, MaximumAction, maximum_action, maximum_action_paper
+
+MODELS_VARIABLE = "SEMFOCUS_MODELS"
+"""Environment variable that names another folder of models, for people who train their own."""
+
+SMALLEST = (240, 320)
+"""Height and width of the smallest picture that AENet reads."""
+
+LAWS: Mapping[str, MaximumAction] = MappingProxyType({"depth-of-field": maximum_action, "paper": maximum_action_paper})
+"""Laws of the largest step, by the name that a manifest gives them."""
+
+_AT_ONCE = 6
+"""Windows of a large picture that are scored together: more take memory, and save no time."""
+
+_CONTRACTS = {"aenet": ("frames", "score"), "acnet": ("state", "action")}
+_lock = threading.Lock()
+_loaded: dict[tuple[Path, int], Networks] = {}
+_threads = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What is known of one frame.
+
+    Parameters
+    ----------
+    score : float
+        AENet's score, 0 (out of focus) to 9.
+    variance, entropy : float
+        Equations 3 and 4, of the median-filtered picture.
+    log_blur : float or None
+        ln(1 + blur radius in pixels), where the model tells it.
+    log_sigma : float or None
+        ln of the standard deviation of `log_blur`.
+    """
+
+    score: float
+    variance: float
+    entropy: float
+    log_blur: float | None = None
+    log_sigma: float | None = None
+
+
+class Evaluator(Protocol):
+    """Scores frames. `AENet` does; tests may bring their own."""
+
+    @property
+    def blur_range(self) -> float | None:
+        """Largest blur radius in pixels that ``log_blur`` tells, or None where the score is all there is."""
+        ...
+
+    def __call__(self, pixels: NDArray[Any], magnification: float) -> Evaluation:
+        """Return what is known of a frame, shape (H, W), uint8 or uint16."""
+        ...
+
+
+class Controller(Protocol):
+    """Chooses steps. `ACNet` does; tests may bring their own."""
+
+    @property
+    def maximum(self) -> MaximumAction:
+        """Largest step in mm as a function of magnification."""
+        ...
+
+    def __call__(self, state: NDArray[np.float32]) -> float:
+        """Return the step as a share of the largest, −1 to 1, for a state of shape (80,)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """One entry of a manifest.
+
+    Parameters
+    ----------
+    name, role : str
+        Name of the model; ``"aenet"`` or ``"acnet"``.
+    path : Path
+        The ONNX file.
+    sha256 : str
+        Its hash, in hexadecimal.
+    inputs, outputs : tuple of str
+        Names of the tensors.
+    action_law : str
+        Key of `LAWS`, for ``"acnet"``.
+    blur_range : float or None
+        Largest blur radius in pixels that the model was trained to tell, for ``"aenet"``.
+    details : mapping
+        The whole entry: training configuration, seeds, metrics, specimens.
+    """
+
+    name: str
+    role: str
+    path: Path
+    sha256: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    action_law: str = "depth-of-field"
+    blur_range: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def verify(self) -> None:
+        """Check that the file is there and unaltered.
+
+        Raises
+        ------
+        ModelError
+            When it is not.
+        """
+        if not self.path.is_file():
+            raise ModelError(f"model {self.name!r}: {self.path} is missing; reinstall the package")
+        found = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        if found != self.sha256:
+            raise ModelError(
+                f"model {self.name!r}: {self.path} has SHA-256 {found[:12]}…, the manifest says "
+                f"{self.sha256[:12]}…; the file was altered or cut short: reinstall the package"
+            )
+
+
+class AENet:
+    """The evaluation network: frames in, scores out."""
+
+    def __init__(self, card: ModelCard) -> None:
+        self.card = card
+        self._session = _open(card)
+        self._outputs = [name for name in ("score", "log_blur", "log_sigma") if name in card.outputs]
+
+    @property
+    def blur_range(self) -> float | None:
+        """Largest blur radius in pixels that ``log_blur`` tells, or None."""
+        return self.card.blur_range
+
+    def __call__(self, pixels: NDArray[Any], magnification: float) -> Evaluation:
+        """Return what is known of a frame, shape (H, W); the median of the map for a larger one.
+
+        Raises
+        ------
+        ModelError
+            When the network gives something else than one finite score map.
+        """
+        prepared = preprocess(pixels, magnification)
+        parts = [self.maps(prepared.frames[k : k + _AT_ONCE]) for k in range(0, len(prepared.frames), _AT_ONCE)]
+        medians = {name: float(np.median([part[name] for part in parts])) for name in self._outputs}
+        if not all(map(math.isfinite, medians.values())):
+            raise ModelError(f"model {self.card.name!r} answered {medians}; {self.card.path} is not usable")
+        return Evaluation(
+            score=min(max(medians["score"], 0.0), 9.0),
+            variance=metrics.variance(prepared.unit),
+            entropy=metrics.entropy(prepared.unit),
+            log_blur=max(medians["log_blur"], 0.0) if "log_blur" in medians else None,
+            log_sigma=medians.get("log_sigma"),
+        )
+
+    def maps(self, frames: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Return the output maps, each (N, 1, h, w), for prepared frames (N, 2, H, W)."""
+        values = self._session.run(self._outputs, {"frames": frames})
+        maps = dict(zip(self._outputs, values, strict=True))
+        for name, value in maps.items():
+            if value.ndim != 4 or value.shape[:2] != (len(frames), 1) or value.size == 0:
+                raise ModelError(
+                    f"model {self.card.name!r}: output {name!r} has shape {value.shape} for frames of "
+                    f"{frames.shape}; expected ({len(frames)}, 1, h, w)"
+                )
+        return maps
+
+
+class ACNet:
+    """The control network: state in, step out."""
+
+    def __init__(self, card: ModelCard) -> None:
+        self.card = card
+        self._session = _open(card)
+
+    @property
+    def maximum(self) -> MaximumAction:
+        """Largest step in mm as a function of magnification."""
+        return LAWS[self.card.action_law]
+
+    def __call__(self, state: NDArray[np.float32]) -> float:
+        """Return the step as a share of the largest, −1 to 1, for a state of shape (80,).
+
+        Raises
+        ------
+        ModelError
+            When the network gives something else than one finite number.
+        """
+        (action,) = self._session.run(["action"], {"state": state[None]})
+        if action.size != 1 or not math.isfinite(value := float(action.ravel()[0])):
+            raise ModelError(f"model {self.card.name!r} answered {action}; {self.card.path} is not usable")
+        return min(max(value, -1.0), 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """The networks that a method works with.
+
+    Parameters
+    ----------
+    evaluator : Evaluator
+        Scores frames.
+    controllers : mapping of str to Controller
+        By law of the largest step, the preferred first.
+    """
+
+    evaluator: Evaluator
+    controllers: Mapping[str, Controller] = field(default_factory=dict)
+
+    def controller(self, law: str) -> Controller:
+        """Return the controller of a law, or the preferred one where none was trained for that law.
+
+        Raises
+        ------
+        ModelError
+            When there is no controller at all.
+        """
+        if not self.controllers:
+            raise ModelError("no ACNet is installed; reinstall the package, or choose a method without one")
+        return self.controllers.get(law) or next(iter(self.controllers.values()))
+
+
+def models_directory() -> Path:
+    """Return the folder of models in use: `MODELS_VARIABLE`, or the one inside the package."""
+    override = os.environ.get(MODELS_VARIABLE)
+    return Path(override) if override else Path(__file__).parents[1] / "models"
+
+
+def read_manifest(directory: Path | None = None) -> tuple[ModelCard, ...]:
+    """Return the entries of a manifest, in its order; the files are not opened.
+
+    Raises
+    ------
+    ModelError
+        When there is no manifest, or it is malformed.
+    """
+    directory = models_directory() if directory is None else directory
+    path = directory / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"no models in {directory} ({error.strerror}: {path.name}); reinstall the package") from None
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON ({error}); reinstall the package") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("models"), list):
+        raise ModelError(f'{path} must be an object with a list "models"; reinstall the package')
+    return tuple(_card(path, number, entry) for number, entry in enumerate(manifest["models"]))
+
+
+def load(directory: Path | None = None) -> Networks:
+    """Return the networks of a folder, verified and opened once per process.
+
+    Raises
+    ------
+    ModelError
+        When a file is missing, altered or of another shape than its manifest says.
+    """
+    directory = (models_directory() if directory is None else directory).resolve()
+    with _lock:
+        key = (directory, _threads)
+        if key not in _loaded:
+            cards = read_manifest(directory)
+            for card in cards:
+                card.verify()
+            evaluators = [card for card in cards if card.role == "aenet"]
+            if not evaluators:
+                raise ModelError(f"{directory / 'manifest.json'} names no model of role 'aenet'")
+            controllers: dict[str, Controller] = {}
+            for card in cards:
+                if card.role == "acnet" and card.action_law not in controllers:
+                    controllers[card.action_law] = ACNet(card)
+            _loaded[key] = Networks(AENet(evaluators[0]), controllers)
+        return _loaded[key]
+
+
+def use_threads(count: int) -> None:
+    """Set the threads of sessions opened from now on (2 by default; 1 where processes run side by side)."""
+    global _threads
+    with _lock:
+        _threads = count
+
+
+def _open(card: ModelCard) -> Any:
+    """Open a session and check its tensors against the card and the contract of its role."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = min(_threads, os.cpu_count() or 1)
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(str(card.path), sess_options=options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(f"model {card.name!r}: {card.path} cannot be opened: {error}") from error
+    for kind, wanted, found in (
+        ("input", card.inputs, {tensor.name for tensor in session.get_inputs()}),
+        ("output", card.outputs, {tensor.name for tensor in session.get_outputs()}),
+    ):
+        if set(wanted) != found:
+            raise ModelError(
+                f"model {card.name!r}: {card.path.name} has {kind}s {sorted(found)}, the manifest says {sorted(wanted)}"
+            )
+    size = {"aenet": (4, 2), "acnet": (2, STATE_SIZE)}[card.role]
+    shape = session.get_inputs()[0].shape
+    if len(shape) != size[0] or shape[1] != size[1]:
+        raise ModelError(
+            f"model {card.name!r}: input {card.inputs[0]!r} has shape {shape}; role {card.role} needs "
+            f"{size[0]} axes, the second of {size[1]}"
+        )
+    return session
+
+
+def _card(path: Path, number: int, entry: object) -> ModelCard:
+    where = f"{path}: model {number}"
+    if not isinstance(entry, dict):
+        raise ModelError(f"{where} must be an object, not {type(entry).__name__}")
+    for key in ("name", "file", "sha256", "role"):
+        if not isinstance(entry.get(key), str):
+            raise ModelError(f"{where} lacks the text {key!r}")
+    if Path(entry["file"]).name != entry["file"]:
+        raise ModelError(f"{where}: file {entry['file']!r} must be a plain name beside the manifest")
+    if entry["role"] not in _CONTRACTS:
+        raise ModelError(f"{where}: role {entry['role']!r} is not one of {', '.join(_CONTRACTS)}")
+    tensors = {}
+    for key, needed in zip(("inputs", "outputs"), _CONTRACTS[entry["role"]], strict=True):
+        names = entry.get(key, [needed])
+        if not isinstance(names, list | dict) or needed not in names or not all(isinstance(n, str) for n in names):
+            raise ModelError(f"{where}: {key} must name {needed!r} among text names, not {names!r}")
+        tensors[key] = tuple(names)
+    law = entry.get("action_law", "depth-of-field")
+    if law not in LAWS:
+        raise ModelError(f"{where}: action_law {law!r} is not one of {', '.join(LAWS)}")
+    blur_range = entry.get("blur_range")
+    if blur_range is None and "log_blur" in tensors["outputs"]:
+        blur_range = 20.0
+    if blur_range is not None and (not isinstance(blur_range, int | float) or not blur_range > 0):
+        raise ModelError(f"{where}: blur_range must be a number of pixels above 0, not {blur_range!r}")
+    return ModelCard(
+        name=entry["name"],
+        role=entry["role"],
+        path=path.parent / entry["file"],
+        sha256=entry["sha256"].lower(),
+        inputs=tensors["inputs"],
+        outputs=tensors["outputs"],
+        action_law=law,
+        blur_range=blur_range,
+        details=entry,
+    )

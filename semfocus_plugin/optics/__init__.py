@@ -1,0 +1,48 @@
+"""Defocus and blur: nominal values, the posterior over working distance, spectra, astigmatism and relief."""
+
+from semfocus_plugin.optics._astigmatism import LEAST, Astigmatism, astigmatism
+from semfocus_plugin.optics._findings import finding
+from semfocus_plugin.optics._nominal import (
+    HALF_SCORE,
+    NOMINAL_APERTURE,
+    NOMINAL_CONVERGENCE,
+    NOMINAL_PIXEL,
+    TUNGSTEN,
+    UNKNOWN,
+    Beam,
+    check_probe_diameter,
+    depth_of_field,
+    half_blur,
+    ideal_score,
+)
+from semfocus_plugin.optics._posterior import Estimate, Posterior, Sighting
+from semfocus_plugin.optics._relief import Relief, relief
+from semfocus_plugin.optics._spectra import Pair, spectrum
+from semfocus_plugin.optics._views import View, transfer
+
+__all__ = [
+    "HALF_SCORE",
+    "LEAST",
+    "NOMINAL_APERTURE",
+    "NOMINAL_CONVERGENCE",
+    "NOMINAL_PIXEL",
+    "TUNGSTEN",
+    "UNKNOWN",
+    "Astigmatism",
+    "Beam",
+    "Estimate",
+    "Pair",
+    "Posterior",
+    "Relief",
+    "Sighting",
+    "View",
+    "astigmatism",
+    "check_probe_diameter",
+    "depth_of_field",
+    "finding",
+    "half_blur",
+    "ideal_score",
+    "relief",
+    "spectrum",
+    "transfer",
+]

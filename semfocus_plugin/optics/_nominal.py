@@ -1,0 +1,86 @@
+"""The ruler of scores: what score a blur deserves, by pixel and probe core (docs/decisions/0010)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from semdrivers.errors import OutOfRangeError
+from semdrivers.microscope import number
+
+HALF_SCORE = 4.5
+"""Depths of field from focus at which the ideal score is half of 9."""
+
+TUNGSTEN = 36e-6
+"""Diameter of the focused probe that AENet's score supposes, mm: tungsten, 15 kV, 20 pA, 3 mrad."""
+
+UNKNOWN = 10e-6
+"""Diameter that the depth of field is reckoned with where nobody tells it, mm: a wide guess makes false foci."""
+
+
+def half_blur(pixel: float, core: float) -> float:
+    """Return the blur radius in pixels at which the ideal score is half of 9; pixel and probe core in mm."""
+    return HALF_SCORE * math.hypot(1.0, core / pixel)
+
+
+def ideal_score(log_blur: float, half: float) -> float:
+    """Return the score of a blur, ln(1 + radius in pixels), that is half of 9 at the radius `half`."""
+    return 9.0 / (1.0 + (math.expm1(log_blur) / half) ** 2)
+
+
+NOMINAL_PIXEL = 0.4
+"""Pixel of the FAST frame at magnification 1, in mm."""
+
+
+NOMINAL_CORE = 50e-6
+"""Nominal probe core, in mm: between the 36 nm and 78 nm of a tungsten gun at 20 and 100 pA, 15 kV."""
+
+
+NOMINAL_CONVERGENCE = 0.003
+"""Nominal half-angle of the beam, in rad."""
+
+
+def depth_of_field(magnification: float) -> float:
+    """Return the nominal depth of field in mm: √((0.4 mm / m)² + (50 nm)²) / 3 mrad.
+
+    The instrument's true value depends on aperture and working distance; methods need only the scale.
+    """
+    return math.hypot(NOMINAL_PIXEL / magnification, NOMINAL_CORE) / NOMINAL_CONVERGENCE
+
+
+NOMINAL_APERTURE = 0.045
+"""Aperture radius in mm: 3 mrad at 15 mm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beam:
+    """What is known of the beam of an instrument; None where it is not.
+
+    Parameters
+    ----------
+    aperture : float, optional
+        Radius of the aperture, mm. The half-angle of the beam is this over the working distance.
+    core : float, optional
+        Diameter of the focused probe, mm.
+    """
+
+    aperture: float | None = None
+    core: float | None = None
+
+
+_PROBES = (0.1, 1000.0)
+"""Diameters of the focused probe in nm that scanning electron microscopes have."""
+
+
+def check_probe_diameter(diameter: object) -> float:
+    """Return the diameter of a focused probe, nm.
+
+    Raises
+    ------
+    OutOfRangeError
+        When no scanning electron microscope has such a probe.
+    """
+    value = number("probe_diameter", diameter)
+    if not _PROBES[0] <= value <= _PROBES[1]:
+        raise OutOfRangeError(f"probe_diameter must be within {_PROBES[0]:g} to {_PROBES[1]:g} nm, not {value:g}")
+    return value

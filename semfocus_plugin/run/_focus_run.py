@@ -1,0 +1,412 @@
+"""Move and measure: one working distance in, one scored frame out.
+
+Everything that a method does to an instrument goes through a `FocusRun`, so limits, the frame budget,
+cancellation and the trace hold for every method alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+from contextlib import ExitStack
+
+from semdrivers.data_bar import bar_rows_of
+from semdrivers.errors import AutofocusError, SemDriversError
+from semdrivers.focus import AutofocusSettings, FocusStep, Progress
+from semdrivers.grey_levels import full_scale, in_unit, native
+from semdrivers.image import Image
+from semdrivers.microscope import Microscope, Range, number, offered_mode
+from semfocus_plugin.networks import (
+    Evaluation,
+    Evaluator,
+    check_pixels,
+    clipped_share,
+    fine_structure,
+    for_core,
+    line_correlation,
+    sample_of,
+)
+from semfocus_plugin.optics import NOMINAL_CONVERGENCE, NOMINAL_PIXEL, UNKNOWN, Beam, depth_of_field
+from semfocus_plugin.run._brightness import SCARCE, Exposure, Unusable
+from semfocus_plugin.run._frame_checks import MOST_LATE, FrameChecks, FrameMismatchError, lens_stands_still
+from semfocus_plugin.run._limits import limits_of
+from semfocus_plugin.run._measurement import NOISE, Measurement, pixel_of
+from semfocus_plugin.run._spoiled import spoiled
+
+TAKE_UP = 0.02
+"""A place is approached from below: a lens that comes down goes this many mm too far first, against hysteresis."""
+
+MOST_RETAKES = 2
+"""Spoiled frames of a run that are taken again; beyond that it is the sample."""
+
+
+class Cancelled(Exception):
+    """The caller's event was set; raised before the next frame and caught by the loop."""
+
+
+class BudgetSpent(Exception):
+    """No frames are left; raised before the next one and caught by the method or the loop."""
+
+
+class FocusRun:
+    """The part of a microscope that autofocus may touch.
+
+    Parameters
+    ----------
+    microscope : Microscope
+        The instrument; read once, not moved, by the constructor.
+    settings : AutofocusSettings
+        Bounds, travel, scan mode.
+    evaluate : Evaluator
+        Scores frames.
+    max_frames : int
+        Budget of the whole run.
+    progress : callable, optional
+        Called with a `FocusStep` after every frame. What it raises ends the run, start restored, and reaches
+        the caller: a host whose display broke must not drive a lens on.
+    cancel : threading.Event, optional
+        Obeyed before every move and every frame.
+    beam : Beam
+        What calibration knows of the instrument. The probe that its capabilities report is used where it knows none.
+
+    Raises
+    ------
+    OutOfRangeError
+        When the instrument stands outside the bounds; nothing has moved.
+    """
+
+    def __init__(
+        self,
+        microscope: Microscope,
+        settings: AutofocusSettings,
+        evaluate: Evaluator,
+        max_frames: int,
+        progress: Progress | None = None,
+        cancel: threading.Event | None = None,
+        *,
+        beam: Beam = Beam(),  # noqa: B008 - a frozen value
+    ) -> None:
+        self._microscope = microscope
+        self._settings = settings
+        self._evaluate = evaluate
+        self._progress = progress
+        self._cancel = cancel
+        self._steps: list[FocusStep] = []
+        self._measurements: list[Measurement] = []
+        self._spoiled: list[str] = []
+        self._late = 0
+        self._mode = offered_mode(microscope.capabilities, settings.scan_mode)
+        self._bar_rows = 0
+        self._full_scale = 1
+        self._checks = FrameChecks(self._mode)
+        self._exposure = Exposure(microscope, settings.may_change_brightness)
+        self.max_frames = max_frames
+        self.start_working_distance = self._read_working_distance()
+        self.start_magnification = _read("magnification", microscope.magnification, "")
+        self.working_distance = self.start_working_distance
+        self.magnification = self.start_magnification
+        self.aperture = beam.aperture
+        diameter = getattr(microscope.capabilities, "probe_diameter", None)
+        self._core = diameter * 1e-6 if beam.core is None and diameter is not None else beam.core
+        self.limits = limits_of(microscope.capabilities.working_distance, settings, self.start_working_distance)
+
+    @property
+    def core(self) -> float:
+        """Diameter of the focused probe to reckon with, mm; a fine one where nobody tells it."""
+        return UNKNOWN if self._core is None else self._core
+
+    @property
+    def blur_range(self) -> float | None:
+        """Largest blur radius in pixels that the evaluator tells, or None."""
+        return self._evaluate.blur_range
+
+    @property
+    def depth_of_field(self) -> float:
+        """Nominal depth of field at the present magnification, mm."""
+        return depth_of_field(self.magnification)
+
+    @property
+    def distance_per_pixel(self) -> float:
+        """Defocus that blurs by a radius of one pixel at the nominal convergence, mm."""
+        return NOMINAL_PIXEL / self.magnification / NOMINAL_CONVERGENCE
+
+    @property
+    def frames(self) -> int:
+        """Frames acquired so far."""
+        return len(self._steps)
+
+    @property
+    def remaining(self) -> int:
+        """Frames left in the budget."""
+        return self.max_frames - len(self._steps)
+
+    @property
+    def trace(self) -> tuple[FocusStep, ...]:
+        """One step a frame, each with the move that followed it."""
+        return tuple(self._steps)
+
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """What `measure` returned, oldest first: neither spoiled frames nor those of another brightness."""
+        return tuple(self._measurements)
+
+    @property
+    def incidents(self) -> str:
+        """What befell the run besides focusing, for a person, or an empty text."""
+        told = [self._exposure.note] if self._exposure.note else []
+        if self._spoiled:
+            told.append(f"{len(self._spoiled)} spoiled frame(s) taken again: {', '.join(dict.fromkeys(self._spoiled))}")
+        if self._late:
+            told.append(f"{self._late} late frame(s) taken again")
+        return "; ".join(told)
+
+    def snap(self, working_distance: float) -> float:
+        """Return the nearest working distance that the instrument can take within the limits."""
+        if not math.isfinite(working_distance):
+            raise AutofocusError(f"the method asked for a working distance of {working_distance} mm")
+        step = self.limits.step
+        snapped = round(working_distance / step) * step if step > 0 else working_distance
+        return self.limits.clip(round(snapped, 9))
+
+    def move(self, working_distance: float) -> float:
+        """Move to the nearest working distance within the limits, from below; returns it as read back, mm.
+
+        Raises
+        ------
+        Cancelled
+            When the caller's event is set; nothing has moved.
+        AutofocusError
+            When the instrument reads back a place beyond the limits.
+        """
+        self._check_cancelled()
+        target = self.snap(working_distance)
+        if target != self.working_distance:
+            before = self.working_distance
+            if target < before and self.snap(target - TAKE_UP) < target:
+                self._microscope.working_distance = self.snap(target - TAKE_UP)
+            self._microscope.working_distance = target
+            self.working_distance = self._read_working_distance()
+            self._check_place(target)
+            if self._steps:
+                last = self._steps[-1]
+                moved = (last.action or 0.0) + self.working_distance - before
+                self._steps[-1] = dataclasses.replace(last, action=moved)
+        return self.working_distance
+
+    def measure(self, working_distance: float, phase: str) -> Measurement:
+        """Move, acquire a frame, score it.
+
+        A frame that was spoiled while it was scanned is taken again, and before the first frame of the run counts,
+        brightness and contrast are corrected where it needs that. All these frames are in the trace.
+
+        Parameters
+        ----------
+        working_distance : float
+            mm; the nearest within the limits is taken.
+        phase : str
+            What the frame is for, as recorded in the trace.
+
+        Raises
+        ------
+        Cancelled, BudgetSpent
+            Before the move.
+        AutofocusError
+            When the frame cannot be read, or somebody else moves the lens or changes the magnification;
+            `Unusable` when the first one shows too little, and brightness does not mend it.
+        """
+        self._check_next()
+        self.move(working_distance)
+        measurement = self._look(phase)
+        if not self._measurements:
+            first, measurement = measurement, self._exposure.correct(measurement, lambda: self._look("brightness"))
+            if measurement is not first and measurement.correlation <= NOISE:
+                self.max_frames = min(self.max_frames, SCARCE)
+        self._measurements.append(measurement)
+        still = lens_stands_still(self._measurements)
+        if still:
+            raise Unusable(still)
+        return measurement
+
+    def _look(self, phase: str, again: bool = True) -> Measurement:
+        """Acquire a frame here and score it; once more where it was spoiled."""
+        self._check_next()
+        image = self._acquire()
+        pixels = image.pixels
+        self._full_scale = max(self._full_scale, full_scale(pixels, image.bit_depth))
+        evaluation = self._evaluate(in_unit(pixels, self._full_scale), self.magnification)
+        if self._core is not None:
+            evaluation = for_core(
+                evaluation,
+                self._core,
+                magnification=self.magnification,
+                width=pixels.shape[1],
+                pixel=pixel_of(image, self.magnification),
+            )
+        structure, detail = fine_structure(pixels)
+        measurement = Measurement(
+            working_distance=self.working_distance,
+            magnification=self.magnification,
+            evaluation=evaluation,
+            correlation=line_correlation(pixels),
+            structure=structure,
+            detail=detail,
+            clipped=clipped_share(pixels, self._full_scale),
+            image=image,
+            full_scale=self._full_scale,
+        )
+        damage = spoiled(pixels) if again and len(self._spoiled) < MOST_RETAKES else ""
+        self._record("spoiled" if damage else phase, evaluation)
+        if damage:
+            self._spoiled.append(damage)
+            return self._look(phase, again=False)
+        return measurement
+
+    def _acquire(self) -> Image:
+        """Acquire a frame of this place; one that is late is dropped and asked for again."""
+        for _ in range(MOST_LATE + 1):
+            self._check_next()
+            image = self._microscope.acquire(self._mode)
+            self._check_frame(image)
+            image = self._sample_of(image)
+            late = self._checks.late(image, self.working_distance, self.magnification, self._tolerance())
+            if not late:
+                self._checks.accept(image, self.working_distance)
+                return image
+            self._record("late", self._evaluate(image.pixels, self.magnification))
+            self._late += 1
+        raise FrameMismatchError(
+            f"the instrument returned {MOST_LATE + 1} frames in a row that are not the one asked for: {late}; "
+            "flush its frame buffer or restart its acquisition, and focus again"
+        )
+
+    def _sample_of(self, image: Image) -> Image:
+        """Return a frame without its data bar, which is that of the whole run, and with the instrument's bit depth."""
+        depth = image.bit_depth
+        if depth is None:
+            depth = getattr(self._microscope.capabilities, "bit_depth", None)
+        rows = bar_rows_of(image.pixels, image.metadata, self._settings.bar_rows)
+        self._bar_rows = rows = max(rows, self._bar_rows)
+        try:
+            pixels = native(sample_of(image.pixels, rows, "the frame") if rows else image.pixels)
+        except SemDriversError as error:
+            raise AutofocusError(f"acquire() returned a frame that cannot be scored: {error}") from error
+        if pixels is image.pixels and depth == image.bit_depth:
+            return image
+        metadata = {**image.metadata, "bar_rows": 0}
+        return dataclasses.replace(image, pixels=pixels, bit_depth=depth, metadata=metadata)
+
+    def _record(self, phase: str, evaluation: Evaluation) -> None:
+        """Add a frame to the trace, and report it."""
+        step = FocusStep(
+            index=len(self._steps),
+            phase=phase,
+            working_distance=self.working_distance,
+            magnification=self.magnification,
+            score=evaluation.score,
+            variance=evaluation.variance,
+            entropy=evaluation.entropy,
+        )
+        self._steps.append(step)
+        if self._progress is not None:
+            self._progress(step)
+
+    def set_magnification(self, magnification: float) -> float:
+        """Look at another magnification, where the settings allow it; the loop puts it back.
+
+        Raises
+        ------
+        AutofocusError
+            When the settings do not allow it.
+        OutOfRangeError
+            When the instrument has no such magnification; nothing has changed.
+        """
+        if not self._settings.may_change_magnification:
+            raise AutofocusError("the method may not change the magnification: may_change_magnification is False")
+        self._check_cancelled()
+        self._microscope.magnification = magnification
+        self.magnification = self._microscope.magnification
+        return self.magnification
+
+    @property
+    def may_change_magnification(self) -> bool:
+        """Whether `set_magnification` is allowed."""
+        return self._settings.may_change_magnification
+
+    @property
+    def magnification_range(self) -> Range:
+        """Magnifications that the instrument offers."""
+        return self._microscope.capabilities.magnification
+
+    def restore(self, *, lens: bool = True) -> None:
+        """Put all back to the start, the working distance only if `lens`; each is tried, whatever fails."""
+        with ExitStack() as last_comes_first:
+            if lens:
+                last_comes_first.callback(self._restore_working_distance)
+            last_comes_first.callback(self.restore_magnification)
+            last_comes_first.callback(self._exposure.restore)
+
+    def restore_magnification(self) -> None:
+        """Put the magnification back to the start."""
+        if self._microscope.magnification != self.start_magnification:
+            self._microscope.magnification = self.start_magnification
+        self.magnification = self._microscope.magnification
+
+    def _restore_working_distance(self) -> None:
+        if self._microscope.working_distance != self.start_working_distance:
+            self._microscope.working_distance = self.start_working_distance
+        self.working_distance = self._microscope.working_distance
+
+    def _read_working_distance(self) -> float:
+        return _read("working distance", self._microscope.working_distance, "mm")
+
+    def _check_next(self) -> None:
+        self._check_cancelled()
+        if self.remaining <= 0:
+            raise BudgetSpent
+
+    def _check_cancelled(self) -> None:
+        if self._cancel is not None and self._cancel.is_set():
+            raise Cancelled
+
+    def _tolerance(self) -> float:
+        return max(self.limits.step, 0.25 * self.depth_of_field)
+
+    def _check_place(self, target: float) -> None:
+        tolerance = self._tolerance()
+        low, high = self.limits.minimum - tolerance, self.limits.maximum + tolerance
+        if not low <= self.working_distance <= high:
+            raise AutofocusError(
+                f"the instrument was sent to a working distance of {target:.3f} mm and stands at "
+                f"{self.working_distance:.3f} mm, beyond the limits {self.limits.minimum:.3f} to "
+                f"{self.limits.maximum:.3f} mm; check the lens before focusing again"
+            )
+
+    def _check_frame(self, image: object) -> None:
+        """Refuse a frame that cannot be what was asked for."""
+        if not isinstance(image, Image):
+            raise AutofocusError(f"acquire() returned {type(image).__name__}, not a semdrivers.Image")
+        try:
+            check_pixels(image.pixels, "the frame")
+        except SemDriversError as error:
+            raise AutofocusError(f"acquire() returned a frame that cannot be scored: {error}") from error
+        place = self._read_working_distance()
+        if abs(place - self.working_distance) > self._tolerance():
+            raise AutofocusError(
+                f"the working distance went from {self.working_distance:.3f} to {place:.3f} mm while a frame "
+                "was acquired; somebody else is at the instrument"
+            )
+        magnification = self._microscope.magnification
+        if not math.isclose(magnification, self.magnification, rel_tol=0.1):
+            raise AutofocusError(
+                f"the magnification went from {self.magnification:g} to {magnification:g} during autofocus; "
+                "somebody else is at the instrument"
+            )
+
+
+def _read(name: str, value: object, unit: str) -> float:
+    """Return what an instrument reads back as a finite number, or raise: a run must not go on from anything else."""
+    try:
+        return number(name, value, unit)
+    except SemDriversError as error:
+        raise AutofocusError(f"the instrument reads back no usable value: {error}; check its driver") from error

@@ -1,0 +1,228 @@
+"""What every autofocus method shares: attempts, terminal conditions, verification, refusal, restoring.
+
+A method is a function over a `FocusRun`. It looks for the focus from where the probe stands and says what it
+found; the loop gives it a second attempt where that makes sense, leaves the instrument at the focus or back
+at the start, and writes the result.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress
+from semdrivers.microscope import Microscope
+from semfocus_plugin import networks as network_files
+from semfocus_plugin.networks import Networks
+from semfocus_plugin.optics import Beam, View, finding
+from semfocus_plugin.run._brightness import Unusable
+from semfocus_plugin.run._focus_run import BudgetSpent, Cancelled, FocusRun
+from semfocus_plugin.run._measurement import Measurement
+
+HOPELESS = 1.5
+"""A score above this shows that there is something to focus on."""
+
+SHARP = 8.5
+"""A score from which there is nothing to be said against the focus."""
+
+_MOST_VIEWS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a method found.
+
+    Parameters
+    ----------
+    focused : bool
+        Whether it stands by it.
+    reason : str
+        One sentence for a person.
+    working_distance : float
+        Best working distance, or the most promising one when not focused; mm.
+    score : float
+        Score there, 0 to 9.
+    confidence : float
+        0 to 1.
+    retry : bool
+        When not focused: whether a second attempt from `working_distance` is worthwhile.
+    """
+
+    focused: bool
+    reason: str
+    working_distance: float
+    score: float
+    confidence: float = 0.0
+    retry: bool = False
+
+
+Focus = Callable[[FocusRun, float], Outcome]
+"""A method at work: a probe and the least score that counts as focused, in; what it found, out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """An autofocus method as the plugin offers it.
+
+    Parameters
+    ----------
+    name, description : str
+        For the settings, and one line for people.
+    bind : callable
+        From the networks to the working method; called before the instrument is touched.
+    max_frames : int
+        Frames of a whole run unless the settings say otherwise.
+    accept_score : float
+        Least score that counts as focused unless the settings say otherwise.
+    attempts : int
+        How often the method may start.
+    """
+
+    name: str
+    description: str
+    bind: Callable[[Networks], Focus]
+    max_frames: int
+    accept_score: float = 3.0
+    attempts: int = 2
+
+
+def run(
+    method: Method,
+    microscope: Microscope,
+    settings: AutofocusSettings,
+    progress: Progress | None = None,
+    cancel: threading.Event | None = None,
+    *,
+    networks: Networks | None = None,
+    beam: Beam = Beam(),  # noqa: B008 - a frozen value
+) -> AutofocusResult:
+    """Focus `microscope` with `method`.
+
+    Parameters
+    ----------
+    method : Method
+        How to focus.
+    microscope : Microscope
+        The instrument.
+    settings : AutofocusSettings
+        Limits and budget.
+    progress, cancel
+        As in `semdrivers.autofocus`.
+    networks : Networks, optional
+        The shipped ones by default.
+    beam : Beam
+        What calibration knows of the instrument; nothing by default.
+
+    Returns
+    -------
+    AutofocusResult
+        Focused, with the instrument there; or refused or cancelled, with it back at the start (unless
+        ``restore_on_failure`` is False). Magnification is put back in any case, brightness and contrast unless
+        focused.
+
+    Raises
+    ------
+    ModelError
+        Before the instrument is touched, when a network cannot be loaded.
+    OutOfRangeError
+        When the instrument stands outside the bounds; nothing has moved.
+    SemDriversError
+        Whatever the microscope raises; all has been put back.
+    """
+    began = time.perf_counter()
+    networks = network_files.load() if networks is None else networks
+    focus = method.bind(networks)
+    accept = method.accept_score if settings.accept_score is None else settings.accept_score
+    budget = method.max_frames if settings.max_frames is None else settings.max_frames
+    run = FocusRun(microscope, settings, networks.evaluator, budget, progress, cancel, beam=beam)
+    try:
+        status, outcome = _attempt(method, focus, run, accept)
+        if outcome.focused:
+            run.restore_magnification()
+        else:
+            run.restore(lens=settings.restore_on_failure)
+    except BaseException as error:
+        try:
+            run.restore()
+        except Exception as second:
+            error.add_note(f"and the start could not be restored: {second}")
+        raise
+    cause = "" if status == "cancelled" else _finding(run, outcome)
+    return AutofocusResult(
+        status=status,
+        reason="; ".join(filter(None, (outcome.reason, cause, run.incidents))),
+        working_distance=run.working_distance,
+        start_working_distance=run.start_working_distance,
+        score=outcome.score,
+        confidence=outcome.confidence if outcome.focused else 0.0,
+        frames=run.frames,
+        elapsed=time.perf_counter() - began,
+        method=method.name,
+        trace=run.trace,
+    )
+
+
+def best_of(measurements: tuple[Measurement, ...]) -> Measurement:
+    """Return the measurement of the highest score, the earliest of equals."""
+    return max(measurements, key=lambda measurement: measurement.score)
+
+
+def verify(run: FocusRun, working_distance: float, tolerance: float) -> Measurement:
+    """Return a frame at `working_distance`: the last if taken within `tolerance` mm of it, else a new one."""
+    if run.trace and run.magnification == run.trace[-1].magnification:
+        last = run.measurements[-1]
+        if abs(last.working_distance - run.snap(working_distance)) <= tolerance:
+            return last
+    return run.measure(working_distance, "verify")
+
+
+def _attempt(method: Method, focus: Focus, run: FocusRun, accept: float) -> tuple[str, Outcome]:
+    """Let the method look for the focus, once more from the most promising place where it asks for that."""
+    try:
+        for attempt in range(method.attempts):
+            outcome = focus(run, accept)
+            if outcome.focused:
+                run.restore_magnification()
+                run.move(outcome.working_distance)
+                return "focused", outcome
+            if not outcome.retry or attempt + 1 == method.attempts:
+                break
+            run.move(outcome.working_distance)
+        return "refused", outcome
+    except Cancelled:
+        return "cancelled", _unfinished(run, f"cancelled by the caller after {run.frames} frames")
+    except Unusable as unusable:
+        return "refused", _unfinished(run, str(unusable))
+    except BudgetSpent:
+        return "refused", _unfinished(run, f"no focus could be confirmed within {run.max_frames} frames")
+
+
+def _finding(run: FocusRun, outcome: Outcome) -> str:
+    """Return what keeps the best place from being sharp, as the frames nearest to it tell, or an empty text."""
+    if not HOPELESS < outcome.score < SHARP or outcome.working_distance <= 0:
+        return ""
+    place, last = outcome.working_distance, run.measurements[-1]
+    alike = [
+        m
+        for m in run.measurements
+        if math.isclose(m.pixel, last.pixel, rel_tol=1e-3) and m.image.pixels.shape == last.image.pixels.shape
+    ]
+    nearest = sorted(alike, key=lambda m: abs(m.working_distance - place))[:_MOST_VIEWS]
+    views = [View(m.working_distance, last.pixel, m.image.pixels) for m in nearest]
+    found = finding(views, place, aperture=run.aperture, core=run.core)
+    return "" if found is None else found.sentence
+
+
+def _unfinished(run: FocusRun, reason: str) -> Outcome:
+    if not run.measurements:
+        return Outcome(False, reason, run.working_distance, 0.0)
+    best = best_of(run.measurements)
+    return Outcome(
+        False,
+        f"{reason}; the best score seen was {best.score:.1f} at {best.working_distance:.3f} mm",
+        best.working_distance,
+        best.score,
+    )

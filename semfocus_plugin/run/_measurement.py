@@ -1,0 +1,81 @@
+"""One scored frame, and whether it shows anything."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from semdrivers.image import Image
+from semfocus_plugin.networks import Evaluation
+from semfocus_plugin.optics import NOMINAL_PIXEL
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measurement:
+    """One scored frame.
+
+    Parameters
+    ----------
+    working_distance : float
+        mm, as read back.
+    magnification : float
+        Plain number, as read back.
+    evaluation : Evaluation
+        Score, metrics, blur.
+    correlation : float
+        Of neighbouring lines of the raw frame, −1 to 1; near 0 in pure noise.
+    structure, detail : float
+        How much fine structure the raw frame holds, and its share of the fine contrast; see
+        `semfocus_plugin.networks.fine_structure`.
+    clipped : float
+        Share of pixels at the darkest or brightest level, 0 to 1.
+    image : Image
+        The frame itself, without its data bar.
+    full_scale : int
+        Grey level at which it saturates; 1 in floating point.
+    """
+
+    working_distance: float
+    magnification: float
+    evaluation: Evaluation
+    correlation: float
+    structure: float
+    detail: float
+    clipped: float
+    image: Image
+    full_scale: int = 255
+
+    @property
+    def score(self) -> float:
+        """AENet's score, 0 to 9."""
+        return self.evaluation.score
+
+    @property
+    def pixel(self) -> float:
+        """Pixel in mm."""
+        return pixel_of(self.image, self.magnification)
+
+
+def pixel_of(image: Image, magnification: float) -> float:
+    """Return the pixel in mm as the image tells it, or the nominal one where it tells nothing."""
+    told = float(image.pixel_size) * 1e-6
+    return told if 0 < told < math.inf else NOMINAL_PIXEL / magnification
+
+
+DARK_OR_BRIGHT = 0.98
+"""Share of clipped pixels beyond which a frame shows nothing."""
+
+
+NOISE = 0.012
+"""Correlation between lines below which a frame holds nothing but noise."""
+
+
+def shows_nothing(measurement: Measurement) -> str:
+    """Return why no method could use the frame (beam off, detector saturated), or an empty text."""
+    pixels = measurement.image.pixels
+    if measurement.evaluation.variance == 0.0 or pixels.min() == pixels.max():
+        return f"the picture is flat (all at level {int(pixels.flat[0])}); check beam, detector, contrast"
+    if measurement.clipped > DARK_OR_BRIGHT:
+        level = "black" if float(pixels.mean()) < 0.5 * float(pixels.max()) else "saturated"
+        return f"{measurement.clipped:.0%} of the picture is {level}; correct brightness and contrast first"
+    return ""
