@@ -111,7 +111,7 @@ class BridgeRequest:
     endpoint : int
         With BULK_IN.
     length : int
-        Bytes wanted, or bytes that follow.
+        Bytes to read, or bytes that follow the head.
     timeout : int
         Milliseconds, or `NO_TIMEOUT`.
     setup : SetupPacket

@@ -1,8 +1,11 @@
-"""Numbers with a meaning on the control channel: kinds, states, opcodes, parameters, reasons."""
+"""Numbers with a meaning on the control channel: port, kinds, states, opcodes, parameters, reasons."""
 
 from __future__ import annotations
 
 import enum
+
+CONTROL_PORT = 5030
+"""TCP port of the control channel (assumed; the vendor's is not public)."""
 
 
 class Kind(enum.IntEnum):

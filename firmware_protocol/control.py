@@ -179,7 +179,7 @@ class Decoder:
         return self._scan(final=True)
 
     def _scan(self, final: bool) -> list[Envelope | Damaged]:
-        found: list[Envelope | Damaged] = []
+        items: list[Envelope | Damaged] = []
         buffer, position = self._buffer, 0
         while position < len(buffer):
             start = buffer.find(MAGIC, position)
@@ -195,13 +195,13 @@ class Decoder:
             if size == 0 and not final:
                 break
             if item is not None:
-                found.append(item)
+                items.append(item)
             if size <= 0:
                 self.discarded += 1
                 size = 1
             position += size
         del buffer[:position]
-        return found
+        return items
 
     def _take(self, start: int) -> tuple[int, Envelope | Damaged | None]:
         """Return the size of the message at `start` (0: incomplete, -1: none there) and the message."""

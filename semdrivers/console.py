@@ -81,12 +81,12 @@ class CommandGroup(TyperGroup):
             raise typer.Exit(1) from None
 
 
-def application(name: str, help: str) -> typer.Typer:
+def application(name: str, help: str, cls: type[CommandGroup] = CommandGroup) -> typer.Typer:
     """Return a command line named `name`, to which ``@app.command()`` adds commands."""
     app = typer.Typer(
         name=name,
         help=help,
-        cls=CommandGroup,
+        cls=cls,
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode="rich",

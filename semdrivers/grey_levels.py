@@ -51,8 +51,8 @@ def full_scale(pixels: NDArray[Any], bit_depth: int | None = None) -> int:
     """
     if pixels.dtype.kind != "u":
         return 1
-    bits = 8 * pixels.dtype.itemsize
-    whole = 2**bits - 1
+    bits = 8 * int(pixels.dtype.itemsize)
+    whole = int(2**bits - 1)
     if pixels.size == 0 or (bit_depth is None and bits == 8):
         return whole
     peak = int(pixels.max())
@@ -86,7 +86,8 @@ def in_unit(pixels: NDArray[Any], top: int) -> NDArray[Any]:
     """
     if pixels.dtype.kind != "u" or top >= np.iinfo(pixels.dtype).max:
         return pixels
-    return np.minimum(pixels.astype(np.float32) / np.float32(top), np.float32(1.0))
+    unit: NDArray[np.float32] = np.minimum(pixels.astype(np.float32) / np.float32(top), np.float32(1.0))
+    return unit
 
 
 def native(pixels: NDArray[Any]) -> NDArray[Any]:

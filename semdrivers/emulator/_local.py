@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
-from urllib.parse import unquote
 
 from semdrivers.connection import connect as connect_url
+from semdrivers.connection import flag_option, split_url
 from semdrivers.emulator._emulator import Emulator
+from semdrivers.emulator.physics import ColumnPreset
 from semdrivers.errors import InvalidParameterError
 from semdrivers.microscope import Microscope
-from semdrivers.url import path_of, split_url
 
-_NUMBERS = ("magnification", "working_distance", "pixel_size")
-_OPTIONS = ("seed", *_NUMBERS, "preset", "path", "bar_rows", "realtime", "faults")
+_SWITCHES = ("realtime", *(each.name for each in fields(ColumnPreset) if each.type == "bool"))
+_STRENGTHS = tuple(each.name for each in fields(ColumnPreset))
+_NUMBERS = ("magnification", "working_distance", "pixel_size", "period", *(n for n in _STRENGTHS if n not in _SWITCHES))
+_OPTIONS = ("seed", *_NUMBERS, *_SWITCHES, "preset", "path", "bar_rows", "rasters", "faults")
 _DRIVER = ("bits", "client")
-_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 def connect(url: str, options: Mapping[str, Any]) -> Microscope:
@@ -25,7 +27,8 @@ def connect(url: str, options: Mapping[str, Any]) -> Microscope:
     ----------
     url : str
         ``emulator://SPECIMEN[?seed=…&magnification=…&working_distance=…&preset=…&realtime=1&faults=…]``, or
-        ``emulator://image?path=…&pixel_size=…``.
+        ``emulator://image?path=…&pixel_size=…``. Every argument of `Emulator` that is a text or a number is an option,
+        and so is every field of `ColumnPreset`.
     options : mapping
         The same, above their namesakes in the URL.
 
@@ -52,21 +55,17 @@ def parse_emulator_url(url: str, options: Mapping[str, Any]) -> tuple[Any, dict[
     InvalidParameterError
         When something is malformed or unknown.
     """
-    place, queried = split_url(url)
-    given = {name: value if name == "path" else unquote(value) for name, value in queried.items()} | dict(options)
-    for name in given:
-        if name not in _OPTIONS + _DRIVER:
-            raise InvalidParameterError(
-                f"{url}: there is no option {name!r}; an emulator takes {', '.join(_OPTIONS + _DRIVER)}"
-            )
-    specimen: Any = unquote(place).rstrip("/")
-    if not specimen or "/" in specimen:
+    parts, given = split_url(url, options, _OPTIONS + _DRIVER, "an emulator")
+    specimen: Any = parts.netloc
+    if not specimen or parts.path not in ("", "/"):
         raise InvalidParameterError(f"{url}: write emulator://SPECIMEN, such as emulator://tin-balls?seed=1")
     path = given.pop("path", None)
     if specimen == "image":
         if not path:
             raise InvalidParameterError(f"{url}: write emulator://image?path=/path/to/picture.tif&pixel_size=26.9")
-        specimen = path_of(path) if isinstance(path, str) else path
+        from pathlib import Path
+
+        specimen = Path(path)
     elif path is not None:
         raise InvalidParameterError(f"{url}: a path belongs to emulator://image")
     driver = {name: given.pop(name) for name in _DRIVER if name in given}
@@ -84,8 +83,4 @@ def _converted(url: str, name: str, value: Any) -> Any:
             return float(value)
     except ValueError:
         raise InvalidParameterError(f"{url}: {name} must be a number, not {value!r}") from None
-    if name == "realtime":
-        if value.lower() not in _TRUE + _FALSE:
-            raise InvalidParameterError(f"{url}: realtime must be 1 or 0, not {value!r}")
-        return value.lower() in _TRUE
-    return value
+    return flag_option(url, name, value) if name in _SWITCHES else value

@@ -20,7 +20,7 @@ from semdrivers import read_image
 from semdrivers.console import problem_of
 from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semdrivers.files import TableRow, read_table, table_columns
+from semdrivers.files import TableRow, read_table, replacing, table_columns
 from semfocus_plugin.networks import evaluate, magnification_of
 
 COLUMNS = ("file", "magnification", "score", "log_blur", "log_blur_sigma", "bar_rows", "label")
@@ -75,16 +75,11 @@ def read_sheet(path: str | Path) -> list[Row]:
 def write_sheet(path: str | Path, rows: Iterable[Row]) -> Path:
     """Write a sheet in one piece, so that labels are never lost half-way."""
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        # The byte order mark makes Excel read the names of files as UTF-8.
-        with partial.open("w", newline="", encoding="utf-8-sig") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            writer.writerows([_cell(getattr(row, name)) for name in COLUMNS] for row in rows)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    # The byte order mark makes Excel read the names of files as UTF-8.
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows([_cell(getattr(row, name)) for name in COLUMNS] for row in rows)
     return path
 
 

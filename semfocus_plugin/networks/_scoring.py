@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,8 @@ def evaluate(
     bar_rows: int | None = None,
 ) -> networks.Evaluation:
     """Return all that is known of a picture; arguments and errors as in `score`."""
-    pixel, depth, metadata = None, None, {}
+    pixel, depth = None, None
+    metadata: Mapping[str, Any] = {}
     if isinstance(image, Image):
         pixels, depth, metadata = image.pixels, image.bit_depth, image.metadata
         pixel = image.pixel_size * 1e-6 if 0 < image.pixel_size < math.inf else None

@@ -9,14 +9,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
-from contextlib import ExitStack
 
 from semdrivers.data_bar import bar_rows_of
 from semdrivers.errors import AutofocusError, SemDriversError
 from semdrivers.focus import AutofocusSettings, FocusStep, Progress
 from semdrivers.grey_levels import full_scale, in_unit, native
 from semdrivers.image import Image
-from semdrivers.microscope import Microscope, Range, number, offered_mode
+from semdrivers.microscope import Microscope, Range, number, offered_mode, put_back
 from semfocus_plugin.networks import (
     Evaluation,
     Evaluator,
@@ -69,6 +68,8 @@ class FocusRun:
         Obeyed before every move and every frame.
     beam : Beam
         What calibration knows of the instrument. The probe that its capabilities report is used where it knows none.
+    retakes : int
+        Most spoiled frames of the run that are taken again.
 
     Raises
     ------
@@ -86,6 +87,7 @@ class FocusRun:
         cancel: threading.Event | None = None,
         *,
         beam: Beam = Beam(),  # noqa: B008 - a frozen value
+        retakes: int = MOST_RETAKES,
     ) -> None:
         self._microscope = microscope
         self._settings = settings
@@ -106,6 +108,7 @@ class FocusRun:
         self.start_magnification = _read("magnification", microscope.magnification, "")
         self.working_distance = self.start_working_distance
         self.magnification = self.start_magnification
+        self._retakes = retakes
         self.aperture = beam.aperture
         diameter = getattr(microscope.capabilities, "probe_diameter", None)
         self._core = diameter * 1e-6 if beam.core is None and diameter is not None else beam.core
@@ -255,7 +258,7 @@ class FocusRun:
             image=image,
             full_scale=self._full_scale,
         )
-        damage = spoiled(pixels) if again and len(self._spoiled) < MOST_RETAKES else ""
+        damage = spoiled(pixels) if again and len(self._spoiled) < self._retakes else ""
         self._record("spoiled" if damage else phase, evaluation)
         if damage:
             self._spoiled.append(damage)
@@ -340,22 +343,22 @@ class FocusRun:
 
     def restore(self, *, lens: bool = True) -> None:
         """Put all back to the start, the working distance only if `lens`; each is tried, whatever fails."""
-        with ExitStack() as last_comes_first:
-            if lens:
-                last_comes_first.callback(self._restore_working_distance)
-            last_comes_first.callback(self.restore_magnification)
-            last_comes_first.callback(self._exposure.restore)
+        values = {**self._exposure.start, "magnification": self.start_magnification}
+        if lens:
+            values["working_distance"] = self.start_working_distance
+        self._put_back(values)
+        self._exposure.restored()
 
     def restore_magnification(self) -> None:
         """Put the magnification back to the start."""
-        if self._microscope.magnification != self.start_magnification:
-            self._microscope.magnification = self.start_magnification
-        self.magnification = self._microscope.magnification
+        self._put_back({"magnification": self.start_magnification})
 
-    def _restore_working_distance(self) -> None:
-        if self._microscope.working_distance != self.start_working_distance:
-            self._microscope.working_distance = self.start_working_distance
-        self.working_distance = self._microscope.working_distance
+    def _put_back(self, values: dict[str, float]) -> None:
+        for failure in put_back(self._microscope, values).values():
+            raise failure
+        self.magnification = self._microscope.magnification
+        if "working_distance" in values:
+            self.working_distance = self._microscope.working_distance
 
     def _read_working_distance(self) -> float:
         return _read("working distance", self._microscope.working_distance, "mm")

@@ -9,12 +9,15 @@ from typing import Protocol
 from semdrivers.emulator.specimens._fields import Array, Window, footprint, lattice_uniform, noise, rough
 from semdrivers.emulator.specimens._metal import GoldNanoparticles, TemGrid, TinBalls
 from semdrivers.emulator.specimens._organic import ButterflyWing, Fabric, Featureless
+from semdrivers.emulator.specimens._periodic import PERIODIC, Periodic
 from semdrivers.emulator.specimens._picture import Picture
 from semdrivers.errors import InvalidParameterError
 
 __all__ = [
+    "PERIODIC",
     "SPECIMENS",
     "Array",
+    "Periodic",
     "Picture",
     "Specimen",
     "Window",
@@ -46,6 +49,7 @@ SPECIMENS: Mapping[str, SpecimenFactory] = {
     "butterfly-wing": ButterflyWing,
     "fabric": Fabric,
     "featureless": Featureless,
+    **PERIODIC,
 }
 
 

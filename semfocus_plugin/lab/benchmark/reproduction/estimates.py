@@ -42,8 +42,8 @@ class Estimate:
 def mean(values: ArrayLike, groups: ArrayLike | None = None) -> Estimate | None:
     """Return the mean of values, with their standard deviation; see `estimate`."""
     lines = np.asarray(values, dtype=np.float64)
-    found = estimate(lines, _mean, groups)
-    return None if found is None else replace(found, spread=float(lines.std()))
+    estimated = estimate(lines, _mean, groups)
+    return None if estimated is None else replace(estimated, spread=float(lines.std()))
 
 
 def median(values: ArrayLike, groups: ArrayLike | None = None) -> Estimate | None:
