@@ -290,6 +290,9 @@ def check(url: Url, json: Json = False) -> None:
 def emulate(
     specimen: Annotated[str, typer.Option(help="A specimen's name, or the file of a picture.")] = "tin-balls",
     pixel_size: Annotated[float | None, typer.Option(help="Of a picture, in nm.")] = None,
+    bar_rows: Annotated[
+        int | None, typer.Option(min=0, help="Rows of a data bar to cut off a picture; known or detected by default.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same pictures.")] = 0,
     magnification: Annotated[float, typer.Option(help="At start.")] = 5000.0,
     working_distance: Annotated[float | None, typer.Option(help="At start, in mm; by seed if left out.")] = None,
@@ -313,6 +316,7 @@ def emulate(
     emulator = Emulator(
         specimen,
         pixel_size=pixel_size,
+        bar_rows=bar_rows,
         seed=seed,
         magnification=magnification,
         working_distance=working_distance,
@@ -356,7 +360,9 @@ def _describe(url: str, microscope: Any) -> dict[str, Any]:
     capabilities = microscope.capabilities
     return {
         "url": url,
-        **{name: getattr(capabilities, name) for name in ("model", "serial", "firmware", "probe_diameter")},
+        **{
+            name: getattr(capabilities, name) for name in ("model", "serial", "firmware", "probe_diameter", "bit_depth")
+        },
         "working_distance": microscope.working_distance,
         "magnification": microscope.magnification,
         "limits": {name: plain(getattr(capabilities, name)) for name in ("working_distance", "magnification")},

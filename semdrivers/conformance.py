@@ -82,6 +82,8 @@ def check_capabilities(microscope: Any) -> None:
         assert 0 < limits.minimum < limits.maximum, f"{name} runs from {limits.minimum:g} to {limits.maximum:g}"
         assert 0 <= limits.step < limits.maximum - limits.minimum, f"the step of {name} is {limits.step:g}"
     probe = capabilities.probe_diameter
+    depth = getattr(capabilities, "bit_depth", None)
+    assert depth is None or 1 <= depth <= 16, f"bit_depth is {depth}; it is 1 to 16, or None where unknown"
     assert probe is None or 0.1 <= probe <= 1000, f"probe_diameter is {probe}; it is in nm, or None where unknown"
     modes = capabilities.scan_modes
     assert modes, "no scan mode is offered"

@@ -191,8 +191,11 @@ def _capabilities(folder: Path, values: dict[str, Any]) -> Capabilities:
             working_distance=Range(**values["working_distance"]),
             magnification=Range(**values["magnification"]),
             scan_modes=tuple(ScanMode[name.upper()] for name in values["scan_modes"]),
-            **{name: str(values[name]) for name in ("model", "serial", "firmware")},
+            model=str(values["model"]),
+            serial=str(values["serial"]),
+            firmware=str(values["firmware"]),
             probe_diameter=values.get("probe_diameter"),
+            bit_depth=values.get("bit_depth"),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidParameterError(f"{folder / SESSION}: its capabilities cannot be read: {error!r}") from error

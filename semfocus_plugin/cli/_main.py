@@ -51,6 +51,9 @@ def run(
     keep_brightness: Annotated[
         bool, typer.Option("--keep-brightness", help="Leave brightness and contrast alone, even if clipped.")
     ] = False,
+    bar_rows: Annotated[
+        int | None, typer.Option(min=0, help="Rows of a data bar at the bottom of every frame; detected by default.")
+    ] = None,
     save: Annotated[Path | None, typer.Option(help="Take a picture when focused: .ome.tif.")] = None,
     record: Annotated[Path | None, typer.Option(help="Write the result with its trace: .json.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw score against working distance: .png.")] = None,
@@ -75,6 +78,7 @@ def run(
         accept_score=accept_score,
         may_change_magnification=blind,
         may_change_brightness=not keep_brightness,
+        bar_rows=bar_rows,
     )
     _check_outputs((save, (".tif", ".tiff")), (record, (".json",)), (plot, (".png", ".pdf", ".svg")))
     connected = semdrivers.connect(url)

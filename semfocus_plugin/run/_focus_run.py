@@ -13,7 +13,7 @@ import threading
 from semdrivers.data_bar import bar_rows_of
 from semdrivers.errors import AutofocusError, SemDriversError
 from semdrivers.focus import AutofocusSettings, FocusStep, Progress
-from semdrivers.grey_levels import full_scale, in_unit, native
+from semdrivers.grey_levels import check_bit_depth, full_scale, in_unit, native
 from semdrivers.image import Image
 from semdrivers.microscope import Microscope, Range, number, offered_mode, put_back
 from semfocus_plugin.networks import (
@@ -288,6 +288,8 @@ class FocusRun:
         depth = image.bit_depth
         if depth is None:
             depth = getattr(self._microscope.capabilities, "bit_depth", None)
+        if depth is not None:
+            depth = check_bit_depth(depth, "the instrument's bit_depth")
         rows = bar_rows_of(image.pixels, image.metadata, self._settings.bar_rows)
         self._bar_rows = rows = max(rows, self._bar_rows)
         try:
