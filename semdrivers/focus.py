@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -223,3 +224,27 @@ class FrameSkippedError(AutofocusError):
     def __init__(self, message: str, result: AutofocusResult | None = None) -> None:
         super().__init__(message)
         self.result = result
+
+
+def record_of_frame(record: Mapping[str, Any], working_distance: float) -> dict[str, Any]:
+    """Return a focus record as it travels in ``metadata["autofocus"]`` of one frame.
+
+    Parameters
+    ----------
+    record : mapping
+        Of an autofocus run, such as ``microscope.focus_record``.
+    working_distance : float
+        At which the frame was scanned, mm.
+
+    Returns
+    -------
+    dict
+        The record, with ``lens_offset``: how far the lens stood from where focus was found, mm; None when the run
+        found none. A record without ``working_distance`` stays as it is.
+    """
+    focus = record.get("working_distance")
+    if focus is None:
+        return dict(record)
+    offset = float(working_distance) - float(focus)
+    known = record.get("status") == "focused" and math.isfinite(offset)
+    return {**record, "lens_offset": round(offset, 6) if known else None}

@@ -16,6 +16,7 @@ import functools
 import logging
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, ParamSpec, TypeVar
 
 from semdrivers.focus import FrameSkippedError
@@ -100,16 +101,23 @@ class focused:
     ------
     InvalidParameterError, OutOfRangeError
         For values that make no sense, before any I/O.
+    BusyError
+        On entering the ``with`` block, when another keeper or an autofocus run holds the instrument.
     """
 
     def __init__(self, microscope: Microscope, policy: FocusPolicy | None = None, **options: Any) -> None:
         self.keeper = FocusKeeper(microscope, policy, **options)
+        self._holds: list[AbstractContextManager[None]] = []
 
     def __enter__(self) -> FocusedMicroscope:
+        hold = self.keeper.hold()
+        hold.__enter__()
+        self._holds.append(hold)
         self.keeper.restart()
         return FocusedMicroscope(self.keeper)
 
     def __exit__(self, kind: object, *_: object) -> None:
+        self._holds.pop().__exit__(None, None, None)
         if kind is None and self.keeper.due() == FIRST and not self.keeper.cancel.is_set():
             warnings.warn(
                 "nothing was focused: take frames through the microscope that focused() yields "
