@@ -196,6 +196,8 @@ class FocusKeeper:
         Of the last focusing.
     frames : int
         Frames taken since the keeper was made.
+    around_focus : callable
+        Makes the context in which each focusing runs, such as one that has the beam on; none by default.
     """
 
     def __init__(
@@ -213,6 +215,7 @@ class FocusKeeper:
         self.progress = progress
         self.result: AutofocusResult | None = None
         self.frames = 0
+        self.around_focus: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._claim: Claim | None = None
         if self.policy.stage_travel is not None and not hasattr(type(microscope), "stage_position"):
             raise InvalidParameterError(
@@ -358,7 +361,7 @@ class FocusKeeper:
         return result
 
     def _autofocus(self) -> AutofocusResult:
-        with self._acting():
+        with self._acting(), self.around_focus():
             return autofocus(self.microscope, settings=self.policy.settings, progress=self.progress, cancel=self.cancel)
 
     def after_frame(self, image: Image) -> Image:

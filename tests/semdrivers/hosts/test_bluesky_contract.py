@@ -206,7 +206,7 @@ def test_the_mode_changes_inside_a_run_by_configure_with_a_new_descriptor(RE, se
         yield from bps.trigger_and_read([sem.detector])
         yield from bps.configure(sem.detector, {"mode": "STANDARD"})
         yield from bps.trigger_and_read([sem.detector])
-        with pytest.raises(semdrivers.InvalidParameterError, match="bps.configure"):
+        with pytest.raises(semdrivers.InvalidParameterError, match=r"bps\.configure"):
             sem.detector.mode = semdrivers.ScanMode.FAST
         yield from bps.configure(sem.detector, {"mode": semdrivers.ScanMode.FAST})
         yield from bps.trigger_and_read([sem.detector])
