@@ -93,6 +93,7 @@ class MicroscopeCamera(_OfMicroscope, CameraDevice):
     """What kept the last frame from being taken; cores log it and go on."""
     _core: Any = None
     _told = 0.0
+    _pixel_size_is_old = False
 
     def initialize(self) -> None:
         """Connect, and learn modes, limits and what a frame is."""
@@ -182,19 +183,25 @@ class MicroscopeCamera(_OfMicroscope, CameraDevice):
                     darken()  # the core may not ask again
                 get_buffer(image.pixels.shape, image.pixels.dtype)[:] = image.pixels
                 self._exposure = 1000 * (time.perf_counter() - began)
-                self._tell_pixel_size()
+                self._pixel_size_is_old = True
                 yield conditions(image)
 
     def _set_mode(self, mode: ScanMode) -> None:
-        self._mode = mode
-        self._tell_pixel_size()
+        self._mode, self._pixel_size_is_old = mode, True
 
     def _set_magnification(self, value: float) -> None:
         self.microscope.magnification = value
-        self._tell_pixel_size()
+        self._pixel_size_is_old = True
+
+    def __exit__(self, *failure: Any) -> None:
+        """Let go of the camera's lock, and only then tell the core: who hears of it may ask the camera."""
+        super().__exit__(*failure)
+        if self._pixel_size_is_old:
+            self._tell_pixel_size()
 
     def _tell_pixel_size(self) -> None:
         """Give the core pixel size and affine matrix: rows run along the stage's y, columns along its x."""
+        self._pixel_size_is_old = False
         if self._core is None or self._core.getCameraDevice() not in ("", self.get_label()):
             return
         size = self.pixel_size(float(self.microscope.magnification))

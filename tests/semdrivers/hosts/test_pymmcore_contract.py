@@ -250,7 +250,7 @@ def test_a_lens_that_a_hand_moved_is_focused_again(core, microscope, frames, tol
     hand = iter([True, False, False])
     core.mda.events.frameReady.connect(lambda *_: next(hand) and setattr(microscope, "working_distance", 15.0))
     with autofocus_before(core, microscope, method="told"):
-        core.mda.run(useq.MDASequence(time_plan={"interval": 0, "loops": 3}))
+        core.mda.run(useq.MDASequence(stage_positions=[(0, 0), (10, 0), (20, 0)]))
     assert told.runs == 2
     assert [meta["autofocus"]["lens_offset"] for _, _, meta in frames] == pytest.approx([0.0] * 3, abs=0.001)
 
