@@ -1,6 +1,6 @@
 """The command line of the product: what a person at a microscope needs."""
 
-from semfocus_plugin.cli._display import FrameTable, cancelled_by_interrupt, progress_bars
+from semfocus_plugin.cli._display import FrameTable, bar, cancelled_by_interrupt, progress_bars
 from semfocus_plugin.cli._main import Json, MaxFrames, MethodName, app, leave, print_result
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "MaxFrames",
     "MethodName",
     "app",
+    "bar",
     "cancelled_by_interrupt",
     "leave",
     "print_result",

@@ -252,7 +252,7 @@ class Networks:
 def models_directory() -> Path:
     """Return the folder of models in use: `MODELS_VARIABLE`, or the one inside the package."""
     override = os.environ.get(MODELS_VARIABLE)
-    return Path(override) if override else Path(__file__).parent / "models"
+    return Path(override) if override else Path(__file__).parents[1] / "models"
 
 
 def read_manifest(directory: Path | None = None) -> tuple[ModelCard, ...]:

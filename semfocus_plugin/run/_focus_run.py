@@ -14,8 +14,9 @@ from contextlib import ExitStack
 from semdrivers.errors import AutofocusError, SemDriversError
 from semdrivers.focus import AutofocusSettings, FocusStep, Progress
 from semdrivers.image import Image
-from semdrivers.microscope import Microscope, Range
+from semdrivers.microscope import Microscope, Range, number
 from semfocus_plugin.networks import (
+    Evaluation,
     Evaluator,
     check_pixels,
     clipped_share,
@@ -24,7 +25,8 @@ from semfocus_plugin.networks import (
     line_correlation,
 )
 from semfocus_plugin.optics import NOMINAL_CONVERGENCE, NOMINAL_PIXEL, UNKNOWN, Beam, depth_of_field
-from semfocus_plugin.run._brightness import SCARCE, Exposure
+from semfocus_plugin.run._brightness import SCARCE, Exposure, Unusable
+from semfocus_plugin.run._frame_checks import MOST_LATE, FrameChecks, FrameMismatchError, lens_stands_still
 from semfocus_plugin.run._limits import limits_of
 from semfocus_plugin.run._measurement import NOISE, Measurement, pixel_of
 from semfocus_plugin.run._spoiled import spoiled
@@ -90,10 +92,12 @@ class FocusRun:
         self._steps: list[FocusStep] = []
         self._measurements: list[Measurement] = []
         self._spoiled: list[str] = []
+        self._late = 0
+        self._checks = FrameChecks(settings.scan_mode)
         self._exposure = Exposure(microscope, settings.may_change_brightness)
         self.max_frames = max_frames
-        self.start_working_distance = microscope.working_distance
-        self.start_magnification = microscope.magnification
+        self.start_working_distance = self._read_working_distance()
+        self.start_magnification = _read("magnification", microscope.magnification, "")
         self.working_distance = self.start_working_distance
         self.magnification = self.start_magnification
         self.aperture = beam.aperture
@@ -147,6 +151,8 @@ class FocusRun:
         told = [self._exposure.note] if self._exposure.note else []
         if self._spoiled:
             told.append(f"{len(self._spoiled)} spoiled frame(s) taken again: {', '.join(dict.fromkeys(self._spoiled))}")
+        if self._late:
+            told.append(f"{self._late} late frame(s) taken again")
         return "; ".join(told)
 
     def snap(self, working_distance: float) -> float:
@@ -174,7 +180,7 @@ class FocusRun:
             if target < before and self.snap(target - TAKE_UP) < target:
                 self._microscope.working_distance = self.snap(target - TAKE_UP)
             self._microscope.working_distance = target
-            self.working_distance = self._microscope.working_distance
+            self.working_distance = self._read_working_distance()
             self._check_place(target)
             if self._steps:
                 last = self._steps[-1]
@@ -211,13 +217,15 @@ class FocusRun:
             if measurement is not first and measurement.correlation <= NOISE:
                 self.max_frames = min(self.max_frames, SCARCE)
         self._measurements.append(measurement)
+        still = lens_stands_still(self._measurements)
+        if still:
+            raise Unusable(still)
         return measurement
 
     def _look(self, phase: str, again: bool = True) -> Measurement:
         """Acquire a frame here and score it; once more where it was spoiled."""
         self._check_next()
-        image = self._microscope.acquire(self._settings.scan_mode)
-        self._check_frame(image)
+        image = self._acquire()
         evaluation = self._evaluate(image.pixels, self.magnification)
         if self._core is not None:
             evaluation = for_core(
@@ -239,9 +247,34 @@ class FocusRun:
             image=image,
         )
         damage = spoiled(image.pixels) if again and len(self._spoiled) < MOST_RETAKES else ""
+        self._record("spoiled" if damage else phase, evaluation)
+        if damage:
+            self._spoiled.append(damage)
+            return self._look(phase, again=False)
+        return measurement
+
+    def _acquire(self) -> Image:
+        """Acquire a frame of this place; one that is late is dropped and asked for again."""
+        for _ in range(MOST_LATE + 1):
+            self._check_next()
+            image = self._microscope.acquire(self._settings.scan_mode)
+            self._check_frame(image)
+            late = self._checks.late(image, self.working_distance, self.magnification, self._tolerance())
+            if not late:
+                self._checks.accept(image, self.working_distance)
+                return image
+            self._record("late", self._evaluate(image.pixels, self.magnification))
+            self._late += 1
+        raise FrameMismatchError(
+            f"the instrument returned {MOST_LATE + 1} frames in a row that are not the one asked for: {late}; "
+            "flush its frame buffer or restart its acquisition, and focus again"
+        )
+
+    def _record(self, phase: str, evaluation: Evaluation) -> None:
+        """Add a frame to the trace, and report it."""
         step = FocusStep(
             index=len(self._steps),
-            phase="spoiled" if damage else phase,
+            phase=phase,
             working_distance=self.working_distance,
             magnification=self.magnification,
             score=evaluation.score,
@@ -251,10 +284,6 @@ class FocusRun:
         self._steps.append(step)
         if self._progress is not None:
             self._progress(step)
-        if damage:
-            self._spoiled.append(damage)
-            return self._look(phase, again=False)
-        return measurement
 
     def set_magnification(self, magnification: float) -> float:
         """Look at another magnification, where the settings allow it; the loop puts it back.
@@ -302,6 +331,9 @@ class FocusRun:
             self._microscope.working_distance = self.start_working_distance
         self.working_distance = self._microscope.working_distance
 
+    def _read_working_distance(self) -> float:
+        return _read("working distance", self._microscope.working_distance, "mm")
+
     def _check_next(self) -> None:
         self._check_cancelled()
         if self.remaining <= 0:
@@ -332,7 +364,7 @@ class FocusRun:
             check_pixels(image.pixels, "the frame")
         except SemDriversError as error:
             raise AutofocusError(f"acquire() returned a frame that cannot be scored: {error}") from error
-        place = self._microscope.working_distance
+        place = self._read_working_distance()
         if abs(place - self.working_distance) > self._tolerance():
             raise AutofocusError(
                 f"the working distance went from {self.working_distance:.3f} to {place:.3f} mm while a frame "
@@ -344,3 +376,11 @@ class FocusRun:
                 f"the magnification went from {self.magnification:g} to {magnification:g} during autofocus; "
                 "somebody else is at the instrument"
             )
+
+
+def _read(name: str, value: object, unit: str) -> float:
+    """Return what an instrument reads back as a finite number, or raise: a run must not go on from anything else."""
+    try:
+        return number(name, value, unit)
+    except SemDriversError as error:
+        raise AutofocusError(f"the instrument reads back no usable value: {error}; check its driver") from error

@@ -14,8 +14,8 @@ import semdrivers
 from firmware_protocol.profile import EM30
 from semdrivers.emulator import Emulator
 from semdrivers.errors import AutofocusError, InvalidParameterError, ModelError, OutOfRangeError
+from semfocus_plugin import calibration
 from semfocus_plugin.calibration import RADII, blur, fit_aperture
-from semfocus_plugin.calibration import _measure as calibration
 from semfocus_plugin.lab.cli import app
 
 FOUND = calibration.Calibration(

@@ -11,22 +11,23 @@ from hypothesis import strategies as st
 
 from semdrivers import AutofocusSettings, ModelError, Range
 from semfocus_plugin import methods
-from semfocus_plugin.methods import _defocus_pair as defocus_pair
-from semfocus_plugin.run import _loop as loop
+from semfocus_plugin import run as loop
 
 RUNS = 30
+
+METHOD = methods.find("defocus-pair")
 
 
 def focus(simulate, seed, settings=None, progress=None, cancel=None, **changes):
     microscope, networks = simulate(seed, blur_range=60.0, **changes)
     start = microscope.working_distance
     chosen = settings or AutofocusSettings()
-    result = loop.run(defocus_pair.METHOD, microscope, chosen, progress, cancel, networks=networks)
+    result = loop.run(METHOD, microscope, chosen, progress, cancel, networks=networks)
     return microscope, result, start
 
 
 def test_it_is_the_default():
-    assert methods.find(None) is defocus_pair.METHOD
+    assert methods.find(None) is METHOD
 
 
 @pytest.mark.parametrize("magnification", [1000.0, 4000.0, 20_000.0])
@@ -35,7 +36,7 @@ def test_it_focuses_in_few_frames_and_never_falsely(simulate, magnification):
     for seed in range(RUNS):
         microscope, result, _ = focus(simulate, seed, magnification=magnification, peak=8.8)
         assert result.status == "refused" or microscope.error <= 2.0
-        assert result.frames == len(result.trace) <= defocus_pair.MAX_FRAMES
+        assert result.frames == len(result.trace) <= METHOD.max_frames
         good += result.focused
         frames.append(result.frames)
     assert good >= 0.9 * RUNS
@@ -81,7 +82,7 @@ def test_it_never_leaves_the_limits(simulate, seed, low, high, travel):
     microscope, networks = simulate(seed, blur_range=60.0)
     start = microscope.working_distance
     chosen = AutofocusSettings(bounds=(start - low, start + high), max_travel=travel)
-    result = loop.run(defocus_pair.METHOD, microscope, chosen, networks=networks)
+    result = loop.run(METHOD, microscope, chosen, networks=networks)
     assert all(start - low - 1e-9 <= place <= start + high + 1e-9 for place in microscope.sent)
     assert all(abs(place - start) <= travel + 1e-9 for place in microscope.sent)
     assert result.focused or microscope.working_distance == start
@@ -114,5 +115,5 @@ def test_the_final_place_is_approached_from_below(simulate):
 def test_it_asks_for_a_network_that_tells_blur(simulate):
     microscope, networks = simulate(1)
     with pytest.raises(ModelError, match="dual-network"):
-        loop.run(defocus_pair.METHOD, microscope, AutofocusSettings(), networks=networks)
+        loop.run(METHOD, microscope, AutofocusSettings(), networks=networks)
     assert microscope.sent == []

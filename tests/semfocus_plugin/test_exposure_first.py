@@ -11,7 +11,7 @@ import semdrivers
 from semdrivers import AutofocusSettings, Image, InvalidParameterError
 from semdrivers.emulator import Emulator
 from semfocus_plugin import methods
-from semfocus_plugin.run import _loop as loop
+from semfocus_plugin import run as loop
 
 
 def error_of(running, result) -> float:

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 import semdrivers
 from semdrivers import Capabilities, Image, ModelError, Range, ScanMode
-from semfocus_plugin.networks import _models as networks
+from semfocus_plugin import networks
 
 
 class ForeignMicroscope:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from semdrivers import AutofocusSettings, ModelError, Range
 from semfocus_plugin import methods
+from semfocus_plugin import run as loop
 from semfocus_plugin.methods import zigzag
 from semfocus_plugin.networks import Networks
-from semfocus_plugin.run import _loop as loop
 
 RUNS = 40
 NAMES = ("dual-network", "paper")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from semdrivers import ModelError
-from semfocus_plugin.networks import _models as networks
+from semfocus_plugin import networks
 from semfocus_plugin.networks import prepare
 
 

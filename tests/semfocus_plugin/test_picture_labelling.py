@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from semdrivers import Image
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
+from semfocus_plugin import labelling
 from semfocus_plugin.lab.cli import app
 from semfocus_plugin.labelling import Row, page, thumbnail
-from semfocus_plugin.labelling import _sheet as labelling
 
 
 def label(*arguments):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image as Pillow
 from typer.testing import CliRunner
 
-from semfocus_plugin.cli._display import bar
+from semfocus_plugin.cli import bar
 from semfocus_plugin.lab.cli import app
 
 COMMANDS = ("demo", "run", "score", "evaluate", "benchmark", "models", "dataset", "train", "calibrate", "label")
@@ -111,12 +111,12 @@ def test_a_recorded_run_gives_the_same_result_again(tiny_models, tmp_path):
 def test_ctrl_c_cancels_and_puts_the_lens_back(tiny_models):
     script = (
         "import os, signal, sys, semdrivers\n"
-        "from semfocus_plugin import cli, display\n"
-        "add = display.FrameTable.add\n"
+        "from semfocus_plugin import cli\n"
+        "add = cli.FrameTable.add\n"
         "def interrupting(table, step):\n"
         "    add(table, step)\n"
         "    if step.index == 1: os.kill(os.getpid(), signal.SIGINT)\n"
-        "display.FrameTable.add = interrupting\n"
+        "cli.FrameTable.add = interrupting\n"
         "cli.app(['run', 'emulator://fabric?seed=1', '--method', 'dual-network'])\n"
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)

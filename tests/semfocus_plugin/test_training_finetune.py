@@ -13,12 +13,12 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 
 from semdrivers import Image
 from semdrivers.errors import InvalidParameterError, ModelError, OutOfRangeError
+from semfocus_plugin import networks
 from semfocus_plugin.lab.cli import app
 from semfocus_plugin.lab.training import checkpoint, datasets, finetune, shipped
 from semfocus_plugin.lab.training.architecture import CompactAENet
 from semfocus_plugin.lab.training.datasets import DatasetConfig
 from semfocus_plugin.labelling import Row, write_sheet
-from semfocus_plugin.networks import _models as networks
 
 
 def shipped_card():

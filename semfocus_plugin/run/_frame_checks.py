@@ -1,0 +1,135 @@
+"""Whether a frame is of the place, the magnification and the time that it was asked for.
+
+Instruments buffer frames. A frame that is one exposure late shows the sample where the lens stood before, and a focus
+computed from it is a false one. Every frame is therefore compared with what was set and with the frames before it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from semdrivers.errors import AutofocusError
+from semdrivers.image import Image, ScanMode
+from semfocus_plugin.optics import NOMINAL_APERTURE
+from semfocus_plugin.run._measurement import NOISE, Measurement
+
+MOST_LATE = 2
+"""Frames in a row that may be late; each is dropped and taken again, the next one ends the run."""
+
+_LEAST_APERTURE = 0.45
+"""Share of the nominal aperture below which no instrument's is: 1.4 mrad at 15 mm."""
+
+_SCATTER = 0.15
+"""Largest spread of ln(1 + blur radius) among frames of one field and one place: noise alone."""
+
+_LEAST_SPREAD = 0.5
+"""Change of ln(1 + blur radius) that the lens must be expected to cause before its absence means anything."""
+
+
+_WIDEST_FLOOR = 4.0
+"""Blur radius in pixels that a sample which is soft by nature shows in focus."""
+
+
+class FrameMismatchError(AutofocusError):
+    """The instrument keeps returning frames of another place, magnification, size or time than was asked for.
+
+    Raised after the frame has been asked for again. Working distance and magnification are back where they were.
+    Flush the frame buffer of the instrument or restart its acquisition program, and focus again.
+    """
+
+
+class FrameChecks:
+    """What is known of the frames of a run, and what each must agree with.
+
+    Parameters
+    ----------
+    mode : ScanMode
+        Of every frame.
+    """
+
+    def __init__(self, mode: ScanMode) -> None:
+        self._mode = mode
+        self._last: Image | None = None
+        self._place = math.nan
+
+    def late(self, image: Image, working_distance: float, magnification: float, tolerance: float) -> str:
+        """Return why a frame is not the one that was asked for, or an empty text.
+
+        Parameters
+        ----------
+        image : Image
+            What it does not report (None, NaN) cannot disagree.
+        working_distance, magnification : float
+            As read back from the instrument; mm and a plain number.
+        tolerance : float
+            Of the working distance, mm.
+        """
+        last, place = self._last, self._place
+        if abs(image.working_distance - working_distance) > tolerance:
+            return (
+                f"it was scanned at a working distance of {image.working_distance:.3f} mm, and the lens stands at "
+                f"{working_distance:.3f} mm"
+            )
+        if abs(image.magnification / magnification - 1) > 0.1:
+            return f"it was scanned at {image.magnification:g}×, and the magnification is {magnification:g}×"
+        if image.scan_mode is not None and image.scan_mode != self._mode:
+            return f"it was scanned in mode {image.scan_mode.name}, and mode {self._mode.name} was asked for"
+        if last is None:
+            return ""
+        if image.frame_id is not None and last.frame_id is not None and image.frame_id == last.frame_id:
+            return f"it has the number {image.frame_id}, as the frame before it"
+        if image.timestamp is not None and last.timestamp is not None and image.timestamp < last.timestamp:
+            return f"it was scanned {last.timestamp - image.timestamp:.3f} s before the frame that came before it"
+        if place != working_distance and _identical(image, last):
+            return "its pixels are those of the frame before it, though the lens has moved; the frame buffer is frozen"
+        return ""
+
+    def accept(self, image: Image, working_distance: float) -> None:
+        """Keep a frame for comparison with the next, and the place where it was scanned, mm."""
+        self._last, self._place = image, working_distance
+
+
+def _identical(image: Image, other: Image) -> bool:
+    """Whether two frames that show something are equal in every pixel; noise alone makes any two frames differ."""
+    return (
+        image.pixels.shape == other.pixels.shape
+        and bool(image.pixels.min() < image.pixels.max())
+        and np.array_equal(image.pixels, other.pixels)
+    )
+
+
+def lens_stands_still(measurements: Sequence[Measurement]) -> str:
+    """Return why the frames cannot come from a lens that moves, or an empty text.
+
+    Of three places one at least differs from the others in defocus, wherever the focus lies, and so in blur. Three
+    frames of a visible sample whose blur does not differ, though the narrowest beam would make it differ plainly, are
+    of one place.
+
+    Parameters
+    ----------
+    measurements : sequence of Measurement
+        Of one run; those of the present magnification that show a sample and report a blur are compared.
+    """
+    seen = [m for m in measurements if m.correlation > NOISE and m.evaluation.log_blur is not None]
+    seen = [m for m in seen if math.isclose(m.magnification, measurements[-1].magnification, rel_tol=1e-2)]
+    places = np.array([m.working_distance for m in seen])
+    if len(np.unique(places)) < 3:
+        return ""
+    blur = np.array([m.evaluation.log_blur or 0.0 for m in seen])
+    if np.ptp(blur) > _SCATTER:
+        return ""
+    slope = _LEAST_APERTURE * NOMINAL_APERTURE / places.mean() / seen[-1].pixel
+    candidates = np.linspace(places.min() - np.ptp(places), places.max() + np.ptp(places), 121)
+    distance = slope * np.abs(candidates[:, None] - places)
+    floors = (0.0, min(math.expm1(blur.min()), _WIDEST_FLOOR))
+    expected = [np.ptp(np.log1p(np.hypot(distance, floor)), axis=1).min() for floor in floors]
+    if min(expected) < _LEAST_SPREAD:
+        return ""
+    return (
+        f"{len(seen)} frames from {places.min():.3f} to {places.max():.3f} mm show the same blur: the "
+        "lens does not follow its control, or the sample has no detail that defocus could blur; check the control of "
+        "the objective lens, or move the stage"
+    )
