@@ -33,7 +33,15 @@ from semdrivers.errors import (
     SemDriversError,
     TransportError,
 )
-from semdrivers.focus import AutofocusResult, AutofocusSettings, FocusStep, FrameSkippedError, NotFocusedError
+from semdrivers.focus import (
+    AutofocusResult,
+    AutofocusSettings,
+    FocusRecord,
+    FocusStep,
+    FrameSkippedError,
+    NotFocusedError,
+    RecordsFocus,
+)
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import (
     Capabilities,
@@ -45,7 +53,6 @@ from semdrivers.microscope import (
     HasVacuum,
     Microscope,
     Range,
-    RecordsFocus,
 )
 
 if TYPE_CHECKING:
@@ -77,6 +84,7 @@ __all__ = [
     "BusyError",
     "Capabilities",
     "DeviceError",
+    "FocusRecord",
     "FocusStep",
     "FrameSkippedError",
     "HardwareFault",

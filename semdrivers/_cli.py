@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +17,7 @@ from rich.table import Table
 import semdrivers
 from semdrivers.console import application, fail, messages, output, print_json
 from semdrivers.errors import InvalidParameterError
+from semdrivers.files import plain
 from semdrivers.image import ScanMode
 from semdrivers.microscope import HasBeam, HasDetector, HasStage, HasStageOrientation, HasStigmator, HasVacuum
 
@@ -27,6 +28,7 @@ app = application(
 Url = Annotated[str, typer.Argument(help="Such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 
+_CONDITIONS = ("working_distance", "magnification", "pixel_size", "frame_id")
 _OPTIONAL = {
     "stage": HasStage,
     "stage tilt and rotation": HasStageOrientation,
@@ -51,36 +53,26 @@ def info(url: Url, json: Json = False) -> None:
 
     Example: semdrivers info em30://192.168.1.30
     """
-    microscope = semdrivers.connect(url)
-    try:
-        told = _describe(url, microscope)
-    finally:
-        microscope.close()
+    with closing(semdrivers.connect(url)) as microscope:
+        facts = _describe(url, microscope)
     if json:
-        print_json(told)
+        print_json(facts)
         return
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_row("address", url)
-    table.add_row("model", told["model"] or "not told")
-    table.add_row("serial number", told["serial"] or "not told")
-    table.add_row("firmware", told["firmware"] or "not told")
-    table.add_row("probe diameter", f"{told['probe_diameter']:g} nm" if told["probe_diameter"] else "not told")
-    for name, label, unit in (
-        ("working_distance", "working distance", " mm"),
-        ("magnification",) * 2 + ("×",),
-    ):
-        limits = told["limits"][name]
+    for name, label in (("model", "model"), ("serial", "serial number"), ("firmware", "firmware")):
+        table.add_row(label, facts[name] or "not reported")
+    probe = facts["probe_diameter"]
+    table.add_row("probe diameter", f"{probe:g} nm" if probe else "not reported")
+    for name, unit in (("working_distance", " mm"), ("magnification", "×")):
+        limits = facts["limits"][name]
         step = f", step {limits['step']:g}{unit}" if limits["step"] else ""
-        table.add_row(
-            label,
-            f"{told[name]:g}{unit}  ({limits['minimum']:g} to {limits['maximum']:g}{unit}{step})",
-        )
-    table.add_row(
-        "scan modes",
-        ", ".join(f"{mode['name']} {mode['width']}×{mode['height']}" for mode in told["scan_modes"]),
-    )
-    table.add_row("also offers", ", ".join(told["offers"]) or "nothing further")
+        value = f"{facts[name]:g}{unit}  ({limits['minimum']:g} to {limits['maximum']:g}{unit}{step})"
+        table.add_row(name.replace("_", " "), value)
+    modes = (f"{mode['name']} {mode['width']}×{mode['height']}" for mode in facts["scan_modes"])
+    table.add_row("scan modes", ", ".join(modes))
+    table.add_row("also offers", ", ".join(facts["offers"]) or "nothing further")
     output.print(table)
 
 
@@ -100,8 +92,7 @@ def snap(
     Example: semdrivers snap em30://192.168.1.30 --autofocus -o night/0001.ome.tif
     """
     _check_output(out, overwrite)
-    microscope = semdrivers.connect(url)
-    try:
+    with closing(semdrivers.connect(url)) as microscope:
         if magnification is not None:
             microscope.magnification = magnification
         if working_distance is not None:
@@ -110,23 +101,18 @@ def snap(
         if result is not None and not result.focused:
             fail(f"autofocus {result.status}: {result.reason}; no picture was taken")
             if json:
-                print_json({"path": None, "autofocus": _without_trace(result)})
+                print_json({"path": None, "autofocus": result.to_record()})
             raise typer.Exit(1)
         image = microscope.acquire(ScanMode[mode.name])
         image.save(out)
-    finally:
-        microscope.close()
     if json:
         print_json(
             {
                 "path": out,
-                "working_distance": image.working_distance,
-                "magnification": image.magnification,
-                "pixel_size": image.pixel_size,
-                "frame_id": image.frame_id,
+                **{name: getattr(image, name) for name in _CONDITIONS},
                 "shape": image.pixels.shape,
                 "dtype": str(image.pixels.dtype),
-                "autofocus": _without_trace(result) if result is not None else None,
+                "autofocus": result.to_record() if result is not None else None,
             }
         )
         return
@@ -240,7 +226,7 @@ def emulate(
         faults=faults,
         save_session=save_session,
     )
-    with _until_told_to_stop() as stop, emulator:
+    with _until_stopped() as stop, emulator:
         if json:
             print_json(
                 {"url": emulator.remote_url, "serial_url": emulator.serial_url if serial else None, "pid": os.getpid()},
@@ -257,7 +243,7 @@ def emulate(
 
 
 @contextmanager
-def _until_told_to_stop() -> Iterator[threading.Event]:
+def _until_stopped() -> Iterator[threading.Event]:
     """Yield an event that Ctrl-C or a request to terminate sets: the ordinary end of a server, not an error."""
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -272,19 +258,10 @@ def _describe(url: str, microscope: Any) -> dict[str, Any]:
     capabilities = microscope.capabilities
     return {
         "url": url,
-        "model": capabilities.model,
-        "serial": capabilities.serial,
-        "firmware": capabilities.firmware,
-        "probe_diameter": capabilities.probe_diameter,
+        **{name: getattr(capabilities, name) for name in ("model", "serial", "firmware", "probe_diameter")},
         "working_distance": microscope.working_distance,
         "magnification": microscope.magnification,
-        "limits": {
-            name: {"minimum": limits.minimum, "maximum": limits.maximum, "step": limits.step}
-            for name, limits in (
-                ("working_distance", capabilities.working_distance),
-                ("magnification", capabilities.magnification),
-            )
-        },
+        "limits": {name: plain(getattr(capabilities, name)) for name in ("working_distance", "magnification")},
         "scan_modes": [
             {"name": mode.name.lower(), "width": mode.width, "height": mode.height} for mode in capabilities.scan_modes
         ],
@@ -310,10 +287,6 @@ def _focus(microscope: Any) -> semdrivers.AutofocusResult:
                 f"focusing: frame {step.index + 1}, {step.working_distance:.3f} mm, score {step.score:.1f}"
             ),
         )
-
-
-def _without_trace(result: semdrivers.AutofocusResult) -> dict[str, Any]:
-    return {key: value for key, value in result.to_dict().items() if key != "trace"}
 
 
 def main() -> None:

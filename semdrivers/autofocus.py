@@ -1,4 +1,4 @@
-"""The autofocus contract: settings, steps, result, and the one call that hosts make.
+"""`autofocus`: the one call that hosts make.
 
 The focusing itself lives in plugins (hook ``semdrivers_autofocus``). What must hold for every plugin lives
 here: arguments checked before any I/O, one run at a time on a microscope, and working distance and
@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from semdrivers.claims import claimed
 from semdrivers.errors import AutofocusError, InvalidParameterError
-from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress
-from semdrivers.microscope import Microscope, RecordsFocus, missing_members
+from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress, RecordsFocus
+from semdrivers.microscope import Microscope, check_microscope, put_back, restoring
 
 
 def autofocus(
@@ -60,12 +58,7 @@ def autofocus(
         Whatever the microscope raises; working distance and magnification have been put back.
     """
     settings = _settings(settings, overrides)
-    missing = missing_members(microscope)
-    if missing:
-        raise InvalidParameterError(
-            f"{type(microscope).__name__} is no Microscope: it lacks {', '.join(missing)}; "
-            "semdrivers.Microscope lists the five members that autofocus needs"
-        )
+    check_microscope(microscope)
     for name, callback, kind in (("progress", progress, callable), ("cancel", cancel, _is_event)):
         if callback is not None and not kind(callback):
             raise InvalidParameterError(f"{name} cannot be {callback!r}")
@@ -74,7 +67,7 @@ def autofocus(
     plugins = get_plugin_manager()
     if settings.method is not None:
         plugins.check_autofocus_method(settings.method)
-    with claimed(microscope, "an autofocus run"), _restoring(microscope, settings) as restore:
+    with claimed(microscope, "an autofocus run"), restoring(microscope, only_on_error=True) as start:
         result = plugins.autofocus_hook(settings.method)(
             microscope=microscope, settings=settings, progress=progress, cancel=cancel
         )
@@ -82,9 +75,12 @@ def autofocus(
             raise AutofocusError(plugins.describe_missing_autofocus(settings.method))
         if not isinstance(result, AutofocusResult):
             raise AutofocusError(f"an autofocus plugin returned {type(result).__name__}, not an AutofocusResult")
-        result = dataclasses.replace(result, working_distance=restore(result.focused))
+        stays = () if settings.restore_on_failure and not result.focused else ("working_distance",)
+        for failure in put_back(microscope, {name: start[name] for name in start if name not in stays}).values():
+            raise failure
+        result = dataclasses.replace(result, working_distance=microscope.working_distance)
     if isinstance(microscope, RecordsFocus):
-        microscope.focus_record = {key: value for key, value in result.to_dict().items() if key != "trace"}
+        microscope.focus_record = result.to_record()
     return result
 
 
@@ -102,31 +98,3 @@ def _settings(settings: AutofocusSettings | None, overrides: dict[str, Any]) -> 
 
 def _is_event(value: object) -> bool:
     return callable(getattr(value, "is_set", None))
-
-
-@contextmanager
-def _restoring(microscope: Microscope, settings: AutofocusSettings) -> Iterator[Callable[[bool], float]]:
-    """Remember working distance and magnification, and put them back.
-
-    Yields a function that takes whether focus was found, restores what must be restored, and returns the
-    working distance as read back. An exception restores both.
-    """
-    magnification = microscope.magnification
-    start = microscope.working_distance
-
-    def restore(focused: bool) -> float:
-        if microscope.magnification != magnification:
-            microscope.magnification = magnification
-        if not focused and settings.restore_on_failure and microscope.working_distance != start:
-            microscope.working_distance = start
-        return microscope.working_distance
-
-    try:
-        yield restore
-    except BaseException as error:
-        for name, value in (("magnification", magnification), ("working_distance", start)):
-            try:
-                setattr(microscope, name, value)
-            except Exception as second:
-                error.add_note(f"and {name} could not be put back to {value:g}: {second}")
-        raise

@@ -10,11 +10,11 @@ import numpy as np
 
 from semdrivers.errors import InvalidParameterError
 from semdrivers.image import Image, ScanMode
-from semdrivers.microscope import HasDetector
+from semdrivers.microscope import HasDetector, restoring, whole_number
 
 _MEAN = (0.35, 0.65)
 _SPREAD = (0.3, 0.85)
-_SPREAD_WANTED = 0.6
+_SPREAD_TARGET = 0.6
 _CLIPPED = 0.01
 _LARGEST_STEP = 0.25
 _LEVELS_A_BRIGHTNESS = 1.0
@@ -91,7 +91,9 @@ def autobrightness(microscope: Any, *, max_frames: int = 10, mode: ScanMode = Sc
     Raises
     ------
     InvalidParameterError
-        When the microscope has no brightness and contrast, or `max_frames` is no number from 1; nothing was touched.
+        When the microscope has no brightness and contrast, or `max_frames` is no whole number; nothing was touched.
+    OutOfRangeError
+        When `max_frames` is below 1; nothing was touched.
     SemDriversError
         What the microscope raises; brightness and contrast are back where they were, as on any other exception.
     """
@@ -99,11 +101,9 @@ def autobrightness(microscope: Any, *, max_frames: int = 10, mode: ScanMode = Sc
         raise InvalidParameterError(
             f"autobrightness needs a microscope with brightness and contrast; a {type(microscope).__name__} has none"
         )
-    if isinstance(max_frames, bool) or not isinstance(max_frames, int) or max_frames < 1:
-        raise InvalidParameterError(f"max_frames must be a whole number from 1, not {max_frames!r}")
-    start = microscope.brightness, microscope.contrast
+    whole_number("max_frames", max_frames, 1)
     looks: list[_Look] = []
-    try:
+    with restoring(microscope, "brightness", "contrast", only_on_error=True):
         while True:
             looks.append(_look(microscope, mode))
             if looks[-1].good or len(looks) == max_frames:
@@ -112,9 +112,6 @@ def autobrightness(microscope: Any, *, max_frames: int = 10, mode: ScanMode = Sc
         best = looks[-1] if looks[-1].good else min(looks, key=lambda look: look.badness)
         if best is not looks[-1]:
             microscope.brightness, microscope.contrast = best.brightness, best.contrast
-    except BaseException:
-        microscope.brightness, microscope.contrast = start
-        raise
     return BrightnessResult(best.good, best.brightness, best.contrast, best.mean, best.clipped, len(looks))
 
 
@@ -123,19 +120,14 @@ def _look(microscope: Any, mode: ScanMode) -> _Look:
     top = np.iinfo(image.pixels.dtype).max
     low, high = np.percentile(image.pixels, (1, 99)) / top
     clipped = np.mean((image.pixels == 0) | (image.pixels == top))
-    return _Look(
-        microscope.brightness,
-        microscope.contrast,
-        float(image.pixels.mean()) / top,
-        float(high - low),
-        float(clipped),
-    )
+    mean = float(image.pixels.mean()) / top
+    return _Look(microscope.brightness, microscope.contrast, mean, float(high - low), float(clipped))
 
 
 def _next(looks: list[_Look]) -> tuple[float, float]:
     """Where to look next: contrast by the spread, brightness by the mean, each by the response seen so far."""
     last = looks[-1]
-    doublings = math.log2(_SPREAD_WANTED / max(last.spread, 0.02))
+    doublings = math.log2(_SPREAD_TARGET / max(last.spread, 0.02))
     middle = _MEAN[0] <= last.mean <= _MEAN[1]
     if last.mean > _MEAN[1] and last.brightness <= 0:
         doublings = -1.0
@@ -145,9 +137,10 @@ def _next(looks: list[_Look]) -> tuple[float, float]:
         doublings = 0.0
     elif not middle and last.clipped > 0.2:
         doublings = -abs(doublings) if last.mean > 0.5 else 0.0
-    contrast = last.contrast + _limited(doublings / _DOUBLINGS_A_CONTRAST)
-    brightness = last.brightness + _limited((0.5 - last.mean) / _response(looks))
-    return _within(brightness), _within(contrast)
+    return (
+        _stepped(last.brightness, (0.5 - last.mean) / _response(looks)),
+        _stepped(last.contrast, doublings / _DOUBLINGS_A_CONTRAST),
+    )
 
 
 def _response(looks: list[_Look]) -> float:
@@ -160,9 +153,7 @@ def _response(looks: list[_Look]) -> float:
     return _LEVELS_A_BRIGHTNESS
 
 
-def _limited(step: float) -> float:
-    return min(max(step, -_LARGEST_STEP), _LARGEST_STEP)
-
-
-def _within(value: float) -> float:
-    return round(min(max(value, 0.0), 1.0), 3)
+def _stepped(value: float, step: float) -> float:
+    """Return `value` after a step of limited size, from 0 to 1."""
+    step = min(max(step, -_LARGEST_STEP), _LARGEST_STEP)
+    return round(min(max(value + step, 0.0), 1.0), 3)

@@ -2,7 +2,7 @@
 
 Each check is a plain function over an open microscope. It raises `AssertionError` with a sentence that says
 what is wrong, returns None when all is well, or raises `Skipped` when the microscope has nothing to check.
-A check leaves the microscope as it found it.
+A check leaves the microscope as it was.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from semdrivers.autofocus import autofocus
 from semdrivers.errors import InvalidParameterError, OutOfRangeError, SemDriversError
+from semdrivers.focus import AutofocusResult, RecordsFocus
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import (
     Capabilities,
@@ -26,8 +26,8 @@ from semdrivers.microscope import (
     HasStigmator,
     Microscope,
     Range,
-    RecordsFocus,
     missing_members,
+    restoring,
 )
 
 _FAR = 1e9
@@ -41,7 +41,7 @@ class Skipped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one check found.
+    """Outcome of one check.
 
     Parameters
     ----------
@@ -97,10 +97,10 @@ def check_state_is_within_capabilities(microscope: Any) -> None:
 
 def check_working_distance_moves(microscope: Any) -> None:
     """A working distance that was set reads back within one step, up and down."""
-    with as_found(microscope) as start:
+    with restoring(microscope) as start:
         limits = microscope.capabilities.working_distance
         for travel in (_TRAVEL, -_TRAVEL):
-            target = limits.clip(start.working_distance + travel)
+            target = limits.clip(start["working_distance"] + travel)
             microscope.working_distance = target
             _assert_near("working_distance", microscope.working_distance, target, limits)
 
@@ -108,12 +108,8 @@ def check_working_distance_moves(microscope: Any) -> None:
 def check_working_distance_is_refused_beyond_its_limits(microscope: Any) -> None:
     """A working distance beyond a limit, or not finite, raises OutOfRangeError and moves nothing."""
     limits = microscope.capabilities.working_distance
-    _assert_refused(
-        microscope,
-        "working_distance",
-        OutOfRangeError,
-        (limits.minimum - 0.1, limits.maximum + 0.1, -1.0, _FAR, *_NOT_FINITE),
-    )
+    beyond = (limits.minimum - 0.1, limits.maximum + 0.1, -1.0, _FAR, *_NOT_FINITE)
+    _assert_refused(microscope, "working_distance", OutOfRangeError, beyond)
 
 
 def check_working_distance_must_be_a_number(microscope: Any) -> None:
@@ -123,10 +119,10 @@ def check_working_distance_must_be_a_number(microscope: Any) -> None:
 
 def check_magnification_changes(microscope: Any) -> None:
     """A magnification that was set reads back within one step."""
-    with as_found(microscope) as start:
+    with restoring(microscope) as start:
         limits = microscope.capabilities.magnification
         for factor in (1.25, 0.8):
-            target = limits.clip(start.magnification * factor)
+            target = limits.clip(start["magnification"] * factor)
             microscope.magnification = target
             _assert_near("magnification", microscope.magnification, target, limits)
 
@@ -134,12 +130,8 @@ def check_magnification_changes(microscope: Any) -> None:
 def check_magnification_is_refused_beyond_its_limits(microscope: Any) -> None:
     """A magnification beyond a limit, or not finite, raises OutOfRangeError and changes nothing."""
     limits = microscope.capabilities.magnification
-    _assert_refused(
-        microscope,
-        "magnification",
-        OutOfRangeError,
-        (limits.minimum / 2, limits.maximum * 2, 0.0, -_FAR, *_NOT_FINITE),
-    )
+    beyond = (limits.minimum / 2, limits.maximum * 2, 0.0, -_FAR, *_NOT_FINITE)
+    _assert_refused(microscope, "magnification", OutOfRangeError, beyond)
 
 
 def check_magnification_must_be_a_number(microscope: Any) -> None:
@@ -177,12 +169,12 @@ def check_scan_mode_must_be_one(microscope: Any) -> None:
 
 def check_frames_follow_settings(microscope: Any) -> None:
     """A frame was scanned wholly after the last set took effect: its conditions are the new ones."""
-    with as_found(microscope) as start:
+    with restoring(microscope) as start:
         limits = microscope.capabilities
         microscope.acquire()
-        microscope.working_distance = limits.working_distance.clip(start.working_distance + _TRAVEL)
+        microscope.working_distance = limits.working_distance.clip(start["working_distance"] + _TRAVEL)
         _assert_conditions(microscope, microscope.acquire())
-        microscope.magnification = limits.magnification.clip(start.magnification * 1.5)
+        microscope.magnification = limits.magnification.clip(start["magnification"] * 1.5)
         _assert_conditions(microscope, microscope.acquire())
 
 
@@ -204,10 +196,11 @@ def check_frame_ids_rise(microscope: Any) -> None:
 
 def check_pixel_size_follows_magnification(microscope: Any) -> None:
     """Twice the magnification halves the pixel size, within 5 %."""
-    with as_found(microscope) as start:
+    with restoring(microscope) as start:
         limits = microscope.capabilities.magnification
         before = microscope.acquire()
-        microscope.magnification = limits.clip(start.magnification * (2 if start.magnification * 2 in limits else 0.5))
+        twice = start["magnification"] * 2
+        microscope.magnification = limits.clip(twice if twice in limits else twice / 4)
         after = microscope.acquire()
         expected = before.pixel_size * before.magnification / after.magnification
         assert math.isclose(after.pixel_size, expected, rel_tol=0.05), (
@@ -223,14 +216,13 @@ def check_stage(microscope: Any) -> None:
     x, y = microscope.stage_position
     try:
         reached = microscope.move_stage(x + 0.01, y - 0.01)
-        assert reached == microscope.stage_position, f"{reached} differs from {microscope.stage_position}"
-        assert math.dist(reached, (x + 0.01, y - 0.01)) < 0.005, f"sent to {(x + 0.01, y - 0.01)}, at {reached}"
+        _assert_reached(reached, microscope.stage_position, (x + 0.01, y - 0.01), 0.005)
     finally:
         microscope.move_stage(x, y)
 
 
 def check_stage_orientation(microscope: Any) -> None:
-    """A stage that tilts and rotates lies as it is told to, and stays where it stands."""
+    """A stage that tilts and rotates reaches the angles that were set, and stays where it stands."""
     place = microscope.stage_position if isinstance(microscope, HasStage) else None
     if not isinstance(microscope, HasStageOrientation):
         raise Skipped("its stage does not tilt or rotate")
@@ -239,10 +231,8 @@ def check_stage_orientation(microscope: Any) -> None:
     except InvalidParameterError as error:
         raise Skipped(str(error)) from error
     try:
-        wanted = tilt + 1.0, rotation + (1.0 if rotation < 180 else -1.0)
-        reached = microscope.orient_stage(*wanted)
-        assert reached == microscope.stage_orientation, f"{reached} differs from {microscope.stage_orientation}"
-        assert math.dist(reached, wanted) < 0.1, f"sent to {wanted}, at {reached}"
+        target = tilt + 1.0, rotation + (1.0 if rotation < 180 else -1.0)
+        _assert_reached(microscope.orient_stage(*target), microscope.stage_orientation, target, 0.1)
         now = getattr(microscope, "stage_position", None)
         assert now == place, f"it moved from {place} to {now}"
     finally:
@@ -253,13 +243,11 @@ def check_stigmator(microscope: Any) -> None:
     """A stigmator, where there is one, reads back what was set."""
     if not isinstance(microscope, HasStigmator):
         raise Skipped("it has no stigmator")
-    start = microscope.stigmator
-    try:
-        microscope.stigmator = (start[0] + 1.0, start[1] - 1.0)
+    with restoring(microscope, "stigmator") as start:
+        x, y = start["stigmator"]
+        microscope.stigmator = (x + 1.0, y - 1.0)
         read = microscope.stigmator
-        assert math.dist(read, (start[0] + 1.0, start[1] - 1.0)) < 0.5, f"it reads {read}"
-    finally:
-        microscope.stigmator = start
+        assert math.dist(read, (x + 1.0, y - 1.0)) < 0.5, f"it reads {read}"
 
 
 def check_focus_record_travels(microscope: Any) -> None:
@@ -267,13 +255,11 @@ def check_focus_record_travels(microscope: Any) -> None:
     acquire = microscope.acquire
     if not isinstance(microscope, RecordsFocus):
         raise Skipped("it keeps no focus record")
-    before = microscope.focus_record
-    try:
-        microscope.focus_record = {"status": "focused", "reason": "a check"}
+    record = AutofocusResult("focused", "a check", 10.0, 10.0, 9.0, 1.0, 1, 1.0, "check").to_record()
+    with restoring(microscope, "focus_record"):
+        microscope.focus_record = record
         recorded = acquire().metadata.get("autofocus")
-    finally:
-        microscope.focus_record = before
-    assert recorded == {"status": "focused", "reason": "a check"}, f"the frame says {recorded!r}"
+    assert recorded == record, f"the frame says {recorded!r}"
 
 
 def check_cancelled_autofocus_restores(microscope: Any) -> None:
@@ -290,18 +276,18 @@ def check_cancelled_autofocus_restores(microscope: Any) -> None:
 
 def check_autofocus_keeps_its_promises(microscope: Any) -> None:
     """Autofocus ends focused or refused; magnification is back, and so is the working distance if refused."""
-    with as_found(microscope) as start:
+    with restoring(microscope) as start:
         limits = microscope.capabilities.working_distance
         result = autofocus(microscope)
         assert result.status in ("focused", "refused"), f"the status is {result.status!r}"
-        assert microscope.magnification == start.magnification, "the magnification was not put back"
+        assert microscope.magnification == start["magnification"], "the magnification was not put back"
         read = microscope.working_distance
         assert result.working_distance == read, (
             f"the result says {result.working_distance:g} mm, the microscope {read:g} mm"
         )
         assert all(step.working_distance in limits for step in result.trace), "it went beyond the limits"
         if result.status == "refused":
-            _assert_near("working_distance", read, start.working_distance, limits)
+            _assert_near("working_distance", read, start["working_distance"], limits)
 
 
 def check_close_twice(microscope: Any) -> None:
@@ -316,7 +302,7 @@ CHECKS: tuple[Check, ...] = tuple(
 
 
 def run_checks(microscope: Microscope) -> Iterator[Outcome]:
-    """Run every check in order and yield what it found; the last one closes the microscope.
+    """Run every check in order and yield each outcome; the last one closes the microscope.
 
     Parameters
     ----------
@@ -328,7 +314,7 @@ def run_checks(microscope: Microscope) -> Iterator[Outcome]:
 
 
 def run_check(check: Check, microscope: Microscope) -> Outcome:
-    """Run one check and return what it found; nothing it raises, but an interrupt, gets out."""
+    """Run one check and return its outcome; of what it raises, an interrupt alone gets out."""
     name = check.__name__.removeprefix("check_").replace("_", " ")
     rule = " ".join((check.__doc__ or "").split())
     try:
@@ -342,26 +328,16 @@ def run_check(check: Check, microscope: Microscope) -> Outcome:
     return Outcome(name, rule, "passed")
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    working_distance: float
-    magnification: float
-
-
-@contextmanager
-def as_found(microscope: Any) -> Iterator[_Found]:
-    """Yield working distance and magnification, and put them back at the end."""
-    found = _Found(microscope.working_distance, microscope.magnification)
-    try:
-        yield found
-    finally:
-        microscope.magnification = found.magnification
-        microscope.working_distance = found.working_distance
-
-
 def _assert_near(name: str, value: float, target: float, limits: Range) -> None:
     tolerance = max(limits.step, 1e-6 * abs(target)) * 1.001
     assert abs(value - target) <= tolerance, f"{name} was set to {target:g} and reads {value:g}"
+
+
+def _assert_reached(
+    reached: tuple[float, float], read: tuple[float, float], target: tuple[float, float], tolerance: float
+) -> None:
+    assert reached == read, f"{reached} differs from {read}"
+    assert math.dist(reached, target) < tolerance, f"sent to {target}, at {reached}"
 
 
 def _assert_refused(microscope: Any, name: str, expected: type[SemDriversError], values: tuple[object, ...]) -> None:
@@ -383,13 +359,8 @@ def _assert_refused(microscope: Any, name: str, expected: type[SemDriversError],
 
 
 def _assert_conditions(microscope: Any, image: Image) -> None:
-    limits = microscope.capabilities
-    _assert_near(
-        "the frame's working_distance",
-        image.working_distance,
-        microscope.working_distance,
-        limits.working_distance,
-    )
-    _assert_near("the frame's magnification", image.magnification, microscope.magnification, limits.magnification)
+    for name in ("working_distance", "magnification"):
+        limits = getattr(microscope.capabilities, name)
+        _assert_near(f"the frame's {name}", getattr(image, name), getattr(microscope, name), limits)
     assert math.isfinite(image.pixel_size), f"the frame's pixel size is {image.pixel_size}"
     assert image.pixel_size > 0, f"the frame's pixel size is {image.pixel_size:g} nm"

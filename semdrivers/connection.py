@@ -1,13 +1,16 @@
-"""`connect`: from a URL to a microscope."""
+"""`connect`: from a URL to a microscope; and how every driver reads the options of its URLs."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from semdrivers.errors import InvalidParameterError, NotConnectedError, SemDriversError
-from semdrivers.microscope import Microscope, missing_members
+from semdrivers.microscope import Microscope, check_microscope, whole_number
 
+_FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 
@@ -58,11 +61,10 @@ def connect(url: str, **options: Any) -> Any:
         if isinstance(answer, Exception):
             crashes[f"plugin {plugin}"] = f"{type(answer).__name__}: {answer}"
             continue
-        missing = missing_members(answer)
-        if missing:
-            crashes[f"plugin {plugin}"] = (
-                f"it returned a {type(answer).__name__}, no Microscope: it lacks {', '.join(missing)}"
-            )
+        try:
+            check_microscope(answer)
+        except InvalidParameterError as error:
+            crashes[f"plugin {plugin}"] = f"what it returned, a {error}"
             continue
         microscope: Microscope = answer
         return microscope
@@ -73,3 +75,64 @@ def connect(url: str, **options: Any) -> Any:
     raise InvalidParameterError(
         f"cannot open {url}: {message}" + "".join(f"\n  {name}: {why}" for name, why in plugins.failures.items())
     )
+
+
+def split_url(
+    url: str, options: Mapping[str, Any], known: Mapping[str, Any] | tuple[str, ...], whose: str
+) -> tuple[SplitResult, dict[str, Any]]:
+    """Return the parts of a URL, and its options; an option stands above its namesake in the URL's query.
+
+    Parameters
+    ----------
+    url : str
+        As `connect` takes it.
+    options : mapping
+        Of `connect`; those that begin with ``on_`` are for programs, and are in no message.
+    known : collection of str
+        Names of the options that there are.
+    whose : str
+        For messages, such as ``"an emulator"``.
+
+    Raises
+    ------
+    InvalidParameterError
+        When the URL is malformed, or an option is unknown.
+    """
+    try:
+        parts = urlsplit(url)
+        given = {**dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))), **options}
+    except ValueError as error:
+        raise InvalidParameterError(f"{url}: {error}") from None
+    for name in given:
+        if name not in known:
+            offer = ", ".join(name for name in known if not name.startswith("on_")) or "none"
+            raise InvalidParameterError(f"{url}: there is no option {name!r}; {whose} takes {offer}")
+    return parts, given
+
+
+def flag_option(url: str, name: str, value: object) -> bool:
+    """Return the truth that an option names: a bool, or ``1``, ``true``, ``yes``, ``on`` and their opposites.
+
+    Raises
+    ------
+    InvalidParameterError
+        When it is neither.
+    """
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in _FLAGS:
+        return _FLAGS[value.lower()]
+    raise InvalidParameterError(f"{url}: {name} must be true or false, not {value!r}")
+
+
+def whole_option(url: str, name: str, value: object) -> int:
+    """Return the whole number that an option names, a text of digits included.
+
+    Raises
+    ------
+    InvalidParameterError
+        When it is none.
+    """
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value)
+    return whole_number(f"{url}: {name}", value)

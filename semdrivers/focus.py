@@ -8,12 +8,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, Protocol, TypedDict, cast, runtime_checkable
 
 from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeError
-from semdrivers.files import plain
+from semdrivers.files import plain, replacing
 from semdrivers.image import ScanMode
-from semdrivers.microscope import number
+from semdrivers.microscope import number, whole_number, within
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,7 @@ class AutofocusSettings:
         if self.method is not None and not isinstance(self.method, str):
             raise InvalidParameterError(f"method must be a name, not {self.method!r}")
         if self.max_frames is not None:
-            if isinstance(self.max_frames, bool) or not isinstance(self.max_frames, int):
-                raise InvalidParameterError(f"max_frames must be a whole number, not {self.max_frames!r}")
-            if self.max_frames < 1:
-                raise OutOfRangeError(f"max_frames must be at least 1, not {self.max_frames}")
+            whole_number("max_frames", self.max_frames, 1)
         if self.max_travel is not None and number("max_travel", self.max_travel, "mm") <= 0:
             raise OutOfRangeError(f"max_travel must be above 0 mm, not {self.max_travel:g} mm")
         if self.bounds is not None:
@@ -76,8 +73,8 @@ class AutofocusSettings:
             object.__setattr__(self, "bounds", (low, high))
         if not isinstance(self.scan_mode, ScanMode):
             raise InvalidParameterError(f"scan_mode must be a semdrivers.ScanMode, not {self.scan_mode!r}")
-        if self.accept_score is not None and not 0 <= number("accept_score", self.accept_score) <= 9:
-            raise OutOfRangeError(f"accept_score must be within 0 to 9, not {self.accept_score:g}")
+        if self.accept_score is not None:
+            within("accept_score", self.accept_score, 0, 9)
         for name in ("may_change_magnification", "restore_on_failure", "may_change_brightness"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidParameterError(f"{name} must be True or False, not {getattr(self, name)!r}")
@@ -116,6 +113,37 @@ class FocusStep:
     variance: float
     entropy: float
     action: float | None = None
+
+
+class FocusRecord(TypedDict):
+    """An `AutofocusResult` without its trace: what travels in ``metadata["autofocus"]`` of the frames that follow."""
+
+    status: str
+    reason: str
+    working_distance: float
+    start_working_distance: float
+    score: float
+    confidence: float
+    frames: int
+    elapsed: float
+    method: str
+    frames_since: NotRequired[int]
+    """Frames between the run and this frame; recorded by `semdrivers.hosts` alone."""
+    lens_offset: NotRequired[float | None]
+    """How far the lens stood from where focus was found, mm; None when none was found. In frames alone."""
+
+
+@runtime_checkable
+class RecordsFocus(Protocol):
+    """A microscope that writes the last autofocus result into the metadata of the frames that follow it."""
+
+    @property
+    def focus_record(self) -> FocusRecord | None:
+        """Record of the last autofocus run, None before the first."""
+        ...
+
+    @focus_record.setter
+    def focus_record(self, value: FocusRecord | None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +200,15 @@ class AutofocusResult:
         """Return all fields as JSON-ready values."""
         return dataclasses.asdict(self)
 
+    def to_record(self) -> FocusRecord:
+        """Return all fields but the trace."""
+        return cast(FocusRecord, {name: value for name, value in self.to_dict().items() if name != "trace"})
+
     def save(self, path: str | Path) -> Path:
-        """Write the result, trace included, as JSON."""
+        """Write the result, trace included, as JSON; the file appears whole or not at all."""
         path = Path(path)
-        path.write_text(json.dumps(plain(self), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(plain(self), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         return path
 
     def plot(self, path: str | Path) -> Path:
@@ -210,15 +243,8 @@ class NotFocusedError(AutofocusError):
 class FrameSkippedError(AutofocusError):
     """One frame is left out for want of focus, under the policies ``"skip"`` and ``"retry"``; the run may go on.
 
-    Raised by `semdrivers.hosts` before the frame. Catch it and go to the next place. Working distance and
-    magnification are back where they were; `result` says why.
-
-    Parameters
-    ----------
-    message : str
-        What happened.
-    result : AutofocusResult, optional
-        Of the run that did not focus.
+    Raised by `semdrivers.hosts` before the frame. Catch it and go to the next place. Parameters are those of
+    `NotFocusedError`.
     """
 
     def __init__(self, message: str, result: AutofocusResult | None = None) -> None:

@@ -9,7 +9,8 @@ Units: working distance mm, pixel size nm, times s, voltage kV, stage position m
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -30,14 +31,40 @@ def number(name: str, value: object, unit: str = "") -> float:
         When it is NaN or infinite.
     """
     suffix = f" {unit}" if unit else ""
-    if isinstance(value, bool | str | bytes):
-        raise InvalidParameterError(f"{name} must be a number{suffix and ' in' + suffix}, not {value!r}")
     try:
+        if isinstance(value, bool | str | bytes):
+            raise TypeError
         result = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
         raise InvalidParameterError(f"{name} must be a number{suffix and ' in' + suffix}, not {value!r}") from error
     if not math.isfinite(result):
         raise OutOfRangeError(f"{name} must be finite, not {result}{suffix}")
+    return result
+
+
+def whole_number(name: str, value: object, least: int | None = None) -> int:
+    """Return `value` as an int of at least `least`.
+
+    Raises
+    ------
+    InvalidParameterError
+        When it is no whole number (booleans and floats included).
+    OutOfRangeError
+        When it is below `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidParameterError(f"{name} must be a whole number, not {value!r}")
+    if least is not None and value < least:
+        raise OutOfRangeError(f"{name} must be at least {least}, not {value}")
+    return value
+
+
+def within(name: str, value: object, minimum: float, maximum: float, unit: str = "") -> float:
+    """Return `value` as a float from `minimum` to `maximum`, both included; raises as `number` does."""
+    result = number(name, value, unit)
+    if not minimum <= result <= maximum:
+        suffix = f" {unit}" if unit else ""
+        raise OutOfRangeError(f"{name} must be within {minimum:g} to {maximum:g}{suffix}, not {result:g}")
     return result
 
 
@@ -162,13 +189,95 @@ class Microscope(Protocol):
 _MEMBERS = ("capabilities", "working_distance", "magnification", "acquire", "close")
 
 
-def missing_members(microscope: object) -> list[str]:
-    """Return the names of the members of `Microscope` that an object lacks.
+def has_member(microscope: object, name: str) -> bool:
+    """Return whether an object has a member. Looks at the class first: reading a property would ask the instrument."""
+    return hasattr(type(microscope), name) or hasattr(microscope, name)
 
-    Looks at the class before the object: `isinstance` would read every property, and so talk to the
-    instrument.
+
+def missing_members(microscope: object) -> list[str]:
+    """Return the names of the members of `Microscope` that an object lacks; the instrument is asked nothing."""
+    return [name for name in _MEMBERS if not has_member(microscope, name)]
+
+
+def check_microscope(microscope: object) -> None:
+    """Raise unless an object has the five members of `Microscope`; the instrument is asked nothing.
+
+    Raises
+    ------
+    InvalidParameterError
+        When it lacks some; the message lists them.
     """
-    return [name for name in _MEMBERS if not hasattr(type(microscope), name) and not hasattr(microscope, name)]
+    missing = missing_members(microscope)
+    if missing:
+        raise InvalidParameterError(
+            f"{type(microscope).__name__} is no Microscope: it lacks {', '.join(missing)}; "
+            "semdrivers.Microscope lists the five members that are needed"
+        )
+
+
+def put_back(microscope: object, values: Mapping[str, Any], *, changed_only: bool = True) -> dict[str, Exception]:
+    """Set members of a microscope to values they had; each is tried, whatever fails.
+
+    Parameters
+    ----------
+    microscope : Microscope
+        The instrument.
+    values : mapping of str to object
+        Names of members, such as ``"working_distance"``, with the values to set, in this order.
+    changed_only : bool
+        Whether to leave alone a member that reads its value already.
+
+    Returns
+    -------
+    dict of str to Exception
+        What failed, by the name of the member.
+    """
+    failures = {}
+    for name, value in values.items():
+        try:
+            if not changed_only or getattr(microscope, name) != value:
+                setattr(microscope, name, value)
+        except Exception as error:
+            failures[name] = error
+    return failures
+
+
+@contextmanager
+def restoring(microscope: object, *names: str, only_on_error: bool = False) -> Iterator[Mapping[str, Any]]:
+    """Remember members of a microscope, and put them back at the end of the block.
+
+    After an exception each is set, also one that reads its value: a move may be under way. What cannot be put back is
+    a note of that exception.
+
+    Parameters
+    ----------
+    microscope : Microscope
+        The instrument.
+    *names : str
+        Members in the order in which to put them back; ``"magnification", "working_distance"`` by default.
+    only_on_error : bool
+        Whether a block that ends well leaves everything as it is.
+
+    Yields
+    ------
+    mapping of str to object
+        The values by name.
+
+    Raises
+    ------
+    Exception
+        The first failure, when the block ends well and something cannot be put back.
+    """
+    values = {name: getattr(microscope, name) for name in names or ("magnification", "working_distance")}
+    try:
+        yield values
+    except BaseException as error:
+        for name, failure in put_back(microscope, values, changed_only=False).items():
+            error.add_note(f"and {name} could not be put back to {values[name]}: {failure}")
+        raise
+    if not only_on_error:
+        for failure in put_back(microscope, values).values():
+            raise failure
 
 
 @runtime_checkable
@@ -262,10 +371,3 @@ class HasVacuum(Protocol):
     def vent(self) -> None:
         """Let air in; the beam must be off."""
         ...
-
-
-@runtime_checkable
-class RecordsFocus(Protocol):
-    """A microscope that writes the last autofocus result into the metadata of the frames that follow it."""
-
-    focus_record: Mapping[str, Any] | None

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 
 from firmware_protocol.address import CONTROL_PORT
+from semdrivers.connection import flag_option, split_url, whole_option
 from semdrivers.errors import InvalidParameterError
 
-_COMMON = ("usb", "bits", "keep_beam", "client", "on_close")
-_SERIAL = ("baudrate",)
-_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+_OPTIONS = ("usb", "bits", "keep_beam", "client", "on_close")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +52,15 @@ def parse_address(url: str, options: Mapping[str, Any]) -> Address:
     InvalidParameterError
         When something is malformed or unknown.
     """
-    try:
-        parts = urlsplit(url)
-        port = parts.port if parts.scheme == "em30" else None
-        queried = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-    except ValueError as error:
-        raise InvalidParameterError(f"{url}: {error}") from None
-    over_serial = parts.scheme == "em30+serial"
-    given = {**queried, **options}
-    known = _COMMON + (_SERIAL if over_serial else ())
-    for name in given:
-        if name not in known:
-            raise InvalidParameterError(
-                f"{url}: there is no option {name!r}; an EM-30 takes {', '.join(known[:4] + known[5:])}"
-            )
+    over_serial = url.lower().startswith("em30+serial:")
+    parts, given = split_url(url, options, (*_OPTIONS, "baudrate") if over_serial else _OPTIONS, "an EM-30")
     client = given.get("client", "semdrivers")
     if not isinstance(client, str) or not client:
         raise InvalidParameterError(f"{url}: client must be a name, not {client!r}")
     common: dict[str, Any] = {
         "usb": given.get("usb"),
-        "bits": _whole(url, "bits", given.get("bits", 8)),
-        "keep_beam": _truth(url, "keep_beam", given.get("keep_beam", True)),
+        "bits": whole_option(url, "bits", given.get("bits", 8)),
+        "keep_beam": flag_option(url, "keep_beam", given.get("keep_beam", True)),
         "client": client,
     }
     if common["bits"] not in (8, 16):
@@ -84,25 +71,13 @@ def parse_address(url: str, options: Mapping[str, Any]) -> Address:
             raise InvalidParameterError(
                 f"{url} names no serial line; write em30+serial:///dev/ttyUSB0 or em30+serial://COM3"
             )
-        return Address(device=device, baudrate=_whole(url, "baudrate", given.get("baudrate", 115200)), **common)
+        return Address(device=device, baudrate=whole_option(url, "baudrate", given.get("baudrate", 115200)), **common)
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise InvalidParameterError(f"{url}: {error}") from None
     if not parts.hostname:
         raise InvalidParameterError(f"{url} names no host; write em30://192.168.1.30")
     if parts.path not in ("", "/") or parts.username is not None or port == 0:
         raise InvalidParameterError(f"{url}: write em30://HOST[:PORT][?usb=VID:PID[:SERIAL]]")
     return Address(host=parts.hostname, port=port or CONTROL_PORT, **common)
-
-
-def _whole(url: str, name: str, value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        return int(value)
-    raise InvalidParameterError(f"{url}: {name} must be a whole number, not {value!r}")
-
-
-def _truth(url: str, name: str, value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in _TRUE + _FALSE:
-        return value.lower() in _TRUE
-    raise InvalidParameterError(f"{url}: {name} must be true or false, not {value!r}")

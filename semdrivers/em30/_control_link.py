@@ -45,11 +45,7 @@ from semdrivers.errors import (
 from semdrivers.links import describe, exception_for
 
 R = TypeVar("R")
-
-LONGEST_REQUEST = 900.0
-"""Seconds after which pump or vent fails, however often the instrument says that it is still at work."""
-LONGEST_SETTLING = 60.0
-"""The same for all other requests: no lens, stage or beam takes longer to come to rest."""
+_Answers = queue.SimpleQueue[Envelope | Damaged | SemDriversError]
 
 _log = logging.getLogger(__name__)
 _TICK = 0.1
@@ -84,14 +80,13 @@ class ControlLink:
         When another client controls the instrument; the message names it.
     """
 
+    LONGEST_REQUEST = 900.0
+    """Seconds after which pump or vent fails, however often the instrument says that it is still at work."""
+    LONGEST_SETTLING = 60.0
+    """The same for all other requests: no lens, stage or beam takes longer to come to rest."""
+
     def __init__(
-        self,
-        transport: Transport,
-        *,
-        client_name: str,
-        name: str,
-        observer: bool = False,
-        deadline: float = 5.0,
+        self, transport: Transport, *, client_name: str, name: str, observer: bool = False, deadline: float = 5.0
     ) -> None:
         self.name = name
         self._transport = transport
@@ -99,7 +94,7 @@ class ControlLink:
         self._decoder = Decoder()
         self._lock = threading.Lock()
         self._sending = threading.Lock()
-        self._waiting: dict[int, queue.SimpleQueue[Envelope | Damaged | SemDriversError]] = {}
+        self._waiting: dict[int, _Answers] = {}
         self._sequence = 0
         self._subscribers: tuple[Callable[[Event], object], ...] = ()
         self._subscribed = False
@@ -153,7 +148,7 @@ class ControlLink:
         if threading.current_thread() is self._thread:
             raise BusyError(f"{self.name}: a subscriber must not send requests; hand over to another thread")
         flags = wait if isinstance(message, Command) else Wait.NOTHING
-        answers: queue.SimpleQueue[Envelope | Damaged | SemDriversError] = queue.SimpleQueue()
+        answers: _Answers = queue.SimpleQueue()
         with self._lock:
             self._check_open()
             sequence = self._next_sequence()
@@ -235,15 +230,9 @@ class ControlLink:
             if self._sequence not in self._waiting:
                 return self._sequence
 
-    def _exchange(
-        self,
-        message: Request[R],
-        data: bytes,
-        answers: queue.SimpleQueue[Envelope | Damaged | SemDriversError],
-        deadline: float,
-    ) -> R:
+    def _exchange(self, message: Request[R], data: bytes, answers: _Answers, deadline: float) -> R:
         now = time.monotonic()
-        longest = LONGEST_REQUEST if isinstance(message, Pump | Vent) else LONGEST_SETTLING
+        longest = self.LONGEST_REQUEST if isinstance(message, Pump | Vent) else self.LONGEST_SETTLING
         end, last, pause = now + deadline, now + longest, max(deadline / 5, 0.05)
         sent = damaged = 0
         repeat = now
@@ -342,14 +331,14 @@ class ControlLink:
     def _deliver(self, items: list[Envelope | Damaged]) -> None:
         for item in items:
             if isinstance(item, Envelope) and item.kind is Kind.EVENT:
-                self._tell(item.message)
+                self._notify(item.message)
             elif item.kind in (Kind.REPLY, Kind.PENDING) and item.opcode in REPLIES:
                 with self._lock:
                     answers = self._waiting.get(item.sequence)
                 if answers is not None:
                     answers.put(item)
 
-    def _tell(self, event: object) -> None:
+    def _notify(self, event: object) -> None:
         if isinstance(event, Event):
             for callback in self._subscribers:
                 try:

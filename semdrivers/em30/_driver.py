@@ -1,48 +1,68 @@
 """The EM-30 behind the protocols of `semdrivers.microscope`.
 
-Nothing here knows a number of the instrument but the diameter of its probe, which no message tells: limits, steps and
+Nothing here knows a number of the instrument but the diameter of its probe, which no message reports: limits, steps and
 scan modes are what it says of itself.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import numpy as np
 
 from firmware_protocol.frame_assembly import Frame
 from firmware_protocol.messages import (
+    Applied,
     BeamChanged,
     Event,
     FrameDropped,
+    GetParameter,
+    GetStatus,
     HelloReply,
+    MoveStage,
+    OrientStage,
     Parameter,
+    Pump,
+    SetBeam,
+    SetParameter,
+    SetStigmator,
     StartScan,
+    Vent,
 )
 from firmware_protocol.profile import PROBE_DIAMETER
 from firmware_protocol.stream import PixelFormat
-from semdrivers.autofocus import autofocus
-from semdrivers.em30._accessories import Accessories
-from semdrivers.em30._address import parse_address
+from semdrivers.base import MicroscopeBase
+from semdrivers.em30._address import Address, parse_address
 from semdrivers.em30._control_link import ControlLink
 from semdrivers.em30._image_link import FrameOrder, ImageLink
 from semdrivers.em30._transport import open_serial, open_tcp
 from semdrivers.errors import DeviceError, InvalidParameterError, NotConnectedError, ProtocolError
-from semdrivers.focus import AutofocusResult, record_of_frame
+from semdrivers.focus import FocusRecord, record_of_frame
 from semdrivers.image import Image, ScanMode
 from semdrivers.links import parse_target
 from semdrivers.microscope import Capabilities, Range
 from semdrivers.plugins import get_plugin_manager
 
+_UNITS = {
+    Parameter.WORKING_DISTANCE: "mm",
+    Parameter.STAGE_X: "mm",
+    Parameter.STAGE_Y: "mm",
+    Parameter.STAGE_TILT: "°",
+    Parameter.STAGE_ROTATION: "°",
+    Parameter.STIGMATOR_X: "µm",
+    Parameter.STIGMATOR_Y: "µm",
+}
 
-class EM30(Accessories):
+
+class EM30(MicroscopeBase):
     """An EM-30 with its two links. Thread safe: one operation at a time.
 
-    `semdrivers.connect` makes one. It implements `Microscope`, `RecordsFocus` and what `Accessories` lists. After
-    `close` every member raises `NotConnectedError`.
+    `semdrivers.connect` makes one. It implements `Microscope`, `RecordsFocus`, `HasStage`, `HasStageOrientation`,
+    `HasStigmator`, `HasDetector`, `HasBeam` and `HasVacuum`. After `close` every member raises `NotConnectedError`.
 
     Parameters
     ----------
@@ -62,7 +82,7 @@ class EM30(Accessories):
     Raises
     ------
     ProtocolError
-        When the instrument does not tell its limits.
+        When the instrument does not report its limits.
     """
 
     def __init__(
@@ -75,7 +95,15 @@ class EM30(Accessories):
         keep_beam: bool = True,
         on_close: Callable[[], object] | None = None,
     ) -> None:
-        super().__init__(control_link, name)
+        self._control = control_link
+        self._name = name
+        self._lock = threading.RLock()
+        self._closed = False
+        self._effective = 0.0
+        self._limits = {
+            capability.name: Range(capability.minimum, capability.maximum, capability.step)
+            for capability in control_link.hello.capabilities
+        }
         self._images = image_link
         self._bits = bits
         self._keep_beam = keep_beam
@@ -83,53 +111,17 @@ class EM30(Accessories):
         hello = control_link.hello
         self._capabilities = _capabilities(name, hello, self._limits)
         self._epoch = time.time() - hello.time
-        self._focus_record: Mapping[str, Any] | None = None
+        self._focus_record: FocusRecord | None = None
         self._dropped = 0
         self._blanked = False
         with suppress(DeviceError):
             control_link.subscribe(self._heard)
-
-    # Microscope
 
     @property
     def capabilities(self) -> Capabilities:
         """Limits and modes, as the instrument reported them when it was connected."""
         with self._open():
             return self._capabilities
-
-    @property
-    def working_distance(self) -> float:
-        """Working distance in mm, as read back; setting it returns once the lens has settled.
-
-        Raises
-        ------
-        OutOfRangeError
-            When set outside ``capabilities.working_distance``; nothing has moved.
-        InvalidParameterError
-            When set to what is no number.
-        """
-        return self._get(Parameter.WORKING_DISTANCE)
-
-    @working_distance.setter
-    def working_distance(self, value: float) -> None:
-        self._set(Parameter.WORKING_DISTANCE, value)
-
-    @property
-    def magnification(self) -> float:
-        """Magnification, a plain number, as read back.
-
-        Raises
-        ------
-        OutOfRangeError
-            When set outside ``capabilities.magnification``; nothing has changed.
-        InvalidParameterError
-            When set to what is no number.
-        """
-        return self._get(Parameter.MAGNIFICATION)
-
-    @magnification.setter
-    def magnification(self, value: float) -> None:
-        self._set(Parameter.MAGNIFICATION, value)
 
     def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
         """Scan one frame, wholly after the last set took effect, and return it.
@@ -160,35 +152,143 @@ class EM30(Accessories):
             if self._closed:
                 return
             self._closed = True
-            try:
-                self._images.close()
-            finally:
-                try:
-                    self._control.close(keep_beam=self._keep_beam)
-                finally:
-                    if self._on_close is not None:
-                        self._on_close()
-
-    # Focus
+            with ExitStack() as last_comes_first:
+                if self._on_close is not None:
+                    last_comes_first.callback(self._on_close)
+                last_comes_first.callback(self._control.close, keep_beam=self._keep_beam)
+                last_comes_first.callback(self._images.close)
 
     @property
-    def focus_record(self) -> Mapping[str, Any] | None:
+    def focus_record(self) -> FocusRecord | None:
         """Result of the last autofocus run; it travels in ``metadata["autofocus"]`` of the frames that follow."""
         with self._open():
             return self._focus_record
 
     @focus_record.setter
-    def focus_record(self, value: Mapping[str, Any] | None) -> None:
+    def focus_record(self, value: FocusRecord | None) -> None:
         with self._open():
             self._focus_record = value
 
-    def autofocus(self, **settings: Any) -> AutofocusResult:
-        """Focus; the same as ``semdrivers.autofocus(microscope, **settings)``."""
-        with self._open():
-            pass
-        return autofocus(self, **settings)
+    # Stage, stigmator, detector, beam, vacuum
 
-    # For people
+    @property
+    def stage_position(self) -> tuple[float, float]:
+        """Position (x, y) in mm."""
+        with self._open():
+            return self._get(Parameter.STAGE_X), self._get(Parameter.STAGE_Y)
+
+    def move_stage(self, x: float, y: float) -> tuple[float, float]:
+        """Move to (x, y) in mm; returns the position reached, once the stage is idle.
+
+        Raises
+        ------
+        OutOfRangeError, InvalidParameterError
+            Before anything moves.
+        InterlockError
+            When the move would leave the collision envelope.
+        """
+        with self._open():
+            x, y = self._check(Parameter.STAGE_X, x), self._check(Parameter.STAGE_Y, y)
+            moved = self._control.request(MoveStage(x, y))
+            self._took_effect(moved.time)
+            return moved.x, moved.y
+
+    @property
+    def stage_orientation(self) -> tuple[float, float]:
+        """Tilt and rotation in degrees."""
+        with self._open():
+            return self._get(Parameter.STAGE_TILT), self._get(Parameter.STAGE_ROTATION)
+
+    def orient_stage(self, tilt: float, rotation: float) -> tuple[float, float]:
+        """Tilt and rotate, degrees, about the point under the beam; returns what was reached, once the stage is idle.
+
+        Raises
+        ------
+        OutOfRangeError, InvalidParameterError
+            Before anything moves; the second also when this stage does not tilt or rotate.
+        InterlockError
+            When the sample holder would leave the collision envelope.
+        """
+        with self._open():
+            tilt, rotation = self._check(Parameter.STAGE_TILT, tilt), self._check(Parameter.STAGE_ROTATION, rotation)
+            oriented = self._control.request(OrientStage(tilt, rotation))
+            self._took_effect(oriented.time)
+            return oriented.tilt, oriented.rotation
+
+    @property
+    def stigmator(self) -> tuple[float, float]:
+        """Correction (x, y) in µm of astigmatic difference.
+
+        Raises
+        ------
+        OutOfRangeError, InvalidParameterError
+            When set to what the stigmator cannot do; nothing has changed.
+        """
+        with self._open():
+            return self._get(Parameter.STIGMATOR_X), self._get(Parameter.STIGMATOR_Y)
+
+    @stigmator.setter
+    def stigmator(self, value: tuple[float, float]) -> None:
+        with self._open():
+            try:
+                x, y = value
+            except (TypeError, ValueError):
+                raise InvalidParameterError(f"{self._name}: stigmator must be (x, y) in µm, not {value!r}") from None
+            x, y = self._check(Parameter.STIGMATOR_X, x), self._check(Parameter.STIGMATOR_Y, y)
+            self._took_effect(self._control.request(SetStigmator(x, y)).time)
+
+    @property
+    def brightness(self) -> float:
+        """Offset of the detector, 0 to 1. Raises as `working_distance` does."""
+        return float(self._read("brightness"))
+
+    @brightness.setter
+    def brightness(self, value: float) -> None:
+        self._write("brightness", value)
+
+    @property
+    def contrast(self) -> float:
+        """Gain of the detector, 0 to 1. Raises as `working_distance` does."""
+        return float(self._read("contrast"))
+
+    @contrast.setter
+    def contrast(self, value: float) -> None:
+        self._write("contrast", value)
+
+    @property
+    def beam_on(self) -> bool:
+        """Whether electrons reach the sample; switching it on returns once the beam is stable.
+
+        Raises
+        ------
+        InterlockError
+            When the beam is switched on without a vacuum, or with the door open.
+        """
+        with self._open():
+            return self._control.request(GetStatus()).beam_on
+
+    @beam_on.setter
+    def beam_on(self, value: bool) -> None:
+        if not isinstance(value, bool | np.bool_):
+            raise InvalidParameterError(f"{self._name}: beam_on must be True or False, not {value!r}")
+        with self._open():
+            self._took_effect(self._control.request(SetBeam(bool(value))).time)
+
+    @property
+    def vacuum(self) -> str:
+        """``"vented"``, ``"pumping"``, ``"ready"`` or ``"venting"``."""
+        with self._open():
+            return self._control.request(GetStatus()).vacuum.name.lower()
+
+    def pump(self) -> None:
+        """Evacuate the chamber; returns when the vacuum is ready. Raises `InterlockError` with the door open."""
+        with self._open():
+            self._took_effect(self._control.request(Pump()).time)
+
+    def vent(self) -> None:
+        """Let air in; returns when the chamber is vented. Raises `InterlockError` while the beam is on."""
+        with self._open():
+            self._took_effect(self._control.request(Vent()).time)
 
     @property
     def frames_lost(self) -> int:
@@ -196,19 +296,50 @@ class EM30(Accessories):
         with self._open():
             return self._images.frames_lost
 
-    def __enter__(self) -> Self:
-        with self._open():
-            return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
         return f"<{type(self).__name__} {self._name} (serial number {self._capabilities.serial}, {state})>"
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise NotConnectedError(f"the connection to {self._name} is closed; connect again")
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        """Hold the lock of a microscope that is open."""
+        with self._lock:
+            self._check_open()
+            yield
+
+    def _read(self, name: str) -> Any:
+        return self._get(Parameter[name.upper()])
+
+    def _write(self, name: str, value: Any) -> None:
+        parameter = Parameter[name.upper()]
+        with self._open():
+            applied: Applied = self._control.request(SetParameter(parameter, self._check(parameter, value)))
+            self._took_effect(applied.time)
+
+    def _get(self, parameter: Parameter) -> float:
+        with self._open():
+            self._limits_of(parameter)
+            return self._control.request(GetParameter(parameter)).value
+
+    def _check(self, parameter: Parameter, value: object) -> float:
+        limits = self._limits_of(parameter)
+        return limits.check(f"{self._name}: {parameter.name.lower()}", value, _UNITS.get(parameter, ""))
+
+    def _limits_of(self, parameter: Parameter) -> Range:
+        name = parameter.name.lower()
+        if name not in self._limits:
+            raise InvalidParameterError(f"{self._name} has no {name.replace('_', ' ')}")
+        return self._limits[name]
+
+    def _took_effect(self, instant: float) -> None:
+        self._effective = max(self._effective, instant)
+
     def _heard(self, event: Event) -> None:
-        """Keep what tells that a frame will not come; called by the link's thread."""
+        """Remember that a frame will not come; called by the link's thread."""
         if isinstance(event, FrameDropped):
             self._dropped = event.frame_id
         elif isinstance(event, BeamChanged) and not event.on:
@@ -222,13 +353,8 @@ class EM30(Accessories):
     def _order(self, mode: ScanMode) -> FrameOrder:
         self._blanked = False
         started = self._control.request(StartScan(mode.width, mode.height, self._bits, 1))
-        return FrameOrder(
-            started.first_frame,
-            max(started.time, self._effective),
-            mode.width,
-            mode.height,
-            started.frame_time,
-        )
+        not_before = max(started.time, self._effective)
+        return FrameOrder(started.first_frame, not_before, mode.width, mode.height, started.frame_time)
 
     def _image(self, frame: Frame, mode: ScanMode) -> Image:
         leader = frame.leader
@@ -254,7 +380,7 @@ def _capabilities(name: str, hello: HelloReply, limits: Mapping[str, Range]) -> 
     missing = [needed for needed in ("working_distance", "magnification") if needed not in limits]
     if missing or not modes:
         raise ProtocolError(
-            f"{name} does not tell its {' and '.join(missing) or 'scan modes'}; its firmware is {hello.firmware}"
+            f"{name} does not report its {' and '.join(missing) or 'scan modes'}; its firmware is {hello.firmware}"
         )
     return Capabilities(
         working_distance=limits["working_distance"],
@@ -283,7 +409,7 @@ def connect(url: str, options: Mapping[str, Any]) -> EM30:
     InvalidParameterError
         When the URL or an option is malformed; before any I/O.
     NotConnectedError
-        When a link could not be opened; both are tried, and the message tells of each.
+        When a link could not be opened; both are tried, and the message reports each.
     BusyError
         When another client controls the instrument.
     ProtocolError
@@ -312,13 +438,13 @@ def connect(url: str, options: Mapping[str, Any]) -> EM30:
             raise NotConnectedError(f"could not connect to the {name}", failures)
         return EM30(control, images, name=name, bits=address.bits, keep_beam=address.keep_beam, on_close=on_close)
     except BaseException:
-        closers: list[Callable[[], None]] = [link.close for link in (images, control) if link is not None]
-        for close in closers:
-            close()
+        if images is not None:
+            images.close()
+        if control is not None:
+            control.close()
         raise
 
 
-def _open_control(address: Any, name: str) -> ControlLink:
-
+def _open_control(address: Address, name: str) -> ControlLink:
     transport = open_tcp(address.host, address.port) if address.host else open_serial(address.device, address.baudrate)
     return ControlLink(transport, client_name=address.client, name=name)

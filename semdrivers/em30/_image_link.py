@@ -44,10 +44,6 @@ _CONTROL_TIMEOUT = 1000
 _DRAIN_TIMEOUT = 10
 _DRAIN_CHUNK = 64 * MAX_PACKET
 _DRAIN_LIMIT = 8 * 1024 * 1024
-_REPLUG_TIME = 3.0
-_GRACE = 2.0
-"""Seconds that a frame may be late; doubled with every step of recovery."""
-
 _LISTEN = 0.1
 """Seconds of one read; between reads the link asks whether the frame was lost."""
 
@@ -104,6 +100,11 @@ class ImageLink:
         When there is no such device, it cannot be opened, or it does not speak this protocol.
     """
 
+    GRACE = 2.0
+    """Seconds that a frame may be late; doubled with every step of recovery."""
+    REPLUG_TIME = 3.0
+    """Seconds in which a lost device may be plugged in again."""
+
     def __init__(self, target: UsbTarget, name: str = "EM-30", *, serial: str | None = None) -> None:
         self.name = name
         self.frames_lost = 0
@@ -150,7 +151,7 @@ class ImageLink:
             try:
                 if step:
                     self._recover(step, reasons[-1])
-                return self._await(order(), lost, _GRACE * 2**step)
+                return self._await(order(), lost, self.GRACE * 2**step)
             except _Trouble as trouble:
                 reasons.append(str(trouble))
                 step = max(step + 1, trouble.step)
@@ -277,13 +278,14 @@ class ImageLink:
         limit = order.frame_time + grace
         deadline = time.monotonic() + limit
         while True:
-            for found in self._read(deadline, limit):
-                if isinstance(found, Defect):
-                    self._note(found)
-                    if found.frame_id is not None and found.frame_id >= order.first_frame:
-                        raise _Trouble(found.reason, _RESYNCHRONISE)
-                elif self._is_ordered(found, order):
-                    return found
+            for item in self._read(deadline, limit):
+                if isinstance(item, Defect):
+                    self.frames_lost += item.lost
+                    _log.warning("%s: image stream: %s", self.name, item.reason)
+                    if item.frame_id is not None and item.frame_id >= order.first_frame:
+                        raise _Trouble(item.reason, _RESYNCHRONISE)
+                elif self._is_ordered(item, order):
+                    return item
             if reason := lost(order):
                 raise _Trouble(reason, _RESYNCHRONISE)
 
@@ -299,14 +301,9 @@ class ImageLink:
             )
         return True
 
-    def _note(self, defect: Defect) -> None:
-        self.frames_lost += defect.lost
-        _log.warning("%s: image stream: %s", self.name, defect.reason)
-
     def _read(self, deadline: float, limit: float) -> list[Frame | Defect]:
         """Read up to the end of the part of a frame that is due, and return what that completes."""
-        wanted = self._assembler.wanted
-        packets = -(-wanted // MAX_PACKET)
+        packets = -(-self._assembler.wanted // MAX_PACKET)
         buffer = self._scratch if packets == 1 else array("B", b"\0") * (packets * MAX_PACKET)
         left = deadline - time.monotonic()
         if left <= 0:
@@ -335,7 +332,7 @@ class ImageLink:
 
     def _reopen(self) -> None:
         self._give_up()
-        deadline = time.monotonic() + _REPLUG_TIME
+        deadline = time.monotonic() + self.REPLUG_TIME
         while True:
             try:
                 self._open()

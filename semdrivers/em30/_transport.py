@@ -138,7 +138,6 @@ class TcpTransport:
         self._writable.register(connection, selectors.EVENT_WRITE)
 
     def send(self, data: bytes, timeout: float) -> None:
-        """Send all of `data` within `timeout` seconds. See `Transport.send`."""
         deadline = time.monotonic() + timeout
         view = memoryview(data)
         while view:
@@ -152,18 +151,14 @@ class TcpTransport:
                     raise TransportError(
                         f"{self.name} took {len(data) - len(view)} of {len(data)} bytes in {timeout:g} s"
                     ) from None
-                self._wait_writable(left)
+                try:
+                    self._writable.select(left)
+                except (OSError, ValueError) as error:
+                    raise TransportError(f"{self.name} was closed while sending") from error
             except OSError as error:
                 raise TransportError(f"{self.name} broke while sending: {error.strerror or error}") from error
 
-    def _wait_writable(self, timeout: float) -> None:
-        try:
-            self._writable.select(timeout)
-        except (OSError, ValueError) as error:
-            raise TransportError(f"{self.name} was closed while sending") from error
-
     def receive(self, timeout: float) -> bytes:
-        """Return what has come within `timeout` seconds. See `Transport.receive`."""
         try:
             if not self._readable.select(max(0.0, timeout)):
                 return b""
@@ -177,13 +172,11 @@ class TcpTransport:
         return data
 
     def shutdown(self) -> None:
-        """Make a receive in another thread return at once."""
         self._closed.set()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close the socket; a second call does nothing."""
         self.shutdown()
         self._readable.close()
         self._writable.close()
@@ -248,7 +241,6 @@ class SerialTransport:
         self._writing = threading.Lock()
 
     def send(self, data: bytes, timeout: float) -> None:
-        """Send all of `data` within `timeout` seconds. See `Transport.send`."""
         deadline = time.monotonic() + timeout
         with self._writing:
             for start in range(0, len(data), _SERIAL_CHUNK):
@@ -262,7 +254,6 @@ class SerialTransport:
                     raise TransportError(f"{self.name} broke while sending: {error}") from error
 
     def receive(self, timeout: float) -> bytes:
-        """Return what has come within `timeout` seconds. See `Transport.receive`."""
         deadline = time.monotonic() + timeout
         with self._reading:
             while not self._closed.is_set():
@@ -275,7 +266,6 @@ class SerialTransport:
         raise TransportError(f"{self.name} is closed")
 
     def shutdown(self) -> None:
-        """Make a receive in another thread return at once."""
         self._closed.set()
         with contextlib.suppress(Exception):
             self._line.cancel_read()
@@ -283,7 +273,6 @@ class SerialTransport:
             self._line.cancel_write()
 
     def close(self) -> None:
-        """Close the line; a second call does nothing."""
         self.shutdown()
         with self._reading, self._writing:
             self._line.close()

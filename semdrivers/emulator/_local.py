@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 from semdrivers.connection import connect as connect_url
+from semdrivers.connection import flag_option, split_url
 from semdrivers.emulator._emulator import Emulator
 from semdrivers.errors import InvalidParameterError
 from semdrivers.microscope import Microscope
@@ -14,7 +14,6 @@ from semdrivers.microscope import Microscope
 _NUMBERS = ("magnification", "working_distance", "pixel_size")
 _OPTIONS = ("seed", *_NUMBERS, "preset", "path", "realtime", "faults")
 _DRIVER = ("bits", "client")
-_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 def connect(url: str, options: Mapping[str, Any]) -> Microscope:
@@ -51,17 +50,7 @@ def parse_emulator_url(url: str, options: Mapping[str, Any]) -> tuple[Any, dict[
     InvalidParameterError
         When something is malformed or unknown.
     """
-    try:
-        parts = urlsplit(url)
-        queried = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-    except ValueError as error:
-        raise InvalidParameterError(f"{url}: {error}") from None
-    given = {**queried, **options}
-    for name in given:
-        if name not in _OPTIONS + _DRIVER:
-            raise InvalidParameterError(
-                f"{url}: there is no option {name!r}; an emulator takes {', '.join(_OPTIONS + _DRIVER)}"
-            )
+    parts, given = split_url(url, options, _OPTIONS + _DRIVER, "an emulator")
     specimen: Any = parts.netloc
     if not specimen or parts.path not in ("", "/"):
         raise InvalidParameterError(f"{url}: write emulator://SPECIMEN, such as emulator://tin-balls?seed=1")
@@ -89,8 +78,4 @@ def _converted(url: str, name: str, value: Any) -> Any:
             return float(value)
     except ValueError:
         raise InvalidParameterError(f"{url}: {name} must be a number, not {value!r}") from None
-    if name == "realtime":
-        if value.lower() not in _TRUE + _FALSE:
-            raise InvalidParameterError(f"{url}: realtime must be 1 or 0, not {value!r}")
-        return value.lower() in _TRUE
-    return value
+    return flag_option(url, name, value) if name == "realtime" else value

@@ -166,7 +166,7 @@ class MicroscopeCamera(_OfMicroscope, CameraDevice):
         image = self.last_image
         if image is None:
             return 0.0
-        return image.pixel_size / _UM * image.magnification / magnification * image.pixels.shape[1] / self._mode.width
+        return float(image.pixel_size / _UM * image.magnification / magnification * image.pixels.shape[1] / self._mode.width)
 
     def start_sequence(self, n: int | None, get_buffer: Callable[..., Any]) -> Iterator[Mapping[str, Any]]:
         """Scan `n` frames, or until stopped; yield the conditions of each."""

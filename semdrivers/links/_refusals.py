@@ -26,31 +26,18 @@ from semdrivers.errors import (
     SemDriversError,
 )
 
-_EXCEPTIONS: dict[Status, type[SemDriversError]] = {
-    Status.NOT_IMPLEMENTED: DeviceError,
-    Status.INVALID_PARAMETER: InvalidParameterError,
-    Status.OUT_OF_RANGE: OutOfRangeError,
-    Status.READ_ONLY: DeviceError,
-    Status.NOT_OWNER: BusyError,
-    Status.BUSY: BusyError,
-    Status.INTERLOCK: InterlockError,
-    Status.ABORTED: DeviceError,
-    Status.TIMEOUT: HardwareFault,
-    Status.HARDWARE_FAULT: HardwareFault,
-    Status.BAD_FRAME: ProtocolError,
-}
-_MEANINGS: dict[Status, str] = {
-    Status.NOT_IMPLEMENTED: "its firmware has no such function",
-    Status.INVALID_PARAMETER: "it does not take this value",
-    Status.OUT_OF_RANGE: "the value is out of range",
-    Status.READ_ONLY: "it can be read only",
-    Status.NOT_OWNER: "this connection does not control the instrument",
-    Status.BUSY: "it is busy",
-    Status.INTERLOCK: "an interlock forbids it",
-    Status.ABORTED: "it was aborted, or overtaken by another change",
-    Status.TIMEOUT: "the instrument did not finish it in time",
-    Status.HARDWARE_FAULT: "the instrument has a fault",
-    Status.BAD_FRAME: "the instrument receives damaged messages; check the cable and the address",
+_MEANINGS: dict[Status, tuple[type[SemDriversError], str]] = {
+    Status.NOT_IMPLEMENTED: (DeviceError, "its firmware has no such function"),
+    Status.INVALID_PARAMETER: (InvalidParameterError, "it does not take this value"),
+    Status.OUT_OF_RANGE: (OutOfRangeError, "the value is out of range"),
+    Status.READ_ONLY: (DeviceError, "it can be read only"),
+    Status.NOT_OWNER: (BusyError, "this connection does not control the instrument"),
+    Status.BUSY: (BusyError, "it is busy"),
+    Status.INTERLOCK: (InterlockError, "an interlock forbids it"),
+    Status.ABORTED: (DeviceError, "it was aborted, or overtaken by another change"),
+    Status.TIMEOUT: (HardwareFault, "the instrument did not finish it in time"),
+    Status.HARDWARE_FAULT: (HardwareFault, "the instrument has a fault"),
+    Status.BAD_FRAME: (ProtocolError, "the instrument receives damaged messages; check the cable and the address"),
 }
 
 
@@ -75,9 +62,10 @@ def describe(request: Request[object]) -> str:
 
 
 def exception_for(instrument: str, request: Request[object], status: Status, refusal: Refusal) -> SemDriversError:
-    """Return the exception that tells of a refusal: instrument, request, reason, limits, interlocks."""
+    """Return the exception that reports a refusal: instrument, request, reason, limits, interlocks."""
+    exception, meaning = _MEANINGS[status]
     did = "did not finish" if status is Status.TIMEOUT else "refused"
-    parts = [f"{instrument} {did} {describe(request)}: {refusal.text or _MEANINGS[status]}"]
+    parts = [f"{instrument} {did} {describe(request)}: {refusal.text or meaning}"]
     if status is Status.OUT_OF_RANGE and not refusal.text:
         parts.append(f"limits {refusal.minimum:g} to {refusal.maximum:g}")
     if status is Status.BUSY and refusal.subsystem is not Subsystem.NONE:
@@ -86,4 +74,4 @@ def exception_for(instrument: str, request: Request[object], status: Status, ref
         names = ", ".join((flag.name or "unknown").lower().replace("_", " ") for flag in refusal.reasons)
         parts.append(f"interlock: {names}")
     message = parts[0] if len(parts) == 1 else f"{parts[0]} ({'; '.join(parts[1:])})"
-    return _EXCEPTIONS[status](message)
+    return exception(message)

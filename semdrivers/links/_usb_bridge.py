@@ -68,7 +68,7 @@ class BridgedPipe:
         with self._lock:
             length = self._ask(request, b"")
             if length > len(buffer):
-                raise self._lost(f"it sent {length} bytes where {len(buffer)} were wanted")
+                raise self._lost(f"it sent {length} bytes where {len(buffer)} were asked for")
             self._receive(buffer[:length])
             return length
 

@@ -110,20 +110,20 @@ class PipeBackend(usb.backend.IBackend):  # type: ignore[misc]
 
     def get_configuration_descriptor(self, dev: Attachment, config: int) -> SimpleNamespace:
         """Return the configuration of that index; raises IndexError when there is none."""
-        found = self._described(dev.address)[1][config]
-        return SimpleNamespace(**_fields(found), extra_descriptors=[])
+        descriptor = self._described(dev.address)[1][config]
+        return SimpleNamespace(**_fields(descriptor), extra_descriptors=[])
 
     def get_interface_descriptor(self, dev: Attachment, intf: int, alt: int, config: int) -> SimpleNamespace:
         """Return an interface; raises IndexError when there is none."""
         if alt:
             raise IndexError(f"no alternate setting {alt}")
-        found = self._described(dev.address)[1][config].interfaces[intf]
-        return SimpleNamespace(**_fields(found), extra_descriptors=[])
+        descriptor = self._described(dev.address)[1][config].interfaces[intf]
+        return SimpleNamespace(**_fields(descriptor), extra_descriptors=[])
 
     def get_endpoint_descriptor(self, dev: Attachment, ep: int, intf: int, alt: int, config: int) -> SimpleNamespace:
         """Return an endpoint; raises IndexError when there is none."""
-        found = self._described(dev.address)[1][config].interfaces[intf].endpoints[ep]
-        return SimpleNamespace(**_fields(found), bRefresh=0, bSynchAddress=0, extra_descriptors=[])
+        descriptor = self._described(dev.address)[1][config].interfaces[intf].endpoints[ep]
+        return SimpleNamespace(**_fields(descriptor), bRefresh=0, bSynchAddress=0, extra_descriptors=[])
 
     def open_device(self, dev: Attachment) -> _Handle:
         """Return a handle; raises ENODEV when the device has gone."""
@@ -209,13 +209,7 @@ class PipeBackend(usb.backend.IBackend):  # type: ignore[misc]
         return False
 
     def _standard(
-        self,
-        handle: _Handle,
-        request_type: int,
-        request: int,
-        value: int = 0,
-        index: int = 0,
-        length: int = 0,
+        self, handle: _Handle, request_type: int, request: int, value: int = 0, index: int = 0, length: int = 0
     ) -> bytes:
         return self._control(handle.address, SetupPacket(request_type, request, value, index, length))
 

@@ -1,6 +1,7 @@
 """Microscopes made of files: recorded sessions, their replay, and focal series."""
 
-from semdrivers.sessions._recording import METHODS, PROPERTIES, SESSION, Recorder, SessionFolder, free_folder, written
+from semdrivers.base import METHODS, PROPERTIES
+from semdrivers.sessions._recording import SESSION, Recorder, SessionFolder, free_folder, written
 from semdrivers.sessions._replay import Replay, open_replay
 from semdrivers.sessions._series import Series, open_series
 

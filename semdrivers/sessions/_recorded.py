@@ -5,31 +5,26 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self, cast
-from urllib.parse import unquote, urlsplit
+from typing import Any
+from urllib.parse import unquote
 
-from semdrivers.autofocus import autofocus
+from semdrivers.base import MicroscopeBase
+from semdrivers.connection import split_url
 from semdrivers.errors import InvalidParameterError, NotConnectedError
-from semdrivers.focus import AutofocusResult
-from semdrivers.microscope import Microscope
 
 
-def folder_of(url: str, options: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """Return the folder and the options of a URL such as ``replay:///home/ada/session``."""
-    parts = urlsplit(url)
-    given: dict[str, Any] = {}
-    for pair in filter(None, parts.query.split("&")):
-        name, _, value = pair.partition("=")
-        given[name] = unquote(value)
+def folder_of(url: str, options: Mapping[str, Any], known: tuple[str, ...], whose: str) -> tuple[Path, dict[str, Any]]:
+    """Return the folder and the options of a URL such as ``replay:///home/ada/session``. See `split_url`."""
+    parts, given = split_url(url, options, known, whose)
     text = unquote(parts.netloc + parts.path)
     if text[2:3] == ":" and text[:1] == "/":
         text = text[1:]
     if not text:
         raise InvalidParameterError(f"{url} names no folder; write {parts.scheme}:///path/to/folder")
-    return Path(text), {**given, **options}
+    return Path(text), given
 
 
-class Recorded:
+class Recorded(MicroscopeBase):
     """A microscope made of files. After `close` every member of it raises `NotConnectedError`.
 
     Parameters
@@ -46,21 +41,9 @@ class Recorded:
         self._lock = threading.RLock()
         self._closed = False
 
-    def autofocus(self, **settings: Any) -> AutofocusResult:
-        """Focus; the same as ``semdrivers.autofocus(microscope, **settings)``."""
-        self._check_open()
-        return autofocus(cast(Microscope, self), **settings)
-
     def close(self) -> None:
         """Give it back. A second call does nothing."""
         self._closed = True
-
-    def __enter__(self) -> Self:
-        self._check_open()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -12,30 +12,16 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from semdrivers.autofocus import autofocus
+from semdrivers.base import WrappedMicroscope
 from semdrivers.errors import InvalidParameterError
 from semdrivers.files import plain
-from semdrivers.focus import AutofocusResult
 from semdrivers.image import Image, ScanMode
-from semdrivers.microscope import Capabilities, missing_members
+from semdrivers.microscope import Capabilities
 
 FORMAT, VERSION = "semdrivers.session", 1
 SESSION = "session.jsonl"
-PROPERTIES = (
-    "stage_position",
-    "stage_orientation",
-    "stigmator",
-    "brightness",
-    "contrast",
-    "beam_on",
-    "vacuum",
-    "focus_record",
-)
-"""Members beyond the five that are read, and set where they can be."""
-METHODS = ("move_stage", "orient_stage", "pump", "vent")
-"""Members beyond the five that are called."""
 
 
 def free_folder(folder: str | Path) -> Path:
@@ -64,7 +50,7 @@ class SessionFolder:
     capabilities : Capabilities
         Of the microscope.
     offers : list of str
-        Which of `PROPERTIES` and `METHODS` it has.
+        Which of `semdrivers.base.PROPERTIES` and `METHODS` it has.
 
     Raises
     ------
@@ -125,11 +111,8 @@ class SessionFolder:
             self.path.rmdir()
 
 
-class Recorder:
+class Recorder(WrappedMicroscope):
     """A microscope that passes everything on to another, and records it.
-
-    It offers what the other offers: the five members of `Microscope`, and those of stage, stigmator, detector, beam,
-    vacuum and focus record that the other has.
 
     Parameters
     ----------
@@ -146,58 +129,21 @@ class Recorder:
         When the folder cannot be written. Nothing has been asked of the microscope but its capabilities.
     """
 
-    def __new__(cls, microscope: Any, folder: str | Path) -> Self:
-        """Make a class that has the members that the microscope has."""
-        offered: dict[str, Any] = {name: _recorded(name) for name in PROPERTIES if _has(microscope, name)}
-        offered |= {name: _called(name) for name in METHODS if _has(microscope, name)}
-        return super().__new__(type(cls.__name__, (cls,), offered))
-
     def __init__(self, microscope: Any, folder: str | Path) -> None:
-        missing = missing_members(microscope)
-        if missing:
-            raise InvalidParameterError(
-                f"a {type(microscope).__name__} cannot be recorded: it is no microscope, it lacks {', '.join(missing)}"
-            )
+        try:
+            super().__init__(microscope)
+        except InvalidParameterError as error:
+            raise InvalidParameterError(f"it cannot be recorded: {error}") from None
         self.folder = free_folder(folder)
-        self._microscope = microscope
         self._lock = threading.RLock()
         self._closed = False
-        offers = [name for name in (*PROPERTIES, *METHODS) if name in vars(type(self))]
-        self._session = SessionFolder(folder, type(microscope).__name__, microscope.capabilities, offers)
+        self._session = SessionFolder(folder, type(microscope).__name__, microscope.capabilities, list(self.offers))
 
     @property
     def capabilities(self) -> Capabilities:
-        """Those of the microscope."""
+        """Those of the microscope; reading them is not recorded."""
         capabilities: Capabilities = self._microscope.capabilities
         return capabilities
-
-    @property
-    def working_distance(self) -> float:
-        """Working distance in mm."""
-        return float(self._get("working_distance"))
-
-    @working_distance.setter
-    def working_distance(self, value: float) -> None:
-        self._set("working_distance", value)
-
-    @property
-    def magnification(self) -> float:
-        """Magnification, a plain number."""
-        return float(self._get("magnification"))
-
-    @magnification.setter
-    def magnification(self, value: float) -> None:
-        self._set("magnification", value)
-
-    def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
-        """Scan one frame; it is saved before it is returned."""
-        with self._lock:
-            image: Image = self._note("call", "acquire", [mode], lambda: self._microscope.acquire(mode), self._saved)
-            return image
-
-    def autofocus(self, **settings: Any) -> AutofocusResult:
-        """Focus, and record every step of it; the same as ``semdrivers.autofocus(recorder, **settings)``."""
-        return autofocus(self, **settings)
 
     def close(self) -> None:
         """Close the microscope and the recording. A second call does nothing."""
@@ -206,54 +152,36 @@ class Recorder:
                 return
             self._closed = True
             try:
-                self._note("call", "close", [], self._microscope.close)
+                self._call("close")
             finally:
                 self._session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Recorder of {self._microscope!r} in {self.folder}>"
 
-    def _get(self, name: str) -> Any:
+    def _read(self, name: str) -> Any:
+        return self._note("get", name, [], lambda: super(Recorder, self)._read(name))
+
+    def _write(self, name: str, value: Any) -> None:
+        self._note("set", name, [value], lambda: super(Recorder, self)._write(name, value))
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        return self._note("call", name, list(arguments), lambda: super(Recorder, self)._call(name, *arguments))
+
+    def _note(self, kind: str, name: str, arguments: list[Any], act: Callable[[], Any]) -> Any:
+        """Carry out an operation and record its outcome, an exception or interrupt included; frames are saved."""
         with self._lock:
-            return self._note("get", name, [], lambda: getattr(self._microscope, name))
-
-    def _set(self, name: str, value: object) -> None:
-        with self._lock:
-            self._note("set", name, [value], lambda: setattr(self._microscope, name, value))
-
-    def _call(self, name: str, *arguments: object) -> Any:
-        with self._lock:
-            return self._note("call", name, list(arguments), lambda: getattr(self._microscope, name)(*arguments))
-
-    def _note(
-        self,
-        kind: str,
-        name: str,
-        arguments: list[Any],
-        act: Callable[[], Any],
-        told: Callable[[Any], dict[str, Any]] | None = None,
-    ) -> Any:
-        """Do something and write down what came of it, a failure too; an interrupt is one."""
-        entry: dict[str, Any] = {"kind": kind, "name": name, "arguments": written(arguments)}
-        entry["begin"] = self._session.now()
-        try:
-            result = act()
-        except BaseException as error:
-            failure = {"error": type(error).__name__, "message": str(error)}
-            self._session.write({**entry, **failure, "end": self._session.now()})
-            raise
-        extra = told(result) if told is not None else {"result": plain(result)}
-        self._session.write({**entry, **extra, "end": self._session.now()})
-        return result
-
-    def _saved(self, image: Image) -> dict[str, Any]:
-        return {"frame": self._session.save(image)}
+            entry: dict[str, Any] = {"kind": kind, "name": name, "arguments": written(arguments)}
+            entry["begin"] = self._session.now()
+            try:
+                result = act()
+            except BaseException as error:
+                failure = {"error": type(error).__name__, "message": str(error)}
+                self._session.write({**entry, **failure, "end": self._session.now()})
+                raise
+            outcome = {"frame": self._session.save(result)} if name == "acquire" else {"result": plain(result)}
+            self._session.write({**entry, **outcome, "end": self._session.now()})
+            return result
 
 
 def written(arguments: list[Any]) -> str:
@@ -268,20 +196,3 @@ def _number(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_number(item) for item in value]
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _has(microscope: object, name: str) -> bool:
-    """Look at the class first: reading a property would talk to the instrument."""
-    return hasattr(type(microscope), name) or hasattr(microscope, name)
-
-
-def _recorded(name: str) -> property:
-    return property(lambda self: self._get(name), lambda self, value: self._set(name, value))
-
-
-def _called(name: str) -> Callable[..., Any]:
-    def call(self: Recorder, *arguments: object) -> Any:
-        return self._call(name, *arguments)
-
-    call.__name__ = name
-    return call

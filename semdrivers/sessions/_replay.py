@@ -1,7 +1,7 @@
 """``replay:///folder``: a recorded session as a microscope.
 
 What was read may be read again as often as one likes. What was set, moved or acquired comes in the order of the
-recording, with the answers, the frames and the errors of then; whoever asks for something else is told so.
+recording, with the answers, the frames and the errors of then; anything else raises `DeviceError`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from semdrivers.image import Image, ScanMode, read_image
 from semdrivers.microscope import Capabilities, Range
 from semdrivers.plugins import get_plugin_manager
 from semdrivers.sessions._recorded import Recorded, folder_of
-from semdrivers.sessions._recording import FORMAT, METHODS, PROPERTIES, SESSION, VERSION, written
+from semdrivers.sessions._recording import FORMAT, SESSION, VERSION, written
 
 _MOVED = {"move_stage": "stage_position", "orient_stage": "stage_orientation"}
 """What reads as the result of a method from then on."""
@@ -32,10 +32,7 @@ def open_replay(url: str, options: Mapping[str, Any]) -> Replay:
     InvalidParameterError
         When the folder holds no recording, or an option is given.
     """
-    folder, given = folder_of(url, options)
-    if given:
-        raise InvalidParameterError(f"{url}: there is no option {next(iter(given))!r}; a recording takes none")
-    return Replay(folder)
+    return Replay(folder_of(url, options, (), "a recording")[0])
 
 
 class Replay(Recorded):
@@ -54,14 +51,11 @@ class Replay(Recorded):
 
     def __new__(cls, folder: str | Path) -> Self:
         """Make a class that has the members that were recorded."""
-        offers = _read(Path(folder))[0]["offers"]
-        members: dict[str, Any] = {name: _property(name) for name in PROPERTIES if name in offers}
-        members |= {name: _method(name) for name in METHODS if name in offers}
-        return super().__new__(type(cls.__name__, (cls,), members))
+        return super().__new__(cls._offering(set(_read_session(Path(folder))[0]["offers"])))
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder, "replay of")
-        header, self._entries = _read(self.folder)
+        header, self._entries = _read_session(self.folder)
         self._capabilities = _capabilities(self.folder, header["capabilities"])
         self._next = 0
         self._known: dict[str, Any] = {}
@@ -72,31 +66,13 @@ class Replay(Recorded):
         self._check_open()
         return self._capabilities
 
-    @property
-    def working_distance(self) -> float:
-        """Working distance in mm, as it was read."""
-        return float(self._get("working_distance"))
-
-    @working_distance.setter
-    def working_distance(self, value: float) -> None:
-        self._do("set", "working_distance", value)
-
-    @property
-    def magnification(self) -> float:
-        """Magnification, as it was read."""
-        return float(self._get("magnification"))
-
-    @magnification.setter
-    def magnification(self, value: float) -> None:
-        self._do("set", "magnification", value)
-
     def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
         """Return the frame that was acquired at this point of the session.
 
         Raises
         ------
         DeviceError
-            When something else was done at this point; the message tells what.
+            When something else was done at this point; the message says what.
         InvalidParameterError
             When the frame's file is missing or damaged.
         """
@@ -108,7 +84,16 @@ class Replay(Recorded):
     def __repr__(self) -> str:
         return f"<Replay of {self.folder}, {self._next} of {len(self._entries)} lines>"
 
-    def _get(self, name: str) -> Any:
+    def _read(self, name: str) -> Any:
+        return _tuples(self._recall(name))
+
+    def _write(self, name: str, value: Any) -> None:
+        self._do("set", name, value)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        return _tuples(self._do("call", name, *arguments)["result"])
+
+    def _recall(self, name: str) -> Any:
         """Return what was read at this point, else what was read or set last, else what will be read first."""
         with self._lock:
             self._check_open()
@@ -134,15 +119,15 @@ class Replay(Recorded):
             ahead = self._next
             while ahead < len(self._entries) and self._entries[ahead]["kind"] == "get":
                 ahead += 1
-            asked = f"{name}({written(list(arguments))})"
+            now = f"{name}({written(list(arguments))})"
             if ahead == len(self._entries):
-                raise DeviceError(f"{self.folder}: the session is over, and {asked} is no part of it")
+                raise DeviceError(f"{self.folder}: the session is over, and {now} is no part of it")
             entry = self._entries[ahead]
-            told = f"{entry['name']}({entry['arguments']})"
-            if (kind, name) != (entry["kind"], entry["name"]) or (told != asked and name != "focus_record"):
+            recorded = f"{entry['name']}({entry['arguments']})"
+            if (kind, name) != (entry["kind"], entry["name"]) or (recorded != now and name != "focus_record"):
                 raise DeviceError(
-                    f"{self.folder}: the session goes on with {told} in line {entry['line']} of {SESSION}, not with "
-                    f"{asked}: this program takes another way than the one that was recorded"
+                    f"{self.folder}: the session goes on with {recorded} in line {entry['line']} of {SESSION}, not "
+                    f"with {now}: this program takes another way than the one that was recorded"
                 )
             self._learn(self._next, ahead)
             self._next = ahead + 1
@@ -160,7 +145,7 @@ class Replay(Recorded):
 
 
 def _outcome(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return an entry, or raise the error that it tells of."""
+    """Return an entry, or raise the error that it records."""
     if "error" not in entry:
         return entry
     kind = getattr(errors, entry["error"], None) or getattr(builtins, entry["error"], None)
@@ -173,7 +158,7 @@ def _outcome(entry: dict[str, Any]) -> dict[str, Any]:
     raise error
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _read_session(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return head and entries of a session. A last line that was cut off is no part of it."""
     path = folder / SESSION
     if not path.is_file():
@@ -200,31 +185,19 @@ def _read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return entries[0], [entry for entry in entries[1:] if entry["kind"] != "wire"]
 
 
-def _capabilities(folder: Path, told: dict[str, Any]) -> Capabilities:
+def _capabilities(folder: Path, values: dict[str, Any]) -> Capabilities:
     try:
         return Capabilities(
-            working_distance=Range(**told["working_distance"]),
-            magnification=Range(**told["magnification"]),
-            scan_modes=tuple(ScanMode[name.upper()] for name in told["scan_modes"]),
-            **{name: str(told[name]) for name in ("model", "serial", "firmware")},
-            probe_diameter=told.get("probe_diameter"),
+            working_distance=Range(**values["working_distance"]),
+            magnification=Range(**values["magnification"]),
+            scan_modes=tuple(ScanMode[name.upper()] for name in values["scan_modes"]),
+            **{name: str(values[name]) for name in ("model", "serial", "firmware")},
+            probe_diameter=values.get("probe_diameter"),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidParameterError(f"{folder / SESSION}: its capabilities cannot be read: {error!r}") from error
 
 
-def _property(name: str) -> property:
-    def get(self: Replay) -> Any:
-        value = self._get(name)
-        return tuple(value) if isinstance(value, list) else value
-
-    return property(get, lambda self, value: self._do("set", name, value) and None)
-
-
-def _method(name: str) -> Any:
-    def call(self: Replay, *arguments: object) -> Any:
-        result = self._do("call", name, *arguments)["result"]
-        return tuple(result) if isinstance(result, list) else result
-
-    call.__name__ = name
-    return call
+def _tuples(value: Any) -> Any:
+    """Return a list of JSON as the tuple that was recorded."""
+    return tuple(value) if isinstance(value, list) else value

@@ -72,10 +72,7 @@ def open_series(url: str, options: Mapping[str, Any]) -> Series:
     InvalidParameterError
         When the folder holds no series, or an option is unknown or malformed.
     """
-    folder, given = folder_of(url, options)
-    for name in given:
-        if name not in _OPTIONS:
-            raise InvalidParameterError(f"{url}: there is no option {name!r}; a series takes {', '.join(_OPTIONS)}")
+    folder, given = folder_of(url, options, _OPTIONS, "a series")
     numbers = {name: _told(url, name, given[name]) for name in _NUMBERS if name in given}
     return Series(folder, planes=given.get("planes", "nearest"), **numbers)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from semdrivers.errors import InvalidParameterError, SemDriversError
+from semdrivers.files import replacing
 from semfocus_plugin.optics import TUNGSTEN, Beam, check_probe_diameter
 
 CALIBRATION_VARIABLE = "SEMFOCUS_CALIBRATION"
@@ -163,13 +164,9 @@ def save(calibration: Calibration, path: str | Path | None = None) -> Path:
         raise InvalidParameterError(f"{target}: the name of a calibration must end in .json")
     if path is None:
         target.parent.mkdir(parents=True, exist_ok=True)
-    told = {"format": _FORMAT, **dataclasses.asdict(calibration)}
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    values = {"format": _FORMAT, **dataclasses.asdict(calibration)}
+    with replacing(target) as partial:
+        partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return target
 
 

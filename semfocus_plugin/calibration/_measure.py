@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 
 import numpy as np
@@ -18,7 +16,7 @@ import numpy as np
 import semdrivers
 from semdrivers.errors import AutofocusError, ModelError
 from semdrivers.focus import AutofocusSettings, Progress
-from semdrivers.microscope import Microscope
+from semdrivers.microscope import Microscope, restoring
 from semfocus_plugin import networks as network_files
 from semfocus_plugin.calibration._aperture_fit import ApertureFit, field_curve, fit_aperture
 from semfocus_plugin.calibration._file import Calibration
@@ -98,7 +96,8 @@ def calibrate(
     capabilities = microscope.capabilities
     if magnification is not None:
         capabilities.magnification.check("magnification", magnification)
-    with _put_back(microscope) as start:
+    with restoring(microscope) as values:
+        start = values["working_distance"]
         if magnification is not None:
             microscope.magnification = magnification
         result = semdrivers.autofocus(microscope, settings=settings, progress=progress, cancel=cancel)
@@ -183,29 +182,3 @@ def _told(measurement: Measurement) -> float:
     value = measurement.evaluation.log_blur
     assert value is not None
     return value
-
-
-@contextmanager
-def _put_back(microscope: Microscope) -> Iterator[float]:
-    """Put magnification and working distance back at the end, whatever happens; yields the start, mm."""
-    start, magnification = microscope.working_distance, microscope.magnification
-    try:
-        yield start
-    except BaseException as error:
-        for problem in _restore(microscope, magnification, start):
-            error.add_note(f"and the start could not be restored: {problem}")
-        raise
-    for problem in _restore(microscope, magnification, start):
-        raise problem
-
-
-def _restore(microscope: Microscope, magnification: float, working_distance: float) -> list[Exception]:
-    """Try both, whatever fails, and return what failed."""
-    problems: list[Exception] = []
-    for name, value in (("magnification", magnification), ("working_distance", working_distance)):
-        try:
-            if getattr(microscope, name) != value:
-                setattr(microscope, name, value)
-        except Exception as problem:
-            problems.append(problem)
-    return problems

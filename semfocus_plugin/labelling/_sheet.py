@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from semdrivers import read_image
 from semdrivers.errors import InvalidParameterError, OutOfRangeError, SemDriversError
+from semdrivers.files import replacing
 from semfocus_plugin.networks import evaluate
 
 COLUMNS = ("file", "magnification", "score", "log_blur", "log_blur_sigma", "bar_rows", "label")
@@ -80,16 +81,11 @@ def read_sheet(path: str | Path) -> list[Row]:
 def write_sheet(path: str | Path, rows: Iterable[Row]) -> Path:
     """Write a sheet in one piece, so that labels are never lost half-way."""
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        # The byte order mark makes Excel read the names of files as UTF-8.
-        with partial.open("w", newline="", encoding="utf-8-sig") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            writer.writerows([_cell(getattr(row, name)) for name in COLUMNS] for row in rows)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    # The byte order mark makes Excel read the names of files as UTF-8.
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows([_cell(getattr(row, name)) for name in COLUMNS] for row in rows)
     return path
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from semdrivers.errors import OutOfRangeError
-from semdrivers.microscope import number
+from semdrivers.microscope import within
 
 HALF_SCORE = 4.5
 """Depths of field from focus at which the ideal score is half of 9."""
@@ -80,7 +79,4 @@ def check_probe_diameter(diameter: object) -> float:
     OutOfRangeError
         When no scanning electron microscope has such a probe.
     """
-    value = number("probe_diameter", diameter)
-    if not _PROBES[0] <= value <= _PROBES[1]:
-        raise OutOfRangeError(f"probe_diameter must be within {_PROBES[0]:g} to {_PROBES[1]:g} nm, not {value:g}")
-    return value
+    return within("probe_diameter", diameter, *_PROBES, "nm")

@@ -8,7 +8,6 @@ comparison does not survive another brightness: so the correction comes before t
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -89,13 +88,14 @@ class Exposure:
             raise Unusable(reason)
         return best
 
-    def restore(self) -> None:
-        """Put brightness and contrast back where they were, if they were corrected; both are tried, whatever fails."""
-        if self._start is not None and isinstance(self._microscope, HasDetector):
-            with ExitStack() as both:
-                for name, value in zip(("brightness", "contrast"), self._start, strict=True):
-                    both.callback(setattr, self._microscope, name, value)
-            self.note = self.note and f"{self.note}, and put back"
+    @property
+    def start(self) -> dict[str, float]:
+        """Brightness and contrast to put back, by name; empty when they were not touched."""
+        return {} if self._start is None else dict(zip(("brightness", "contrast"), self._start, strict=True))
+
+    def restored(self) -> None:
+        """Record that brightness and contrast are back where they were."""
+        self.note = self.note and f"{self.note}, and put back"
 
     def _corrected(self, detector: HasDetector, look: Callable[[], Measurement], first: Measurement) -> Measurement:
         self._start = detector.brightness, detector.contrast

@@ -9,12 +9,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
-from contextlib import ExitStack
 
 from semdrivers.errors import AutofocusError, SemDriversError
 from semdrivers.focus import AutofocusSettings, FocusStep, Progress
 from semdrivers.image import Image
-from semdrivers.microscope import Microscope, Range, number
+from semdrivers.microscope import Microscope, Range, number, put_back
 from semfocus_plugin.networks import (
     Evaluation,
     Evaluator,
@@ -314,22 +313,22 @@ class FocusRun:
 
     def restore(self, *, lens: bool = True) -> None:
         """Put all back to the start, the working distance only if `lens`; each is tried, whatever fails."""
-        with ExitStack() as last_comes_first:
-            if lens:
-                last_comes_first.callback(self._restore_working_distance)
-            last_comes_first.callback(self.restore_magnification)
-            last_comes_first.callback(self._exposure.restore)
+        values = {**self._exposure.start, "magnification": self.start_magnification}
+        if lens:
+            values["working_distance"] = self.start_working_distance
+        self._put_back(values)
+        self._exposure.restored()
 
     def restore_magnification(self) -> None:
         """Put the magnification back to the start."""
-        if self._microscope.magnification != self.start_magnification:
-            self._microscope.magnification = self.start_magnification
-        self.magnification = self._microscope.magnification
+        self._put_back({"magnification": self.start_magnification})
 
-    def _restore_working_distance(self) -> None:
-        if self._microscope.working_distance != self.start_working_distance:
-            self._microscope.working_distance = self.start_working_distance
-        self.working_distance = self._microscope.working_distance
+    def _put_back(self, values: dict[str, float]) -> None:
+        for failure in put_back(self._microscope, values).values():
+            raise failure
+        self.magnification = self._microscope.magnification
+        if "working_distance" in values:
+            self.working_distance = self._microscope.working_distance
 
     def _read_working_distance(self) -> float:
         return _read("working distance", self._microscope.working_distance, "mm")

@@ -8,7 +8,7 @@ import pytest
 import semdrivers
 from semdrivers.brightness import autobrightness
 from semdrivers.emulator import Emulator
-from semdrivers.errors import InterlockError, InvalidParameterError
+from semdrivers.errors import InterlockError, InvalidParameterError, OutOfRangeError
 
 PICTURE = np.random.default_rng(5).integers(0, 256, (64, 96), np.uint8).repeat(8, 0).repeat(8, 1)
 
@@ -97,9 +97,16 @@ def test_a_microscope_without_detector_is_refused(foreign):
     assert foreign.frames == 0
 
 
-@pytest.mark.parametrize("frames", [0, -1, 2.5, "3", None, True])
-def test_the_budget_must_be_a_number(foreign_type, frames):
+@pytest.mark.parametrize(
+    ("frames", "error", "message"),
+    [
+        (0, OutOfRangeError, "max_frames must be at least 1, not 0"),
+        (-1, OutOfRangeError, "max_frames must be at least 1, not -1"),
+        *((value, InvalidParameterError, "max_frames must be a whole number") for value in (2.5, "3", None, True)),
+    ],
+)
+def test_the_budget_must_be_a_number(foreign_type, frames, error, message):
     microscope = detector(foreign_type, lambda c: c, lambda b: b)
-    with pytest.raises(InvalidParameterError, match="max_frames"):
+    with pytest.raises(error, match=message):
         autobrightness(microscope, max_frames=frames)
     assert microscope.frames == 0

@@ -19,7 +19,8 @@ from semdrivers.errors import (
     OutOfRangeError,
     TransportError,
 )
-from semdrivers.microscope import HasBeam, HasDetector, HasStage, HasStigmator, HasVacuum, Microscope, RecordsFocus
+from semdrivers.focus import RecordsFocus
+from semdrivers.microscope import HasBeam, HasDetector, HasStage, HasStigmator, HasVacuum, Microscope
 from semdrivers.sessions import SESSION, Recorder
 
 PICTURE = np.random.default_rng(5).integers(0, 256, (200, 300), np.uint8)

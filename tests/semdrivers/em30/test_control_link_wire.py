@@ -40,7 +40,6 @@ from firmware_protocol.messages import (
     Wait,
 )
 from semdrivers.em30 import ControlLink, open_tcp
-from semdrivers.em30 import _control_link as control_link
 from semdrivers.errors import (
     BusyError,
     DeviceError,
@@ -277,7 +276,7 @@ def test_a_request_that_is_never_answered_ends_at_its_deadline(peer: ScriptedPee
 
 
 def test_a_peer_that_is_forever_pending_ends_too(peer: ScriptedPeer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_link, "LONGEST_REQUEST", 0.5)
+    monkeypatch.setattr(ControlLink, "LONGEST_REQUEST", 0.5)
     peer.script = [lambda request: encode(request.pending(1e6))] * 50
     with peer.link() as link, pytest.raises(TransportError):
         link.request(Pump(), deadline=0.2)

@@ -12,7 +12,7 @@ import pytest
 
 import semdrivers
 from firmware_protocol.messages import Parameter
-from semdrivers.em30 import _image_link as image_link
+from semdrivers.em30 import ImageLink
 from semdrivers.emulator import Emulator
 from semdrivers.emulator.wires import frame_transfers
 from semdrivers.errors import (
@@ -23,8 +23,9 @@ from semdrivers.errors import (
     OutOfRangeError,
     TransportError,
 )
+from semdrivers.focus import RecordsFocus
 from semdrivers.image import ScanMode
-from semdrivers.microscope import HasBeam, HasDetector, HasStage, HasStigmator, HasVacuum, Microscope, RecordsFocus
+from semdrivers.microscope import HasBeam, HasDetector, HasStage, HasStigmator, HasVacuum, Microscope
 
 PICTURE = np.random.default_rng(5).integers(0, 256, (200, 300), np.uint8)
 
@@ -215,7 +216,7 @@ def test_unplugged_and_plugged_in_again(emulator, microscope):
 
 
 def test_unplugged_for_good_is_a_named_error_and_control_goes_on(emulator, microscope, monkeypatch):
-    monkeypatch.setattr(image_link, "_REPLUG_TIME", 0.2)
+    monkeypatch.setattr(ImageLink, "REPLUG_TIME", 0.2)
     emulator.usb.unplug()
     with pytest.raises(TransportError, match=r"EM-30 at 127.0.0.1: no frame over USB .* unplugged"):
         microscope.acquire()

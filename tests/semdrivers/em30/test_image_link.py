@@ -13,7 +13,6 @@ import pytest
 from firmware_protocol import usb as wire
 from firmware_protocol.stream import FrameStatus, Trailer
 from semdrivers.em30 import FrameOrder, ImageLink
-from semdrivers.em30 import _image_link as image_link
 from semdrivers.emulator.instrument import ScannedFrame
 from semdrivers.emulator.wires import EmulatedBus, UsbDevice, frame_transfers
 from semdrivers.errors import NotConnectedError, TransportError
@@ -26,8 +25,8 @@ FRAME_TIME = 0.01
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch):
     """Wait less for what will not come."""
-    monkeypatch.setattr(image_link, "_GRACE", 0.2)
-    monkeypatch.setattr(image_link, "_REPLUG_TIME", 0.5)
+    monkeypatch.setattr(ImageLink, "GRACE", 0.2)
+    monkeypatch.setattr(ImageLink, "REPLUG_TIME", 0.5)
 
 
 class Instrument:
@@ -137,7 +136,7 @@ def test_one_damaged_frame_is_asked_for_again(instrument, link, name):
 
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damage_without_end_is_a_named_error(instrument, link, name, caplog, monkeypatch):
-    monkeypatch.setattr(image_link, "_GRACE", 0.03)
+    monkeypatch.setattr(ImageLink, "GRACE", 0.03)
     instrument.damage.extend([DAMAGE[name]] * 20)
     with caplog.at_level(logging.WARNING), pytest.raises(TransportError, match="no frame over USB") as failed:
         link.acquire(instrument.order)

@@ -119,7 +119,7 @@ def test_bad_arguments_raise_before_anything_is_started(arguments, error, messag
         ("emulator://tin-balls?sed=1", "no option 'sed'; an emulator takes seed"),
         ("emulator://tin-balls?seed=one", "seed must be a number"),
         ("emulator://tin-balls?magnification=big", "magnification must be a number"),
-        ("emulator://tin-balls?realtime=maybe", "realtime must be 1 or 0"),
+        ("emulator://tin-balls?realtime=maybe", "realtime must be true or false"),
         ("emulator://tin-balls?preset=calm", "no preset 'calm'"),
         ("emulator://tin-balls?path=x.tif", "a path belongs to emulator://image"),
         ("emulator://image?pixel_size=5", "write emulator://image"),

@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import semdrivers
-from semdrivers.em30 import _control_link as control_link
-from semdrivers.em30 import _image_link as image_link
+from semdrivers.em30 import ControlLink, ImageLink
 from semdrivers.emulator import Emulator
 from semdrivers.emulator.wires import FAULTS, FaultRule, Faults, Occasion, parse_faults
 from semdrivers.errors import HardwareFault, InterlockError, InvalidParameterError, TransportError
@@ -27,8 +26,8 @@ REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "faults.md"
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch):
-    monkeypatch.setattr(image_link, "_GRACE", 0.3)
-    monkeypatch.setattr(image_link, "_REPLUG_TIME", 0.6)
+    monkeypatch.setattr(ImageLink, "GRACE", 0.3)
+    monkeypatch.setattr(ImageLink, "REPLUG_TIME", 0.6)
 
 
 def emulator(faults: str, **options):
@@ -72,7 +71,7 @@ INDEX = {Occasion.SCAN: 2, Occasion.FRAME: 2, Occasion.ANSWER: 6, Occasion.COMMA
 def test_the_driver_recovers_or_raises_the_named_error(name, monkeypatch):
     fault = FAULTS[name]
     if name == "settle-never-ends":
-        monkeypatch.setattr(control_link, "LONGEST_SETTLING", 0.5)
+        monkeypatch.setattr(ControlLink, "LONGEST_SETTLING", 0.5)
     with (
         emulator(f"{name}@{INDEX[fault.occasion]}") as running,
         semdrivers.connect(running.url) as microscope,
@@ -132,7 +131,7 @@ def test_nothing_moves_twice_when_an_answer_is_lost():
 
 
 def test_a_dropped_frame_does_not_wait_for_its_time_limit(monkeypatch):
-    monkeypatch.setattr(image_link, "_GRACE", 30.0)
+    monkeypatch.setattr(ImageLink, "GRACE", 30.0)
     with emulator("usb-drop@2") as running, semdrivers.connect(running.url) as microscope:
         start = time.monotonic()
         microscope.acquire()
@@ -145,7 +144,7 @@ def test_a_dropped_frame_does_not_wait_for_its_time_limit(monkeypatch):
     ("name", "error"), [("beam-blanked", InterlockError), ("filament-dies", semdrivers.HardwareFault)]
 )
 def test_a_lost_beam_does_not_wait_for_its_time_limit(name, error, monkeypatch):
-    monkeypatch.setattr(image_link, "_GRACE", 30.0)
+    monkeypatch.setattr(ImageLink, "GRACE", 30.0)
     with emulator(f"{name}@1") as running, semdrivers.connect(running.url) as microscope:
         start = time.monotonic()
         with pytest.raises(error):
@@ -168,7 +167,7 @@ def test_after_a_reset_the_beam_is_off_and_a_new_connection_works():
 
 
 def test_a_command_after_one_that_never_settled(monkeypatch):
-    monkeypatch.setattr(control_link, "LONGEST_SETTLING", 0.5)
+    monkeypatch.setattr(ControlLink, "LONGEST_SETTLING", 0.5)
     with emulator("settle-never-ends@1") as running, semdrivers.connect(running.url) as microscope:
         with pytest.raises(TransportError, match=r"setting working_distance to 14\.5 within 0\.5 s"):
             microscope.working_distance = 14.5

@@ -1,0 +1,178 @@
+"""Bases of microscopes: `MicroscopeBase` for drivers, `WrappedMicroscope` to pass everything on to another one."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+from semdrivers.autofocus import autofocus
+from semdrivers.focus import AutofocusResult, RecordsFocus
+from semdrivers.image import Image, ScanMode
+from semdrivers.microscope import (
+    Capabilities,
+    HasBeam,
+    HasDetector,
+    HasStage,
+    HasStageOrientation,
+    HasStigmator,
+    HasVacuum,
+    check_microscope,
+    has_member,
+)
+
+_OPTIONAL = (HasStage, HasStageOrientation, HasStigmator, HasDetector, HasBeam, HasVacuum, RecordsFocus)
+_MEMBERS = {name: member for protocol in _OPTIONAL for name, member in vars(protocol).items() if name[0] != "_"}
+
+PROPERTIES = tuple(name for name, member in _MEMBERS.items() if isinstance(member, property))
+"""Members of the optional protocols that are read, and set where they can be."""
+METHODS = tuple(name for name in _MEMBERS if name not in PROPERTIES)
+"""Members of the optional protocols that are called."""
+
+
+class MicroscopeBase(abc.ABC):
+    """A microscope in terms of three methods: a subclass implements `_read`, `_write` and, for stages, `_call`.
+
+    Subclasses add `capabilities`, `acquire` and `close`, and get `autofocus` and the ``with`` statement.
+    """
+
+    offers: ClassVar[tuple[str, ...]] = ()
+    """Members of the optional protocols, where they were given to a subclass for one instrument."""
+
+    @property
+    @abc.abstractmethod
+    def capabilities(self) -> Capabilities:
+        """Limits and modes, as the instrument reports them."""
+
+    @abc.abstractmethod
+    def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
+        """Scan one frame, wholly after the last set took effect, and return it."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give the instrument back. A second call does nothing."""
+
+    def _read(self, name: str) -> Any:
+        """Return the value of a member."""
+        raise NotImplementedError
+
+    def _write(self, name: str, value: Any) -> None:
+        """Set a member."""
+        raise NotImplementedError
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """Call a method of an optional protocol."""
+        raise NotImplementedError
+
+    def _check_open(self) -> None:  # noqa: B027 - a microscope need not know whether it is open
+        """Raise `NotConnectedError` once the microscope is closed."""
+
+    @property
+    def working_distance(self) -> float:
+        """Working distance in mm, as read back; setting it returns once the lens has settled.
+
+        Raises
+        ------
+        OutOfRangeError
+            When set outside ``capabilities.working_distance``; nothing has moved.
+        InvalidParameterError
+            When set to what is no number.
+        """
+        return float(self._read("working_distance"))
+
+    @working_distance.setter
+    def working_distance(self, value: float) -> None:
+        self._write("working_distance", value)
+
+    @property
+    def magnification(self) -> float:
+        """Magnification, a plain number, as read back. Raises as `working_distance` does."""
+        return float(self._read("magnification"))
+
+    @magnification.setter
+    def magnification(self, value: float) -> None:
+        self._write("magnification", value)
+
+    def autofocus(self, **settings: Any) -> AutofocusResult:
+        """Focus; the same as ``semdrivers.autofocus(microscope, **settings)``."""
+        self._check_open()
+        return autofocus(self, **settings)
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @classmethod
+    def _offering(cls, names: set[str]) -> type[Self]:
+        """Return a subclass of the same name that has those of `PROPERTIES` and `METHODS` that are in `names`."""
+        members: dict[str, Any] = {name: _property(name) for name in PROPERTIES if name in names}
+        members |= {name: _method(name) for name in METHODS if name in names}
+        return type(cls.__name__, (cls,), {**members, "offers": tuple(members)})
+
+
+class WrappedMicroscope(MicroscopeBase):
+    """A microscope that passes everything on to another.
+
+    It has the members of the optional protocols that the other has, and no more, so that ``isinstance`` gives the same
+    answers. A subclass changes what it must: single members, or `_read`, `_write` and `_call` for all of them.
+
+    Parameters
+    ----------
+    microscope : Microscope
+        Open; `close` closes it too.
+
+    Raises
+    ------
+    InvalidParameterError
+        When `microscope` is none. The instrument is asked nothing.
+    """
+
+    def __new__(cls, microscope: Any, *_: Any, **__: Any) -> Self:
+        """Make a class that has the members that the microscope has."""
+        return super().__new__(cls._offering({name for name in _MEMBERS if has_member(microscope, name)}))
+
+    def __init__(self, microscope: Any) -> None:
+        check_microscope(microscope)
+        self._microscope = microscope
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Those of the microscope."""
+        capabilities: Capabilities = self._read("capabilities")
+        return capabilities
+
+    def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
+        """Scan one frame."""
+        image: Image = self._call("acquire", mode)
+        return image
+
+    def close(self) -> None:
+        """Close the microscope."""
+        self._call("close")
+
+    def _read(self, name: str) -> Any:
+        return getattr(self._microscope, name)
+
+    def _write(self, name: str, value: Any) -> None:
+        setattr(self._microscope, name, value)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        return getattr(self._microscope, name)(*arguments)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._microscope!r}>"
+
+
+def _property(name: str) -> property:
+    return property(lambda self: self._read(name), lambda self, value: self._write(name, value))
+
+
+def _method(name: str) -> Callable[..., Any]:
+    def call(self: MicroscopeBase, *arguments: Any) -> Any:
+        return self._call(name, *arguments)
+
+    call.__name__ = name
+    return call
