@@ -159,9 +159,9 @@ def _forget(claims: _Claims) -> None:
 def _claims_on(microscope: object) -> _Claims:
     """Return the claims of the instrument; a wrapper that passes on unknown attributes leads to them by itself."""
     instrument = innermost(microscope)
-    for one in (microscope, instrument):
+    for look, one in ((object.__getattribute__, instrument), (getattr, microscope)):
         with suppress(Exception):
-            found = getattr(one, _CLAIMS, None)
+            found = look(one, _CLAIMS)
             if isinstance(found, _Claims):
                 return found
     if id(instrument) in _of_others:

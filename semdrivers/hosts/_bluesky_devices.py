@@ -13,11 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from semdrivers.connection import connect
 from semdrivers.errors import InvalidParameterError
 from semdrivers.focus import AutofocusResult, NotFocusedError
 from semdrivers.hosts._cadence import FocusKeeper
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import Microscope, Range, missing_members, number
+from semdrivers.threads import on_one_thread
 
 Reading = dict[str, dict[str, Any]]
 """What ``read`` and ``describe`` return: an entry for each field."""
@@ -353,13 +355,13 @@ class Devices:
     stage_y: Setting | None = None
 
 
-def devices(microscope: Microscope, name: str = "sem", mode: ScanMode = ScanMode.FAST) -> Devices:
+def devices(microscope: Microscope | str, name: str = "sem", mode: ScanMode = ScanMode.FAST) -> Devices:
     """Return the Bluesky devices of a microscope.
 
     Parameters
     ----------
-    microscope : Microscope
-        Any.
+    microscope : Microscope or str
+        Any; or an address for `semdrivers.connect`, opened on a thread of its own: close ``sem.microscope`` at the end.
     name : str
         Of the detector, and before the others' names.
     mode : ScanMode
@@ -370,6 +372,9 @@ def devices(microscope: Microscope, name: str = "sem", mode: ScanMode = ScanMode
     InvalidParameterError
         When it lacks a member of the protocol.
     """
+    if isinstance(microscope, str):
+        address = microscope
+        return devices(on_one_thread(lambda: connect(address)), name, mode)
     missing = missing_members(microscope)
     if missing:
         raise InvalidParameterError(f"{type(microscope).__name__} is no Microscope: it lacks {', '.join(missing)}")

@@ -23,6 +23,7 @@ from semdrivers.errors import DeviceError, InvalidParameterError, NotConnectedEr
 from semdrivers.files import plain
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import Microscope, missing_members
+from semdrivers.threads import on_one_thread
 
 CAMERA, FOCUS, STAGE, SHUTTER = "Camera", "WorkingDistance", "Stage", "Beam"
 """Labels of the devices that `load_microscope` loads."""
@@ -60,7 +61,7 @@ class _OfMicroscope:
         address = self.get_property_value("Address")  # type: ignore[attr-defined]
         if self._given is None and address:
             with _shared_lock:
-                microscope, users = _shared.get(address) or (connect(address), 0)
+                microscope, users = _shared.get(address) or (on_one_thread(lambda: connect(address)), 0)
                 _shared[address] = microscope, users + 1
             self._given, self._connected = microscope, address
 
@@ -166,7 +167,9 @@ class MicroscopeCamera(_OfMicroscope, CameraDevice):
         image = self.last_image
         if image is None:
             return 0.0
-        return float(image.pixel_size / _UM * image.magnification / magnification * image.pixels.shape[1] / self._mode.width)
+        return float(
+            image.pixel_size / _UM * image.magnification / magnification * image.pixels.shape[1] / self._mode.width
+        )
 
     def start_sequence(self, n: int | None, get_buffer: Callable[..., Any]) -> Iterator[Mapping[str, Any]]:
         """Scan `n` frames, or until stopped; yield the conditions of each."""

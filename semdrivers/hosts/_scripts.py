@@ -44,6 +44,14 @@ class FocusedMicroscope:
         """Focus if due, and take a frame; raises `FrameSkippedError` or `NotFocusedError` where there is none."""
         return self.keeper.acquire(mode)
 
+    def picture(self, mode: ScanMode = ScanMode.FAST) -> Image | None:
+        """Focus if due, and take a frame; None, with the reason in the log, where one is left out for want of focus."""
+        try:
+            return self.keeper.acquire(mode)
+        except FrameSkippedError as error:
+            _log.warning("no picture: %s", error)
+            return None
+
     @property
     def capabilities(self) -> Capabilities:
         """The microscope's own."""
