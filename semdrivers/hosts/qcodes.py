@@ -70,7 +70,6 @@ class MicroscopeInstrument(Instrument):
         cadence = {"every", "score_drop", "stage_travel", "magnification_change", "temperature_change", "on_failure"}
         self._focuses_frames = policy is not None or bool(cadence & set(overrides))
         self._address = microscope if isinstance(microscope, str) else None
-        self._closed = False
         self.microscope: Any = microscope
         if isinstance(microscope, str):
             self.microscope = on_one_thread(lambda: connect(microscope))
@@ -128,9 +127,8 @@ class MicroscopeInstrument(Instrument):
 
     def close(self) -> None:
         """Close the instrument, and the connection if it was opened by address. A second call does nothing."""
-        if self._closed:
+        if "microscope" not in vars(self):  # QCoDeS strips a closed instrument of its attributes
             return
-        self._closed = True
         try:
             if self._address is not None:
                 self.microscope.close()
