@@ -1,8 +1,24 @@
-"""Numbers with a meaning on the control channel: kinds, states, opcodes, parameters, reasons."""
+"""Numbers with a meaning on the control channel: port, kinds, states, opcodes, parameters, reasons."""
 
 from __future__ import annotations
 
 import enum
+
+__all__ = [
+    "CONTROL_PORT",
+    "Group",
+    "Kind",
+    "Opcode",
+    "Parameter",
+    "Reason",
+    "Status",
+    "Subsystem",
+    "VacuumState",
+    "Wait",
+]
+
+CONTROL_PORT = 5030
+"""TCP port of the control channel (assumed; the vendor's is not public)."""
 
 
 class Kind(enum.IntEnum):

@@ -33,11 +33,29 @@ from firmware_protocol.messages import (
 )
 from firmware_protocol.payload import PayloadError, decode_payload, encode_payload
 
+__all__ = [
+    "HEADER_SIZE",
+    "MAGIC",
+    "MAX_PAYLOAD",
+    "TRAILER_SIZE",
+    "VERSION",
+    "Damaged",
+    "Decoder",
+    "Envelope",
+    "Problem",
+    "encode",
+]
+
 MAGIC = b"\xe3\x30"
+"""Bytes that begin every message."""
 VERSION = 1
+"""Version of the control protocol."""
 HEADER_SIZE = 16
+"""Bytes of the header of a message."""
 TRAILER_SIZE = 4
+"""Bytes of the checksum that ends a message."""
 MAX_PAYLOAD = 4096
+"""Bytes of the longest payload."""
 
 _HEADER = struct.Struct("<2sBBHHHHH")
 _CRC16 = struct.Struct("<H")
@@ -179,7 +197,7 @@ class Decoder:
         return self._scan(final=True)
 
     def _scan(self, final: bool) -> list[Envelope | Damaged]:
-        found: list[Envelope | Damaged] = []
+        items: list[Envelope | Damaged] = []
         buffer, position = self._buffer, 0
         while position < len(buffer):
             start = buffer.find(MAGIC, position)
@@ -195,13 +213,13 @@ class Decoder:
             if size == 0 and not final:
                 break
             if item is not None:
-                found.append(item)
+                items.append(item)
             if size <= 0:
                 self.discarded += 1
                 size = 1
             position += size
         del buffer[:position]
-        return found
+        return items
 
     def _take(self, start: int) -> tuple[int, Envelope | Damaged | None]:
         """Return the size of the message at `start` (0: incomplete, -1: none there) and the message."""

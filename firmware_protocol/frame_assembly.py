@@ -20,6 +20,8 @@ from firmware_protocol.stream import (
     crc32,
 )
 
+__all__ = ["Defect", "Frame", "FrameAssembler"]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
@@ -74,7 +76,7 @@ class FrameAssembler:
         self._expected: int | None = None
 
     @property
-    def wanted(self) -> int:
+    def due(self) -> int:
         """Bytes to the end of the part (leader, payload or trailer) that is due; never less than 1."""
         if self._leader is None:
             return max(1, LEADER_SIZE - len(self._held))
@@ -108,10 +110,10 @@ class FrameAssembler:
             self._payload = data
             return []
         self._held += data
-        found: list[Frame | Defect] = []
+        completed: list[Frame | Defect] = []
         while (outcome := self._advance()) is not None:
-            found += outcome
-        return found
+            completed += outcome
+        return completed
 
     def _advance(self) -> list[Frame | Defect] | None:
         """Take one step; None when more bytes are needed."""
@@ -143,15 +145,15 @@ class FrameAssembler:
             self._drop(1)
             return []
         del held[:LEADER_SIZE]
-        found: list[Frame | Defect] = []
+        defects: list[Frame | Defect] = []
         if self._skipped:
-            found.append(Defect(f"skipped {self._skipped} bytes in search of a leader"))
+            defects.append(Defect(f"skipped {self._skipped} bytes in search of a leader"))
             self._skipped = 0
         if self._expected is not None and leader.frame_id != self._expected:
-            found.append(self._gap(self._expected, leader.frame_id))
+            defects.append(self._gap(self._expected, leader.frame_id))
         self._leader = leader
         self._expected = leader.frame_id + 1
-        return found
+        return defects
 
     def _drop(self, count: int) -> None:
         del self._held[:count]

@@ -7,7 +7,7 @@ Units: working distance and stage mm, tilt and rotation degrees, stigmator µm, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Generic, TypeVar
+from typing import Annotated, ClassVar, Generic, TypeVar, get_args
 
 from firmware_protocol.codes import (
     Group,
@@ -50,23 +50,23 @@ __all__ = [
     "Unknown", "VacuumChanged", "VacuumSet", "VacuumState", "Vent", "Wait",
 ]  # fmt: skip
 
-Reply = TypeVar("Reply", covariant=True)
+_Reply = TypeVar("_Reply", covariant=True)
 
 
-class Request(Generic[Reply]):
+class Request(Generic[_Reply]):
     """A request; the type argument is the class of its OK reply."""
 
     __slots__ = ()
     opcode: ClassVar[Opcode]
 
 
-class Query(Request[Reply]):
+class Query(Request[_Reply]):
     """A request that moves nothing: anyone may send it."""
 
     __slots__ = ()
 
 
-class Command(Request[Reply]):
+class Command(Request[_Reply]):
     """A request that changes the instrument: only the owner may send it."""
 
     __slots__ = ()
@@ -288,21 +288,8 @@ REQUESTS: dict[int, type[Request[object]]] = {
 """Request class of every opcode."""
 
 REPLIES: dict[int, type] = {
-    Opcode.HELLO: HelloReply,
-    Opcode.KEEP_ALIVE: Done,
-    Opcode.SUBSCRIBE: Done,
-    Opcode.BYE: Done,
-    Opcode.GET_STATUS: StatusReport,
-    Opcode.GET_PARAMETER: ParameterValue,
-    Opcode.SET_PARAMETER: Applied,
-    Opcode.SET_STIGMATOR: StigmatorApplied,
-    Opcode.START_SCAN: ScanStarted,
-    Opcode.STOP_SCAN: Done,
-    Opcode.MOVE_STAGE: StageMoved,
-    Opcode.ORIENT_STAGE: StageOriented,
-    Opcode.SET_BEAM: BeamSet,
-    Opcode.PUMP: VacuumSet,
-    Opcode.VENT: VacuumSet,
+    opcode: get_args(kind.__orig_bases__[0])[0]  # type: ignore[attr-defined]
+    for opcode, kind in REQUESTS.items()
 }
 """Class of the OK reply to every opcode."""
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+__all__ = ["EM30", "PROBE_DIAMETER", "InstrumentProfile", "ScanModeProfile"]
+
 
 @dataclass(frozen=True, slots=True)
 class ScanModeProfile:
@@ -97,7 +99,7 @@ class InstrumentProfile:
     stage_holder_radius : float
         mm; a tilt lifts the edge of the sample holder, which counts as height of the stage (A).
     stigmator_range, stigmator_step : float
-        µm, both axes from minus to plus the range (A).
+        µm, both axes from minus to plus the range (A: 10 depths of field at 500× and working distances up to 20 mm).
     detector_step : float
         Quantum of brightness and contrast, which run from 0 to 1 (A).
     pump_time, vent_time, beam_on_time : float
@@ -159,7 +161,7 @@ class InstrumentProfile:
     stage_tilt_speed: float = 5.0
     stage_rotation_speed: float = 20.0
     stage_holder_radius: float = 12.5
-    stigmator_range: float = 50.0
+    stigmator_range: float = 4000.0
     stigmator_step: float = 0.1
     detector_step: float = 0.001
     pump_time: float = 120.0

@@ -16,6 +16,8 @@ from semdrivers.errors import AutofocusError, InvalidParameterError
 from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress, RecordsFocus
 from semdrivers.microscope import Microscope, check_microscope, put_back, restoring
 
+__all__ = ["autofocus"]
+
 
 def autofocus(
     microscope: Microscope,

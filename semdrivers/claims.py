@@ -15,6 +15,8 @@ from typing import Any
 
 from semdrivers.errors import BusyError
 
+__all__ = ["Claim", "check_free", "claimed", "innermost"]
+
 _FIVE = ("capabilities", "working_distance", "magnification", "acquire", "close")
 _CLAIMS = "_semdrivers_claims"
 _ABSENT = object()

@@ -30,6 +30,38 @@ from semdrivers.microscope import (
     restoring,
 )
 
+__all__ = [
+    "CHECKS",
+    "Check",
+    "Outcome",
+    "Skipped",
+    "check_autofocus_keeps_its_promises",
+    "check_cancelled_autofocus_restores",
+    "check_capabilities",
+    "check_close_twice",
+    "check_default_frame",
+    "check_focus_record_travels",
+    "check_frame_ids_rise",
+    "check_frames",
+    "check_frames_are_the_callers_own",
+    "check_frames_follow_settings",
+    "check_magnification_changes",
+    "check_magnification_is_refused_beyond_its_limits",
+    "check_magnification_must_be_a_number",
+    "check_members",
+    "check_pixel_size_follows_magnification",
+    "check_scan_mode_must_be_one",
+    "check_stage",
+    "check_stage_orientation",
+    "check_state_is_within_capabilities",
+    "check_stigmator",
+    "check_working_distance_is_refused_beyond_its_limits",
+    "check_working_distance_moves",
+    "check_working_distance_must_be_a_number",
+    "run_check",
+    "run_checks",
+]
+
 _FAR = 1e9
 _TRAVEL = 0.1
 _NOT_FINITE = (math.nan, math.inf, -math.inf)
@@ -62,6 +94,7 @@ class Outcome:
 
 
 Check = Callable[[Any], None]
+"""A check: it raises AssertionError where a microscope breaks a rule, and `Skipped` where the rule does not apply."""
 
 
 def check_members(microscope: Any) -> None:
@@ -299,6 +332,7 @@ def check_close_twice(microscope: Any) -> None:
 CHECKS: tuple[Check, ...] = tuple(
     value for name, value in list(globals().items()) if name.startswith("check_") and callable(value)
 )
+"""All checks, in the order in which they are run."""
 
 
 def run_checks(microscope: Microscope) -> Iterator[Outcome]:

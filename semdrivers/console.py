@@ -18,10 +18,15 @@ from typer.core import TyperGroup
 from semdrivers.errors import SemDriversError
 from semdrivers.files import plain
 
+__all__ = ["INTERRUPTED", "CommandGroup", "application", "fail", "messages", "output", "print_json"]
+
 INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 
 output = Console(highlight=False)
+"""Console of the answers, stdout."""
 messages = Console(stderr=True, highlight=False)
+"""Console of messages, errors and progress, stderr."""
 
 
 class CommandGroup(TyperGroup):
@@ -46,12 +51,12 @@ class CommandGroup(TyperGroup):
             raise typer.Exit(1) from None
 
 
-def application(name: str, help: str) -> typer.Typer:
+def application(name: str, help: str, cls: type[CommandGroup] = CommandGroup) -> typer.Typer:
     """Return a command line named `name`, to which ``@app.command()`` adds commands."""
     app = typer.Typer(
         name=name,
         help=help,
-        cls=CommandGroup,
+        cls=cls,
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode="rich",

@@ -15,6 +15,18 @@ from semdrivers.files import plain, replacing
 from semdrivers.image import ScanMode
 from semdrivers.microscope import number, whole_number, within
 
+__all__ = [
+    "AutofocusResult",
+    "AutofocusSettings",
+    "FocusRecord",
+    "FocusStep",
+    "FrameSkippedError",
+    "NotFocusedError",
+    "Progress",
+    "RecordsFocus",
+    "record_of_frame",
+]
+
 
 @dataclass(frozen=True, slots=True)
 class AutofocusSettings:
@@ -219,6 +231,7 @@ class AutofocusResult:
 
 
 Progress = Callable[[FocusStep], object]
+"""What `semdrivers.autofocus` calls after every frame."""
 
 
 class NotFocusedError(AutofocusError):

@@ -11,13 +11,33 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.image import Image, ScanMode
+
+__all__ = [
+    "Capabilities",
+    "HasBeam",
+    "HasDetector",
+    "HasStage",
+    "HasStageOrientation",
+    "HasStigmator",
+    "HasVacuum",
+    "Microscope",
+    "Range",
+    "check_microscope",
+    "has_member",
+    "missing_members",
+    "number",
+    "put_back",
+    "restoring",
+    "whole_number",
+    "within",
+]
 
 
 def number(name: str, value: object, unit: str = "") -> float:
@@ -137,7 +157,7 @@ class Capabilities:
     model: str = ""
     serial: str = ""
     firmware: str = ""
-    probe_diameter: float | None = None
+    probe_diameter: float | None = field(default=None, metadata={"unit": "nm"})
 
 
 @runtime_checkable

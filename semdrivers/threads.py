@@ -12,6 +12,8 @@ from semdrivers.base import WrappedMicroscope
 from semdrivers.errors import InvalidParameterError, NotConnectedError
 from semdrivers.microscope import missing_members
 
+__all__ = ["on_one_thread"]
+
 _T = TypeVar("_T")
 _LOOK = 0.1
 """Seconds between two looks for Ctrl-C: some systems interrupt no wait without an end."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from firmware_protocol.address import CONTROL_PORT
+from firmware_protocol.codes import CONTROL_PORT
 from semdrivers.connection import flag_option, split_url, whole_option
 from semdrivers.errors import InvalidParameterError
 

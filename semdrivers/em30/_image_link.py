@@ -303,7 +303,7 @@ class ImageLink:
 
     def _read(self, deadline: float, limit: float) -> list[Frame | Defect]:
         """Read up to the end of the part of a frame that is due, and return what that completes."""
-        packets = -(-self._assembler.wanted // MAX_PACKET)
+        packets = -(-self._assembler.due // MAX_PACKET)
         buffer = self._scratch if packets == 1 else array("B", b"\0") * (packets * MAX_PACKET)
         left = deadline - time.monotonic()
         if left <= 0:

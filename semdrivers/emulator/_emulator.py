@@ -5,23 +5,25 @@ from __future__ import annotations
 import itertools
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from firmware_protocol.profile import EM30, InstrumentProfile
+from firmware_protocol.messages import Parameter
+from firmware_protocol.profile import EM30, InstrumentProfile, ScanModeProfile
 from semdrivers import links as usb_backends
-from semdrivers.emulator._scan_faults import disturb
 from semdrivers.emulator.instrument import Instrument
-from semdrivers.emulator.physics import ColumnPreset, ElectronColumn, ScanConditions, Truth
-from semdrivers.emulator.specimens import SPECIMENS, Picture, Specimen, make_specimen
+from semdrivers.emulator.physics import ColumnPreset, ElectronColumn, ScanConditions, Truth, discharged, preset_with
+from semdrivers.emulator.specimens import PERIODIC, SPECIMENS, Picture, Specimen, make_specimen
 from semdrivers.emulator.wires import (
     ControlServer,
     EmulatedBus,
     Faults,
     FaultyStream,
+    Occasion,
     SessionLog,
     UsbBridgeServer,
     UsbDevice,
@@ -34,6 +36,9 @@ from semdrivers.sessions import free_folder
 _NEAREST, _FURTHEST = 5.0, 30.0
 """Depths of field between the start and best focus, unless the start is given."""
 
+_KNOB = 0.1
+"""mm by which the operator turns the working distance under the fault `knob-turned`."""
+
 _count = itertools.count(1)
 
 
@@ -44,8 +49,9 @@ class Emulator:
 
     Parameters
     ----------
-    specimen : str, Path or ndarray of shape (H, W)
-        Name of a specimen (built in, or from a plugin), or a picture, as a file or as grey levels.
+    specimen : str, Path, ndarray of shape (H, W), or Specimen
+        Name of a specimen (built in, or from a plugin), a picture, as a file or as grey levels, or an object that
+        renders.
     magnification : float
         At start.
     seed : int
@@ -56,6 +62,10 @@ class Emulator:
         At start, mm; by default 5 to 30 depths of field from best focus, by seed.
     pixel_size : float, optional
         Of a picture, nm.
+    period : float, optional
+        Of a periodic specimen (grating, mesh, dot-array, brick-wall, chip), µm; drawn by seed by default.
+    rasters : str
+        Frame sizes that the scan generator offers beside the profile's: ``"512x442,1024x884"``.
     realtime : bool
         Whether scans, moves and settling take real time.
     control_port : int
@@ -70,23 +80,27 @@ class Emulator:
         A new or empty folder, to which every message and every frame is written; ``replay:///folder`` opens it.
     profile : InstrumentProfile
         The instrument's numbers.
+    **strengths : float or bool
+        Fields of `ColumnPreset`, in place of the preset's: ``banding=0.1, auto_brightness=True``.
 
     Raises
     ------
     InvalidParameterError, OutOfRangeError
-        For an unknown specimen, preset or fault, a picture without pixel size, a number that the instrument cannot
-        take, or a folder of a session that is in use.
+        For an unknown specimen, preset, strength or fault, a frame size that is none, a picture without pixel size, a
+        number that the instrument cannot take, or a folder of a session that is in use.
     """
 
     def __init__(
         self,
-        specimen: str | Path | NDArray[Any] = "tin-balls",
+        specimen: str | Path | NDArray[Any] | Specimen = "tin-balls",
         *,
         magnification: float = 5000.0,
         seed: int = 0,
         preset: str | ColumnPreset = "typical",
         working_distance: float | None = None,
         pixel_size: float | None = None,
+        period: float | None = None,
+        rasters: str = "",
         realtime: bool = False,
         control_port: int = 0,
         usb_port: int | None = None,
@@ -94,6 +108,7 @@ class Emulator:
         faults: str = "",
         save_session: str | Path | None = None,
         profile: InstrumentProfile = EM30,
+        **strengths: float | bool,
     ) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
             raise InvalidParameterError(f"seed must be a whole number from 0, not {seed!r}")
@@ -103,10 +118,12 @@ class Emulator:
         self.specimen = specimen if isinstance(specimen, str) else getattr(specimen, "name", "image")
         self.seed = int(seed)
         self.faults = Faults(faults, self.seed)
+        profile = _with_rasters(profile, rasters)
+        preset = preset_with(preset, strengths)
         limits = Range(profile.magnification_minimum, profile.magnification_maximum)
         magnification = limits.check("magnification", magnification)
         self.column = ElectronColumn(
-            _specimen(specimen, self.seed, pixel_size), seed=self.seed, preset=preset, profile=profile
+            _specimen(specimen, self.seed, pixel_size, period), seed=self.seed, preset=preset, profile=profile
         )
         if working_distance is None:
             working_distance = _start(self.column, magnification, self.seed, profile)
@@ -118,7 +135,7 @@ class Emulator:
             magnification=magnification,
             realtime=realtime,
             lens_hysteresis=profile.lens_hysteresis * self.column.preset.lens_hysteresis,
-            meanwhile=lambda instrument, pixels: disturb(instrument, self.faults, pixels),
+            meanwhile=lambda instrument, pixels: _disturb(instrument, self.faults, pixels),
         )
         self._folder = None if save_session is None else free_folder(save_session)
         self._log: SessionLog | None = None
@@ -245,8 +262,28 @@ class Emulator:
         return self.column.truth(self.instrument.conditions())
 
 
-def _specimen(specimen: object, seed: int, pixel_size: float | None) -> Specimen:
+def _with_rasters(profile: InstrumentProfile, rasters: str) -> InstrumentProfile:
+    """Return the profile with further frame sizes, each scanned with the dwell time of the second mode."""
+    modes = list(profile.scan_modes)
+    for text in rasters.split(",") if rasters else ():
+        width, _, height = text.strip().partition("x")
+        if not (width.isdecimal() and height.isdecimal() and all(16 <= int(n) <= 4096 for n in (width, height))):
+            raise InvalidParameterError(
+                f"rasters: {text!r} is no frame size; write 1024x884, with 16 to 4096 pixels each way"
+            )
+        if profile.scan_mode(int(width), int(height)) is None:
+            modes.append(ScanModeProfile(f"{width}x{height}", int(width), int(height), modes[1].dwell_time))
+    return replace(profile, scan_modes=tuple(modes))
+
+
+def _specimen(specimen: object, seed: int, pixel_size: float | None, period: float | None) -> Specimen:
     picture: NDArray[Any] | None = None
+    if period is not None:
+        if not (isinstance(specimen, str) and specimen in PERIODIC):
+            raise InvalidParameterError(f"period belongs to a periodic specimen: {', '.join(PERIODIC)}")
+        return PERIODIC[specimen](seed, period)
+    if not isinstance(specimen, str | Path | np.ndarray) and callable(getattr(specimen, "render", None)):
+        return cast(Specimen, specimen)
     if isinstance(specimen, np.ndarray):
         picture = specimen
     elif isinstance(specimen, Path) or (isinstance(specimen, str) and _is_file_name(specimen)):
@@ -300,3 +337,22 @@ def _start(column: ElectronColumn, magnification: float, seed: int, profile: Ins
         offset = -offset
     start = min(max(truth.working_distance + offset, low), high)
     return round(start / profile.working_distance_step) * profile.working_distance_step
+
+
+def _disturb(instrument: Instrument, faults: Faults, pixels: NDArray[Any]) -> NDArray[Any]:
+    """Carry out the faults that are due while a frame is scanned, and return its pixels."""
+    for name in faults.at(Occasion.SCAN):
+        match name:
+            case "knob-turned":
+                _, high = instrument.limits(Parameter.WORKING_DISTANCE)
+                now = instrument.value(Parameter.WORKING_DISTANCE)
+                instrument.set_parameter(
+                    Parameter.WORKING_DISTANCE, now + _KNOB if now + _KNOB <= high else now - _KNOB
+                )
+            case "beam-blanked":
+                instrument.set_beam(False)
+            case "filament-dies":
+                instrument.break_filament()
+            case "charging-streaks":
+                pixels = discharged(pixels, np.random.default_rng(faults.place(2**32)))
+    return pixels

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from semdrivers.connection import connect as connect_url
 from semdrivers.connection import flag_option, split_url
 from semdrivers.emulator._emulator import Emulator
+from semdrivers.emulator.physics import ColumnPreset
 from semdrivers.errors import InvalidParameterError
 from semdrivers.microscope import Microscope
 
-_NUMBERS = ("magnification", "working_distance", "pixel_size")
-_OPTIONS = ("seed", *_NUMBERS, "preset", "path", "realtime", "faults")
+_SWITCHES = ("realtime", *(each.name for each in fields(ColumnPreset) if each.type == "bool"))
+_STRENGTHS = tuple(each.name for each in fields(ColumnPreset))
+_NUMBERS = ("magnification", "working_distance", "pixel_size", "period", *(n for n in _STRENGTHS if n not in _SWITCHES))
+_OPTIONS = ("seed", *_NUMBERS, *_SWITCHES, "preset", "path", "rasters", "faults")
 _DRIVER = ("bits", "client")
 
 
@@ -23,7 +27,8 @@ def connect(url: str, options: Mapping[str, Any]) -> Microscope:
     ----------
     url : str
         ``emulator://SPECIMEN[?seed=…&magnification=…&working_distance=…&preset=…&realtime=1&faults=…]``, or
-        ``emulator://image?path=…&pixel_size=…``.
+        ``emulator://image?path=…&pixel_size=…``. Every argument of `Emulator` that is a text or a number is an option,
+        and so is every field of `ColumnPreset`.
     options : mapping
         The same, above their namesakes in the URL.
 
@@ -78,4 +83,4 @@ def _converted(url: str, name: str, value: Any) -> Any:
             return float(value)
     except ValueError:
         raise InvalidParameterError(f"{url}: {name} must be a number, not {value!r}") from None
-    return flag_option(url, name, value) if name == "realtime" else value
+    return flag_option(url, name, value) if name in _SWITCHES else value

@@ -1,16 +1,9 @@
 """Thin adapters of any `Microscope` to the frameworks that people run their instruments from.
 
-============================ ========================= ======================
-module                       host                      extra
-============================ ========================= ======================
-`semdrivers.hosts`           none: a plain script      none
-`semdrivers.hosts.pymmcore`  pymmcore-plus             ``semdrivers[pymmcore]``
-`semdrivers.hosts.bluesky`   Bluesky                   ``semdrivers[bluesky]``
-`semdrivers.hosts.qcodes`    QCoDeS                    ``semdrivers[qcodes]``
-`semdrivers.hosts.fibsem`    fibsem-os                 ``semdrivers[fibsem]``
-============================ ========================= ======================
+A plain script uses the names of this package. Every host has a module here and an extra of the distribution, both of
+the host's name: `semdrivers.hosts.bluesky` needs ``pip install 'semdrivers[bluesky]'``.
 
-Import the module of your host. Nothing else imports it, so a host that is not installed is not missed.
+Nothing but your program imports the module of a host, so the other hosts need not be installed.
 """
 
 from __future__ import annotations

@@ -31,7 +31,9 @@ except ImportError as error:
 from semdrivers.hosts._bluesky_devices import Devices, devices
 
 __all__ = [
+    "STREAM",
     "Devices",
+    "Plan",
     "autofocus",
     "autofocus_per_step",
     "autofocus_preprocessor",

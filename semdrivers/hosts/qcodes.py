@@ -31,6 +31,8 @@ try:
 except ImportError as error:
     raise ImportError("semdrivers.hosts.qcodes needs QCoDeS 0.58: pip install 'semdrivers[qcodes]'") from error
 
+__all__ = ["MicroscopeInstrument"]
+
 _NAN = float("nan")
 
 

@@ -1,7 +1,8 @@
 """The command line of the product: what a person at a microscope needs."""
 
-from semfocus_plugin.cli._display import FrameTable, bar, cancelled_by_interrupt, progress_bars
+from semfocus_plugin.cli._display import FrameTable, bar, cancelled_by_interrupt, progress_bar, progress_bars
 from semfocus_plugin.cli._main import Json, MaxFrames, MethodName, app, leave, print_result
+from semfocus_plugin.cli._moved import moved
 
 __all__ = [
     "FrameTable",
@@ -12,6 +13,8 @@ __all__ = [
     "bar",
     "cancelled_by_interrupt",
     "leave",
+    "moved",
     "print_result",
+    "progress_bar",
     "progress_bars",
 ]

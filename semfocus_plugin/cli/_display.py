@@ -72,11 +72,16 @@ def bar(share: float) -> str:
     return "█" * whole + (_BLOCKS[rest - 1] if rest else "")
 
 
+def progress_bar() -> Progress:
+    """Return a progress bar on stderr, to be used as a context."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=messages)
+
+
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int], Callable[[object], None]]]:
     """Show bars on stderr: call what this gives with a title and the steps in all, then what that gives every step."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=messages) as progress:
+    with progress_bar() as progress:
 
         def stage(description: str, steps: int) -> Callable[[object], None]:
             task = progress.add_task(description, total=steps)

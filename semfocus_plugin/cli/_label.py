@@ -1,31 +1,52 @@
-"""The command that prepares pictures for labelling."""
+"""The commands that prepare pictures for labelling, and compare labels with the network's scores."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from semdrivers.console import fail, messages, output, print_json
+from semdrivers.console import CommandGroup, application, fail, messages, output, print_json
 from semdrivers.errors import InvalidParameterError
+from semfocus_plugin.cli._moved import moved
 from semfocus_plugin.labelling import Row
 
+Folder = Annotated[Path, typer.Argument(help="Folder of pictures, in it and below: TIFF, PNG, JPEG, BMP.")]
+Magnification = Annotated[float | None, typer.Option(help="Magnification of pictures whose files do not hold it.")]
+BarRows = Annotated[
+    int | None, typer.Option(min=0, help="Rows of a data bar at the bottom of each; what the sheet says by default.")
+]
+Sheet = Annotated[Path | None, typer.Option("--out", "-o", help="The sheet (.csv); FOLDER/labels.csv by default.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 
-def label(
-    folder: Annotated[Path, typer.Argument(help="Pictures, in it and below: TIFF, PNG, JPEG, BMP.")],
-    magnification: Annotated[float | None, typer.Option(help="Of pictures that do not tell it themselves.")] = None,
-    bar_rows: Annotated[int | None, typer.Option(min=0, help="Rows of a data bar at the bottom of each.")] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The sheet (.csv); FOLDER/labels.csv by default.")
-    ] = None,
-    disagreements: Annotated[
-        bool, typer.Option("--disagreements", help="List the labels that the network disagrees with most, to re-label.")
-    ] = False,
-    threshold: Annotated[float, typer.Option(help="With --disagreements: how far apart, at least.")] = 1.0,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+
+class _SheetByDefault(CommandGroup):
+    """The commands of ``label``; a folder in the place of a command means `sheet`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, "-h", "--help", "--version"):
+            args = ["sheet", *args]
+        return list(super().parse_args(ctx, args))
+
+
+label = application(
+    "label",
+    "Label pictures, to teach the network; a folder in the place of a command makes its sheet.\n\n"
+    "Example: semfocus label night/ --magnification 5000",
+    cls=_SheetByDefault,
+)
+
+
+@label.command(cls=moved(disagreements="semfocus label compare"))
+def sheet(
+    folder: Folder,
+    magnification: Magnification = None,
+    bar_rows: BarRows = None,
+    out: Sheet = None,
+    json: Json = False,
 ) -> None:
     """Score the pictures of a folder for you to correct: a sheet (CSV), and a page (HTML) to do it on.
 
@@ -34,46 +55,86 @@ def label(
     Example: semfocus label night/ --magnification 5000
     """
     from semfocus_plugin import labelling
-    from semfocus_plugin import labelling as labelling_page
+
+    thumbnails: dict[str, tuple[str, str]] = {}
+    path, rows, problems = _scored(
+        folder,
+        magnification,
+        bar_rows,
+        out,
+        seen=lambda row, pixels: thumbnails.update({row.file: labelling.thumbnail(pixels)}),
+    )
+    labelling.write_sheet(path, rows)
+    page = path.with_suffix(".html")
+    page.write_text(labelling.page(labelling.for_review(rows), thumbnails, path.name), encoding="utf-8")
+    labelled = sum(row.label is not None for row in rows)
+    if json:
+        print_json({"sheet": path, "page": page, "pictures": rows, "problems": problems, "labelled": labelled})
+    else:
+        output.print(
+            f"{len(rows)} pictures, {labelled} labelled, in {path}; correct them on {page}, and save the CSV over the "
+            "sheet",
+            markup=False,
+            soft_wrap=True,
+        )
+    _end(problems)
+
+
+@label.command()
+def compare(
+    folder: Folder,
+    magnification: Magnification = None,
+    bar_rows: BarRows = None,
+    out: Sheet = None,
+    threshold: Annotated[float, typer.Option(min=0, help="Least distance of a listed label from its score.")] = 1.0,
+    json: Json = False,
+) -> None:
+    """List the labels that the network disagrees with most, to label them again; nothing is written.
+
+    Example: semfocus label compare night/ --threshold 1.5
+    """
+    from semfocus_plugin import labelling
+
+    path, rows, problems = _scored(folder, magnification, bar_rows, out)
+    apart = [
+        row for row in labelling.for_review(rows) if row.disagreement is not None and row.disagreement >= threshold
+    ]
+    if json:
+        print_json({"sheet": path, "problems": problems, "disagreements": apart})
+    else:
+        output.print(_table(apart) if apart else f"no label is {threshold:g} or more from its score")
+    _end(problems)
+
+
+def _scored(
+    folder: Path, magnification: float | None, bar_rows: int | None, out: Path | None, seen: Any = None
+) -> tuple[Path, list[Row], list[str]]:
+    """Return the sheet's path, its rows with today's scores, and what could not be scored."""
+    from semfocus_plugin import labelling
 
     if not folder.is_dir():
         raise InvalidParameterError(f"{folder}: there is no such folder")
-    sheet = out or folder / "labels.csv"
-    if sheet.suffix.lower() != ".csv" or not sheet.absolute().parent.is_dir():
-        raise InvalidParameterError(f"{sheet}: the name must end in .csv, and its folder must be there")
-    earlier = labelling.read_sheet(sheet) if sheet.exists() else []
-    thumbnails: dict[str, tuple[str, str]] = {}
+    path = out or folder / "labels.csv"
+    if path.suffix.lower() != ".csv" or not path.absolute().parent.is_dir():
+        raise InvalidParameterError(f"{path}: the name must end in .csv, and its folder must be there")
+    earlier = labelling.read_sheet(path) if path.exists() else []
     with Progress(console=messages, transient=True) as progress:
         task = progress.add_task("pictures", total=None)
         rows, problems = labelling.propose(
             folder,
             earlier,
-            sheet.absolute().parent,
+            path.absolute().parent,
             magnification=magnification,
             bar_rows=bar_rows,
-            seen=lambda row, pixels: thumbnails.update({row.file: labelling_page.thumbnail(pixels)}),
+            seen=seen or (lambda row, pixels: None),
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     if not rows:
         raise InvalidParameterError(f"{folder}: holds no pictures (TIFF, PNG, JPEG or BMP)")
-    ordered = labelling.for_review(rows)
-    labelling.write_sheet(sheet, rows)
-    page = sheet.with_suffix(".html")
-    page.write_text(labelling_page.page(ordered, thumbnails, sheet.name), encoding="utf-8")
-    apart = [row for row in ordered if (row.disagreement or 0.0) >= threshold]
-    labelled = sum(row.label is not None for row in rows)
-    if json:
-        told = {"sheet": sheet, "page": page, "pictures": rows, "problems": problems}
-        print_json({**told, "labelled": labelled, "disagreements": apart if disagreements else None})
-    else:
-        if disagreements:
-            output.print(_table(apart) if apart else f"no label is {threshold:g} or more from its score")
-        output.print(
-            f"{len(rows)} pictures, {labelled} labelled, in {sheet}; correct them on {page}, and save the CSV over the "
-            "sheet",
-            markup=False,
-            soft_wrap=True,
-        )
+    return path, rows, problems
+
+
+def _end(problems: list[str]) -> None:
     for problem in problems:
         fail(problem)
     if problems:

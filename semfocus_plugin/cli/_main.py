@@ -16,25 +16,39 @@ from semfocus_plugin.cli._calibrate import calibrate
 from semfocus_plugin.cli._label import label
 
 app = application("semfocus", "Autofocus for scanning electron microscopes: focus, score pictures, evaluate, train.")
-app.command()(calibrate)
-app.command()(label)
+"""The commands of the product."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
-MethodName = Annotated[str | None, typer.Option(help="Autofocus method; `semfocus models` lists them.")]
-MaxFrames = Annotated[int | None, typer.Option(help="Most frames, everything included.")]
+"""The option `--json`."""
+MethodName = Annotated[
+    str | None, typer.Option(help="Autofocus method; `semfocus models` lists them, the default first.")
+]
+"""The option `--method`."""
+MaxFrames = Annotated[
+    int | None, typer.Option(help="Most frames of a run, everything included; the method's own limit by default.")
+]
+"""The option `--max-frames`."""
 
 
 @app.command()
 def run(
-    url: Annotated[str, typer.Argument(help="Such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'.")],
+    url: Annotated[
+        str,
+        typer.Argument(help="Address of the microscope, such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'."),
+    ],
     method: MethodName = None,
     max_frames: MaxFrames = None,
     bounds: Annotated[
-        tuple[float, float] | None, typer.Option(help="Lowest and highest working distance allowed, mm.")
+        tuple[float, float] | None,
+        typer.Option(help="Lowest and highest working distance allowed, mm; the instrument's by default."),
     ] = None,
-    max_travel: Annotated[float | None, typer.Option(help="Furthest from the start, mm.")] = None,
-    magnification: Annotated[float | None, typer.Option(help="Set before focusing.")] = None,
-    accept_score: Annotated[float | None, typer.Option(help="Least score (0 to 9) that counts as focused.")] = None,
+    max_travel: Annotated[float | None, typer.Option(help="Furthest from the start, mm; no limit by default.")] = None,
+    magnification: Annotated[
+        float | None, typer.Option(help="Magnification to set before focusing; left as it is by default.")
+    ] = None,
+    accept_score: Annotated[
+        float | None, typer.Option(help="Least score (0 to 9) that counts as focused; the method's own by default.")
+    ] = None,
     blind: Annotated[
         bool, typer.Option("--blind", help="May look at other magnifications on the way; put back at the end.")
     ] = False,
@@ -94,10 +108,16 @@ def run(
     leave(result)
 
 
+app.command()(calibrate)
+app.add_typer(label, name="label")
+
+
 @app.command()
 def score(
     files: Annotated[list[Path], typer.Argument(help="TIFF, PNG or JPEG, at least 320×240 pixels.")],
-    magnification: Annotated[float | None, typer.Option(help="Of pictures that do not tell it themselves.")] = None,
+    magnification: Annotated[
+        float | None, typer.Option(help="Magnification of pictures whose files do not hold it.")
+    ] = None,
     probe_diameter: Annotated[
         float | None, typer.Option(help="Diameter of the focused probe in nm, where it is not that of a tungsten gun.")
     ] = None,
@@ -116,7 +136,7 @@ def score(
             image = semdrivers.read_image(path)
             known = magnification if magnification is not None else image.magnification
             if math.isnan(known):
-                raise InvalidParameterError(f"{path} does not tell its magnification: add --magnification")
+                raise InvalidParameterError(f"{path} does not hold its magnification: add --magnification")
             found = evaluate(image, magnification=known, probe_diameter=probe_diameter)
             blur = None if found.log_blur is None else math.expm1(found.log_blur)
             row |= {"score": found.score, "magnification": known, "blur_pixels": blur, "error": None}
@@ -184,6 +204,7 @@ def _short(value: object) -> str:
 
 
 def print_result(result: semdrivers.AutofocusResult) -> None:
+    """Print how a run ended, on one line."""
     colour = {"focused": "green", "refused": "yellow", "cancelled": "yellow"}.get(result.status, "red")
     output.print(f"[bold {colour}]{result.status}[/]", end=" ")
     output.print(
@@ -196,6 +217,7 @@ def print_result(result: semdrivers.AutofocusResult) -> None:
 
 
 def leave(result: semdrivers.AutofocusResult) -> None:
+    """Leave with the exit code of a run; return when it is 0."""
     if not result.focused:
         raise typer.Exit(INTERRUPTED if result.status == "cancelled" else 1)
 

@@ -14,8 +14,10 @@ from semdrivers.files import plot_before_after
 from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import HasStage
-from semfocus_plugin.lab.benchmark.cases import OFFSET, draw_cases
+from semfocus_plugin.lab.benchmark.trials import OFFSET, draw_online
 from semfocus_plugin.networks import paper_factor
+
+__all__ = ["Demonstration", "demonstrate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,47 +27,36 @@ class Demonstration:
     Parameters
     ----------
     result : AutofocusResult
-        Of the autofocus.
+        Result of the autofocus.
+    true_working_distance, depth_of_field : float
+        The emulator's truth, mm.
+    error_depths_of_field, start_error_depths_of_field : float
+        Distance from the truth at the end and at the start.
     specimen : str
         Name.
     magnification : float
         Plain number.
     seed : int
-        Of everything random.
-    true_working_distance : float
-        mm; the emulator's truth.
-    depth_of_field : float
-        mm.
-    error_depths_of_field, start_error_depths_of_field : float
-        Distance from the truth at the end and at the start.
+        Random seed; fixes specimen, place, start and noise.
     files : tuple of Path
         What was written.
     """
 
     result: AutofocusResult
-    specimen: str
-    magnification: float
-    seed: int
     true_working_distance: float
     depth_of_field: float
     error_depths_of_field: float
     start_error_depths_of_field: float
+    specimen: str
+    magnification: float
+    seed: int
     files: tuple[Path, ...]
 
     def to_dict(self) -> dict[str, object]:
         """Return all of it as one flat record, without the trace."""
-        record: dict[str, object] = {key: value for key, value in self.result.to_dict().items() if key != "trace"}
-        record |= {
-            "true_working_distance": self.true_working_distance,
-            "error_depths_of_field": self.error_depths_of_field,
-            "start_error_depths_of_field": self.start_error_depths_of_field,
-            "depth_of_field": self.depth_of_field,
-            "specimen": self.specimen,
-            "magnification": self.magnification,
-            "seed": self.seed,
-            "files": [str(path) for path in self.files],
-        }
-        return record
+        own = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "result"}
+        record = {key: value for key, value in self.result.to_dict().items() if key != "trace"}
+        return record | own | {"files": [str(path) for path in self.files]}
 
 
 def demonstrate(
@@ -85,9 +76,9 @@ def demonstrate(
     Parameters
     ----------
     specimen, seed, preset
-        Of the emulator.
+        As for `semdrivers.emulator.Emulator`.
     folder : Path
-        For the files; made if it is not there.
+        Folder for the files; made if it is not there.
     settings : AutofocusSettings
         How to focus.
     magnification : float, optional
@@ -95,24 +86,23 @@ def demonstrate(
     progress, cancel
         As in `semdrivers.autofocus`.
     announce : callable, optional
-        Told one line before the focusing begins.
+        Called with one line before the focusing begins.
     """
     from semdrivers.emulator import Emulator
 
-    (case,) = draw_cases([specimen], 1, seed)
-    factor = case.magnification if magnification is None else magnification
+    (trial,) = draw_online([specimen], 1, seed)
+    factor = trial.magnification if magnification is None else magnification
     folder.mkdir(parents=True, exist_ok=True)
     with (
         Emulator(specimen=specimen, magnification=factor, seed=seed, preset=preset) as emulator,
         semdrivers.connect(emulator.url) as microscope,
     ):
         if isinstance(microscope, HasStage):
-            microscope.move_stage(*case.stage)
+            microscope.move_stage(*trial.stage)
         microscope.magnification = factor
         truth = emulator.truth
-        microscope.working_distance = _far_start(
-            truth.working_distance, factor, seed, microscope.capabilities.working_distance.clip
-        )
+        far = _far_start(truth.working_distance, factor, seed)
+        microscope.working_distance = microscope.capabilities.working_distance.clip(far)
         before = microscope.acquire(ScanMode.STANDARD)
         start_error = abs(microscope.working_distance - truth.working_distance) / truth.depth_of_field
         announce(
@@ -130,22 +120,22 @@ def demonstrate(
             files.append(microscope.acquire(ScanMode.SLOW).save(folder / "sharp.ome.tif"))
     return Demonstration(
         result=result,
-        specimen=specimen,
-        magnification=factor,
-        seed=seed,
         true_working_distance=truth.working_distance,
         depth_of_field=truth.depth_of_field,
         error_depths_of_field=abs(result.working_distance - truth.working_distance) / truth.depth_of_field,
         start_error_depths_of_field=start_error,
+        specimen=specimen,
+        magnification=factor,
+        seed=seed,
         files=tuple(files),
     )
 
 
-def _far_start(best: float, magnification: float, seed: int, clip: Callable[[float], float]) -> float:
+def _far_start(focus: float, magnification: float, seed: int) -> float:
     """Return a working distance in the outer half of the range that the method is made for."""
     random = np.random.default_rng([seed, 7])
     distance = float(random.uniform(0.5, 1.0)) * OFFSET * paper_factor(magnification)
-    return clip(best + distance * (1 if random.random() < 0.5 else -1))
+    return focus + distance * (1 if random.random() < 0.5 else -1)
 
 
 def _title(name: str, image: Image) -> str:

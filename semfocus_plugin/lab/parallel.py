@@ -1,31 +1,68 @@
-"""Independent runs in processes side by side."""
+"""Independent calls in processes side by side, and packages that only the laboratory needs."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from multiprocessing import get_context
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TypeVar
 
+from semdrivers.errors import AutofocusError
 from semfocus_plugin import networks
-from semfocus_plugin.calibration import CALIBRATION_VARIABLE
 
-Result = TypeVar("Result")
+__all__ = ["required", "run_all", "usual_workers"]
 
-_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-"""Environment variables that a process reads when it first computes."""
+_Result = TypeVar("_Result")
+
+
+def required(module: str, purpose: str, extra: str) -> Any:
+    """Return a module that needs packages of an extra.
+
+    Parameters
+    ----------
+    module : str
+        Full name.
+    purpose : str
+        Begins the message of the error.
+    extra : str
+        Extra of this distribution that installs the packages.
+
+    Raises
+    ------
+    AutofocusError
+        When a package is not installed; the message names it, and the extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        absent = (error.name or module).partition(".")[0]
+        if absent == "semfocus_plugin":
+            raise
+        raise AutofocusError(
+            f"{purpose} needs {absent}, which is not installed: pip install 'semdrivers[{extra}]'"
+        ) from None
+
+
+def usual_workers(tasks: int) -> int:
+    """Return as many processes as there are cores or tasks; 1 where joblib is not installed."""
+    if importlib.util.find_spec("joblib") is None:
+        return 1
+    return max(min(os.cpu_count() or 1, tasks), 1)
 
 
 def run_all(
-    call: Callable[..., Result],
+    call: Callable[..., _Result],
     tasks: Sequence[tuple[Any, ...]],
     *,
-    workers: int = 1,
-    progress: Callable[[Result], object] | None = None,
-) -> tuple[Result, ...]:
-    """Call a function with the arguments of every task; calibrations that the user keeps do not reach it.
+    workers: int | None = None,
+    progress: Callable[[_Result], object] | None = None,
+) -> tuple[_Result, ...]:
+    """Call a function with the arguments of every task.
 
     Parameters
     ----------
@@ -33,66 +70,60 @@ def run_all(
         A function of a module: processes find it by its name.
     tasks : sequence of tuple
         Arguments of each call.
-    workers : int
-        Processes; 1 stays in this one.
+    workers : int, optional
+        Processes; `usual_workers` by default. 1 stays in this one.
     progress : callable, optional
-        Called with every result as it comes.
+        Called with every result, in the order of the tasks.
 
     Returns
     -------
     tuple
         In the order of the tasks, which does not depend on `workers`.
+
+    Raises
+    ------
+    AutofocusError
+        When several processes are asked for and joblib is not installed.
     """
-    results: dict[int, Result] = {}
-    with _uncalibrated():
-        for index, result in _each(call, tasks, workers):
-            results[index] = result
-            if progress is not None:
-                progress(result)
-    return tuple(results[index] for index in range(len(tasks)))
+    count = usual_workers(len(tasks)) if workers is None else min(workers, len(tasks))
+    results = []
+    for result in _in_processes(call, tasks, count) if count > 1 else (call(*arguments) for arguments in tasks):
+        results.append(result)
+        if progress is not None:
+            progress(result)
+    return tuple(results)
+
+
+def _in_processes(call: Callable[..., _Result], tasks: Sequence[tuple[Any, ...]], workers: int) -> Iterator[_Result]:
+    joblib = required("joblib", "computing in several processes", "benchmark")
+    # One thread each: several threads a process would wait for one another.
+    with _workers_end(), joblib.parallel_config("loky", inner_max_num_threads=1):
+        parallel = joblib.Parallel(n_jobs=workers, return_as="generator", batch_size=1)
+        yield from parallel(joblib.delayed(_on_one_thread)(call, *arguments) for arguments in tasks)
+
+
+def _on_one_thread(call: Callable[..., _Result], *arguments: Any) -> _Result:
+    networks.use_threads(1)
+    return call(*arguments)
 
 
 @contextmanager
-def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Give a pool of processes that compute on one thread each: several threads each would wait for one another."""
-    with ExitStack() as stack:
-        for name in _THREADS:
-            stack.enter_context(_environment(name, "1"))
-        # Spawned, not forked: onnxruntime and the emulator keep threads that a fork would lose.
-        context = get_context("spawn")
-        pool = ProcessPoolExecutor(workers, context, initializer=networks.use_threads, initargs=(1,))
-        yield stack.enter_context(pool)
+def _workers_end() -> Iterator[None]:
+    """End the processes at once when this one is interrupted, terminated or fails; SIGTERM counts as an interrupt."""
+    loky = required("joblib.externals.loky", "computing in several processes", "benchmark")
+    previous: Any = None
+    in_main = threading.current_thread() is threading.main_thread()
 
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
 
-def _uncalibrated() -> AbstractContextManager[None]:
-    """Figures must not depend on whether this user has calibrated an emulator of the same serial number."""
-    return _environment(CALIBRATION_VARIABLE, os.devnull)
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """Set an environment variable for a while."""
-    before = os.environ.get(name)
-    os.environ[name] = value
+    if in_main:
+        previous = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
+    except BaseException:
+        loky.get_reusable_executor().shutdown(wait=False, kill_workers=True)
+        raise
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-def _each(call: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], workers: int) -> Iterator[tuple[int, Result]]:
-    if workers <= 1 or len(tasks) <= 1:
-        for index, arguments in enumerate(tasks):
-            yield index, call(*arguments)
-        return
-    with _processes(workers) as pool:
-        futures = {pool.submit(call, *arguments): index for index, arguments in enumerate(tasks)}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        if in_main:
+            signal.signal(signal.SIGTERM, previous)

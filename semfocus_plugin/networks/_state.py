@@ -16,6 +16,7 @@ HISTORY = 20
 """Frames that the state remembers, the present one included."""
 
 STATE_SIZE = 80
+"""Numbers in an encoded state."""
 
 ELEMENTS: Mapping[str, slice] = MappingProxyType(
     {

@@ -65,6 +65,8 @@ class FocusRun:
         Obeyed before every move and every frame.
     beam : Beam
         What calibration knows of the instrument. The probe that its capabilities report is used where it knows none.
+    retakes : int
+        Most spoiled frames of the run that are taken again.
 
     Raises
     ------
@@ -82,6 +84,7 @@ class FocusRun:
         cancel: threading.Event | None = None,
         *,
         beam: Beam = Beam(),  # noqa: B008 - a frozen value
+        retakes: int = MOST_RETAKES,
     ) -> None:
         self._microscope = microscope
         self._settings = settings
@@ -99,6 +102,7 @@ class FocusRun:
         self.start_magnification = _read("magnification", microscope.magnification, "")
         self.working_distance = self.start_working_distance
         self.magnification = self.start_magnification
+        self._retakes = retakes
         self.aperture = beam.aperture
         diameter = getattr(microscope.capabilities, "probe_diameter", None)
         self._core = diameter * 1e-6 if beam.core is None and diameter is not None else beam.core
@@ -245,7 +249,7 @@ class FocusRun:
             clipped=clipped_share(image.pixels),
             image=image,
         )
-        damage = spoiled(image.pixels) if again and len(self._spoiled) < MOST_RETAKES else ""
+        damage = spoiled(image.pixels) if again and len(self._spoiled) < self._retakes else ""
         self._record("spoiled" if damage else phase, evaluation)
         if damage:
             self._spoiled.append(damage)

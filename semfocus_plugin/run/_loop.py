@@ -19,7 +19,7 @@ from semfocus_plugin import networks as network_files
 from semfocus_plugin.networks import Networks
 from semfocus_plugin.optics import Beam, View, finding
 from semfocus_plugin.run._brightness import Unusable
-from semfocus_plugin.run._focus_run import BudgetSpent, Cancelled, FocusRun
+from semfocus_plugin.run._focus_run import MOST_RETAKES, BudgetSpent, Cancelled, FocusRun
 from semfocus_plugin.run._measurement import Measurement
 
 HOPELESS = 1.5
@@ -98,6 +98,7 @@ def run(
     *,
     networks: Networks | None = None,
     beam: Beam = Beam(),  # noqa: B008 - a frozen value
+    retakes: int = MOST_RETAKES,
 ) -> AutofocusResult:
     """Focus `microscope` with `method`.
 
@@ -115,6 +116,8 @@ def run(
         The shipped ones by default.
     beam : Beam
         What calibration knows of the instrument; nothing by default.
+    retakes : int
+        Most spoiled frames of the run that are taken again.
 
     Returns
     -------
@@ -137,7 +140,7 @@ def run(
     focus = method.bind(networks)
     accept = method.accept_score if settings.accept_score is None else settings.accept_score
     budget = method.max_frames if settings.max_frames is None else settings.max_frames
-    run = FocusRun(microscope, settings, networks.evaluator, budget, progress, cancel, beam=beam)
+    run = FocusRun(microscope, settings, networks.evaluator, budget, progress, cancel, beam=beam, retakes=retakes)
     try:
         status, outcome = _attempt(method, focus, run, accept)
         if outcome.focused:

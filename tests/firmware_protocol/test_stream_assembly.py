@@ -136,7 +136,7 @@ def test_after_clear_everything_is_new():
     assembler = FrameAssembler()
     assembler.feed(stream(5) + stream(6)[:90])
     assembler.clear()
-    assert assembler.wanted == LEADER_SIZE
+    assert assembler.due == LEADER_SIZE
     frames, defects = split(assembler.feed(stream(1)))
     assert [frame.leader.frame_id for frame in frames] == [1]
     assert defects == []
@@ -147,25 +147,25 @@ def test_a_payload_fed_in_one_piece_is_not_copied():
     buffer = array("B", payload)
     view = memoryview(buffer)
     assembler = FrameAssembler()
-    wanted = [assembler.wanted]
+    due = [assembler.due]
     assembler.feed(leader)
-    wanted.append(assembler.wanted)
+    due.append(assembler.due)
     assert assembler.feed(view) == []
-    wanted.append(assembler.wanted)
+    due.append(assembler.due)
     (frame,) = assembler.feed(trailer)
-    assert wanted == [LEADER_SIZE, WIDTH * HEIGHT, TRAILER_SIZE]
+    assert due == [LEADER_SIZE, WIDTH * HEIGHT, TRAILER_SIZE]
     assert frame.payload is view
 
 
 @given(st.lists(st.integers(1, 40), min_size=1))
-def test_what_is_wanted_never_passes_the_end_of_a_part(lengths):
+def test_what_is_due_never_passes_the_end_of_a_part(lengths):
     data = stream(1, 2)
     assembler, at = FrameAssembler(), 0
     ends = sorted({base + end for base in (0, SIZE) for end in (LEADER_SIZE, SIZE - TRAILER_SIZE, SIZE)})
     for length in lengths:
         if at == len(data):
             break
-        assert at + assembler.wanted == next(end for end in ends if end > at)
-        step = min(length, assembler.wanted)
+        assert at + assembler.due == next(end for end in ends if end > at)
+        step = min(length, assembler.due)
         assembler.feed(data[at : at + step])
         at += step

@@ -42,7 +42,7 @@ def run_python(code: str, installed: Path, **environment: str) -> subprocess.Com
 
 RECORDS = """
 import json, semdrivers
-from semdrivers.plain import plain
+from semdrivers.files import plain
 print(json.dumps({record.name: plain(record) for record in semdrivers.get_plugin_manager().records}))
 """
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from semdrivers import Capabilities, Image, Range, ScanMode
 from semdrivers.emulator.physics import frequency_grid
 from semfocus_plugin.lab.benchmark import peers
-from semfocus_plugin.lab.benchmark.counted import CountedMicroscope
 from semfocus_plugin.lab.benchmark.peers import Answer, Bench, Optics, pair_bound, zoom_ladder
 from semfocus_plugin.lab.benchmark.peers.sharpness import tenengrad, vertex
+from semfocus_plugin.lab.benchmark.runs import CountedMicroscope
 
 OPTICS = Optics(aperture_radius=0.045, core=36e-6)
 SHAPE = (240, 320)

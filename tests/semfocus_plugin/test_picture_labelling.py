@@ -113,10 +113,11 @@ def test_disagreements_are_listed(night):
     wrong = Row(first.file, first.magnification, label=0.0 if first.score > 4.5 else 9.0)
     right = Row(second.file, second.magnification, label=second.score)
     labelling.write_sheet(night / "labels.csv", [wrong, right])
-    ran = label(night, "--disagreements", "--json")
+    ran = label("compare", night, "--json")
     assert [row["file"] for row in json.loads(ran.stdout)["disagreements"]] == [first.file]
-    assert "a.ome.tif" in label(night, "--disagreements").stdout
-    assert "no label is 9" in label(night, "--disagreements", "--threshold", 9.5).stdout
+    assert "a.ome.tif" in label("compare", night).stdout
+    assert "no label is 9" in label("compare", night, "--threshold", 9.5).stdout
+    assert label("sheet", night).stdout == label(night).stdout
 
 
 def test_a_sheet_saved_by_a_spreadsheet_is_read(tmp_path):

@@ -10,23 +10,25 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image as Pillow
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from semfocus_plugin.cli import bar
 from semfocus_plugin.lab.cli import app
 
-COMMANDS = ("demo", "run", "score", "evaluate", "benchmark", "models", "dataset", "train", "calibrate", "label")
+COMMANDS = ("demo", "run", "score", "models", "calibrate", "label")
+LABORATORY = ("evaluate", "benchmark", "reproduce", "speed", "dataset", "train", "lab")
 
 
 def semfocus(*arguments):
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *LABORATORY])
 def test_every_command_has_help_with_an_example(command):
     found = semfocus(command, "--help")
     assert found.exit_code == 0
-    if command != "train":
+    if command not in ("train", "lab"):
         assert "Example" in found.stdout
 
 
@@ -156,16 +158,16 @@ def test_evaluate_writes_table_and_json(tiny_models, tmp_path):
     found = semfocus("evaluate", *options, "--out", table, "--json")
     told = json.loads(found.stdout)
     assert found.exit_code == 0
-    assert told["summaries"][0]["runs"] == 1
+    assert told["rows"][0]["runs"] == 1
     assert len(told["records"]) == 1
-    assert "| tin-balls | 1 |" in table.read_text()
+    assert "| tin-balls | 1 |" in table.read_text(encoding="utf-8")
     found = semfocus("evaluate", "--specimen", "tinballs")
     assert found.exit_code == 1
     assert "neither a specimen" in found.stderr
 
 
 def test_benchmark_measures_every_part(tiny_models):
-    told = json.loads(semfocus("benchmark", "--speed", "--seconds", 0.01, "--json").stdout)
+    told = json.loads(semfocus("speed", "--seconds", 0.01, "--json").stdout)
     names = " ".join(figure["name"] for figure in told["figures"])
     for part in ("preprocessing", "AENet", "ACNet", "state", "ping", "control", "USB", "FAST"):
         assert part in names
@@ -193,3 +195,40 @@ def test_bar_is_full_for_one_and_empty_for_nothing():
     assert bar(0.0) == ""
     assert set(bar(1.0)) == {"█"}
     assert len(bar(2.0)) == len(bar(1.0)) > len(bar(0.5)) > 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("evaluate --table 1", "semfocus reproduce"),
+        ("evaluate --figure=3 --history folder", "semfocus reproduce"),
+        ("benchmark --speed --seconds 1", "semfocus speed"),
+        ("train aenet --finetune --data labels.csv -o tuned", "semfocus train finetune"),
+        ("label night --disagreements --threshold 2", "semfocus label compare"),
+    ],
+)
+def test_an_option_that_became_a_command_names_it(old, new):
+    ran = semfocus(*old.split())
+    assert ran.exit_code == 2
+    assert f"is a command now: {new}" in " ".join(ran.stderr.replace("│", " ").split())
+
+
+def test_help_names_the_products_commands_first_and_says_what_values_are():
+    text = semfocus("--help").stdout
+    places = [text.index(f" {name} ") for name in ("demo", "run", "calibrate")]
+    assert places == sorted(places)
+    assert max(places) < text.index("Laboratory") < min(text.index(f"│ {name} ") for name in LABORATORY)
+
+
+def commands(group):
+    for name, command in group.commands.items():
+        yield name, command
+        yield from commands(command) if hasattr(command, "commands") else ()
+
+
+def test_no_help_text_begins_in_the_middle_of_a_sentence():
+    for name, command in commands(get_command(app)):
+        for parameter in command.params:
+            text = getattr(parameter, "help", None) or ""
+            assert not text.startswith(("Of ", "With ")), f"{name} {parameter.name}: {text}"
+            assert text.endswith((".", ")")) or parameter.name == "help", f"{name} {parameter.name}: {text}"

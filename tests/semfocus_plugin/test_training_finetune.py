@@ -113,7 +113,7 @@ def test_training_goes_on_from_its_checkpoint_and_from_no_other_network(run, she
 def test_what_forgot_is_exported_by_force_alone(run, sheet, frames, tmp_path):
     _, path, report = run
     (tmp_path / checkpoint.CHECKPOINT).write_bytes(path.read_bytes())
-    common = ["train", "aenet", frames, "--finetune", "--data", str(sheet), "-o", str(tmp_path), "--resume"]
+    common = ["train", "finetune", frames, "--data", str(sheet), "-o", str(tmp_path), "--resume"]
     common += ["--epochs", "2", "--batch", "8", "--learning-rate", "0.01"]
     worse = dataclasses.replace(report, kept_before={**report.kept_after, "rmse": 0.0}).forgotten(0.1)
     assert worse[0].startswith("rmse 0.000")
@@ -144,14 +144,3 @@ def test_what_cannot_be_learned_from_is_refused_with_a_reason(sheet, frames, tmp
         finetune.FinetuneConfig((), (frames,))
     with pytest.raises(OutOfRangeError, match="epochs"):
         recipe(sheet, frames, epochs=0)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [(["--finetune", "--paper"], "leave out"), (["--force"], "belong to --finetune"), ([], "at least one dataset")],
-)
-def test_options_that_do_not_go_together_are_refused(options, words, tmp_path):
-    ran = CliRunner().invoke(app, ["train", "aenet", "-o", str(tmp_path / "out"), *options])
-    assert ran.exit_code == 1
-    assert words in ran.stderr
-    assert not (tmp_path / "out").exists()

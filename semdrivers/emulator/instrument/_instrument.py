@@ -10,6 +10,7 @@ rest. The interlocks are the instrument's own, so no client can get round them:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from firmware_protocol.messages import (
     Applied,
+    BeamSet,
     Event,
     FrameDropped,
     Parameter,
@@ -28,11 +30,11 @@ from firmware_protocol.messages import (
     Status,
     StatusReport,
     StigmatorApplied,
+    VacuumSet,
     Wait,
 )
 from firmware_protocol.profile import EM30, InstrumentProfile
 from semdrivers.emulator.instrument._chamber import Chamber
-from semdrivers.emulator.instrument._chamber_controls import ChamberControls
 from semdrivers.emulator.instrument._clock import InstrumentClock
 from semdrivers.emulator.instrument._lens import Lens
 from semdrivers.emulator.instrument._parameters import PARAMETERS, Refused, check, refuse
@@ -42,10 +44,8 @@ from semdrivers.emulator.physics import Column, ScanConditions
 from semdrivers.errors import OutOfRangeError
 from semdrivers.microscope import number
 
-__all__ = ["Instrument", "ScannedFrame"]
 
-
-class Instrument(ChamberControls):
+class Instrument:
     """An EM-30 in software. Thread safe.
 
     At start the chamber is evacuated, the door closed and the beam on, as an operator leaves it.
@@ -57,7 +57,7 @@ class Instrument(ChamberControls):
     profile : InstrumentProfile
         Its numbers.
     seed : int
-        Tells instruments apart: it makes the serial number.
+        Distinguishes instruments: the serial number is made of it.
     working_distance : float
         mm, at start.
     magnification : float
@@ -99,7 +99,8 @@ class Instrument(ChamberControls):
         working_distance = self._start_value(Parameter.WORKING_DISTANCE, working_distance)
         magnification = self._start_value(Parameter.MAGNIFICATION, magnification)
         self.serial = f"EMU{seed:06d}"
-        super().__init__(Chamber(profile, self._emit))
+        self._chamber = Chamber(profile, self._emit)
+        self._lock = threading.RLock()
         self._values = {
             Parameter.MAGNIFICATION: magnification,
             Parameter.BRIGHTNESS: 0.5,
@@ -121,7 +122,7 @@ class Instrument(ChamberControls):
             lambda pixels: meanwhile(self, pixels),
         )
 
-    # What it tells
+    # State and events
 
     def listen(self, listener: Callable[[Event], object]) -> Callable[[], None]:
         """Call `listener` with every event, from the thread that caused it; returns what ends that.
@@ -313,6 +314,61 @@ class Instrument(ChamberControls):
         """Tell the listeners that a frame could not be delivered."""
         with self._lock:
             self._emit(FrameDropped(frame_id, self.clock.now()))
+
+    # Beam and chamber, as a client commands them and as the operator handles them
+
+    def set_beam(self, on: bool) -> BeamSet:
+        """Switch the beam; switching it off stops the scan.
+
+        Raises
+        ------
+        Refused
+            INTERLOCK without vacuum or with an open door, HARDWARE_FAULT with a broken filament.
+        """
+        with self._lock:
+            now = self._update()
+            if not on:
+                self.stop_scan()
+            return self._chamber.set_beam(on, now)
+
+    def pump(self) -> VacuumSet:
+        """Start to evacuate the chamber. Raises `Refused` with INTERLOCK (door) or BUSY."""
+        with self._lock:
+            return self._chamber.pump(self._update())
+
+    def vent(self) -> VacuumSet:
+        """Start to let air in. Raises `Refused` with INTERLOCK (beam) or BUSY."""
+        with self._lock:
+            return self._chamber.vent(self._update())
+
+    def safe(self) -> None:
+        """Stop the scan and blank the beam, as when a controlling client is lost. Never vents."""
+        with self._lock:
+            self.set_beam(False)
+
+    def open_door(self) -> None:
+        """The operator opens the door."""
+        with self._lock:
+            now = self._update()
+            self.stop_scan()
+            self._chamber.open_door(now)
+
+    def close_door(self) -> None:
+        """The operator closes the door."""
+        with self._lock:
+            self._chamber.close_door()
+
+    def break_filament(self) -> None:
+        """The filament burns through."""
+        with self._lock:
+            now = self._update()
+            self.stop_scan()
+            self._chamber.break_filament(now)
+
+    def repair(self) -> None:
+        """The operator replaces the filament."""
+        with self._lock:
+            self._chamber.repair()
 
     # Life
 

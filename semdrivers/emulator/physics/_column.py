@@ -86,7 +86,12 @@ class ElectronColumn:
         self._base = best_working_distance if best_working_distance is not None else 11.5 + 8.0 * height
         self._tilt = self.preset.tilt * 1e-3 * (2 * tilt_x - 1), self.preset.tilt * 1e-3 * (2 * tilt_y - 1)
         amount, turn = self.preset.astigmatism * astigmatism, math.pi * angle
-        self._residual = amount * math.cos(2 * turn), amount * math.sin(2 * turn)
+        amount_of_column, angle_of_column = np.random.default_rng([seed, 5]).random(2)
+        of_column, turn_of_column = self.preset.column_astigmatism * amount_of_column, 2 * math.pi * angle_of_column
+        self._residual = (
+            amount * math.cos(2 * turn) + of_column * math.cos(turn_of_column),
+            amount * math.sin(2 * turn) + of_column * math.sin(turn_of_column),
+        )
         self._drift = (
             self.preset.drift * math.cos(2 * math.pi * drift),
             self.preset.drift * math.sin(2 * math.pi * drift),
@@ -113,7 +118,7 @@ class ElectronColumn:
         return self._plane(conditions.stage_x, conditions.stage_y) + self._mean_heights[key] * 1e-3
 
     def truth(self, conditions: ScanConditions, width: int = _FAST_WIDTH) -> Truth:
-        """Return the ideal at these conditions, for a frame `width` pixels wide: FAST unless told otherwise."""
+        """Return the ideal at these conditions, for a frame `width` pixels wide: FAST by default."""
         best = self.best_working_distance(conditions)
         pixel = optics.pixel_size(conditions.magnification, width, self.profile.field_width_at_unity)
         alpha = optics.half_angle(best, self.profile.aperture_radius)
@@ -121,7 +126,11 @@ class ElectronColumn:
         distance = conditions.working_distance + conditions.focus_offset
         defocus = distance - best
         disc = optics.half_angle(distance, self.profile.aperture_radius) * abs(defocus) * 1e6
-        return Truth(best, depth, disc / pixel, optics.ideal_score(defocus / depth))
+        return Truth(best, depth, disc / pixel, optics.ideal_score(defocus / depth), self._astigmatism(conditions))
+
+    def _astigmatism(self, conditions: ScanConditions) -> tuple[float, float]:
+        """Both components, µm: of the column, and what the stigmator adds."""
+        return self._residual[0] + conditions.stigmator_x, self._residual[1] + conditions.stigmator_y
 
     def _plane(self, stage_x: float, stage_y: float) -> float:
         return self._base + self._tilt[0] * stage_x + self._tilt[1] * stage_y
@@ -146,6 +155,9 @@ class ElectronColumn:
             signal = detector.shot_noise(signal, max(electrons, 1e-3), self.profile.secondary_yield, random)
         if conditions.beam_on:
             signal = self._uneven(signal, random)
+            signal = self._disturbed(signal, np.random.default_rng([self.seed, 9, conditions.frame_id]))
+            if self.preset.auto_brightness:
+                return detector.stretched(signal, conditions.bits)
         return detector.grey_levels(signal, conditions.brightness, conditions.contrast, conditions.bits)
 
     def _in_motion(self, conditions: ScanConditions) -> Array:
@@ -156,7 +168,7 @@ class ElectronColumn:
             time = (band + 0.5) * lines * conditions.width * conditions.dwell_time
             gone = conditions.lens_travel * (1 - math.exp(-time / self.profile.lens_time_constant))
             distance = conditions.working_distance + gone
-            part = slice(band * lines, (band + 1) * lines)
+            part = slice(band * lines, (band + 1) * lines if band < _BANDS - 1 else None)
             signal[part] = self._blurred(dataclasses.replace(conditions, working_distance=distance))[part]
         return signal
 
@@ -177,7 +189,7 @@ class ElectronColumn:
         canvas = self._canvas(conditions, octave)
         grid = optics.frequency_grid(canvas.shape)
         scale = pixel * 2**octave
-        a, b = self._residual[0] + conditions.stigmator_x, self._residual[1] + conditions.stigmator_y
+        a, b = self._astigmatism(conditions)
         astigmatism, angle = math.hypot(a, b), 0.5 * math.atan2(b, a)
 
         def disc(height: float) -> Array:
@@ -291,6 +303,19 @@ class ElectronColumn:
             length, struck = random.standard_exponential(height), random.random(height) < 0.04
             streak: Array = np.asarray(preset.charging * length * struck, np.float32)
             signal += a * x + b * y + streak[:, None] * np.exp(-(x + 1))
+        return signal
+
+    def _disturbed(self, signal: Array, random: np.random.Generator) -> Array:
+        """Add bands, and noise correlated along the line."""
+        preset = self.preset
+        height, width = signal.shape
+        if preset.banding:
+            swings, phase = random.uniform(2, 12), random.uniform(0, 2 * math.pi)
+            bands = np.sin(2 * math.pi * swings * np.arange(height) / height + phase)
+            signal *= (1 + preset.banding * bands).astype(np.float32)[:, None]
+        if preset.line_noise:
+            length = max(round(preset.line_correlation * width / _FAST_WIDTH), 1)
+            signal += np.float32(preset.line_noise) * detector.line_noise(height, width, length, random)
         return signal
 
 

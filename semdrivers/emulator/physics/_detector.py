@@ -12,6 +12,7 @@ from semdrivers.emulator.specimens import Array
 
 _GREY_OF_UNIT_SIGNAL = 110.0
 _DARK_LEVEL = 8.0
+_LEAST_CONTRAST = 0.05
 
 
 def shot_noise(signal: Array, electrons: float, secondary_yield: float, random: np.random.Generator) -> Array:
@@ -29,6 +30,26 @@ def shot_noise(signal: Array, electrons: float, secondary_yield: float, random: 
     root -= spread * spread
     root *= np.float32(1 / secondaries)
     return root
+
+
+def line_noise(height: int, width: int, length: int, random: np.random.Generator) -> Array:
+    """Return noise of unit variance that is averaged over `length` pixels along the line: a slow preamplifier."""
+    white = random.standard_normal((height, width + length), dtype=np.float32)
+    total = np.cumsum(white, axis=1, dtype=np.float64)
+    noise: Array = ((total[:, length:] - total[:, :-length]) / math.sqrt(length)).astype(np.float32)
+    return noise
+
+
+def stretched(signal: Array, bits: int) -> NDArray[Any]:
+    """Return uint8 or uint16 grey levels of a signal whose 1st and 99th percentile lie at 4 and 96 % of the scale.
+
+    A signal flatter than 5 % of the nominal one is stretched as if it had that contrast.
+    """
+    low, high = (float(q) for q in np.percentile(signal, [1, 99]))
+    spread = max(high - low, _LEAST_CONTRAST)
+    top = 255.0 if bits == 8 else 65535.0
+    grey = (signal - np.float32((low + high) / 2)) * np.float32(0.92 * top / spread) + np.float32(top / 2 + 0.5)
+    return np.clip(grey, 0, np.float32(top)).astype(np.uint8 if bits == 8 else np.uint16)
 
 
 def gain_of(contrast: float) -> float:

@@ -94,11 +94,6 @@ def electrons_per_pixel(current: float, dwell_time: float) -> float:
     return current * 1e-12 * dwell_time / _ELEMENTARY_CHARGE
 
 
-def relative_noise(current: float, dwell_time: float, secondary_yield: float) -> float:
-    """Standard deviation over mean of a pixel of unit signal: √((1 + δ) / (n₀ δ))."""
-    return math.sqrt((1 + secondary_yield) / (electrons_per_pixel(current, dwell_time) * secondary_yield))
-
-
 _TABLE_STEP = 0.004
 _TABLE_END = 60.0
 

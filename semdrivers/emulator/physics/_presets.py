@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
-from semdrivers.errors import InvalidParameterError
+from semdrivers.errors import InvalidParameterError, OutOfRangeError
+from semdrivers.microscope import number
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,18 @@ class ColumnPreset:
         Time constant along the line, pixels of the 320-pixel frame.
     row_gain : float
         Relative standard deviation of a line's gain.
+    banding : float
+        Relative amplitude of a gain that swings from line to line, two to twelve times in a frame.
+    line_noise : float
+        Standard deviation of a noise that is correlated along the line, in units of the nominal signal.
+    line_correlation : float
+        Length along the line over which that noise is averaged, pixels of the 320-pixel frame.
+    auto_brightness : bool
+        Whether the detector stretches every frame to the grey scale by itself (automatic brightness and contrast);
+        what brightness and contrast are set to has no effect then.
+    column_astigmatism : float
+        Largest astigmatism of the column beside the residual one, half-difference of the two foci in µm: what an
+        operator would correct with the stigmator.
     charging : float
         Strength of the brightness ramp and the streaks, in units of the nominal signal.
     contamination : float
@@ -49,6 +65,11 @@ class ColumnPreset:
     drift: float = 0.0
     detector_lag: float = 0.0
     row_gain: float = 0.0
+    banding: float = 0.0
+    line_noise: float = 0.0
+    line_correlation: float = 8.0
+    auto_brightness: bool = False
+    column_astigmatism: float = 0.0
     charging: float = 0.0
     contamination: float = 0.0
     emission: float = 0.0
@@ -60,6 +81,8 @@ class ColumnPreset:
     magnification_change: float = 0.0
     lens_motion: bool = False
 
+
+_KINDS = {each.name: str(each.type) for each in fields(ColumnPreset)}
 
 PRESETS = {
     "ideal": ColumnPreset(),
@@ -96,6 +119,32 @@ PRESETS = {
         lens_motion=True,
     ),
 }
+"""The presets by name: `ideal`, `typical`, `hostile`."""
+
+
+def preset_with(preset: str | ColumnPreset, changes: Mapping[str, object]) -> ColumnPreset:
+    """Return the preset of that name, or the preset itself, with some strengths changed.
+
+    Raises
+    ------
+    InvalidParameterError, OutOfRangeError
+        For an unknown preset or strength (the message lists the known ones), and a value that is no number from 0.
+    """
+    strengths: dict[str, Any] = {}
+    for name, value in changes.items():
+        if name not in _KINDS:
+            raise InvalidParameterError(
+                f"an emulator has no option or strength {name!r}; strengths: {', '.join(_KINDS)}"
+            )
+        if _KINDS[name] == "bool":
+            if value not in (True, False):
+                raise InvalidParameterError(f"{name} must be True or False, not {value!r}")
+            strengths[name] = bool(value)
+        elif not 0 <= number(name, value) < math.inf:
+            raise OutOfRangeError(f"{name} must be a finite number from 0, not {value!r}")
+        else:
+            strengths[name] = float(number(name, value))
+    return replace(preset_named(preset), **strengths)
 
 
 def preset_named(preset: str | ColumnPreset) -> ColumnPreset:

@@ -113,12 +113,16 @@ class Truth:
         Of the defocus disc at the present working distance, in pixels of the FAST frame.
     score : float
         Ideal score at the present working distance, 0 to 9.
+    astigmatism : tuple of float
+        Both components of the half-difference of the two foci, µm, stigmator included: it is corrected where the
+        stigmator is less by these.
     """
 
     working_distance: float
     depth_of_field: float
     blur_radius: float
     score: float
+    astigmatism: tuple[float, float] = (0.0, 0.0)
 
 
 class Column(Protocol):

@@ -9,14 +9,18 @@ from typing import Protocol
 from semdrivers.emulator.specimens._fields import Array, Window, footprint, lattice_uniform, noise, rough
 from semdrivers.emulator.specimens._metal import GoldNanoparticles, TemGrid, TinBalls
 from semdrivers.emulator.specimens._organic import ButterflyWing, Fabric, Featureless
+from semdrivers.emulator.specimens._periodic import PERIODIC, Periodic
 from semdrivers.emulator.specimens._picture import Picture
 from semdrivers.errors import InvalidParameterError
 
 __all__ = [
+    "PERIODIC",
     "SPECIMENS",
     "Array",
+    "Periodic",
     "Picture",
     "Specimen",
+    "SpecimenFactory",
     "Window",
     "footprint",
     "lattice_uniform",
@@ -38,6 +42,7 @@ class Specimen(Protocol):
 
 
 SpecimenFactory = Callable[[int], Specimen]
+"""Makes a specimen from a random seed."""
 
 SPECIMENS: Mapping[str, SpecimenFactory] = {
     "tin-balls": TinBalls,
@@ -46,7 +51,9 @@ SPECIMENS: Mapping[str, SpecimenFactory] = {
     "butterfly-wing": ButterflyWing,
     "fabric": Fabric,
     "featureless": Featureless,
+    **PERIODIC,
 }
+"""The procedural specimens by name."""
 
 
 def make_specimen(name: str, seed: int, factories: Mapping[str, SpecimenFactory] = SPECIMENS) -> Specimen:

@@ -10,11 +10,15 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from firmware_protocol.control import VERSION, Damaged, Envelope, Problem
 from firmware_protocol.messages import (
+    Applied,
+    BeamSet,
     Bye,
     Command,
     Done,
@@ -28,6 +32,7 @@ from firmware_protocol.messages import (
     Kind,
     MoveStage,
     OrientStage,
+    Parameter,
     ParameterValue,
     Pump,
     Reason,
@@ -36,18 +41,21 @@ from firmware_protocol.messages import (
     SetBeam,
     SetParameter,
     SetStigmator,
+    StageMoved,
+    StageOriented,
     StartScan,
     Status,
+    StigmatorApplied,
     StopScan,
     Subscribe,
     Subsystem,
     Unknown,
+    VacuumSet,
+    VacuumState,
     Vent,
 )
 from semdrivers.emulator.instrument import Instrument, Refused, capabilities, refuse
-from semdrivers.emulator.wires._control_session import Session, Witness
 from semdrivers.emulator.wires._faults import Faults, Occasion
-from semdrivers.emulator.wires._overtaken import still_holds
 
 _log = logging.getLogger(__name__)
 _CACHED_REPLIES = 32
@@ -66,6 +74,38 @@ _DAMAGE = {
     Problem.LAYOUT: Status.INVALID_PARAMETER,
     Problem.VERSION: Status.NOT_IMPLEMENTED,
 }
+
+_ON_THE_WAY = {
+    VacuumState.READY: (VacuumState.PUMPING, VacuumState.READY),
+    VacuumState.VENTED: (VacuumState.VENTING, VacuumState.VENTED),
+}
+
+
+class Witness(Protocol):
+    """Hears and sees everything that goes over the control channel."""
+
+    def received(self, client: str, message: Envelope | Damaged) -> None:
+        """Take note of what a client sent."""
+
+    def sent(self, client: str, message: Envelope) -> None:
+        """Take note of what a client was sent."""
+
+    def answered(self, request: Envelope, reply: Envelope) -> None:
+        """Take note of the answer to a new request of the owner."""
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One client, as the instrument knows it."""
+
+    send: Callable[[Envelope], None]
+    heard: float
+    where: str = ""
+    client: str = ""
+    token: int | None = None
+    owner: bool = False
+    subscribed: bool = False
+    replies: OrderedDict[int, tuple[Envelope, Envelope | None]] = field(default_factory=OrderedDict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,8 +155,8 @@ class ControlDesk:
 
     # Sessions
 
-    def open(self, send: Callable[[Envelope], None]) -> Session:
-        """Begin a session that answers through `send`, which must not block."""
+    def open(self, send: Callable[[Envelope], None], where: str = "an unnamed line") -> Session:
+        """Begin a session that answers through `send`, which must not block; `where` names its line in messages."""
         witness = self._witness
 
         def send_seen(envelope: Envelope) -> None:
@@ -124,7 +164,7 @@ class ControlDesk:
                 witness.sent(session.client, envelope)
             send(envelope)
 
-        session = Session(send_seen, time.monotonic())
+        session = Session(send_seen, time.monotonic(), where)
         self._sessions.append(session)
         return session
 
@@ -182,7 +222,7 @@ class ControlDesk:
         for item in list(self._deferred):
             rest = item.due - self._instrument.clock.now()
             if not still_holds(self._instrument, item.announced):
-                self._finish(item, item.request.refuse(Status.ABORTED, Refusal(text="overtaken by a later change")))
+                self._finish(item, item.request.refuse(Status.ABORTED, Refusal(text="a later change took its place")))
             elif rest <= 0:
                 self._finish(item, item.answer)
             else:
@@ -195,9 +235,14 @@ class ControlDesk:
 
     def handle(self, session: Session, item: Envelope | Damaged) -> None:
         """Take one message of a session."""
-        session.heard = time.monotonic()
         if self._witness is not None:
             self._witness.received(session.client, item)
+        another = isinstance(item, Envelope) and isinstance(item.message, Hello) and item.message.token != session.token
+        if another and session.owner:  # on a serial line; it renews no lease
+            refusal = _held_by(session)
+            session.send(Envelope(Kind.REPLY, item.sequence, item.opcode, refusal, status=Status.BUSY))
+            return
+        session.heard = time.monotonic()
         if item.kind != Kind.REQUEST:
             return
         if isinstance(item, Damaged):
@@ -205,8 +250,10 @@ class ControlDesk:
             text = f"{item.problem.value} {item.detail}".strip()
             session.send(Envelope(Kind.REPLY, item.sequence, item.opcode, Refusal(text=text), status=status))
             return
-        if isinstance(item.message, Hello) and item.message.token != session.token:
-            self._renew(session, item.message)
+        if another:
+            session.token, session.client = item.message.token, item.message.client
+            session.subscribed = False
+            session.replies.clear()
         if self._repeated(session, item):
             return
         session.replies[item.sequence] = (item, None)
@@ -225,16 +272,8 @@ class ControlDesk:
         else:
             self._reply(session, item, reply)
 
-    def _renew(self, session: Session, hello: Hello) -> None:
-        """Start afresh on a line: another client speaks than before."""
-        if session.owner:
-            self._lose_lease(session, f"{hello.client!r} took its line")
-        session.token, session.client = hello.token, hello.client
-        session.subscribed = False
-        session.replies.clear()
-
     def _repeated(self, session: Session, item: Envelope) -> bool:
-        """Answer a repeated request as it was answered, or tell that it is still being carried out."""
+        """Answer a repeated request as it was answered, or report that it is still being carried out."""
         request, reply = session.replies.get(item.sequence, (None, None))
         if request != item:
             return False
@@ -300,10 +339,16 @@ class ControlDesk:
     def _command(self, session: Session, message: object) -> object:
         if not session.owner:
             owner = self._owner
-            who = f"it is controlled by {owner.client!r}" if owner else "its lease was lost"
+            who = f"it is controlled by {owner.client!r} ({owner.where})" if owner else "its lease was lost"
             raise refuse(Status.NOT_OWNER, f"this client does not control the instrument: {who}; connect again")
         faults = self._faults.at(Occasion.COMMAND)
-        self._endless, self._gives_up = "settle-never-ends" in faults, "settle-times-out" in faults
+        self._endless = self._gives_up = False
+        for name in faults:
+            match name:
+                case "settle-never-ends":
+                    self._endless = True
+                case "settle-times-out":
+                    self._gives_up = True
         for name in faults:
             if name in _REFUSALS:
                 status, text, reasons = _REFUSALS[name]
@@ -342,11 +387,7 @@ class ControlDesk:
         owner = self._owner
         if not hello.observer:
             if owner is not None and owner is not session:
-                raise refuse(
-                    Status.BUSY,
-                    f"it is controlled by {owner.client!r}: wait for that client to end, or connect as observer",
-                    subsystem=Subsystem.CONTROL,
-                )
+                raise Refused(Status.BUSY, _held_by(owner))
             session.owner = True
         profile = self._instrument.profile
         return HelloReply(
@@ -374,5 +415,33 @@ class ControlDesk:
         session.token = None
 
 
+def _held_by(owner: Session) -> Refusal:
+    """Return the refusal that names the client in control."""
+    text = f"it is controlled by {owner.client!r} ({owner.where}): wait for that client to end, or connect as observer"
+    return Refusal(subsystem=Subsystem.CONTROL, text=text)
+
+
 def _pending(request: Envelope, rest: float) -> Envelope:
     return request.pending(rest if math.isfinite(rest) else _ENDLESS_PENDING)
+
+
+def still_holds(instrument: Instrument, reply: object) -> bool:
+    """Return whether the state that `reply` announced stands, or is on its way."""
+    match reply:
+        case Applied(parameter=parameter, value=value):
+            return instrument.value(parameter) == value
+        case StigmatorApplied(x=x, y=y):
+            return _values(instrument, Parameter.STIGMATOR_X, Parameter.STIGMATOR_Y) == (x, y)
+        case StageMoved(x=x, y=y):
+            return _values(instrument, Parameter.STAGE_X, Parameter.STAGE_Y) == (x, y)
+        case StageOriented(tilt=tilt, rotation=rotation):
+            return _values(instrument, Parameter.STAGE_TILT, Parameter.STAGE_ROTATION) == (tilt, rotation)
+        case BeamSet(on=on):
+            return instrument.status().beam_on == on
+        case VacuumSet(state=state):
+            return instrument.status().vacuum in _ON_THE_WAY[state]
+    return True
+
+
+def _values(instrument: Instrument, first: Parameter, second: Parameter) -> tuple[float, float]:
+    return instrument.value(first), instrument.value(second)

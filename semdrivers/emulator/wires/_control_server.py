@@ -1,7 +1,10 @@
 """The control channel of the emulated instrument on real wires: TCP, and a pseudo-terminal as serial line.
 
-One thread serves all clients. It never waits for one of them: what a client does not fetch is queued, and a
-client that lets too much pile up is cut off.
+One thread serves all clients. It never waits for one of them: what a client does not fetch is queued, and a client
+that lets too much pile up, or fetches nothing for seconds, is cut off. The messages of the client in control come
+first; all others share a few milliseconds of every turn. There is room for a fixed number of clients: a newcomer takes
+the place of the one that has been silent longest, first of those that never said HELLO. The client in control keeps
+its place.
 """
 
 from __future__ import annotations
@@ -21,23 +24,36 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from firmware_protocol.control import Damaged, Decoder, Envelope
-from firmware_protocol.messages import Event
+from firmware_protocol.messages import Event, Opcode
 from semdrivers.emulator.instrument import Instrument
 from semdrivers.emulator.wires._answer_faults import LATE, PAUSE, FaultyLine
-from semdrivers.emulator.wires._control_desk import ControlDesk
-from semdrivers.emulator.wires._control_session import Session, Witness
+from semdrivers.emulator.wires._control_desk import ControlDesk, Session, Witness
 from semdrivers.emulator.wires._faults import Faults
 from semdrivers.errors import NotConnectedError
 
 _log = logging.getLogger(__name__)
-_CHUNK = 65536
+_CHUNK = 4096
+"""Bytes that are read, and decoded, at a time."""
 _MOST_QUEUED = 1 << 20
+_SEND_BUFFER = 1 << 16
 _SILENCE = 0.3
+_MOST_CLIENTS = 64
+_NEWCOMERS = 16
+"""TCP clients that are accepted in one turn."""
+_SHARE = 0.003
+"""Seconds of a turn for the messages that wait."""
+_MOST_HELLOS = 32
+"""HELLOs that a line may bring in one second."""
+_REST = 0.1
+"""Seconds without new clients when the process has no descriptor left for one."""
 _ABORT = array("H" if sys.platform == "win32" else "i", (1, 0))
 
 
 class _Pipe(Protocol):
     """A non-blocking end of a byte stream."""
+
+    where: str
+    lasting: bool
 
     def fileno(self) -> int: ...
     def read(self) -> bytes: ...
@@ -47,10 +63,15 @@ class _Pipe(Protocol):
 
 
 class _SocketPipe:
-    def __init__(self, connection: socket.socket) -> None:
+    lasting = False
+
+    def __init__(self, connection: socket.socket, where: str) -> None:
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        drop_when_half_open(connection)
         self._socket = connection
+        self.where = where
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -73,6 +94,8 @@ class _SocketPipe:
 class _PtyPipe:
     """Master side of a pseudo-terminal. The slave is held open too: like a serial line it has no hang-up."""
 
+    lasting = True
+
     def __init__(self) -> None:
         if sys.platform == "win32":
             raise NotConnectedError("an emulated serial line needs pseudo-terminals, which Windows lacks")
@@ -82,7 +105,7 @@ class _PtyPipe:
         self._master, self._slave = pty.openpty()
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
-        self.device = os.ttyname(self._slave)
+        self.device = self.where = os.ttyname(self._slave)
 
     def fileno(self) -> int:
         return self._master
@@ -101,17 +124,35 @@ class _PtyPipe:
         os.close(self._slave)
 
 
+def drop_when_half_open(connection: socket.socket) -> None:
+    """Have the system probe a silent peer, so that one that vanished without a word is hung up on within seconds."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 @dataclass(slots=True, eq=False)
 class _Connection:
     pipe: _Pipe
     line: FaultyLine
-    session: Session | None = None
+    session: Session = field(init=False)
+    items: deque[Envelope | Damaged] = field(default_factory=deque)
+    hellos: deque[float] = field(default_factory=lambda: deque(maxlen=_MOST_HELLOS))
     decoder: Decoder = field(default_factory=Decoder)
     outgoing: bytearray = field(default_factory=bytearray)
     paused: bytearray = field(default_factory=bytearray)
     resume: float = 0.0
     heard: float = field(default_factory=time.monotonic)
+    greeted: float = field(default_factory=time.monotonic)
+    """When it last had a session; at first, when it came."""
+    stuck: float = 0.0
+    """Since when it has fetched nothing of what waits for it; 0 while nothing waits."""
     broken: bool = False
+
+
+def _in_control(what: object) -> bool:
+    return isinstance(what, _Connection) and what.session.owner
 
 
 class ControlServer:
@@ -131,9 +172,13 @@ class ControlServer:
         What goes wrong with answers and commands.
     witness : Witness, optional
         Keeps a record of what goes over the wires.
+    patience : float
+        Seconds that a TCP client has for its HELLO, and to fetch some of what it was sent.
 
     Attributes
     ----------
+    instrument : Instrument
+        What is served.
     port : int
         The TCP port, once started.
     device : str or None
@@ -149,8 +194,9 @@ class ControlServer:
         serial: bool = False,
         faults: Faults | None = None,
         witness: Witness | None = None,
+        patience: float = 5.0,
     ) -> None:
-        self._instrument = instrument
+        self.instrument = instrument
         self._witness = witness
         self._faults = faults if faults is not None else Faults()
         self._late: list[tuple[float, _Connection, bytes]] = []
@@ -161,6 +207,9 @@ class ControlServer:
         self._selector = selectors.DefaultSelector()
         self._connections: list[_Connection] = []
         self._calls: deque[Callable[[], None]] = deque()
+        self._patience = patience
+        self._turn = 0
+        self._accepts_again = 0.0
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -188,7 +237,7 @@ class ControlServer:
             end.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._selector.register(self._wake_in, selectors.EVENT_READ, self._woken)
-        self._desk = ControlDesk(self._instrument, self._forward, self._faults, self._witness)
+        self._desk = ControlDesk(self.instrument, self._forward, self._faults, self._witness)
         if pipe is not None:
             self.device = pipe.device
             self._connect(pipe)
@@ -235,32 +284,68 @@ class ControlServer:
         """Body of the server's thread."""
         pause = 0.0
         while not self._closing.is_set():
-            for key, events in self._selector.select(pause):
-                if isinstance(key.data, _Connection):
-                    self._exchange(key.data, events)
-                else:
+            ready = self._selector.select(pause)
+            end = time.monotonic() + _SHARE
+            for key, events in sorted(ready, key=lambda each: not _in_control(each[0].data)):
+                if not isinstance(key.data, _Connection):
                     key.data()
+                elif _in_control(key.data) or time.monotonic() < end:
+                    self._exchange(key.data, events)
             while self._calls:
                 self._calls.popleft()()
-            pause = self._desk.tick()
-            pause = min(pause, self._look_after())
+            self._work_off()
+            pause = min(self._desk.tick(), self._look_after())
 
     def _accept(self) -> None:
-        with contextlib.suppress(BlockingIOError, ConnectionError):
-            connection, _ = self._listener.accept()
-            self._connect(_SocketPipe(connection))
+        for _ in range(_NEWCOMERS):
+            if not self._accept_one():
+                return
+
+    def _accept_one(self) -> bool:
+        """Take in one client that waits; returns whether there may be another."""
+        try:
+            connection, (host, port) = self._listener.accept()
+        except (BlockingIOError, ConnectionError):
+            return False
+        except OSError as error:
+            before = len(self._connections)
+            for _ in range(_NEWCOMERS):
+                self._make_room()
+            if len(self._connections) < before:
+                return True
+            _log.warning("control channel: no new client: %s", error)
+            self._selector.unregister(self._listener)
+            self._accepts_again = time.monotonic() + _REST
+            return False
+        if len(self._connections) >= _MOST_CLIENTS:
+            self._make_room()
+        try:
+            self._connect(_SocketPipe(connection, f"{host}:{port}"))
+        except OSError as error:
+            _log.info("control client dropped: %s", error)
+            connection.close()
+        return True
+
+    def _make_room(self) -> None:
+        """Drop the client that has been silent longest, first of those without a session; never the one in control."""
+        idle = [each for each in self._connections if not (each.pipe.lasting or each.session.owner)]
+        if idle:
+            longest = min(idle, key=lambda each: (each.session.token is not None, each.heard))
+            self._drop(longest, "its place was needed")
 
     def _connect(self, pipe: _Pipe) -> None:
         connection = _Connection(pipe, FaultyLine(self._faults))
-        connection.session = self._desk.open(lambda envelope: self._send(connection, envelope))
+        connection.session = self._desk.open(lambda envelope: self._send(connection, envelope), pipe.where)
         self._connections.append(connection)
         self._selector.register(pipe.fileno(), selectors.EVENT_READ, connection)
 
     def _exchange(self, connection: _Connection, events: int) -> None:
+        if connection not in self._connections:
+            return  # dropped in this turn
         try:
             if events & selectors.EVENT_WRITE:
                 self._flush(connection)
-            if events & selectors.EVENT_READ:
+            if events & selectors.EVENT_READ and not connection.items:
                 self._receive(connection)
         except (BlockingIOError, InterruptedError):
             pass
@@ -273,26 +358,63 @@ class ControlServer:
             self._drop(connection, "closed by the client")
             return
         connection.heard = time.monotonic()
-        self._handle(connection, connection.decoder.feed(data))
+        for item in connection.decoder.feed(data):
+            if item.opcode == Opcode.HELLO and not self._may_greet(connection):
+                if not connection.pipe.lasting:
+                    self._drop(connection, f"more than {_MOST_HELLOS} HELLOs in a second")
+                    return
+            else:
+                connection.items.append(item)
 
-    def _handle(self, connection: _Connection, items: list[Envelope | Damaged]) -> None:
-        for item in items:
-            if connection.session is not None and not connection.broken:
+    @staticmethod
+    def _may_greet(connection: _Connection) -> bool:
+        hellos = connection.hellos
+        flooded = len(hellos) == _MOST_HELLOS and connection.heard - hellos[0] < 1.0
+        if not flooded:
+            hellos.append(connection.heard)
+        return not flooded
+
+    def _work_off(self) -> None:
+        """Handle messages that wait: the owner's first, then one of each client in turn, while the turn lasts."""
+        end = time.monotonic() + _SHARE
+        waiting = deque(each for each in self._connections if each.items)
+        self._turn += 1
+        waiting.rotate(-(self._turn % (len(waiting) or 1)))
+        waiting = deque(sorted(waiting, key=_in_control, reverse=True))
+        while waiting and time.monotonic() < end:
+            connection = waiting.popleft()
+            item = connection.items.popleft()
+            if not connection.broken:
                 self._desk.handle(connection.session, item)
+            if connection.items:
+                (waiting.appendleft if connection.session.owner else waiting.append)(connection)
 
     def _look_after(self) -> float:
         """Drop what is broken, finish what fell silent; returns the seconds until the next call is needed."""
         now = time.monotonic()
         pause = self._send_what_was_kept(now)
+        if self._accepts_again:
+            if self._accepts_again <= now:
+                self._accepts_again = 0.0
+                self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+            else:
+                pause = min(pause, self._accepts_again - now)
         for connection in list(self._connections):
-            if connection.broken:
-                self._drop(connection, "it does not fetch its messages")
-            elif connection.decoder.waiting:
+            if connection.decoder.waiting:
                 left = _SILENCE - (now - connection.heard)
                 if left <= 0:
-                    self._handle(connection, connection.decoder.abandon())
+                    connection.items += connection.decoder.abandon()
                 else:
                     pause = min(pause, left)
+            slow = bool(connection.stuck) and now - connection.stuck > self._patience
+            if connection.session.token is not None or connection.pipe.lasting:
+                connection.greeted = now
+            if connection.broken or slow:
+                self._drop(connection, "it does not fetch its messages")
+            elif now - connection.greeted > self._patience:
+                self._drop(connection, f"no HELLO in {self._patience:g} s")
+            elif connection.items:
+                pause = 0.0
         return pause
 
     def _send(self, connection: _Connection, envelope: Envelope) -> None:
@@ -315,7 +437,8 @@ class ControlServer:
             return
         connection.outgoing += data
         if len(connection.outgoing) > _MOST_QUEUED:
-            connection.broken = True
+            connection.broken = not connection.pipe.lasting
+            connection.outgoing.clear()
             return
         try:
             self._flush(connection)
@@ -348,9 +471,12 @@ class ControlServer:
         while connection.outgoing:
             sent = connection.pipe.write(bytes(connection.outgoing[:_CHUNK]))
             del connection.outgoing[:sent]
+            connection.stuck = 0.0
         self._watch(connection)
 
     def _watch(self, connection: _Connection) -> None:
+        if connection.outgoing and not connection.stuck and not connection.pipe.lasting:
+            connection.stuck = time.monotonic()
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.outgoing else 0)
         if self._selector.get_key(connection.pipe.fileno()).events != events:
             self._selector.modify(connection.pipe.fileno(), events, connection)
@@ -361,5 +487,4 @@ class ControlServer:
         self._connections.remove(connection)
         self._selector.unregister(connection.pipe.fileno())
         connection.pipe.close()
-        if connection.session is not None:
-            self._desk.lost(connection.session)
+        self._desk.lost(connection.session)

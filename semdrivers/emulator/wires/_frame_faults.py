@@ -13,6 +13,9 @@ from semdrivers.emulator.wires._usb_device import Transfers, frame_transfers
 REPLUG_TIME = 0.2
 """Seconds from pulling the cable to plugging it in again."""
 
+_HARMLESS = frozenset({"usb-duplicate"})
+"""Faults after which the frame still arrives whole."""
+
 
 class FaultyStream:
     """Turns frames into the transfers that reach the host.
@@ -49,9 +52,9 @@ class FaultyStream:
         before, self._before = self._before, whole
         held, self._held = self._held, ()
         names = self._faults.at(Occasion.FRAME)
-        if self._witness is not None and not (frame.aborted or set(names) - {"usb-duplicate"}):
-            self._witness(frame)
+        leaves_whole = not frame.aborted
         for name in names:
+            leaves_whole &= name in _HARMLESS
             match name:
                 case "usb-drop":
                     sent = ()
@@ -77,6 +80,8 @@ class FaultyStream:
                 case "usb-replug":
                     self._bus.unplug()
                     threading.Timer(REPLUG_TIME, self._bus.plug).start()
+        if self._witness is not None and leaves_whole:
+            self._witness(frame)
         return sent + held
 
     def _truncated(self, sent: Transfers) -> Transfers:

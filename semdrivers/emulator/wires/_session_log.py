@@ -82,7 +82,7 @@ class SessionLog:
         """Take the folder away again, while nothing has been said."""
         self._folder.discard()
 
-    # What a Witness is told
+    # What the control desk reports
 
     def received(self, client: str, message: Envelope | Damaged) -> None:
         """Write a message of a client."""
@@ -137,13 +137,13 @@ class SessionLog:
     def _wire(self, direction: str, client: str, message: Envelope | Damaged) -> None:
         if message.opcode == Opcode.KEEP_ALIVE:
             return
-        told: dict[str, Any] = {"sequence": message.sequence}
-        told["opcode"] = _OPCODES.get(message.opcode, hex(message.opcode))
+        record: dict[str, Any] = {"sequence": message.sequence}
+        record["opcode"] = _OPCODES.get(message.opcode, hex(message.opcode))
         if isinstance(message, Envelope):
-            told |= {"kind": message.kind.name, "status": message.status.name, "payload": plain(message.message)}
+            record |= {"kind": message.kind.name, "status": message.status.name, "payload": plain(message.message)}
         else:
-            told |= {"damage": message.problem.value, "detail": message.detail}
-        entry = {"kind": "wire", "name": direction, "arguments": client, "result": told, "end": self._folder.now()}
+            record |= {"damage": message.problem.value, "detail": message.detail}
+        entry = {"kind": "wire", "name": direction, "arguments": client, "result": record, "end": self._folder.now()}
         self._folder.write(entry)
 
     def _write(self, call: Call, outcome: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import socket
 import threading
+import time
 
 from firmware_protocol.bridge import (
     GREETING,
@@ -18,6 +19,7 @@ from firmware_protocol.bridge import (
     TransferStatus,
 )
 from firmware_protocol.usb import UsbError
+from semdrivers.emulator.wires._control_server import drop_when_half_open
 from semdrivers.links import UsbPipe
 
 _log = logging.getLogger(__name__)
@@ -25,10 +27,16 @@ _GREETING_TIMEOUT = 2.0
 _HANDOVER = 1.0
 """Seconds that a client waits for one that is hanging up: a script that reconnects is faster than the news of it."""
 _SMALL = 4096
+_MOST_GREETINGS = 16
+"""Connections that may wait for their greeting; a further one takes the place of the oldest."""
+_REST = 0.05
+"""Seconds without new clients when the process has no descriptor left for one."""
 
 
 class UsbBridgeServer:
-    """Serves a `UsbPipe` on a loopback port, to one client at a time; others are told that it is busy.
+    """Serves a `UsbPipe` on a loopback port, to one client at a time; others get the status BUSY.
+
+    A client that vanishes without a word, or stops in the middle of a request or of its answer, is hung up on.
 
     Parameters
     ----------
@@ -38,14 +46,18 @@ class UsbBridgeServer:
         Address to listen on.
     port : int
         0 for any that is free.
+    patience : float
+        Seconds in which the rest of a request must come, and in which a client must fetch some of its answer.
     """
 
-    def __init__(self, pipe: UsbPipe, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, pipe: UsbPipe, host: str = "127.0.0.1", port: int = 0, patience: float = 5.0) -> None:
         self._pipe = pipe
         self._where = host, port
+        self._patience = patience
         self._listener: socket.socket | None = None
         self._lock = threading.Condition()
         self._client: socket.socket | None = None
+        self._greetings: list[socket.socket] = []
         self._buffer = bytearray()
         self._closed = False
 
@@ -66,10 +78,9 @@ class UsbBridgeServer:
         with self._lock:
             self._closed = True
             self._lock.notify_all()
-            open_sockets = [s for s in (self._listener, self._client) if s is not None]
-        for each in open_sockets:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+            sockets = [each for each in (self._listener, self._client, *self._greetings) if each is not None]
+        for each in sockets:
+            _hang_up(each)
             each.close()
 
     def _accept(self) -> None:
@@ -77,39 +88,62 @@ class UsbBridgeServer:
         while not self._closed:
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if not self._closed:
+                    _log.info("USB bridge: no new client: %s", error)
+                    self._make_room(0)
+                    time.sleep(_REST)
+                continue
+            self._make_room(_MOST_GREETINGS - 1)
+            with self._lock:
+                self._greetings.append(connection)
             threading.Thread(target=self._serve, args=(connection,), name="USB bridge client", daemon=True).start()
+
+    def _make_room(self, most: int) -> None:
+        """Hang up on the connections that have waited longest for their greeting, so that `most` are left."""
+        with self._lock:
+            while len(self._greetings) > most:
+                _hang_up(self._greetings.pop(0))
 
     def _serve(self, connection: socket.socket) -> None:
         with connection:
             try:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                drop_when_half_open(connection)
                 connection.settimeout(_GREETING_TIMEOUT)
                 if _receive(connection, len(GREETING)) != GREETING:
                     return
                 with self._lock:
                     self._lock.wait_for(lambda: self._client is None or self._closed, _HANDOVER)
-                    free = self._client is None and not self._closed
+                    free = self._client is None and not self._closed and connection in self._greetings
                     if free:
                         self._client = connection
                 connection.sendall(GREETING + bytes((TransferStatus.OK if free else TransferStatus.BUSY,)))
                 if free:
-                    connection.settimeout(None)
+                    self._greeted(connection)
                     self._answer_all(connection)
             except (OSError, EOFError) as error:
                 _log.debug("USB bridge: %s", error or "the client hung up")
             except (BridgeError, UsbError) as error:
                 _log.warning("USB bridge: hung up on a client: %s", error)
             finally:
+                self._greeted(connection)
                 with self._lock:
                     if self._client is connection:
                         self._client = None
                         self._lock.notify()
 
+    def _greeted(self, connection: socket.socket) -> None:
+        with self._lock:
+            if connection in self._greetings:
+                self._greetings.remove(connection)
+
     def _answer_all(self, connection: socket.socket) -> None:
         while not self._closed:
-            request = BridgeRequest.decode(_receive(connection, REQUEST_SIZE))
+            connection.settimeout(None)
+            first = _receive(connection, 1)
+            connection.settimeout(self._patience)
+            request = BridgeRequest.decode(first + _receive(connection, REQUEST_SIZE - 1))
             data = _receive(connection, request.following)
             try:
                 answer = self._carry_out(request, data)
@@ -139,6 +173,11 @@ class UsbBridgeServer:
             case Operation.RESET:
                 self._pipe.reset(request.address)
                 return memoryview(b"")
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _receive(connection: socket.socket, length: int) -> bytes:

@@ -7,7 +7,6 @@ import threading
 from firmware_protocol.bridge import Attachment, TransferError, TransferStatus
 from firmware_protocol.usb import SetupPacket
 from semdrivers.emulator.wires._usb_device import UsbDevice
-from semdrivers.links import PipeBackend
 
 BUS = 99
 """Number of the emulated bus; real ones count from 1."""
@@ -62,8 +61,3 @@ class EmulatedBus:
         if not self._plugged or address != self._address:
             raise TransferError(TransferStatus.NO_DEVICE, "the device was unplugged")
         return self.device
-
-
-def emulated_backend(device: UsbDevice) -> PipeBackend:
-    """Return a pyusb backend that finds `device` and nothing else."""
-    return PipeBackend(EmulatedBus(device))

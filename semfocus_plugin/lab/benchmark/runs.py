@@ -1,62 +1,109 @@
-"""Carry out cases: emulator, driver, autofocus, ground truth."""
+"""Runs: a trial carried out on the emulator, through the shipped driver, and measured against the emulator's truth."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import semdrivers
-from semdrivers.errors import SemDriversError
-from semdrivers.focus import AutofocusSettings
+from firmware_protocol.profile import EM30
+from semdrivers.emulator import Emulator
+from semdrivers.emulator.physics import probe_core_of
+from semdrivers.errors import InvalidParameterError
+from semdrivers.focus import AutofocusResult, AutofocusSettings
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import HasStage, Microscope
-from semfocus_plugin import networks as scoring
-from semfocus_plugin.lab.benchmark.cases import Case
+from semfocus_plugin import methods, networks
+from semfocus_plugin import run as loop
+from semfocus_plugin.lab.benchmark import peers
+from semfocus_plugin.lab.benchmark.peers import Bench, Optics, Peer, pair_bound, zoom_ladder
 from semfocus_plugin.lab.benchmark.peers.bench import approach
+from semfocus_plugin.lab.benchmark.trials import ANYWHERE, Trial
 from semfocus_plugin.lab.parallel import run_all
+from semfocus_plugin.optics import Beam
+from semfocus_plugin.run import MOST_RETAKES
+
+__all__ = [
+    "NOMINAL_WORKING_DISTANCE",
+    "OURS",
+    "SPARE",
+    "CountedMicroscope",
+    "Photographs",
+    "Record",
+    "choose_methods",
+    "descriptions",
+    "focus",
+    "method_names",
+    "nominal_optics",
+    "photograph",
+    "planned",
+    "prepared",
+    "run_trial",
+    "run_trials",
+]
+
+OURS = tuple(method.name for method in methods.METHODS)
+"""Methods of this plugin; everything else is a peer, or another plugin's."""
+
+NOMINAL_WORKING_DISTANCE = 15.0
+"""mm; where instruments stand before they go to the start, and at which the nominal probe is computed."""
+
+SPARE = 1.1
+"""Half-width of the window that a peer is given, over the furthest start."""
 
 
 @dataclass(frozen=True, slots=True)
-class RunRecord:
-    """What became of a case.
+class Record:
+    """What a method made of a trial. A column of a run's table is computed from records; see `report.COLUMNS`.
 
     Parameters
     ----------
-    specimen : str
-        Name.
+    track, method, specimen, preset : str
+        Names.
     magnification : float
         Plain number.
     seed : int
-        Of the emulator.
+        Seed of the emulator.
     status : str
-        ``"focused"``, ``"refused"``, ``"cancelled"`` or ``"error"``.
+        ``"focused"`` (the method reports focus), ``"refused"``, ``"cancelled"``, or ``"error"`` (it raised).
     reason : str
         The method's sentence, or the error's message.
-    start_error, error : float
-        Distance from the true focus at the start and at the end, in depths of field.
-    score, true_score : float
-        AENet's final score, and the ideal one there.
-    confidence : float
-        0 to 1, by the method.
+    start_error : float
+        Start minus focus, in depths of field.
+    error : float
+        Distance of the end from the focus, in depths of field.
+    confidence : float or None
+        0 to 1; None for methods that give none.
     frames : int
         Every frame.
+    dose : float
+        Electrons on the final field, in units of one FAST frame there: a frame at half the magnification counts ¼.
+    instrument_seconds : float or None
+        By the emulator's clock; None for the oracle.
+    compute_ms : float or None
+        Processor time of the method's own thread a frame, ms, the instrument's calls left out; None for the oracle.
+    places : tuple of tuple of float
+        For every frame: distance from the focus in depths of field (both at the final magnification), and
+        magnification.
     search_frames : int
-        Those of the initial search, which the paper does not count.
-    elapsed : float
-        Seconds of this computer's clock.
-    instrument_seconds : float
-        What the same run would have taken on an instrument, by the emulator's clock.
+        Frames of the initial search, which the paper does not count.
+    score : float
+        What the method saw as its final score, which is the best of several noisy frames with some methods.
+    true_score : float
+        Ideal score where the run ended.
+    final_score, best_score : float
+        AENet's, of fresh FAST frames where the run ended and at the true best working distance; NaN where not taken.
     restored : bool
         Whether a run that did not focus left the working distance where it was.
-    final_score, best_score : float
-        AENet's, of fresh FAST frames where the run ended and at the emulator's true best working distance. `score` is
-        what the method saw, which is the best of several noisy frames with some methods.
     """
 
+    track: str
+    method: str
     specimen: str
     magnification: float
     seed: int
@@ -64,25 +111,33 @@ class RunRecord:
     reason: str
     start_error: float
     error: float
-    score: float
-    true_score: float
-    confidence: float
+    confidence: float | None
     frames: int
-    search_frames: int
-    elapsed: float
-    instrument_seconds: float
-    restored: bool
+    dose: float
+    instrument_seconds: float | None
+    compute_ms: float | None
+    places: tuple[tuple[float, float], ...] = ()
+    preset: str = "typical"
+    search_frames: int = 0
+    score: float = math.nan
+    true_score: float = math.nan
     final_score: float = math.nan
     best_score: float = math.nan
+    restored: bool = True
+
+    @property
+    def focused(self) -> bool:
+        """Whether the method reports focus."""
+        return self.status == "focused"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Photographs:
-    """A case in pictures.
+    """A run in pictures.
 
     Parameters
     ----------
-    record : RunRecord
+    record : Record
         What became of it.
     start, final, best : Image
         STANDARD frames at the start, at the end, and at the emulator's true best working distance.
@@ -90,127 +145,313 @@ class Photographs:
         AENet's, of a FAST frame at the start.
     """
 
-    record: RunRecord
+    record: Record
     start: Image
     final: Image
     best: Image
     start_score: float
 
 
-def run_case(case: Case, settings: AutofocusSettings, preset: str) -> RunRecord:
-    """Focus once, from the start that the case names."""
-    with _prepared(case, preset) as (emulator, microscope):
-        record = _focused(case, settings, emulator, microscope)
-        return _compared(record, emulator, microscope)
+def _passed_on(name: str) -> property:
+    def get(self: CountedMicroscope) -> Any:
+        with self.inside():
+            return getattr(self.microscope, name)
+
+    def put(self: CountedMicroscope, value: Any) -> None:
+        with self.inside():
+            setattr(self.microscope, name, value)
+
+    return property(get, put, doc=f"The instrument's {name.replace('_', ' ')}.")
 
 
-def photograph(case: Case, settings: AutofocusSettings, preset: str) -> Photographs:
+class CountedMicroscope:
+    """What autofocus uses of a microscope, passed on and counted; every method works on one.
+
+    Parameters
+    ----------
+    microscope : Microscope
+        The instrument.
+
+    Attributes
+    ----------
+    visits : list of tuple of float
+        Working distance (mm, as read back) and magnification of every frame, oldest first.
+    seconds_inside : float
+        Seconds that this thread computed in the instrument's calls; the rest of a run is the method's own.
+    """
+
+    capabilities = _passed_on("capabilities")
+    working_distance = _passed_on("working_distance")
+    magnification = _passed_on("magnification")
+    brightness = _passed_on("brightness")
+    contrast = _passed_on("contrast")
+
+    def __init__(self, microscope: Microscope) -> None:
+        self.microscope = microscope
+        self.visits: list[tuple[float, float]] = []
+        self.seconds_inside = 0.0
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Count what is computed in this context as the instrument's."""
+        began = time.thread_time()
+        try:
+            yield
+        finally:
+            self.seconds_inside += time.thread_time() - began
+
+    @property
+    def frames(self) -> int:
+        """Frames acquired so far."""
+        return len(self.visits)
+
+    def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
+        """Acquire a frame and count it."""
+        with self.inside():
+            image = self.microscope.acquire(mode)
+        self.visits.append((image.working_distance, image.magnification))
+        return image
+
+    def close(self) -> None:
+        """Close the instrument."""
+        self.microscope.close()
+
+
+def method_names() -> tuple[str, ...]:
+    """Return the names of all methods of the comparison, ours first, the oracle last."""
+    return (*OURS, *(peer.name for peer in peers.PEERS), pair_bound.NAME)
+
+
+def descriptions() -> dict[str, str]:
+    """Return a line for each method."""
+    ours = {method.name: method.description for method in methods.METHODS}
+    return ours | {peer.name: peer.description for peer in peers.PEERS} | {pair_bound.NAME: pair_bound.DESCRIPTION}
+
+
+def choose_methods(names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the methods to run, and those left out with the reason.
+
+    Raises
+    ------
+    InvalidParameterError
+        For an unknown name; the message lists the known ones.
+    """
+    known = method_names()
+    for name in names:
+        if name not in known:
+            raise InvalidParameterError(f"no method {name!r}; there are {', '.join(known)}")
+    chosen = [name for name in known if not names or name in names]
+    skipped = {}
+    for peer in peers.PEERS:
+        missing = peers.missing_packages(peer)
+        if peer.name in chosen and missing:
+            chosen.remove(peer.name)
+            skipped[peer.name] = f"not installed: {', '.join(missing)} (pip install 'semdrivers[benchmark]')"
+    return tuple(chosen), skipped
+
+
+def planned(trials: Sequence[Trial], names: Sequence[str]) -> list[tuple[Trial, str]]:
+    """Return every trial with every method: the oracle has no answer to a blank sample, nor from beyond its capture."""
+    return [
+        (trial, name)
+        for trial in trials
+        for name in names
+        if name != pair_bound.NAME or not (trial.track.refuses or trial.track.blind)
+    ]
+
+
+def run_trials(
+    trials: Sequence[Trial],
+    names: Sequence[str],
+    *,
+    max_frames: int | None = None,
+    scored: bool = False,
+    workers: int | None = None,
+    progress: Callable[[Record], object] | None = None,
+) -> tuple[Record, ...]:
+    """Let every method focus on every trial, in processes side by side.
+
+    Parameters
+    ----------
+    trials : sequence of Trial
+        What to focus.
+    names : sequence of str
+        Methods: ours, peers, or another plugin's.
+    max_frames : int, optional
+        Most frames of a run of ours or of another plugin's; the method's own limit by default.
+    scored : bool
+        Whether to take `Record.final_score` and `Record.best_score` after each run.
+    workers : int, optional
+        Processes; as many as there are cores by default, and 1 stays in this one.
+    progress : callable, optional
+        Called with every record, in order.
+
+    Returns
+    -------
+    tuple of Record
+        By trial, then by method; the order does not depend on `workers`.
+    """
+    tasks = [(trial, name, max_frames, scored) for trial, name in planned(trials, names)]
+    return run_all(run_trial, tasks, workers=workers, progress=progress)
+
+
+def run_trial(trial: Trial, method: str, max_frames: int | None = None, scored: bool = False) -> Record:
+    """Let one method focus once, on an emulator of its own; see `run_trials`."""
+    with prepared(trial) as (emulator, microscope):
+        record = _focused(trial, method, max_frames, emulator, microscope)
+        return _compared(record, emulator, microscope) if scored else record
+
+
+def photograph(trial: Trial, method: str, max_frames: int | None = None) -> Photographs:
     """Focus once, and take pictures before, after and at the true best."""
-    with _prepared(case, preset) as (emulator, microscope):
-        start_score = _score(microscope)
+    with prepared(trial) as (emulator, microscope):
+        start_score = networks.score(microscope.acquire(ScanMode.FAST))
         start = microscope.acquire(ScanMode.STANDARD)
-        record = _focused(case, settings, emulator, microscope)
+        record = _focused(trial, method, max_frames, emulator, microscope)
         final = microscope.acquire(ScanMode.STANDARD)
         record = _compared(record, emulator, microscope)
         return Photographs(record, start, final, microscope.acquire(ScanMode.STANDARD), start_score)
 
 
 @contextmanager
-def _prepared(case: Case, preset: str) -> Iterator[tuple[Any, Microscope]]:
-    """Give an emulator and a microscope that stands at the start."""
-    from semdrivers.emulator import Emulator
-
-    options: dict[str, Any] = {"specimen": case.specimen}
-    if case.picture is not None:
-        options = {"specimen": case.picture.pixels, "pixel_size": case.picture.pixel_size}
+def prepared(trial: Trial) -> Iterator[tuple[Emulator, Microscope]]:
+    """Give the emulator of a trial and a microscope that stands at the start."""
+    options: dict[str, Any] = {"specimen": trial.specimen}
+    # Where an instrument stands at first decides its clock, and so the noise of every frame of a seed.
+    if trial.track.scaled:
+        options["magnification"] = trial.magnification
+    else:
+        options["working_distance"] = NOMINAL_WORKING_DISTANCE
+    if trial.picture is not None:
+        options |= {"specimen": trial.picture.pixels, "pixel_size": trial.picture.pixel_size}
+    profile = dataclasses.replace(EM30, aperture_radius=EM30.aperture_radius * trial.aperture_factor)
     with (
-        Emulator(magnification=case.magnification, seed=case.seed, preset=preset, **options) as emulator,
+        Emulator(seed=trial.seed, preset=trial.track.preset, profile=profile, **options) as emulator,
         semdrivers.connect(emulator.url) as microscope,
     ):
         if isinstance(microscope, HasStage):
-            microscope.move_stage(*case.stage)
-        microscope.magnification = case.magnification
-        limits = microscope.capabilities.working_distance
-        microscope.working_distance = limits.clip(emulator.truth.working_distance + case.offset)
+            microscope.move_stage(*trial.stage)
+        microscope.magnification = trial.magnification
+        truth, limits = emulator.truth, microscope.capabilities.working_distance
+        start, mirrored = trial.place(truth.working_distance, truth.depth_of_field)
+        microscope.working_distance = limits.clip(start if start in limits else mirrored)
         yield emulator, microscope
 
 
-def _focused(case: Case, settings: AutofocusSettings, emulator: Any, microscope: Microscope) -> RunRecord:
+def focus(microscope: Microscope, settings: AutofocusSettings, *, retakes: int = MOST_RETAKES) -> AutofocusResult:
+    """Focus by a plugin's method; by ours as on an instrument that nobody has calibrated.
+
+    What this user keeps of an emulator of the same serial number must not change a figure.
+    """
+    method = methods.find(settings.method)
+    if method is None:
+        return semdrivers.autofocus(microscope, settings=settings)
+    return loop.run(method, microscope, settings, beam=Beam(), retakes=retakes)
+
+
+def _focused(trial: Trial, method: str, max_frames: int | None, emulator: Emulator, microscope: Microscope) -> Record:
     """Focus, and leave the lens where that ends."""
-    start = microscope.working_distance
-    start_error = _error(emulator, start)
-    began = emulator.instrument.clock.now()
+    truth, start = emulator.truth, microscope.working_distance
+
+    def defocus(working_distance: float) -> float:
+        return (working_distance - truth.working_distance) / truth.depth_of_field
+
+    record = Record(
+        track=trial.track.name,
+        method=method,
+        specimen=trial.specimen,
+        magnification=trial.magnification,
+        seed=trial.seed,
+        status="error",
+        reason="",
+        start_error=defocus(start),
+        error=math.nan,
+        confidence=None,
+        frames=0,
+        dose=0.0,
+        instrument_seconds=None,
+        compute_ms=None,
+        preset=trial.track.preset,
+    )
+    if method == pair_bound.NAME:
+        return _bound(record)
+    counted = CountedMicroscope(microscope)
+    instrument_began, began = emulator.instrument.clock.now(), time.thread_time()
     try:
-        result = semdrivers.autofocus(microscope, settings=settings)
-    except SemDriversError as error:
-        reason = f"{type(error).__name__}: {error}"
-        result = semdrivers.AutofocusResult(
-            "error", reason, microscope.working_distance, start, 0.0, 0.0, 0, 0.0, settings.method or ""
-        )
+        answer = _answer(trial, method, max_frames, counted, truth.depth_of_field)
+    except Exception as error:  # a peer's package may raise anything; the comparison goes on
+        answer = {"status": "error", "reason": f"{type(error).__name__}: {error}"}
+    computed = time.thread_time() - began
     step = max(microscope.capabilities.working_distance.step, 1e-6)
-    return RunRecord(
-        specimen=case.specimen,
-        magnification=case.magnification,
-        seed=case.seed,
-        status=result.status,
-        reason=result.reason,
-        start_error=start_error,
-        error=_error(emulator, result.working_distance),
-        score=result.score,
+    # Where the beam is really focused: the reading, and what the lens lags behind.
+    conditions = emulator.instrument.conditions()
+    return dataclasses.replace(
+        record,
+        **answer,
+        error=abs(defocus(conditions.working_distance + conditions.focus_offset)),
+        frames=counted.frames,
+        dose=sum((magnification / trial.magnification) ** 2 for _, magnification in counted.visits),
+        instrument_seconds=emulator.instrument.clock.now() - instrument_began,
+        compute_ms=1e3 * (computed - counted.seconds_inside) / max(counted.frames, 1),
+        places=tuple((round(defocus(place), 2), magnification) for place, magnification in counted.visits),
         true_score=emulator.truth.score,
-        confidence=result.confidence,
-        frames=result.frames,
-        search_frames=sum(frame.phase == "search" for frame in result.trace),
-        elapsed=result.elapsed,
-        instrument_seconds=emulator.instrument.clock.now() - began,
-        restored=result.focused or abs(microscope.working_distance - start) <= step,
+        restored=answer["status"] == "focused" or abs(microscope.working_distance - start) <= step,
     )
 
 
-def _compared(record: RunRecord, emulator: Any, microscope: Microscope) -> RunRecord:
+def _bound(record: Record) -> Record:
+    """Return what the oracle would do: nothing is run."""
+    return dataclasses.replace(
+        record,
+        status="focused",
+        reason="the bound of a pair of frames",
+        error=pair_bound.residual(record.start_error, record.seed),
+        frames=pair_bound.FRAMES,
+        dose=float(pair_bound.FRAMES),
+    )
+
+
+def _answer(
+    trial: Trial, method: str, max_frames: int | None, microscope: CountedMicroscope, depth_of_field: float
+) -> dict[str, Any]:
+    """Focus, and return what the method says of it: fields of `Record`."""
+    peer = next((peer for peer in peers.PEERS if peer.name == method), None)
+    if peer is None:
+        settings = AutofocusSettings(method=method, max_frames=max_frames, may_change_magnification=trial.track.blind)
+        result = focus(microscope, settings)
+        return {
+            "status": result.status,
+            "reason": result.reason,
+            "confidence": result.confidence,
+            "score": result.score,
+            "search_frames": sum(step.phase == "search" for step in result.trace),
+        }
+    answer = _peers_answer(peer, trial, microscope, depth_of_field)
+    approach(microscope, microscope.capabilities.working_distance, answer.working_distance)
+    return {"status": "focused" if answer.claimed else "refused", "reason": answer.reason}
+
+
+def _peers_answer(peer: Peer, trial: Trial, microscope: Microscope, depth_of_field: float) -> peers.Answer:
+    """Give the peer the nominal beam, and a window in which the focus lies."""
+    if trial.track.reach is None:
+        return zoom_ladder.climb(peer.find, microscope, nominal_optics(), ANYWHERE)
+    start = microscope.working_distance
+    reach = SPARE * trial.track.reach * depth_of_field
+    window = max(start - reach, ANYWHERE[0]), min(start + reach, ANYWHERE[1])
+    return peer.find(Bench(microscope, nominal_optics(), window, start))
+
+
+def nominal_optics() -> Optics:
+    """Return the nominal beam of the instrument."""
+    alpha = EM30.half_angle(NOMINAL_WORKING_DISTANCE) * 1e-3
+    core = probe_core_of(EM30, alpha, EM30.accelerating_voltage, EM30.beam_current)
+    return Optics(
+        EM30.aperture_radius * 1e-3, core * 1e-6, math.radians(EM30.rotation_coupling), EM30.magnification_coupling
+    )
+
+
+def _compared(record: Record, emulator: Emulator, microscope: Microscope) -> Record:
     """Score fresh frames, one where the lens stands and one at the true best, where the lens stays."""
-    final = _score(microscope)
+    final = networks.score(microscope.acquire(ScanMode.FAST))
     approach(microscope, microscope.capabilities.working_distance, emulator.truth.working_distance)
-    return dataclasses.replace(record, final_score=final, best_score=_score(microscope))
-
-
-def _score(microscope: Microscope) -> float:
-    return scoring.score(microscope.acquire(ScanMode.FAST))
-
-
-def run_cases(
-    cases: Sequence[Case],
-    settings: AutofocusSettings,
-    *,
-    preset: str = "typical",
-    workers: int = 1,
-    progress: Callable[[RunRecord], object] | None = None,
-) -> tuple[RunRecord, ...]:
-    """Carry out all cases, in processes side by side.
-
-    Parameters
-    ----------
-    cases : sequence of Case
-        What to run.
-    settings : AutofocusSettings
-        For every run.
-    preset : str
-        Of the emulator: ``"ideal"``, ``"typical"``, ``"hostile"``.
-    workers : int
-        Processes; 1 stays in this one.
-    progress : callable, optional
-        Called with every record as it comes.
-
-    Returns
-    -------
-    tuple of RunRecord
-        In the order of the cases, which does not depend on `workers`.
-    """
-    tasks = [(case, settings, preset) for case in cases]
-    return run_all(run_case, tasks, workers=workers, progress=progress)
-
-
-def _error(emulator: Any, working_distance: float) -> float:
-    """Return the distance from the true focus in depths of field."""
-    truth = emulator.truth
-    return float(abs(working_distance - truth.working_distance) / truth.depth_of_field)
+    return dataclasses.replace(record, final_score=final, best_score=networks.score(microscope.acquire(ScanMode.FAST)))

@@ -1,26 +1,16 @@
-"""The command that compares: autofocus methods side by side; or, on request, how fast every part is."""
+"""The commands that compare methods side by side, and measure how fast every part is."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from semdrivers.console import messages, output, print_json
 from semdrivers.errors import InvalidParameterError
-
-_TABLE_WIDTH = 150
-"""Columns of the tables, however narrow the terminal: a folded table of figures cannot be read."""
-
-_FORMATS = (".md", ".json", ".png")
-
-_RUNS = 40
+from semfocus_plugin.cli import Json, progress_bars
+from semfocus_plugin.lab.cli._shared import Out, Pictures, Workers, check_outputs, print_table, versions, write_report
 
 
 def benchmark(
@@ -30,67 +20,37 @@ def benchmark(
     methods: Annotated[
         list[str] | None, typer.Option(help="Method, or several with commas; repeatable. All by default.")
     ] = None,
-    runs: Annotated[int, typer.Option(help="Runs of each method on each track.")] = _RUNS,
-    seed: Annotated[int | None, typer.Option(help="2026, which nothing was tuned on, by default.")] = None,
-    pictures: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="SEMFOCUS_DATA", help="Folder of real micrographs with MANIFEST.csv; ../shared/data by default."
-        ),
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; all cores by default.")] = None,
-    out: Annotated[
-        list[Path] | None, typer.Option("--out", "-o", help="Write the report: .md, .json or .png; repeatable.")
-    ] = None,
+    runs: Annotated[int, typer.Option(help="Runs of each method on each track.")] = 40,
+    seed: Annotated[
+        int, typer.Option(help="Random seed; fixes places, starts and noise. Nothing was tuned on 2026.")
+    ] = 2026,
+    pictures: Pictures = None,
+    workers: Workers = None,
+    out: Out = None,
     reliability: Annotated[
         Path | None, typer.Option(help="Draw the reliability of the default method's confidence: .png.")
     ] = None,
-    speed: Annotated[
-        bool,
-        typer.Option("--speed", help="Measure instead how long every part takes: networks, emulator, USB, control."),
-    ] = False,
-    seconds: Annotated[float, typer.Option(help="With --speed: about how long each figure is measured.")] = 1.0,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+    json: Json = False,
 ) -> None:
     """Let our methods and their peers focus on the same samples, and compare success, frames, time and honesty.
 
-    Peers need `pip install 'semdrivers[benchmark]'`; those that are absent are left out, and the report says so.
+    Needs `pip install 'semdrivers[benchmark]'`; peers that are absent are left out, and the report says so.
 
     Example: semfocus benchmark --runs 40 -o docs/benchmark.md -o docs/images/benchmark.png
 
     Example: semfocus benchmark --tracks near,far --methods defocus-pair,brent --runs 10
-
-    Example: semfocus benchmark --speed
     """
-    if speed:
-        _speed(seconds, json)
-    else:
-        _compare(_names(tracks), _names(methods), runs, seed, pictures, workers, out or [], reliability, json)
+    from semfocus_plugin.lab.benchmark import report
+    from semfocus_plugin.lab.benchmark.figures import draw_comparison, draw_reliability
+    from semfocus_plugin.lab.benchmark.runs import OURS, choose_methods, planned, run_trials
+    from semfocus_plugin.lab.benchmark.trials import draw_trials, tracks_named
 
-
-def _compare(
-    track_names: Sequence[str],
-    method_names: Sequence[str],
-    runs: int,
-    seed: int | None,
-    folder: Path | None,
-    workers: int | None,
-    out: Sequence[Path],
-    reliability: Path | None,
-    json: bool,
-) -> None:
-    from semfocus_plugin.lab.benchmark import comparison, comparison_tables
-    from semfocus_plugin.lab.benchmark.tracks import REPORTING_SEED, draw_trials, tracks_named
-
-    for path in out:
-        if path.suffix.lower() not in _FORMATS:
-            raise InvalidParameterError(f"--out {path}: the name must end in {', '.join(_FORMATS)}")
-    if reliability is not None and reliability.suffix.lower() != ".png":
-        raise InvalidParameterError(f"--reliability {reliability}: the name must end in .png")
-    seed = REPORTING_SEED if seed is None else seed
-    chosen = list(tracks_named(track_names))
-    names, skipped = comparison.choose_methods(method_names)
-    shown = _pictures(folder) if any(track.real for track in chosen) else ()
+    check_outputs(out or [], ".md", ".json", ".png")
+    check_outputs([reliability] if reliability else [], ".png", option="--reliability")
+    chosen = list(tracks_named(_names(tracks)))
+    names, skipped = choose_methods(_names(methods))
+    report.wilson(0, 1)  # raises now, not after hours of runs, where SciPy is not installed
+    shown = _pictures(pictures) if any(track.real for track in chosen) else ()
     if not shown:
         for track in [track for track in chosen if track.real]:
             chosen.remove(track)
@@ -98,127 +58,79 @@ def _compare(
     for name, reason in skipped.items():
         messages.print(f"left out: {name}, {reason}", markup=False, soft_wrap=True)
     trials = [trial for track in chosen for trial in draw_trials(track, runs, seed, shown)]
-    planned = comparison.planned(trials, names)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=messages,
-    ) as progress:
-        task = progress.add_task("focusing", total=len(planned))
-
-        def advance(record: comparison.Record) -> None:
-            progress.update(task, advance=1, description=f"{record.track}: {record.method}")
-
-        count = workers if workers is not None else min(os.cpu_count() or 1, max(len(planned), 1))
-        records = comparison.run_trials(trials, names, workers=count, progress=advance)
-    found = comparison_tables.rows(records)
+    with progress_bars() as stage:
+        records = run_trials(trials, names, workers=workers, progress=stage("focusing", len(planned(trials, names))))
+    rows = report.rows(records, report.BENCHMARK)
     conditions = _conditions(runs, seed, names)
-    _write(out, records, found, conditions, skipped)
+    record = {
+        "conditions": conditions,
+        "left_out": skipped,
+        "rows": [row.record() for row in rows],
+        "records": records,
+    }
+    write_report(
+        out or [],
+        record,
+        lambda picture: report.page(
+            rows, conditions, skipped, f"![Success against frames]({picture})" if picture else ""
+        ),
+        lambda path: draw_comparison(rows, path),
+    )
     if reliability is not None:
-        _draw_reliability(records, names, reliability)
+        method = next((name for name in OURS if name in names), OURS[0])
+        bins = report.reliability(records, method)
+        if not bins:
+            raise InvalidParameterError(
+                f"--reliability {reliability}: no run of {method} reported a focus, so there is nothing to draw"
+            )
+        draw_reliability(bins, method, reliability)
     if json:
-        print_json({"conditions": conditions, "left_out": skipped, "rows": found, "records": records})
+        print_json(record)
         return
     for track in chosen:
-        _print(track.name, [row for row in found if row.track == track.name])
+        lines = [row for row in rows if row.group == track.name]
+        print_table(report.headings(report.BENCHMARK), [row.cells() for row in lines], title=track.name)
+        sentence = report.verdict(lines).replace("**", "")
+        output.print(sentence + "\n" if sentence else "", markup=False, soft_wrap=True)
 
 
-def _conditions(runs: int, seed: int, names: Sequence[str]) -> dict[str, str]:
-    from semdrivers import __version__
-    from semfocus_plugin import networks
-    from semfocus_plugin.lab.benchmark.comparison import descriptions
-    from semfocus_plugin.lab.benchmark.tracks import DEVELOPMENT_SEED, REPORTING_SEED
+def speed(
+    seconds: Annotated[float, typer.Option(help="About how long each figure is measured, s.")] = 1.0,
+    json: Json = False,
+) -> None:
+    """Measure how long every part takes: networks, emulator, USB, control channel, whole frames.
 
-    kinds = {
-        REPORTING_SEED: f"{seed}, kept for reporting: nothing was tuned on it (development: {DEVELOPMENT_SEED})",
-        DEVELOPMENT_SEED: f"{seed}, the development seed: methods and peers were tuned on these very runs",
-    }
-    told = descriptions()
-    return {
-        "semdrivers": __version__,
-        "networks": ", ".join(f"{card.name} {card.sha256[:8]}" for card in networks.read_manifest()),
-        "runs": f"{runs} a method and track",
-        "seed": kinds.get(seed, str(seed)),
-    } | {name: told[name] for name in names}
-
-
-def _write(out: Sequence[Path], records: Any, found: Any, conditions: dict[str, str], skipped: dict[str, str]) -> None:
-    from json import dumps
-
-    from semdrivers.files import plain
-    from semfocus_plugin.lab.benchmark.comparison_tables import markdown
-
-    figures = [path for path in out if path.suffix.lower() == ".png"]
-    for path in figures:
-        from semfocus_plugin.lab.benchmark.comparison_figures import draw_comparison
-
-        draw_comparison(found, path)
-    for path in out:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() == ".json":
-            report = {"conditions": conditions, "left_out": skipped, "rows": found, "records": records}
-            path.write_text(dumps(plain(report), indent=1) + "\n", encoding="utf-8")
-        elif path.suffix.lower() == ".md":
-            links = [f"![Success against frames]({_relative(figure, path)})" for figure in figures]
-            path.write_text(markdown(found, conditions, skipped, "\n\n".join(links)), encoding="utf-8")
-
-
-def _relative(target: Path, source: Path) -> str:
-    return Path(os.path.relpath(target, source.parent)).as_posix()
-
-
-def _draw_reliability(records: Any, names: Sequence[str], path: Path) -> None:
-    from semfocus_plugin.lab.benchmark.comparison import OURS
-    from semfocus_plugin.lab.benchmark.comparison_figures import draw_reliability
-    from semfocus_plugin.lab.benchmark.comparison_tables import reliability
-
-    method = next((name for name in OURS if name in names), None)
-    bins = reliability(records, method) if method is not None else ()
-    if method is None or not bins:
-        raise InvalidParameterError(
-            f"--reliability {path}: no run of {', '.join(OURS)} reported a focus, so there is nothing to draw"
-        )
-    draw_reliability(bins, method, path)
-
-
-def _pictures(named: Path | None) -> tuple[Any, ...]:
-    from semfocus_plugin.lab.benchmark.pictures import folder_in_use, read_folder
-
-    folder = folder_in_use(named)
-    return () if folder is None else read_folder(folder)
-
-
-def _names(given: list[str] | None) -> list[str]:
-    return [name.strip() for text in given or [] for name in text.split(",") if name.strip()]
-
-
-def _print(track: str, found: Any) -> None:
-    from semfocus_plugin.lab.benchmark.comparison_tables import COLUMNS, cells, verdict
-
-    table = Table(title=track, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for index, heading in enumerate(COLUMNS):
-        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
-    for row in found:
-        table.add_row(*cells(row))
-    Console(width=max(output.width, _TABLE_WIDTH), highlight=False).print(table)
-    said = verdict(found).replace("**", "")
-    output.print(said + "\n" if said else "", markup=False, soft_wrap=True)
-
-
-def _speed(seconds: float, json: bool) -> None:
+    Example: semfocus speed --seconds 5
+    """
     from semfocus_plugin.lab.benchmark.speed import measure
 
     with messages.status("measuring") as status:
         figures = measure(seconds, announce=lambda what: status.update(f"measuring {what}"))
     if json:
         print_json({"figures": figures})
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("figure", "median", "p90", "unit"):
-        table.add_column(heading, justify="left" if heading in ("figure", "unit") else "right")
-    for figure in figures:
-        table.add_row(figure.name, f"{figure.median:.3g}", f"{figure.p90:.3g}", figure.unit)
-    output.print(table)
+    else:
+        cells = [(each.name, f"{each.median:.3g}", f"{each.p90:.3g}", each.unit) for each in figures]
+        print_table(("figure", "median", "p90", "unit"), cells, width=80)
+
+
+def _conditions(runs: int, seed: int, names: tuple[str, ...]) -> dict[str, str]:
+    from semfocus_plugin.lab.benchmark.runs import descriptions
+    from semfocus_plugin.lab.benchmark.trials import DEVELOPMENT_SEED, REPORTING_SEED
+
+    kinds = {
+        REPORTING_SEED: f"{seed}, kept for reporting: nothing was tuned on it (development: {DEVELOPMENT_SEED})",
+        DEVELOPMENT_SEED: f"{seed}, the development seed: methods and peers were tuned on these very runs",
+    }
+    conditions = {**versions(), "runs": f"{runs} a method and track", "seed": kinds.get(seed, str(seed))}
+    return conditions | {name: text for name, text in descriptions().items() if name in names}
+
+
+def _pictures(folder: Path | None) -> tuple[Any, ...]:
+    from semfocus_plugin.lab.benchmark.pictures import folder_in_use, read_folder
+
+    used = folder_in_use(folder)
+    return () if used is None else read_folder(used)
+
+
+def _names(given: list[str] | None) -> list[str]:
+    return [name.strip() for text in given or [] for name in text.split(",") if name.strip()]

@@ -14,19 +14,21 @@ from semfocus_plugin.cli import FrameTable, Json, MaxFrames, MethodName, cancell
 
 def demo(
     specimen: Annotated[str, typer.Option(help="Specimen under the emulated beam.")] = "tin-balls",
-    seed: Annotated[int, typer.Option(help="Of specimen, place, start and noise.")] = 1,
-    magnification: Annotated[float | None, typer.Option(help="Drawn from the specimen's range by default.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed; fixes specimen, place, start and noise.")] = 1,
+    magnification: Annotated[
+        float | None, typer.Option(help="Magnification; drawn from the specimen's range by default.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files.")] = Path("semfocus-demo"),
     method: MethodName = None,
     max_frames: MaxFrames = None,
-    preset: Annotated[str, typer.Option(help="Of the emulator: ideal, typical, hostile.")] = "typical",
+    preset: Annotated[str, typer.Option(help="Preset of the emulator: ideal, typical, hostile.")] = "typical",
     json: Json = False,
 ) -> None:
     """Focus an emulated microscope from far away, and write pictures of before and after.
 
     Example: semfocus demo --specimen fabric --seed 3
     """
-    from semfocus_plugin.lab.benchmark.tables import FALSE_FOCUS
+    from semfocus_plugin.lab.benchmark.report import FALSE_FOCUS
     from semfocus_plugin.lab.demo import demonstrate
 
     settings = semdrivers.AutofocusSettings(method=method, max_frames=max_frames)

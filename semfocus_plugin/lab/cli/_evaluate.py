@@ -2,70 +2,38 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-import semfocus_plugin.lab.cli._reproduce as cli_reproduction
+import semdrivers
 from semdrivers.console import fail, messages, output, print_json
 from semdrivers.errors import InvalidParameterError
-from semdrivers.focus import AutofocusSettings
-from semfocus_plugin.cli import progress_bars
-
-_TABLE_WIDTH = 150
-"""Columns of the table, however narrow the terminal: a folded table of figures cannot be read."""
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
+from semfocus_plugin.cli import Json, MaxFrames, MethodName, progress_bars
+from semfocus_plugin.lab.cli._shared import Workers, check_outputs, print_table, write_report
 
 
 def evaluate(
-    table: Annotated[
-        str | None, typer.Option(help="Repeat a table of the paper: 1, 2, 3, S1; or unseen (samples never trained on).")
-    ] = None,
-    figure: Annotated[str | None, typer.Option(help="Repeat a figure of the paper: 3, 4, 5.")] = None,
-    runs: Annotated[
-        int | None,
-        typer.Option(help="Runs of each specimen: 20 by default, and for a table or figure what takes some minutes."),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(help="Of places, magnifications, starts and noise: 1 by default, 101 for a table or figure."),
-    ] = None,
+    runs: Annotated[int, typer.Option(help="Runs of each specimen.")] = 20,
+    seed: Annotated[int, typer.Option(help="Random seed; fixes places, magnifications, starts and noise.")] = 1,
     specimen: Annotated[
         list[str] | None,
-        typer.Option(help="Name, picture file, or folder with MANIFEST.csv; repeatable. All six by default."),
+        typer.Option(help="Name, picture file, or folder with MANIFEST.csv; repeatable. All six names by default."),
     ] = None,
-    pixel_size: Annotated[float | None, typer.Option(help="Of picture files, nm.")] = None,
+    pixel_size: Annotated[float | None, typer.Option(help="Pixel size of picture files, nm; 100 by default.")] = None,
     bar_rows: Annotated[int, typer.Option(help="Rows of a data bar to cut off picture files.")] = 0,
-    method: Annotated[str | None, typer.Option(help="Autofocus method.")] = None,
-    max_frames: Annotated[int | None, typer.Option(help="Most frames of a run.")] = None,
+    method: MethodName = None,
+    max_frames: MaxFrames = None,
     preset: Annotated[
         list[str] | None,
-        typer.Option(help="Of the emulator: ideal, typical (default), hostile; repeatable, for a table side by side."),
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; all cores by default.")] = None,
-    series: Annotated[
-        Path | None, typer.Option(help="Table S1: dataset of focal series to train on; made where it is not there.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Table S1: of the training; the recipe's by default.")] = None,
-    history: Annotated[
-        list[Path] | None, typer.Option(help="Figure 3: folder that `semfocus train` wrote; repeatable.")
-    ] = None,
-    pictures: Annotated[
-        Path | None,
         typer.Option(
-            envvar="SEMFOCUS_DATA",
-            help="Table unseen: folder of real micrographs with MANIFEST.csv; ../shared/data by default.",
+            help="Preset of the emulator: ideal, typical (default), hostile; repeatable, for a table side by side."
         ),
     ] = None,
+    workers: Workers = None,
     out: Annotated[
-        list[Path] | None,
-        typer.Option("--out", "-o", help="Write it: .md or .json, and .png of a table or figure; repeatable."),
+        list[Path] | None, typer.Option("--out", "-o", help="Write the report: .md or .json; repeatable.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -73,143 +41,81 @@ def evaluate(
 
     Errors are in depths of field (DoF). A false focus is a run that reports focus beyond 2 DoF.
 
-    With --table or --figure: repeat one of the paper's, its numbers beside ours with confidence intervals.
-
     Example: semfocus evaluate --runs 20 --specimen tin-balls --specimen my.tif --pixel-size 26.9
 
     Example: semfocus evaluate --runs 10 --preset ideal --preset typical --preset hostile
-
-    Example: semfocus evaluate --table 1 -o table-1.md -o table-1.png
     """
-    from semfocus_plugin.lab.benchmark.presets import checked
-
-    presets = checked(preset or ["typical"])
-    if table is not None or figure is not None:
-        _refuse("--table and --figure are drawn under one", preset=presets[1:])
-        _refuse("--table and --figure draw their own", specimen=specimen, pixel_size=pixel_size)
-        asked = {
-            "runs": runs,
-            "seed": seed,
-            "preset": presets[0],
-            "method": method,
-            "max_frames": max_frames,
-            "workers": workers,
-            "series": series,
-            "epochs": epochs,
-            "history": tuple(history or ()),
-            "pictures": pictures,
-        }
-        cli_reproduction.reproduce(table, figure, asked, out or [], json)
-        return
+    from semdrivers.emulator.physics import preset_named
+    from semfocus_plugin.lab.benchmark import report
+    from semfocus_plugin.lab.benchmark.runs import run_trials
+    from semfocus_plugin.lab.benchmark.trials import draw_online
     from semfocus_plugin.methods import METHODS
 
-    _refuse("it belongs to --table or --figure", series=series, epochs=epochs, history=history)
-    _check_outputs(out or [])
-    settings = AutofocusSettings(method=method, max_frames=max_frames)
+    presets = preset or ["typical"]
+    for one in presets:
+        preset_named(one)
+        if presets.count(one) > 1:
+            raise InvalidParameterError(f"preset {one} is named more than once; name each of them once")
+    check_outputs(out or [], ".md", ".json")
+    semdrivers.AutofocusSettings(method=method, max_frames=max_frames)
+    if method is not None:
+        semdrivers.get_plugin_manager().check_autofocus_method(method)
+    name = method or METHODS[0].name
     specimens = _specimens(specimen, pixel_size, bar_rows)
-    conditions = {"runs": 20 if runs is None else runs, "seed": 1 if seed is None else seed}
-    found = {name: _run(settings, specimens, {**conditions, "preset": name}, workers) for name in presets}
-    records = [record for several, _ in found.values() for record in several]
-    summaries = {name: summary for name, (_, summary) in found.items()}
-    report = {"method": settings.method or METHODS[0].name, **conditions}
-    if len(presets) == 1:
-        report |= {"preset": presets[0], "summaries": summaries[presets[0]], "records": records}
-    else:
-        report["presets"] = {name: {"summaries": own, "records": several} for name, (several, own) in found.items()}
-    for path in out or []:
-        _write(path, report, summaries)
+    trials = [trial for one in presets for trial in draw_online(specimens, runs, seed, one)]
+    with progress_bars() as stage:
+        records = run_trials(
+            trials,
+            [name],
+            max_frames=max_frames,
+            scored=True,
+            workers=workers,
+            progress=stage("focusing", len(trials)),
+        )
+    rows = report.rows(records, report.EVALUATE)
+    side_by_side = len(presets) > 1
+    heads, *lines = (
+        report.side_by_side(rows) if side_by_side else (report.headings(rows[0].table), *(row.cells() for row in rows))
+    )
+    legend = f"Each cell: {report.LEGEND}.\n\n" if side_by_side else ""
+    conditions = {"method": name, "runs": runs, "preset": ", ".join(presets), "seed": seed}
+    record = {**conditions, "rows": [row.record() for row in rows], "records": records}
+    said = ", ".join(f"{key} {value}" for key, value in conditions.items())
+    write_report(out or [], record, lambda _: f"{said}\n\n{legend}{report.markdown_table(heads, lines)}\n")
     if json:
-        print_json(report)
+        print_json(record)
     else:
-        _print(summaries)
-    failed = [record for record in records if record.status == "error"]
-    for record in failed:
-        fail(f"{record.specimen}, seed {record.seed}: {record.reason}")
+        output.print(legend, end="", markup=False, soft_wrap=True)
+        print_table(heads, lines)
+    failed = [run for run in records if run.status == "error"]
+    for run in failed:
+        fail(f"{run.specimen}, seed {run.seed}: {run.reason}")
     if failed:
         raise typer.Exit(1)
 
 
-def _run(
-    settings: AutofocusSettings, specimens: Sequence[Any], conditions: Mapping[str, Any], workers: int | None
-) -> tuple[Any, Any]:
-    from semfocus_plugin.lab import benchmark as evaluation
-
-    cases = evaluation.draw_cases(specimens, conditions["runs"], conditions["seed"])
-    count = workers if workers is not None else min(os.cpu_count() or 1, len(cases))
-    with progress_bars() as stage:
-        records = evaluation.run_cases(
-            cases, settings, preset=conditions["preset"], workers=count, progress=stage("focusing", len(cases))
-        )
-    return records, evaluation.summarise(records)
-
-
-def _refuse(reason: str, **options: object) -> None:
-    """Refuse options that would be ignored."""
-    for name, value in options.items():
-        if value:
-            raise InvalidParameterError(f"--{name.replace('_', '-')} cannot be used here: {reason}")
-
-
-def _check_outputs(out: Sequence[Path]) -> None:
-    for path in out:
-        if path.suffix.lower() not in (".md", ".json"):
-            raise InvalidParameterError(f"--out {path}: the name must end in .md or .json")
-
-
 def _specimens(names: list[str] | None, pixel_size: float | None, bar_rows: int) -> list[Any]:
-    from semfocus_plugin.lab.benchmark.cases import MAGNIFICATIONS
     from semfocus_plugin.lab.benchmark.pictures import read_folder, read_picture
+    from semfocus_plugin.lab.benchmark.trials import MAGNIFICATIONS
 
-    found: list[Any] = []
+    specimens: list[Any] = []
     for name in names or list(MAGNIFICATIONS):
         path = Path(name)
         if name in MAGNIFICATIONS:
-            found.append(name)
+            specimens.append(name)
         elif path.is_dir():
-            found += read_folder(path, pixel_size)
+            specimens += read_folder(path, pixel_size)
         elif path.suffix or path.exists():
-            found.append(read_picture(path, pixel_size, bar_rows))
+            specimens.append(read_picture(path, pixel_size, bar_rows))
         else:
             raise InvalidParameterError(
                 f"--specimen {name}: neither a specimen ({', '.join(MAGNIFICATIONS)}) nor a file"
             )
-    for picture in found:
+    for picture in specimens:
         if not isinstance(picture, str) and picture.assumed:
             messages.print(
-                f"{picture.name}: pixel size unknown, {picture.pixel_size:g} nm assumed (--pixel-size says better)",
+                f"{picture.name}: pixel size unknown, {picture.pixel_size:g} nm assumed; --pixel-size sets it",
                 markup=False,
                 soft_wrap=True,
             )
-    return found
-
-
-def _print(summaries: Mapping[str, Any]) -> None:
-    from semfocus_plugin.lab.benchmark.presets import LEGEND, side_by_side
-    from semfocus_plugin.lab.benchmark.tables import COLUMNS, cells
-
-    console = Console(width=max(output.width, _TABLE_WIDTH), highlight=False)
-    lines = [COLUMNS, *map(cells, *summaries.values())] if len(summaries) == 1 else side_by_side(summaries)
-    if len(summaries) > 1:
-        console.print(f"Each cell: {LEGEND}.\n")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, heading in enumerate(lines[0]):
-        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
-    for line in lines[1:]:
-        table.add_row(*line)
-    console.print(table)
-
-
-def _write(path: Path, report: dict[str, Any], summaries: Mapping[str, Any]) -> None:
-    from json import dumps
-
-    from semdrivers.files import plain
-    from semfocus_plugin.lab.benchmark import markdown
-    from semfocus_plugin.lab.benchmark.presets import markdown_side_by_side
-
-    if path.suffix.lower() == ".json":
-        text = dumps(plain(report), indent=2)
-    else:
-        conditions = ", ".join(f"{key} {report[key]}" for key in ("method", "runs", "preset", "seed") if key in report)
-        table = markdown(*summaries.values()) if len(summaries) == 1 else markdown_side_by_side(summaries)
-        text = f"{conditions}\n\n{table}"
-    path.write_text(text + "\n", encoding="utf-8")
+    return specimens

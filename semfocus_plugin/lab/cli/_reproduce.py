@@ -1,108 +1,81 @@
-"""What ``semfocus evaluate --table`` and ``--figure`` do: repeat the paper's tables and figures, and write them."""
+"""The command that repeats the paper's tables and figures."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+import typer
 
 import semdrivers
 from semdrivers.console import output, print_json
 from semdrivers.errors import InvalidParameterError
-from semfocus_plugin.cli import progress_bars
-
-if TYPE_CHECKING:
-    from semfocus_plugin.lab.benchmark.reproduction import Exhibit, Request
-
-_FORMATS = (".md", ".json", ".png")
-
-_TABLE_WIDTH = 300
-"""Columns of the table, however narrow the terminal: a folded table of figures cannot be read."""
+from semfocus_plugin.cli import Json, MaxFrames, MethodName, progress_bars
+from semfocus_plugin.lab.cli._shared import Out, Pictures, Workers, check_outputs, print_table, versions, write_report
 
 
-def reproduce(table: str | None, figure: str | None, asked: Mapping[str, Any], out: Sequence[Path], json: bool) -> None:
-    """Repeat a table or a figure, write it to the files named, and print it.
+def reproduce(
+    table: Annotated[
+        str | None, typer.Option(help="Table of the paper: 1, 2, 3, S1; or unseen (samples never trained on).")
+    ] = None,
+    figure: Annotated[str | None, typer.Option(help="Figure of the paper: 3, 4, 5.")] = None,
+    runs: Annotated[
+        int | None,
+        typer.Option(help="Fields, focal series or runs of each specimen; what takes some minutes by default."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed; fixes everything that is drawn.")] = 101,
+    method: MethodName = None,
+    max_frames: MaxFrames = None,
+    preset: Annotated[str, typer.Option(help="Preset of the emulator: ideal, typical, hostile.")] = "typical",
+    workers: Workers = None,
+    series: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table S1: dataset of focal series to train on; made where it is absent. Made in memory by default."
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Table S1: epochs of training; the recipe's by default.")] = None,
+    history: Annotated[
+        list[Path] | None, typer.Option(help="Figure 3: folder that `semfocus train` wrote; repeatable.")
+    ] = None,
+    pictures: Pictures = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Repeat a table or a figure of the paper, its numbers beside ours with confidence intervals.
 
-    Parameters
-    ----------
-    table, figure : str or None
-        One of the two.
-    asked : mapping
-        Fields of `semfocus_plugin.lab.benchmark.reproduction.Request`; None for the default.
-    out : sequence of Path
-        ``.md``, ``.json``, ``.png``.
-    json : bool
-        Print JSON.
+    Example: semfocus reproduce --table 1 -o table-1.md -o table-1.png
 
-    Raises
-    ------
-    InvalidParameterError, OutOfRangeError
-        Before anything is measured, for what cannot be asked.
+    Example: semfocus reproduce --figure 3 --history aenet --history acnet -o figure-3.png
     """
-    for path in out:
-        if path.suffix.lower() not in _FORMATS:
-            raise InvalidParameterError(f"--out {path}: the name must end in {', '.join(_FORMATS)}")
-    if table is not None and figure is not None:
-        raise InvalidParameterError("ask for --table or --figure, one at a time")
+    check_outputs(out or [], ".md", ".json", ".png")
+    if (table is None) == (figure is None):
+        raise InvalidParameterError("name --table or --figure, one at a time")
+    from semdrivers.emulator.physics import preset_named
     from semfocus_plugin.lab.benchmark.pictures import folder_in_use
-    from semfocus_plugin.lab.benchmark.reproduction import FIGURES, TABLES, Request
+    from semfocus_plugin.lab.benchmark.reproduction import FIGURES, HELD_OUT_SEED, TABLES, Request
 
     kind, name, known = ("table", table, TABLES) if table is not None else ("figure", figure, FIGURES)
     build = known.get(str(name)) or known.get(str(name).upper())
     if build is None:
         raise InvalidParameterError(f"--{kind} {name}: there are {', '.join(known)}")
-    usual = {"workers": os.cpu_count() or 1, "pictures": folder_in_use(asked.get("pictures"))}
-    request = Request(**usual | {key: value for key, value in asked.items() if value is not None})
-    if request.method is not None:
-        semdrivers.get_plugin_manager().check_autofocus_method(request.method)
+    preset_named(preset)
+    request = Request(
+        runs, seed, preset, method, max_frames, workers, series, epochs, tuple(history or ()), folder_in_use(pictures)
+    )
+    if method is not None:
+        semdrivers.get_plugin_manager().check_autofocus_method(method)
     with progress_bars() as stage:
         exhibit = build(request, stage)
-    conditions = _conditions(request)
-    _write(exhibit, conditions, out)
+    held_out = ", on which nothing was trained or tuned" if seed == HELD_OUT_SEED else ""
+    conditions = {**versions(), "emulator": f"preset {preset}, seed {seed}{held_out}"}
+    record = exhibit.record(conditions)
+    write_report(out or [], record, lambda picture: exhibit.markdown(conditions, picture), exhibit.draw)
     if json:
-        print_json(exhibit.record(conditions))
-    else:
-        _print(exhibit)
-
-
-def _conditions(request: Request) -> dict[str, str]:
-    from semdrivers import __version__
-    from semfocus_plugin import networks
-    from semfocus_plugin.lab.benchmark.reproduction import HELD_OUT_SEED
-
-    held_out = ", on which nothing was trained or tuned" if request.seed == HELD_OUT_SEED else ""
-    return {
-        "semdrivers": __version__,
-        "networks": ", ".join(f"{card.name} {card.sha256[:8]}" for card in networks.read_manifest()),
-        "emulator": f"preset {request.preset}, seed {request.seed}{held_out}",
-    }
-
-
-def _write(exhibit: Exhibit, conditions: Mapping[str, str], out: Sequence[Path]) -> None:
-    drawings = [exhibit.draw(path) for path in out if path.suffix.lower() == ".png"]
-    for path in out:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() == ".json":
-            path.write_text(dumps(exhibit.record(conditions), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        elif path.suffix.lower() == ".md":
-            picture = Path(os.path.relpath(drawings[0], path.parent)).as_posix() if drawings else ""
-            path.write_text(exhibit.markdown(conditions, picture), encoding="utf-8")
-
-
-def _print(exhibit: Exhibit) -> None:
+        print_json(record)
+        return
     output.print(f"[bold]{exhibit.name}[/bold]: {exhibit.title}")
     if exhibit.lines:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for index, heading in enumerate(exhibit.headings()):
-            table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
-        for row in exhibit.rows(spread=False):
-            table.add_row(*map(Text, row), style=None if any(row[1:]) else "bold")
-        Console(width=max(output.width, _TABLE_WIDTH), highlight=False).print(table)
+        print_table(exhibit.headings(), list(exhibit.rows(spread=False)), width=300)
     for note in exhibit.notes:
         output.print(f"- {note}", markup=False, soft_wrap=True)

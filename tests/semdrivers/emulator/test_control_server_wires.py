@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -93,8 +95,8 @@ Served = Callable[..., ControlServer]
 def serve(threads: None) -> Iterator[Served]:
     opened: list[ControlServer] = []
 
-    def start(*, serial: bool = False, **options: Any) -> ControlServer:
-        server = ControlServer(Instrument(FlatColumn(), **options), serial=serial)
+    def start(*, serial: bool = False, patience: float = 5.0, **options: Any) -> ControlServer:
+        server = ControlServer(Instrument(FlatColumn(), **options), serial=serial, patience=patience)
         opened.append(server)
         server.start()
         return server
@@ -103,7 +105,7 @@ def serve(threads: None) -> Iterator[Served]:
     for server in opened:
         server.close()
         server.close()
-        server._instrument.close()
+        server.instrument.close()
 
 
 def connect(server: ControlServer, name: str = "tests", **options: Any) -> ControlLink:
@@ -168,7 +170,7 @@ def test_a_set_returns_settled_and_quantised(serve: Served) -> None:
         applied = link.request(SetParameter(Parameter.WORKING_DISTANCE, 16.00049))
         assert applied.value == 16.0
         assert link.request(GetStatus()).time >= applied.time == applied.settling > 0.5
-        assert server._instrument.conditions().working_distance == 16.0
+        assert server.instrument.conditions().working_distance == 16.0
         assert link.request(WD).value == 16.0
 
 
@@ -216,7 +218,7 @@ def test_refusals_name_instrument_parameter_value_and_limit(serve: Served) -> No
         link.request(MoveStage(5.0, 5.0), wait=Wait.NOTHING)
         with pytest.raises(BusyError, match="stage"):
             link.request(MoveStage(0.0, 0.0))
-        server._instrument.break_filament()
+        server.instrument.break_filament()
         with pytest.raises(HardwareFault, match="filament"):
             link.request(SetBeam(True))
 
@@ -238,7 +240,7 @@ def test_one_owner_several_observers(serve: Served) -> None:
             assert b.request(GetStatus()).owner == "owner"
             expected = [ParameterChanged(Parameter.MAGNIFICATION, 2000.0, 0.0)]
             eventually(lambda: heard == {"a": expected, "b": expected})
-        server._instrument.set_parameter(Parameter.WORKING_DISTANCE, 14.0)
+        server.instrument.set_parameter(Parameter.WORKING_DISTANCE, 14.0)
         eventually(lambda: len(heard["a"]) == 2)
         assert len(heard["b"]) == 1
 
@@ -281,7 +283,7 @@ def test_a_silent_owner_loses_the_lease(serve: Served) -> None:
     server = serve(profile=QUICK)
     with RawClient(server) as client:
         client.hello()
-        eventually(lambda: not server._instrument.status().beam_on)
+        eventually(lambda: not server.instrument.status().beam_on)
         reply = client.ask(Envelope.request(2, SetBeam(True)))
         assert reply.status is Status.NOT_OWNER
         assert "lost" in reply.message.text
@@ -301,28 +303,56 @@ def test_the_shipped_link_keeps_its_lease(serve: Served) -> None:
 def test_a_repeated_set_moves_nothing_twice(serve: Served) -> None:
     server = serve()
     changes: list[Event] = []
-    server._instrument.listen(changes.append)
+    server.instrument.listen(changes.append)
     with RawClient(server) as client:
         client.hello()
         request = Envelope.request(2, SetParameter(Parameter.WORKING_DISTANCE, 14.0), Wait.ALL)
         first = client.ask(request)
-        server._instrument.set_parameter(Parameter.WORKING_DISTANCE, 13.0)
+        server.instrument.set_parameter(Parameter.WORKING_DISTANCE, 13.0)
         assert client.ask(request) == first
-        assert server._instrument.value(Parameter.WORKING_DISTANCE) == 13.0
+        assert server.instrument.value(Parameter.WORKING_DISTANCE) == 13.0
         assert len(changes) == 2
         again = Envelope.request(2, SetParameter(Parameter.WORKING_DISTANCE, 14.5))
         assert client.ask(again).message.value == 14.5, "the same number with another request is another request"
 
 
-def test_a_repeated_hello_is_answered_alike_and_a_new_token_begins_afresh(serve: Served) -> None:
+def test_a_repeated_hello_is_answered_alike_and_another_token_waits_for_the_lease(serve: Served) -> None:
     server = serve()
     with RawClient(server) as client:
         first = client.hello()
         assert client.hello() == first
-        client.ask(Envelope.request(2, SetParameter(Parameter.WORKING_DISTANCE, 14.0)))
-        second = client.hello(token=2)
-        assert second.message.owner
-        assert not server._instrument.status().beam_on, "whoever spoke on this line before is gone"
+        for observer in (False, True):
+            refused = client.hello(token=2, sequence=2, observer=observer)
+            assert refused.status is Status.BUSY
+            assert "controlled by 'raw' (127.0.0.1:" in refused.message.text
+        assert client.ask(Envelope.request(2, SetParameter(Parameter.WORKING_DISTANCE, 14.0))).status is Status.OK
+        assert server.instrument.status().beam_on
+        client.ask(Envelope.request(3, Bye()))
+        assert client.hello(token=2).message.owner
+
+
+@needs_pty
+def test_another_client_on_the_serial_line_waits_for_the_lease(serve: Served) -> None:
+    server = serve(serial=True, profile=QUICK)
+    assert server.device is not None
+    transport = open_serial(server.device)
+    transport.send(encode(Envelope.request(1, Hello(1, 1, 9, False, "crashed"))), 1.0)
+    assert transport.receive(5.0)
+    transport.close()
+    refusals = []
+
+    def accepted() -> bool:
+        try:
+            ControlLink(open_serial(server.device), client_name="next", name="EM-30").close()
+        except BusyError as error:
+            refusals.append(str(error))
+            return False
+        return True
+
+    eventually(accepted)
+    assert refusals
+    assert "controlled by 'crashed'" in refusals[0]
+    assert server.device in refusals[0]
 
 
 def test_nothing_goes_before_hello(serve: Served) -> None:
@@ -393,21 +423,53 @@ def test_no_bytes_bring_the_server_down(serve: Served, noise: list[bytes]) -> No
 
 
 def test_a_client_that_never_reads_is_cut_off_and_disturbs_nobody(serve: Served) -> None:
-    server = serve()
+    server = serve(patience=0.3)
     with connect(server) as link, RawClient(server) as deaf:
         deaf.hello(observer=True)
-        burst = encode(Envelope.request(2, Hello(1, 1, 1, True, "raw"))) * 50
+        burst = encode(Envelope.request(2, GetStatus())) * 20_000
+        deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.socket.settimeout(0.05)
-        deadline = time.monotonic() + 20
-        while len(server._connections) > 1 and time.monotonic() < deadline:
+
+        def cut_off() -> bool:
             try:
                 deaf.socket.sendall(burst)
             except TimeoutError:
-                continue
+                return False
             except OSError:
-                break
-        eventually(lambda: len(server._connections) == 1)
+                return True
+            return False
+
+        eventually(cut_off)
         assert link.request(WD).value == 15.0
+
+
+def test_a_client_without_hello_is_hung_up_on(serve: Served) -> None:
+    server = serve(patience=0.3)
+    with connect(server) as link, RawClient(server) as mute:
+        mute.send(b"noise")
+        assert mute.socket.recv(1) == b""
+        assert link.request(WD).value == 15.0
+
+
+def test_a_flood_of_hellos_ends_with_the_client_that_sends_it(serve: Served) -> None:
+    server = serve()
+    with connect(server) as link, RawClient(server) as flood:
+        flood.send(*(Envelope.request(n, Hello(1, 1, n, True, "flood")) for n in range(1, 200)))
+        with contextlib.suppress(ConnectionError):
+            while flood.socket.recv(65536):
+                pass
+        assert link.request(WD).value == 15.0
+
+
+@needs_pty
+def test_idle_connections_disturb_neither_owner_nor_newcomer(
+    serve: Served, few_descriptors: None, idle_connections: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    server = serve()
+    with connect(server, "owner") as link, idle_connections(server.port):
+        assert link.request(SetParameter(Parameter.WORKING_DISTANCE, 14.0)).value == 14.0
+        with connect(server, "newcomer", observer=True) as watcher:
+            assert watcher.request(GetStatus()).owner == "owner"
 
 
 def test_real_time_waits_and_tells_how_long(serve: Served) -> None:
@@ -422,7 +484,7 @@ def test_real_time_waits_and_tells_how_long(serve: Served) -> None:
         assert client.ask(Envelope.request(3, WD)).message.value == 15.0, "queries are answered meanwhile"
         reply = client.receive()
         assert (reply.sequence, reply.message.x) == (2, 1.0)
-        assert server._instrument.clock.now() >= reply.message.time
+        assert server.instrument.clock.now() >= reply.message.time
         assert client.ask(request) == reply
 
 
@@ -433,10 +495,10 @@ def test_real_time_waits_longer_than_deadline_and_lease(serve: Served) -> None:
         client.send(Envelope.request(2, MoveStage(1.0, 0.0), Wait.ALL))
         assert client.receive().kind is Kind.PENDING
         assert client.receive().status is Status.OK
-        assert server._instrument.status().beam_on, "a client that waits is not silent"
+        assert server.instrument.status().beam_on, "a client that waits is not silent"
 
 
-def test_what_is_overtaken_while_it_waits_is_aborted(serve: Served) -> None:
+def test_a_later_change_aborts_a_command_that_waits(serve: Served) -> None:
     server = serve(profile=dataclasses.replace(EM30, lens_time_constant=5.0), realtime=True)
     with connect(server) as link:
         raised: list[BaseException] = []
@@ -449,11 +511,11 @@ def test_what_is_overtaken_while_it_waits_is_aborted(serve: Served) -> None:
 
         thread = threading.Thread(target=focus)
         thread.start()
-        eventually(lambda: server._instrument.value(Parameter.WORKING_DISTANCE) == 16.0)
-        server._instrument.set_parameter(Parameter.WORKING_DISTANCE, 12.0)
+        eventually(lambda: server.instrument.value(Parameter.WORKING_DISTANCE) == 16.0)
+        server.instrument.set_parameter(Parameter.WORKING_DISTANCE, 12.0)
         thread.join(20)
         assert not thread.is_alive()
-    assert "overtaken" in str(raised[0])
+    assert "a later change took its place" in str(raised[0])
 
 
 def test_stopping_works_while_the_pump_runs(serve: Served) -> None:
@@ -470,7 +532,7 @@ def test_stopping_works_while_the_pump_runs(serve: Served) -> None:
 
     thread = threading.Thread(target=pump)
     thread.start()
-    eventually(lambda: server._instrument.status().vacuum is VacuumState.PUMPING)
+    eventually(lambda: server.instrument.status().vacuum is VacuumState.PUMPING)
     link.request(StopScan(), wait=Wait.NOTHING)
     link.close()
     thread.join(20)
@@ -547,7 +609,7 @@ SPOILERS: dict[str, Callable[[int, bytes], list[bytes]]] = {
 def test_replies_that_come_badly_are_overcome_and_nothing_moves_twice(serve: Served, how: str) -> None:
     server = serve()
     moves: list[Event] = []
-    server._instrument.listen(moves.append)
+    server.instrument.listen(moves.append)
     count = iter(range(10**6))
     relay = Relay(server.port, lambda data: SPOILERS[how](next(count), data))
     with ControlLink(open_tcp("127.0.0.1", relay.port), client_name="tests", name="EM-30") as link:
@@ -577,8 +639,6 @@ def test_the_same_over_a_serial_line(serve: Served) -> None:
 
 @needs_pty
 def test_a_serial_line_is_cleaned_of_noise(serve: Served) -> None:
-    import os
-
     server = serve(serial=True)
     assert server.device is not None
     file = os.open(server.device, os.O_RDWR | os.O_NOCTTY)
@@ -596,7 +656,7 @@ def test_a_silent_serial_client_loses_the_lease(serve: Served) -> None:
     transport.send(encode(Envelope.request(1, Hello(1, 1, 9, False, "crashed"))), 1.0)
     assert transport.receive(5.0)
     transport.close()
-    eventually(lambda: not server._instrument.status().beam_on)
+    eventually(lambda: not server.instrument.status().beam_on)
     with ControlLink(open_serial(server.device), client_name="next", name="EM-30") as link:
         link.request(SetBeam(True))
 

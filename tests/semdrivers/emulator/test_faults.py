@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import sys
 import time
@@ -62,6 +63,20 @@ def work(running: Emulator, microscope) -> None:
         assert is_genuine(running, image) == (spoiled_frames(running) == before)
         if not running.faults.happened["knob-turned"]:
             assert image.working_distance == target
+
+
+def executed_names(path: Path) -> list[str]:
+    """Return the faults that a module of the emulator carries out: names in `case`, or keys of a table."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    cases = [node.value for node in ast.walk(tree) if isinstance(node, ast.MatchValue)]
+    keys = [key for node in ast.walk(tree) if isinstance(node, ast.Dict) for key in node.keys]
+    return [node.value for node in (*cases, *keys) if isinstance(node, ast.Constant) and node.value in FAULTS]
+
+
+def test_every_fault_is_executed_by_exactly_one_place():
+    folder = Path(semdrivers.__file__).parent / "emulator"
+    executed = [name for path in folder.rglob("*.py") if path.name != "_faults.py" for name in executed_names(path)]
+    assert sorted(executed) == sorted(FAULTS)
 
 
 INDEX = {Occasion.SCAN: 2, Occasion.FRAME: 2, Occasion.ANSWER: 6, Occasion.COMMAND: 3}

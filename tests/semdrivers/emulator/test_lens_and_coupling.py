@@ -16,10 +16,9 @@ import semdrivers
 from firmware_protocol.messages import Parameter
 from firmware_protocol.profile import EM30
 from semdrivers.emulator import Emulator
+from semdrivers.emulator import physics as optics
 from semdrivers.emulator.instrument import Lens
 from semdrivers.emulator.physics import PRESETS, ColumnPreset, ElectronColumn, ScanConditions
-from semdrivers.emulator.physics import _coupling as coupling
-from semdrivers.emulator.physics import _optics as optics
 from semdrivers.emulator.specimens import Picture, make_specimen
 
 QUIET = ColumnPreset(noise=False, tilt=0.0)
@@ -119,9 +118,9 @@ def test_only_the_ideal_column_is_without() -> None:
 
 def test_turning_by_nothing_and_by_a_right_angle() -> None:
     image = np.random.default_rng(1).random((64, 64)).astype(np.float32)
-    assert coupling.turn(image, 0.001, 1.001) is image
+    assert optics.turn(image, 0.001, 1.001) is image
     np.testing.assert_allclose(
-        coupling.turn(image, math.pi / 2, 1.0)[1:-1, 1:-1], np.rot90(image, -1)[1:-1, 1:-1], atol=0.01
+        optics.turn(image, math.pi / 2, 1.0)[1:-1, 1:-1], np.rot90(image, -1)[1:-1, 1:-1], atol=0.01
     )
 
 

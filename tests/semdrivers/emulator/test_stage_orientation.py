@@ -14,9 +14,9 @@ import semdrivers
 from firmware_protocol.messages import Parameter, Reason, StageIdle, Status, Wait
 from firmware_protocol.profile import EM30
 from semdrivers.emulator import Emulator
+from semdrivers.emulator import physics as optics
 from semdrivers.emulator.instrument import Instrument, Refused
 from semdrivers.emulator.physics import ColumnPreset, ElectronColumn, ScanConditions
-from semdrivers.emulator.physics import _optics as optics
 from semdrivers.emulator.specimens import Picture, make_specimen
 from semdrivers.errors import BusyError, InterlockError, InvalidParameterError, OutOfRangeError
 

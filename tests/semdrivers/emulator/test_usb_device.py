@@ -43,11 +43,12 @@ class Frames:
 class Rig:
     """A device on its bus, and pyusb's view of it."""
 
-    def __init__(self, bridged: bool) -> None:
+    def __init__(self, bridged: bool, **options: float) -> None:
         self.frames = Frames()
-        self.device = UsbDevice(self.frames, serial="EMU000042")
+        self.encode = frame_transfers
+        self.device = UsbDevice(self.frames, serial="EMU000042", encode=lambda frame: self.encode(frame))
         self.bus = EmulatedBus(self.device)
-        self.server = UsbBridgeServer(self.bus) if bridged else None
+        self.server = UsbBridgeServer(self.bus, **options) if bridged else None
         self.pipe = BridgedPipe("127.0.0.1", self.server.start()) if self.server else self.bus
         self.backend = PipeBackend(self.pipe)
 
@@ -196,7 +197,7 @@ def test_nothing_to_read_times_out(rig):
 
 def test_a_timeout_returns_what_has_come(rig):
     found = rig.started()
-    rig.device._encode = lambda frame: (bytes(range(256)) * 4,)
+    rig.encode = lambda frame: (bytes(range(256)) * 4,)
     rig.frames.ready.append(frame(1))
     assert found.read(wire.BULK_IN, 4096, 50).tobytes() == bytes(range(256)) * 4
 
@@ -331,7 +332,7 @@ def test_a_frame_of_before_a_reset_never_comes_after_it(local):
             return local.frames.ready.popleft()
         return None
 
-    local.device._source = type("Slow", (), {"next_frame": staticmethod(slowly)})
+    local.frames.next_frame = slowly
     found = local.started()
     local.frames.ready.append(frame(1))
     with pytest.raises(usb.core.USBTimeoutError):
@@ -345,11 +346,10 @@ def test_a_frame_of_before_a_reset_never_comes_after_it(local):
 
 
 def test_a_failing_scan_halts_the_endpoint(local, caplog):
-    class Broken:
-        def next_frame(self):
-            raise RuntimeError("the column is on fire")
+    def broken():
+        raise RuntimeError("the column is on fire")
 
-    local.device._source = Broken()
+    local.frames.next_frame = broken
     found = local.started()
     with caplog.at_level(logging.ERROR), pytest.raises(usb.core.USBError) as stalled:
         found.read(wire.BULK_IN, 512, 1000)
@@ -385,6 +385,23 @@ class TestBridge:
                 time.sleep(0.02)
         assert found.serial_number == "EMU000042"
         other.close()
+
+    def test_idle_connections_disturb_neither_client_nor_newcomer(self, bridged, few_descriptors, idle_connections):
+        found = bridged.open()
+        with idle_connections(bridged.pipe.port):
+            assert found.get_active_configuration().bConfigurationValue == wire.CONFIGURATION
+        bridged.pipe.close()
+        assert bridged.find().serial_number == "EMU000042"
+
+    def test_a_client_that_stops_in_a_request_is_hung_up_on(self):
+        rig = Rig(bridged=True, patience=0.2)
+        with socket.create_connection(("127.0.0.1", rig.pipe.port), 5) as stopped:
+            stopped.sendall(GREETING)
+            assert stopped.recv(100) == GREETING + b"\0"
+            stopped.sendall(b"\x01")
+            assert stopped.recv(100) == b""
+        assert rig.find().serial_number == "EMU000042"
+        rig.close()
 
     def test_no_server(self):
         with socket.create_server(("127.0.0.1", 0)) as free:

@@ -20,7 +20,10 @@ from semfocus_plugin.lab.benchmark.peers.mapfost_pair import TEST_DEFOCUS
 from semfocus_plugin.lab.training.pair.pair_input import prepared
 from semfocus_plugin.optics import depth_of_field
 
+__all__ = ["BRACKETING_STEP", "ITERATIONS", "NETWORK", "PEER", "defocus", "find"]
+
 NETWORK = Path(__file__).parent / "networks" / "deepfocus-like.onnx"
+"""File of the network that ships beside the method."""
 
 
 BRACKETING_STEP = 10.0
@@ -75,3 +78,4 @@ def _on_grid(bench: Bench, working_distance: float) -> float:
 
 
 PEER = Peer("deepfocus-like", f"pair network after DeepFocus: {ITERATIONS} corrections, two frames each", find)
+"""The method, as the benchmark runs it."""

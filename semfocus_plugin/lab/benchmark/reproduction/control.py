@@ -7,17 +7,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from semdrivers.errors import AutofocusError
 from semfocus_plugin.lab.benchmark.reproduction.estimates import mean, median
 from semfocus_plugin.lab.benchmark.reproduction.exhibit import Line
 from semfocus_plugin.lab.benchmark.reproduction.published import ACNET
 from semfocus_plugin.lab.benchmark.reproduction.request import Stage
+from semfocus_plugin.lab.parallel import required
 from semfocus_plugin.lab.training.curves import Curves
 from semfocus_plugin.lab.training.playground import Episodes, Playground, Policy, offline_test
 from semfocus_plugin.networks import LAWS, Controller, MaximumAction
 
+__all__ = ["EPISODES", "SCORE_NOISE", "VARIANTS", "episodes_of", "lines", "policy_of", "train_variant"]
+
 EPISODES = 256
-"""Of each specimen."""
+"""Episodes of each specimen."""
 
 SCORE_NOISE = 0.2
 """The paper's: standard deviation of the noise on the score is up to this."""
@@ -46,7 +48,7 @@ def episodes_of(
     policy: Policy, maximum: MaximumAction, curves: Curves, seed: int, blanked: Sequence[str] = ()
 ) -> dict[str, Episodes]:
     """Return the episodes of a policy on the curves of every specimen."""
-    found = {}
+    episodes = {}
     for specimen in dict.fromkeys(curves.specimen):
         playground = Playground(
             curves.of(specimen),
@@ -56,23 +58,23 @@ def episodes_of(
             score_noise=SCORE_NOISE,
             blanked=blanked,
         )
-        found[specimen] = offline_test(policy, playground)
-    return found
+        episodes[specimen] = offline_test(policy, playground)
+    return episodes
 
 
-def lines(group: str, found: Mapping[str, Episodes], *, published: bool) -> list[Line]:
+def lines(group: str, tested: Mapping[str, Episodes], *, published: bool) -> list[Line]:
     """Return the paper's four measures and the error in depths of field; series are what is drawn for intervals."""
     table = [
         Line(
             group,
             title,
-            {name: mean(getattr(episodes, key), episodes.series) for name, episodes in found.items()},
+            {name: mean(getattr(episodes, key), episodes.series) for name, episodes in tested.items()},
             ACNET[key] if published else {},
             digits,
         )
         for key, (title, digits) in _MEASURES.items()
     ]
-    errors = {name: median(episodes.distance, episodes.series) for name, episodes in found.items()}
+    errors = {name: median(episodes.distance, episodes.series) for name, episodes in tested.items()}
     return [*table, Line(group, "median error, DoF", errors, digits=2)]
 
 
@@ -88,21 +90,14 @@ def train_variant(name: str, curves: Curves, epochs: int | None, stage: Stage) -
     epochs : int, optional
         The recipe's by default.
     stage : Stage
-        Told how far it is.
+        Called with how far it is.
 
     Raises
     ------
     AutofocusError
         When torch is not installed.
     """
-    try:
-        from semfocus_plugin.lab.training import acnet
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise AutofocusError(
-            "Table S1 trains networks and needs torch, which is not installed: pip install 'semdrivers[train]'"
-        ) from None
+    acnet = required("semfocus_plugin.lab.training.acnet", "Table S1 trains networks and", "train")
     config = acnet.ACNetConfig(("held in memory",), blanked=VARIANTS[name])
     config = config if epochs is None else dataclasses.replace(config, epochs=epochs)
     return acnet.train_policy(config, curves, stage(f"training ACNet, {name}", config.epochs)), LAWS[config.action_law]

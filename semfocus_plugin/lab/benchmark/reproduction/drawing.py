@@ -14,7 +14,7 @@ from matplotlib.colors import LogNorm
 
 from semdrivers.files import draw_scale_bar
 from semdrivers.image import Image
-from semfocus_plugin.lab.benchmark.canvas import COLOURS, INK, new_figure, plain, write
+from semfocus_plugin.lab.benchmark.figures import COLOURS, INK, new_figure, plain, write
 from semfocus_plugin.lab.benchmark.reproduction.exhibit import Line, titled
 from semfocus_plugin.lab.benchmark.reproduction.published import AENET_TRAINING_ACCURACY
 from semfocus_plugin.lab.benchmark.runs import Photographs
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from semfocus_plugin.lab.benchmark.reproduction.fields import ScoredField
     from semfocus_plugin.lab.training.curves import MeasuredSeries
+
+__all__ = ["draw_evaluation", "draw_histories", "draw_lines", "draw_photographs"]
 
 _OURS, _THEIRS = COLOURS[0], COLOURS[6]
 _MEASURES = ("b  AENet score", "c  variance", "d  entropy")
@@ -40,8 +42,8 @@ def draw_lines(title: str, columns: Sequence[str], lines: Sequence[Line], path: 
     for axes in panels[len(lines) :]:
         axes.set_visible(False)
     labels = [axes.get_legend_handles_labels() for axes in panels]
-    found = {label: handle for handles, names in labels for handle, label in zip(handles, names, strict=True)}
-    figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    entries = {label: handle for handles, names in labels for handle, label in zip(handles, names, strict=True)}
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return write(figure, path)
 
 
@@ -137,7 +139,7 @@ def draw_photographs(shown: Sequence[Photographs], path: Path) -> Path:
     for row, one in enumerate(shown):
         record = one.record
         columns = (
-            (one.start, "start", one.start_score, record.start_error),
+            (one.start, "start", one.start_score, abs(record.start_error)),
             (one.final, f"autofocus: {record.status}", record.final_score, record.error),
             (one.best, "true best (paper: experts)", record.best_score, 0.0),
         )

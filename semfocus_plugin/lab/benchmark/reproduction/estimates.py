@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+__all__ = ["RESAMPLES", "Estimate", "Statistic", "estimate", "mean", "median"]
+
 RESAMPLES = 1000
+"""Resamples of a bootstrap interval."""
 _SEED = 1
 
 Statistic = Callable[[NDArray[Any]], float]
+"""Computes a number from resampled values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +46,8 @@ class Estimate:
 def mean(values: ArrayLike, groups: ArrayLike | None = None) -> Estimate | None:
     """Return the mean of values, with their standard deviation; see `estimate`."""
     lines = np.asarray(values, dtype=np.float64)
-    found = estimate(lines, _mean, groups)
-    return None if found is None else replace(found, spread=float(lines.std()))
+    estimated = estimate(lines, _mean, groups)
+    return None if estimated is None else replace(estimated, spread=float(lines.std()))
 
 
 def median(values: ArrayLike, groups: ArrayLike | None = None) -> Estimate | None:

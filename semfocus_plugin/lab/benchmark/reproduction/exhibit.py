@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from semdrivers.files import plain
+from semfocus_plugin.lab.benchmark.report import markdown_table
 from semfocus_plugin.lab.benchmark.reproduction.estimates import Estimate
 from semfocus_plugin.lab.benchmark.reproduction.published import CITATION, Published
+
+__all__ = ["TITLES", "Exhibit", "Line", "titled"]
 
 TITLES: Mapping[str, str] = {"tem-grid": "TEM grid"}
 """Of specimens; the others are their names with spaces."""
@@ -114,15 +117,12 @@ class Exhibit:
 
     def markdown(self, conditions: Mapping[str, str], picture: str = "") -> str:
         """Return the exhibit as a Markdown page; `picture` is the address of the drawing."""
-        heads = self.headings()
         parts = [f"# {self.name}: {self.title}"]
         parts += [f"![{self.name}]({picture})"] if picture else []
         if self.lines:
-            table = [_markdown(heads), _markdown(["---"] * len(heads))]
-            for row in self.rows():
-                table.append(_markdown([f"**{row[0]}**", *row[1:]] if not any(row[1:]) else row))
+            lines = [row if any(row[1:]) else (f"**{row[0]}**", *row[1:]) for row in self.rows()]
             parts += [
-                "\n".join(table),
+                markdown_table(self.headings(), lines),
                 f"Paper: {CITATION}, mean ± standard deviation. Ours: the same, with the 95 % confidence interval by "
                 "bootstrap in brackets. DoF: depths of field.",
             ]
@@ -142,7 +142,3 @@ class Exhibit:
             "notes": list(self.notes),
             "data": plain(self.data),
         }
-
-
-def _markdown(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

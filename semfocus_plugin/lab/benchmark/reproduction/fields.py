@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 from semdrivers.emulator.physics import ElectronColumn, ScanConditions
 from semdrivers.emulator.specimens import make_specimen
 from semfocus_plugin import networks
-from semfocus_plugin.lab.benchmark.cases import MAGNIFICATIONS
+from semfocus_plugin.lab.benchmark.trials import MAGNIFICATIONS
 from semfocus_plugin.lab.training import curves
 from semfocus_plugin.lab.training.datasets import focal_series
 from semfocus_plugin.lab.training.sampling import Field, draw_defocus
 from semfocus_plugin.optics import HALF_SCORE
+
+__all__ = ["FRAMES", "SERIES_FRAMES", "ScoredField", "implied_defocus", "measure_series", "score_field"]
 
 FRAMES = 8
 """Scored frames of a field."""
@@ -46,11 +49,13 @@ class ScoredField:
     score: NDArray[Any]
 
 
-def score_field(specimen: str, seed: int, number: int, preset: str = "typical") -> ScoredField:
-    """Draw field `number` of a specimen and score its frames with the AENet in use."""
+def score_field(
+    specimen: str, seed: int, number: int, preset: str = "typical", models: Path | None = None
+) -> ScoredField:
+    """Draw field `number` of a specimen and score its frames with the AENet of a folder, or the one in use."""
     random = _random(specimen, seed, number, 0)
     field = _draw(random, specimen, preset)
-    evaluator = networks.load().evaluator
+    evaluator = networks.load(models).evaluator
     samples = [field.frame(draw_defocus(random, "paper"), k) for k in range(FRAMES)]
     scores = [evaluator(sample.pixels, sample.magnification).score for sample in samples]
     magnification = field.conditions.magnification

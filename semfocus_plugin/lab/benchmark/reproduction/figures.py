@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semdrivers.errors import InvalidParameterError
-from semfocus_plugin.lab.benchmark.cases import TRAINED
 from semfocus_plugin.lab.benchmark.reproduction.drawing import draw_evaluation, draw_histories
 from semfocus_plugin.lab.benchmark.reproduction.estimates import Estimate, estimate, median
 from semfocus_plugin.lab.benchmark.reproduction.exhibit import Exhibit, Line
 from semfocus_plugin.lab.benchmark.reproduction.offline import aenet_lines, measured_series, scored_fields
 from semfocus_plugin.lab.benchmark.reproduction.published import AENET_TRAINING_ACCURACY
 from semfocus_plugin.lab.benchmark.reproduction.request import Request, Stage
+from semfocus_plugin.lab.benchmark.trials import TRAINED
 from semfocus_plugin.lab.training.curves import MeasuredSeries, smooth
+
+__all__ = ["History", "figure_3", "figure_4"]
 
 _FIELDS = 20
 _SERIES = 8

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semdrivers.errors import AutofocusError
 from semdrivers.files import read_pixels
 from semfocus_plugin import networks
 from semfocus_plugin.lab.benchmark.pictures import Picture
+from semfocus_plugin.lab.parallel import required
 from semfocus_plugin.networks import score
+
+__all__ = ["RADII", "BlurredPicture", "disc", "score_picture", "score_triplet"]
 
 RADII = (0.0, 0.7, 1.5, 2.5, 4.0, 6.0, 9.0, 13.0, 18.0, 24.0, 32.0)
 """Pixels."""
@@ -57,12 +59,8 @@ def score_picture(picture: Picture) -> BlurredPicture:
     AutofocusError
         When SciPy is not installed.
     """
-    try:
-        from scipy import signal, stats
-    except ModuleNotFoundError:
-        raise AutofocusError(
-            "the independent blur needs SciPy, which is not installed: pip install 'semdrivers[benchmark]'"
-        ) from None
+    signal = required("scipy.signal", "the independent blur", "benchmark")
+    stats = required("scipy.stats", "the independent blur", "benchmark")
     sharp = _in_bytes(picture.pixels)
     top, left = (sharp.shape[0] - 240) // 2, (sharp.shape[1] - 320) // 2
     random = np.random.default_rng(0)

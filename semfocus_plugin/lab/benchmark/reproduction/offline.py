@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 import semfocus_plugin.lab.benchmark.reproduction.control as control
 from semdrivers.errors import InvalidParameterError
 from semfocus_plugin import networks
-from semfocus_plugin.lab.benchmark.cases import TRAINED, UNSEEN
 from semfocus_plugin.lab.benchmark.pictures import read_folder
 from semfocus_plugin.lab.benchmark.reproduction.drawing import draw_lines
 from semfocus_plugin.lab.benchmark.reproduction.estimates import Estimate, estimate, mean, median
@@ -27,8 +26,11 @@ from semfocus_plugin.lab.benchmark.reproduction.fields import (
 from semfocus_plugin.lab.benchmark.reproduction.micrographs import BlurredPicture, score_picture, score_triplet
 from semfocus_plugin.lab.benchmark.reproduction.published import AENET
 from semfocus_plugin.lab.benchmark.reproduction.request import TRAINING_SEED, Request, Stage
+from semfocus_plugin.lab.benchmark.trials import TRAINED, UNSEEN
 from semfocus_plugin.lab.parallel import run_all
 from semfocus_plugin.lab.training.curves import Curves, MeasuredSeries, measure_folders, smooth
+
+__all__ = ["aenet_lines", "measured_series", "scored_fields", "table_1", "table_s1", "table_unseen"]
 
 _FIELDS = 30
 _TEST_SERIES = 15

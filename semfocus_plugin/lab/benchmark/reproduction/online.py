@@ -6,17 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from semdrivers.errors import AutofocusError
-from semdrivers.focus import AutofocusSettings
 from semfocus_plugin import methods
-from semfocus_plugin.lab.benchmark.cases import TRAINED, UNSEEN, draw_cases
+from semfocus_plugin.lab.benchmark.report import FALSE_FOCUS
 from semfocus_plugin.lab.benchmark.reproduction.drawing import draw_lines, draw_photographs
 from semfocus_plugin.lab.benchmark.reproduction.estimates import Estimate, mean, median
 from semfocus_plugin.lab.benchmark.reproduction.exhibit import Exhibit, Line
 from semfocus_plugin.lab.benchmark.reproduction.published import EXPERTS, ONLINE, Row
 from semfocus_plugin.lab.benchmark.reproduction.request import Request, Stage
-from semfocus_plugin.lab.benchmark.runs import RunRecord, photograph, run_cases
-from semfocus_plugin.lab.benchmark.tables import FALSE_FOCUS
+from semfocus_plugin.lab.benchmark.runs import Record, photograph, run_trials
+from semfocus_plugin.lab.benchmark.trials import TRAINED, UNSEEN, draw_online
 from semfocus_plugin.lab.parallel import run_all
+
+__all__ = ["Measure", "figure_5", "table_2", "table_3"]
 
 _RUNS = 40
 _PUBLISHED_LOOP = "paper"
@@ -28,7 +29,8 @@ _SCORES_NOTE = (
     "between networks, so the error in depths of field stands beside it."
 )
 
-Measure = Callable[[RunRecord], float]
+Measure = Callable[[Record], float]
+"""Computes a number from the record of a run."""
 
 
 def table_2(request: Request, stage: Stage) -> Exhibit:
@@ -36,7 +38,7 @@ def table_2(request: Request, stage: Stage) -> Exhibit:
     names = [_method(request)] if request.method else [_method(request), _PUBLISHED_LOOP]
     count = request.count(_RUNS)
     records = {name: _records(TRAINED, name, count, request, stage) for name in names}
-    lines = [line for name, found in records.items() for line in _table_2_lines(name, found)]
+    lines = [line for name, own in records.items() for line in _table_2_lines(name, own)]
     notes = (
         f"{count} runs of each sample and method from a random start up to 3 mm (times the factor of equation 5) from "
         "focus, at random places and magnifications; the paper: 100 on the instrument.",
@@ -92,8 +94,8 @@ def table_3(request: Request, stage: Stage) -> Exhibit:
 def figure_5(request: Request, stage: Stage) -> Exhibit:
     """Take pictures before and after autofocus, and at the emulator's true best, where the paper had experts."""
     name = _method(request)
-    cases = draw_cases(TRAINED + UNSEEN, request.count(1), request.seed)
-    tasks = [(case, _settings(request, name), request.preset) for case in cases]
+    trials = draw_online(TRAINED + UNSEEN, request.count(1), request.seed, request.preset)
+    tasks = [(trial, name, request.max_frames) for trial in trials]
     shown = run_all(photograph, tasks, workers=request.workers, progress=stage("taking pictures", len(tasks)))
     for photographs in shown:
         _raise_where_broken(photographs.record)
@@ -102,8 +104,9 @@ def figure_5(request: Request, stage: Stage) -> Exhibit:
         "paper's human experts.",
         *(
             f"{p.record.specimen} at {p.record.magnification:,.0f}×: score {p.start_score:.1f} → "
-            f"{p.record.final_score:.1f}, at the true best {p.record.best_score:.1f}; {p.record.start_error:.1f} → "
-            f"{p.record.error:.2f} DoF from focus; {p.record.status}, {p.record.frames} frames"
+            f"{p.record.final_score:.1f}, at the true best {p.record.best_score:.1f}; "
+            f"{abs(p.record.start_error):.1f} → {p.record.error:.2f} DoF from focus; {p.record.status}, "
+            f"{p.record.frames} frames"
             for p in shown
         ),
     ]
@@ -118,8 +121,8 @@ def figure_5(request: Request, stage: Stage) -> Exhibit:
     )
 
 
-def _table_2_lines(method: str, records: Sequence[RunRecord]) -> list[Line]:
-    def iterations(record: RunRecord) -> float:
+def _table_2_lines(method: str, records: Sequence[Record]) -> list[Line]:
+    def iterations(record: Record) -> float:
         return record.frames - record.search_frames if method in _WITH_SEARCH else record.frames
 
     def line(title: str, measure: Measure, published: Row | None = None, digits: int = 3) -> Line:
@@ -133,69 +136,54 @@ def _table_2_lines(method: str, records: Sequence[RunRecord]) -> list[Line]:
     ]
 
 
-def _common_lines(group: str, records: Sequence[RunRecord]) -> list[Line]:
-    def by_specimen(measure: Callable[[list[RunRecord]], Estimate | None]) -> dict[str, Estimate | None]:
+def _common_lines(group: str, records: Sequence[Record]) -> list[Line]:
+    def by_specimen(measure: Callable[[list[Record]], Estimate | None]) -> dict[str, Estimate | None]:
         return {name: measure([r for r in records if r.specimen == name]) for name in _names(records)}
 
     return [
-        Line(
-            group, "median error, DoF", by_specimen(lambda rs: median([r.error for r in rs if _focused(r)])), digits=2
-        ),
+        Line(group, "median error, DoF", by_specimen(lambda rs: median([r.error for r in rs if r.focused])), digits=2),
         Line(group, "all frames, search included", _over(records, lambda r: r.frames), digits=1),
-        Line(group, "share that reports focus", _over(records, _focused), digits=2),
+        Line(group, "share that reports focus", _over(records, lambda r: r.focused), digits=2),
         Line(
             group,
             f"share that reports focus beyond {FALSE_FOCUS:g} DoF",
-            _over(records, lambda r: _focused(r) and r.error > FALSE_FOCUS),
+            _over(records, lambda r: r.focused and r.error > FALSE_FOCUS),
             digits=2,
         ),
     ]
 
 
-def _median_error(records: Sequence[RunRecord]) -> Estimate | None:
-    return median([record.error for record in records if _focused(record)])
-
-
-def _over(records: Sequence[RunRecord], measure: Measure, *, focused: bool = False) -> Mapping[str, Estimate | None]:
+def _over(records: Sequence[Record], measure: Measure, *, focused: bool = False) -> Mapping[str, Estimate | None]:
     """Return the mean of a measure by specimen, over all runs or over those that report focus."""
     return {
-        name: mean([measure(r) for r in records if r.specimen == name and (_focused(r) or not focused)])
+        name: mean([measure(r) for r in records if r.specimen == name and (r.focused or not focused)])
         for name in _names(records)
     }
 
 
-def _names(records: Sequence[RunRecord]) -> list[str]:
+def _names(records: Sequence[Record]) -> list[str]:
     return list(dict.fromkeys(record.specimen for record in records))
-
-
-def _focused(record: RunRecord) -> bool:
-    return record.status == "focused"
 
 
 def _method(request: Request) -> str:
     return request.method or methods.METHODS[0].name
 
 
-def _settings(request: Request, method: str) -> AutofocusSettings:
-    return AutofocusSettings(method=method, max_frames=request.max_frames)
-
-
-def _records(
-    specimens: Sequence[str], method: str, count: int, request: Request, stage: Stage
-) -> tuple[RunRecord, ...]:
-    cases = draw_cases(specimens, count, request.seed)
-    records = run_cases(
-        cases,
-        _settings(request, method),
-        preset=request.preset,
+def _records(specimens: Sequence[str], method: str, count: int, request: Request, stage: Stage) -> tuple[Record, ...]:
+    trials = draw_online(specimens, count, request.seed, request.preset)
+    records = run_trials(
+        trials,
+        [method],
+        max_frames=request.max_frames,
+        scored=True,
         workers=request.workers,
-        progress=stage(f"focusing by {method}", len(cases)),
+        progress=stage(f"focusing by {method}", len(trials)),
     )
     for record in records:
         _raise_where_broken(record)
     return records
 
 
-def _raise_where_broken(record: RunRecord) -> None:
+def _raise_where_broken(record: Record) -> None:
     if record.status == "error":
         raise AutofocusError(f"{record.specimen}, seed {record.seed}: {record.reason}")

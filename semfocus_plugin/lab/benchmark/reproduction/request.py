@@ -9,6 +9,8 @@ from typing import Any
 
 from semdrivers.errors import OutOfRangeError
 
+__all__ = ["HELD_OUT_SEED", "TRAINING_SEED", "Request", "Stage"]
+
 HELD_OUT_SEED = 101
 """Nothing was trained or tuned on it."""
 
@@ -28,19 +30,19 @@ class Request:
     runs : int or None
         How much to measure of each specimen: fields, focal series or autofocus runs; None for what takes some minutes.
     seed : int
-        Of everything that is drawn.
+        Random seed; fixes everything that is drawn.
     preset : str
-        Of the emulator.
+        Preset of the emulator.
     method : str or None
         Autofocus method; the default one where None.
     max_frames : int or None
         Most frames of a run; the method's own limit where None.
-    workers : int
-        Processes.
+    workers : int or None
+        Processes; as many as there are cores where None.
     series : Path or None
         Dataset of focal series to train on (Table S1); made where it is not there.
     epochs : int or None
-        Of that training; the recipe's where None.
+        Epochs of that training; the recipe's where None.
     history : tuple of Path
         Folders of training runs (Fig. 3).
     pictures : Path or None
@@ -52,7 +54,7 @@ class Request:
     preset: str = "typical"
     method: str | None = None
     max_frames: int | None = None
-    workers: int = 1
+    workers: int | None = None
     series: Path | None = None
     epochs: int | None = None
     history: tuple[Path, ...] = ()

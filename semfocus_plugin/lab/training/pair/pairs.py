@@ -18,6 +18,8 @@ from semfocus_plugin.lab.training.pair.pair_input import TEST_DEFOCUS
 from semfocus_plugin.lab.training.sampling import Field, Sample, draw_field
 from semfocus_plugin.optics import depth_of_field
 
+__all__ = ["LIKE_NOMINAL", "REACH", "PairsConfig", "build", "draw_pairs"]
+
 REACH = 20.0
 """Furthest centre of a pair from the focus, in nominal depths of field."""
 

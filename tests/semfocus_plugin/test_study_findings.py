@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
-SCRIPT = runpy.run_path(str(ROOT / "scripts" / "findings_table.py"))
+from semfocus_plugin.lab.studies import findings
+
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "explanation" / "physics.md").read_text(encoding="utf-8")
-case, Situation = SCRIPT["case"], SCRIPT["Situation"]
+case, Situation = findings.case, findings.Situation
 
 
 def test_the_same_seed_draws_the_same_frames():
@@ -30,19 +30,21 @@ def test_the_truth_of_a_case_is_what_was_asked_for():
 
 
 def test_a_few_cases_fill_the_tables():
-    told = SCRIPT["told"](case(np.random.default_rng(3), "tem-grid", Situation(astigmatism=3.0)) for _ in range(2))
-    assert [len(each) for each in told] == [3, 3]
-    assert SCRIPT["share"]([True, False]) == "50.0 % of 2"
-    assert SCRIPT["share"]([]) == SCRIPT["median"]([], "") == "–"
-    assert SCRIPT["turned"](178.0, 2.0) == pytest.approx(4.0)
+    diagnoses = findings.diagnosed(
+        case(np.random.default_rng(3), "tem-grid", Situation(astigmatism=3.0)) for _ in range(2)
+    )
+    assert [len(each) for each in diagnoses] == [3, 3]
+    assert findings.share([True, False]) == "50.0 % of 2"
+    assert findings.share([]) == findings.median([], "") == "–"
+    assert findings.turned(178.0, 2.0) == pytest.approx(4.0)
 
 
-@pytest.mark.parametrize("title", [*SCRIPT["TABLES"], "Real micrographs as specimens"])
+@pytest.mark.parametrize("title", [*findings.TABLES, "Real micrographs as specimens"])
 def test_the_document_holds_every_table(title):
     section = PAGE.split(f"### {title}\n")[1].split("\n#")[0]
     assert section.count("\n|") >= 4
 
 
 def test_the_document_quotes_the_seed_for_reporting_not_one_of_tuning():
-    assert SCRIPT["SEED"] not in range(11, 15)
-    assert f"seed {SCRIPT['SEED']}" in PAGE
+    assert findings.SEED not in range(11, 15)
+    assert f"seed {findings.SEED}" in PAGE

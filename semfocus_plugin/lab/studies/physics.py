@@ -1,22 +1,15 @@
-"""Measure the physics of the emulated column in its pixels, and print what was set beside what was found.
-
-    python scripts/physics_table.py [--json figures.json]
+"""Measure the physics of the emulated column in its pixels, and lay it beside what was set.
 
 Blur, probe, noise, depth of field, score curve and every artefact are measured in frames of test patterns (dots,
-stripes, an even field) by methods that share no code with what draws them. The exit status is 1 when a figure is
-further from its value than its limit. `docs/explanation/physics.md` holds the output.
+stripes, an even field) by methods that share no code with what draws them.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,13 +19,46 @@ from firmware_protocol.profile import EM30, InstrumentProfile
 from semdrivers.emulator.physics import PRESETS, ColumnPreset, ElectronColumn, ScanConditions
 from semdrivers.emulator.specimens import Picture
 
+__all__ = [
+    "BEST",
+    "EVEN",
+    "HOSTILE",
+    "NO_CORE",
+    "PERIOD",
+    "QUIET",
+    "RADII",
+    "TABLES",
+    "Pixels",
+    "Row",
+    "blur",
+    "cells",
+    "column_over",
+    "deflection",
+    "depth",
+    "displacement",
+    "dithered",
+    "dots",
+    "gain",
+    "geometry",
+    "noise",
+    "probe",
+    "scan",
+    "smoothed",
+    "spots",
+    "stripes",
+    "width",
+]
+
 Pixels = NDArray[np.float64]
+"""Grey levels or lengths of a measurement."""
 
 BEST = 15.0
 """Working distance of best focus in every measurement, mm: the half-angle there is 3 mrad."""
 
 QUIET = ColumnPreset(noise=False, tilt=0.0)
+"""A column without any artefact."""
 HOSTILE = PRESETS["hostile"]
+"""The preset whose strengths are measured."""
 NO_CORE = dataclasses.replace(
     EM30, gun_brightness=1e15, spherical_aberration=0.0, chromatic_aberration=0.0, energy_spread=0.0
 )
@@ -45,7 +71,7 @@ EVEN = 0.8
 """Signal of an even picture, over the nominal: what `Picture` lays on the stage."""
 
 PERIOD = 32
-"""Of the stripes, pixels: whole periods in both sides of a frame."""
+"""Period of the stripes, pixels: whole periods in both sides of a frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +85,7 @@ class Row:
     expected, measured : float
         What was set, or follows from the formula; and what the pixels show.
     unit : str
-        Of both.
+        Unit of both.
     limit : float
         Largest relative deviation.
     """
@@ -82,7 +108,7 @@ class Row:
 
 
 def scan(magnification: float = 2000.0, **changes: Any) -> ScanConditions:
-    """Return a FAST scan of 16 bits in focus, changed as told."""
+    """Return a FAST scan of 16 bits in focus, with the changes given."""
     return dataclasses.replace(ScanConditions(BEST, magnification, 320, 240, bits=16, contrast=0.3), **changes)
 
 
@@ -132,7 +158,7 @@ def spots(sharp: Pixels, frame: Pixels, reach: int) -> tuple[Pixels, Pixels]:
     Returns
     -------
     places : ndarray of shape (N, 2, 2)
-        Of every dot: (x, y) from the middle of the frame, before and now.
+        For every dot: (x, y) from the middle of the frame, before and now.
     moments : ndarray of shape (2,)
         Mean variance of a spot along x and along y, pixels².
     """
@@ -357,34 +383,23 @@ TABLES: dict[str, Callable[[], Iterator[Row]]] = {
     "What changes the level of lines": gain,
     "What the lenses do to the image": geometry,
 }
+"""The tables by their titles."""
 
 
-def print_rows(title: str, rows: Sequence[Row]) -> None:
-    """Print a Markdown table."""
-    print(f"\n### {title}\n\n| | set or by formula | measured | deviation | limit | |\n| {' | '.join(['---'] * 6)} |")
-    for row in rows:
-        verdict = "holds" if row.holds else "**fails**"
-        print(
-            f"| {row.what} | {row.expected:.4g} {row.unit} | {row.measured:.4g} {row.unit} "
-            f"| {row.deviation:+.1%} | {row.limit:.0%} | {verdict} |"
-        )
-
-
-def main() -> None:
-    """Print the tables, and write them as JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    tables = {title: list(measure()) for title, measure in TABLES.items()}
-    for title, rows in tables.items():
-        print_rows(title, rows)
-    if options.json:
-        plain = {title: [dataclasses.asdict(row) for row in rows] for title, rows in tables.items()}
-        options.json.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
-    failed = [row.what for rows in tables.values() for row in rows if not row.holds]
-    if failed:
-        sys.exit(f"{len(failed)} of the figures are beyond their limits: {'; '.join(failed)}")
-
-
-if __name__ == "__main__":
-    main()
+def cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Return a table as text, headings first."""
+    heads = "", "set or by formula", "measured", "deviation", "limit", ""
+    return [
+        heads,
+        *(
+            (
+                row.what,
+                f"{row.expected:.4g} {row.unit}",
+                f"{row.measured:.4g} {row.unit}",
+                f"{row.deviation:+.1%}",
+                f"{row.limit:.0%}",
+                "holds" if row.holds else "**fails**",
+            )
+            for row in rows
+        ),
+    ]

@@ -1,25 +1,24 @@
-"""Print what a score costs: the shipped AENet beside the paper's architecture at several widths, in one run.
+"""What a score costs: the shipped AENet beside the paper's architecture at several widths, in one run.
 
 The paper's networks have random weights, which cost as much as trained ones; how well they score is not asked here.
-Needs torch and onnx (``pip install 'semdrivers[train]'``).
-
-Usage: python benchmarks/network_size.py [--seconds 5] [--threads 2] [--widths 1.0,0.5,0.25,0.125]
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import torch
 
+from semfocus_plugin import networks
 from semfocus_plugin.lab.training.architecture import PaperAENet
-from semfocus_plugin.networks import _models as networks
+
+__all__ = ["export", "milliseconds", "open_session", "table"]
 
 
 def export(width: float, path: Path) -> int:
@@ -61,29 +60,19 @@ def milliseconds(sessions: dict[str, onnxruntime.InferenceSession], seconds: flo
     return {name: 1e3 * float(np.median(values[1:])) for name, values in times.items()}
 
 
-def main() -> None:
-    """Export, time, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--widths", default="1.0,0.5,0.25,0.125")
-    chosen = parser.parse_args()
+def table(widths: Sequence[float], seconds: float, threads: int) -> Iterator[tuple[str, ...]]:
+    """Export, time, and yield the rows, headings first."""
     card = next(card for card in networks.read_manifest() if card.role == "aenet")
     with tempfile.TemporaryDirectory() as folder:
         paths, sizes = {"shipped": card.path}, {}
-        for width in map(float, chosen.widths.split(",")):
+        for width in widths:
             name = f"paper, width {width:g}"
             paths[name] = Path(folder) / f"{width:g}.onnx"
             sizes[name] = export(width, paths[name])
-        sessions = {name: open_session(path, chosen.threads) for name, path in paths.items()}
+        sessions = {name: open_session(path, threads) for name, path in paths.items()}
         megabytes = {name: path.stat().st_size / 1e6 for name, path in paths.items()}
-        times = milliseconds(sessions, chosen.seconds)
-    print(f"One FAST frame on {chosen.threads} threads, median of the run:\n")
-    print("| AENet | parameters, millions | MB | ms | times the shipped one |\n| --- | --- | --- | --- | --- |")
+        times = milliseconds(sessions, seconds)
+    yield "AENet", "parameters, millions", "MB", "ms", "times the shipped one"
     for name, value in times.items():
         parameters = f"{sizes[name] / 1e6:.2f}" if name in sizes else ""
-        print(f"| {name} | {parameters} | {megabytes[name]:.2f} | {value:.1f} | {value / times['shipped']:.1f} |")
-
-
-if __name__ == "__main__":
-    main()
+        yield name, parameters, f"{megabytes[name]:.2f}", f"{value:.1f}", f"{value / times['shipped']:.1f}"

@@ -1,23 +1,18 @@
-"""How often the frames of a run tell astigmatism and relief, and how often they do so where there is none.
-
-    python scripts/findings_table.py [--fields 20] [--seed 7001] [--table 1 …] [--data FOLDER]
+"""How often the frames of a run show astigmatism and relief, and how often they seem to where there is none.
 
 Emulated are FAST frames as a run of the default method leaves them: two to four of one field, one of them within one
-depth of field of the focus, the others at 1.5 to 9 on one side or both; the focus that the run found is off by 0.35
-depths of field (standard deviation). `semfocus_plugin.optics` and `semfocus_plugin.optics` were tuned on the seeds
-11 to 14; the tables are of another. `docs/explanation/physics.md` holds the output. The last table takes the sharp
-micrographs of a folder with MANIFEST.csv as specimens: ``--data``, or ``SEMFOCUS_DATA``, or ``../shared/data`` beside
-the checkout; without such a folder it is left out.
+depth of field of the focus, the others at 1.5 to 9 on one side or both; the focus that the run reports is off by 0.35
+depths of field (standard deviation). `astigmatism` and `relief` of `semfocus_plugin.optics` were tuned on the seeds 11
+to 14; the tables are of another. The last table takes the sharp micrographs of a folder with MANIFEST.csv as specimens.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +25,36 @@ from semdrivers.emulator.specimens import Picture, Specimen, Window, make_specim
 from semfocus_plugin.lab.benchmark.pictures import read_folder
 from semfocus_plugin.optics import Astigmatism, Relief, View, astigmatism, relief
 
+__all__ = [
+    "AMOUNTS",
+    "HEIGHT",
+    "SEED",
+    "SPECIMENS",
+    "SPREADS",
+    "TABLES",
+    "WIDTH",
+    "Case",
+    "Generator",
+    "Situation",
+    "Step",
+    "case",
+    "circumstances",
+    "detection",
+    "diagnosed",
+    "false_reports",
+    "heights",
+    "median",
+    "micrographs",
+    "places",
+    "share",
+    "spread",
+    "stripes",
+    "tables",
+    "turned",
+]
+
 SEED = 7001
+"""Seed of the reported figures; no threshold was set on it."""
 SPECIMENS: Mapping[str, tuple[float, float]] = {
     "tin-balls": (500, 10_000),
     "tem-grid": (500, 10_000),
@@ -43,9 +67,13 @@ SPECIMENS: Mapping[str, tuple[float, float]] = {
 """Magnifications that each is seen at."""
 
 AMOUNTS = (1.0, 1.5, 2.0, 3.0, 5.0)
+"""Amounts of astigmatism, depths of field."""
 SPREADS = (1.0, 1.5, 2.5, 4.0, math.inf)
+"""Limits of the classes of relief, depths of field."""
 WIDTH, HEIGHT = 320, 240
+"""Size of a frame, pixels."""
 Generator = np.random.Generator
+"""Source of random numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +83,7 @@ class Situation:
     Parameters
     ----------
     preset : str
-        Of the column.
+        Preset of the column.
     astigmatism : float, optional
         Half-distance of the line foci; that of the preset by default.
     working_distance : tuple of float
@@ -63,13 +91,13 @@ class Situation:
     tilt, step : float
         From the upper to the lower edge of the field; between two halves of the sample.
     aperture : float
-        True aperture over that which the functions are told.
+        True aperture over that which the functions are given.
     focus_error : float
-        Standard deviation of the focus found.
+        Standard deviation of the reported focus.
     counts : tuple of int
         Fewest and most frames.
     farthest : float
-        Of the frames.
+        Farthest frame.
     """
 
     preset: str = "typical"
@@ -188,11 +216,11 @@ def case(random: Generator, name: str, situation: Situation, micrograph: NDArray
 
 def places(random: Generator, situation: Situation) -> list[float]:
     """Return where the frames of a run are, in depths of field."""
-    found, side, both = [random.uniform(-1, 1)], random.choice([-1, 1]), random.random() < 0.6
+    chosen, side, both = [random.uniform(-1, 1)], random.choice([-1, 1]), random.random() < 0.6
     for k in range(int(random.integers(situation.counts[0], situation.counts[1] + 1)) - 1):
-        found.append(side * random.uniform(1.5 if k else 2.5, situation.farthest))
+        chosen.append(side * random.uniform(1.5 if k else 2.5, situation.farthest))
         side = -side if both else side
-    return found
+    return chosen
 
 
 def spread(specimen: Specimen, at: ScanConditions, pixel: float) -> float:
@@ -202,8 +230,8 @@ def spread(specimen: Specimen, at: ScanConditions, pixel: float) -> float:
     return 2.56 * float(height.reshape(3, HEIGHT // 3, 4, WIDTH // 4).mean(axis=(1, 3)).std())
 
 
-def told(cases: Iterable[Case]) -> list[tuple[Case, Astigmatism | None, Relief | None]]:
-    """Return what the frames of every case tell."""
+def diagnosed(cases: Iterable[Case]) -> list[tuple[Case, Astigmatism | None, Relief | None]]:
+    """Return what the frames of every case show."""
     return [(each, astigmatism(each.views, each.focus), relief(each.views, each.focus)) for each in cases]
 
 
@@ -228,7 +256,7 @@ def false_reports(seed: int, fields: int) -> Iterator[list[str]]:
     everything = []
     for name in SPECIMENS:
         random = np.random.default_rng([seed, 1, *name.encode()])
-        cases = told(case(random, name, Situation()) for _ in range(6 * fields))
+        cases = diagnosed(case(random, name, Situation()) for _ in range(6 * fields))
         everything += cases
         yield [name, *_said(cases)]
     yield ["all", *_said(everything)]
@@ -244,14 +272,14 @@ def detection(seed: int, fields: int) -> Iterator[list[str]]:
     yield ["specimen", *(f"{a:g}" for a in AMOUNTS), "error of the amount", "error of the angle", "says relief"]
     for name in SPECIMENS:
         random = np.random.default_rng([seed, 2, *name.encode()])
-        cells, found, wrong = [], [], []
+        cells, detected, wrong = [], [], []
         for amount in AMOUNTS:
-            cases = told(case(random, name, Situation(astigmatism=amount)) for _ in range(fields))
+            cases = diagnosed(case(random, name, Situation(astigmatism=amount)) for _ in range(fields))
             cells.append(share([bool(a) for _, a, _ in cases]))
-            found += [(c, a) for c, a, _ in cases if a]
+            detected += [(c, a) for c, a, _ in cases if a]
             wrong += [bool(r) for c, a, r in cases if c.spread < SPREADS[0] and not a]
-        amounts = [100 * abs(a.amount / c.amount - 1) for c, a in found]
-        angles = [turned(a.angle, c.angle) for c, a in found]
+        amounts = [100 * abs(a.amount / c.amount - 1) for c, a in detected]
+        angles = [turned(a.angle, c.angle) for c, a in detected]
         yield [name, *cells, median(amounts, " %"), median(angles, "°"), share(wrong)]
 
 
@@ -268,7 +296,7 @@ def heights(seed: int, fields: int) -> Iterator[list[str]]:
         random = np.random.default_rng([seed, 3, *kind.encode()])
         short = [dataclasses.replace(each, working_distance=(4.0, 8.0)) for each in situations]
         count = max(fields // 2, 1)
-        cases = told(case(random, name, each) for name in names for each in short for _ in range(count))
+        cases = diagnosed(case(random, name, each) for name in names for each in short for _ in range(count))
         cells = [share([bool(r) for c, _, r in cases if low <= c.spread < high]) for low, high in _bands()]
         errors = [abs(r.spread - c.spread) for c, _, r in cases if r and c.spread >= SPREADS[1]]
         yield [kind, *cells, median(errors, ""), share([bool(a) for c, a, _ in cases if c.spread >= SPREADS[0]])]
@@ -288,9 +316,9 @@ def circumstances(seed: int, fields: int) -> Iterator[list[str]]:
     rows = {
         "as above": Situation(),
         "preset hostile": Situation(preset="hostile"),
-        "aperture 20 % wider than told": Situation(aperture=1.2),
-        "aperture 20 % narrower than told": Situation(aperture=1 / 1.2),
-        "focus found 2 depths of field off": Situation(focus_error=2.0),
+        "aperture 20 % wider than given": Situation(aperture=1.2),
+        "aperture 20 % narrower than given": Situation(aperture=1 / 1.2),
+        "focus reported 2 depths of field off": Situation(focus_error=2.0),
         "two frames only": Situation(counts=(2, 2)),
         "frames up to 30 depths of field away": Situation(farthest=30.0),
     }
@@ -299,7 +327,7 @@ def circumstances(seed: int, fields: int) -> Iterator[list[str]]:
         for amount in (0.0, 3.0):
             random = np.random.default_rng([seed, 4, int(amount)])
             each = dataclasses.replace(situation, astigmatism=amount)
-            cases = told(case(random, name, each) for name in _shown() for _ in range(max(fields // 2, 1)))
+            cases = diagnosed(case(random, name, each) for name in _shown() for _ in range(max(fields // 2, 1)))
             cells.append(share([bool(a) for _, a, _ in cases]))
             if not amount:
                 wrong = share([bool(r) for c, _, r in cases if c.spread < SPREADS[0]])
@@ -319,10 +347,10 @@ def micrographs(seed: int, views: int, folder: Path) -> Iterator[list[str]]:
     for amount in (0.0, 2.0, 3.0):
         random = np.random.default_rng([seed, 5, int(amount)])
         each = Situation(astigmatism=amount or None)
-        cases = told(case(random, p.name, each, p.pixels) for p in pictures for _ in range(views))
-        found = [(c, a) for c, a, _ in cases if a] if amount else []
-        amounts = [100 * abs(a.amount / c.amount - 1) for c, a in found]
-        angles = [turned(a.angle, c.angle) for c, a in found]
+        cases = diagnosed(case(random, p.name, each, p.pixels) for p in pictures for _ in range(views))
+        detected = [(c, a) for c, a, _ in cases if a] if amount else []
+        amounts = [100 * abs(a.amount / c.amount - 1) for c, a in detected]
+        angles = [turned(a.angle, c.angle) for c, a in detected]
         hits = share([bool(a) for _, a, _ in cases])
         other = share([bool(r) and not a for _, a, r in cases])
         yield [f"{amount:g}" if amount else "none", hits, other, median(amounts, " %"), median(angles, "°")]
@@ -334,31 +362,14 @@ TABLES: dict[str, Callable[[int, int], Iterator[list[str]]]] = {
     "Relief, by the spread of the focus in depths of field": heights,
     "What is not known": circumstances,
 }
+"""The tables by their titles."""
 
 
-def main() -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    beside = Path(__file__).parents[2] / "shared" / "data"
-    parser.add_argument("--fields", type=int, default=20, help="of every kind (20)")
-    parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--table", type=int, nargs="+", choices=range(1, len(TABLES) + 2), help="only these")
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("SEMFOCUS_DATA", beside)))
-    options = parser.parse_args()
-    tables = dict(TABLES)
-    if (options.data / "MANIFEST.csv").is_file():
-        views = max(options.fields // 5, 1)
-        tables["Real micrographs as specimens"] = lambda seed, _: micrographs(seed, views, options.data)
-    for number, (title, rows) in enumerate(tables.items(), 1):
-        if options.table and number not in options.table:
-            continue
-        print(f"### {title}\n")
-        for k, row in enumerate(rows(options.seed, options.fields)):
-            print(f"| {' | '.join(row)} |")
-            if not k:
-                print("| --- " * len(row) + "|")
-        print(flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def tables(seed: int, fields: int, folder: Path | None) -> dict[str, Callable[[], Iterator[list[str]]]]:
+    """Return every table by its title; the one of real micrographs where there is a folder of them."""
+    made: dict[str, Callable[[], Iterator[list[str]]]] = {
+        title: partial(table, seed, fields) for title, table in TABLES.items()
+    }
+    if folder is not None:
+        made["Real micrographs as specimens"] = partial(micrographs, seed, max(fields // 5, 1), folder)
+    return made

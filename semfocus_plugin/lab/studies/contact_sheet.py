@@ -1,11 +1,7 @@
-"""Draw every specimen of the emulator at four magnifications and five defoci, on one sheet to look at.
-
-Run from the checkout: ``python scripts/contact_sheet.py``. Writes ``docs/images/contact_sheet.png``, 8-bit grey.
-"""
+"""Draw every specimen of the emulator at four magnifications and five defoci, on one sheet to look at."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from pathlib import Path
 
@@ -15,13 +11,29 @@ from PIL import Image, ImageDraw, ImageFont
 from semdrivers.emulator.physics import ElectronColumn, ScanConditions
 from semdrivers.emulator.specimens import SPECIMENS, make_specimen
 
-TARGET = Path(__file__).parents[1] / "docs" / "images" / "contact_sheet.png"
+__all__ = [
+    "DEFAULT_MAGNIFICATIONS",
+    "DEFOCI",
+    "GAP",
+    "GREYS",
+    "LABEL",
+    "MAGNIFICATIONS",
+    "TILE",
+    "draw",
+    "frame",
+    "sheet",
+]
+
 MAGNIFICATIONS = {"gold-nanoparticles": (8_000, 12_000, 20_000, 30_000)}
+"""Magnifications of a specimen that differs from the others."""
 DEFAULT_MAGNIFICATIONS = (500, 1_500, 4_000, 10_000)
+"""Magnifications of every other specimen."""
 DEFOCI = (-12, -4, 0, 4, 12)
 """Depths of field from best focus."""
 TILE = 160, 120
+"""Width and height of a picture on the sheet, pixels."""
 GAP, LABEL, GREYS = 2, 12, 22
+"""Pixels between pictures, pixels of a label, and grey levels of the palette."""
 
 
 def frame(name: str, magnification: float, defocus: float, seed: int, preset: str) -> Image.Image:
@@ -61,19 +73,10 @@ def sheet(seed: int, preset: str) -> Image.Image:
     return picture
 
 
-def main() -> None:
-    """Draw and save."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=3)
-    parser.add_argument("--preset", default="typical")
-    parser.add_argument("--out", type=Path, default=TARGET)
-    arguments = parser.parse_args()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    picture = sheet(arguments.seed, arguments.preset)
+def draw(path: Path, seed: int, preset: str) -> str:
+    """Write the sheet as an 8-bit grey PNG, and return a line about it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = sheet(seed, preset)
     levels = np.rint(np.asarray(picture) / 255 * (GREYS - 1)) * (255 / (GREYS - 1))
-    Image.fromarray(np.rint(levels).astype(np.uint8)).save(arguments.out, optimize=True)
-    print(f"{arguments.out}: {picture.width}×{picture.height}, {arguments.out.stat().st_size / 1e3:.0f} kB")
-
-
-if __name__ == "__main__":
-    main()
+    Image.fromarray(np.rint(levels).astype(np.uint8)).save(path, optimize=True)
+    return f"{path}: {picture.width}×{picture.height}, {path.stat().st_size / 1e3:.0f} kB"

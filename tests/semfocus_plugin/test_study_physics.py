@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-SCRIPT = runpy.run_path(str(ROOT / "scripts" / "physics_table.py"))
+from semfocus_plugin.lab.studies import frame_times, physics
+
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "explanation" / "physics.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("title", SCRIPT["TABLES"])
+@pytest.mark.parametrize("title", physics.TABLES)
 def test_every_figure_is_within_its_limit_and_in_the_document(title):
-    rows = list(SCRIPT["TABLES"][title]())
+    rows = list(physics.TABLES[title]())
     assert rows
     assert [f"{row.what}: {row.measured:g} for {row.expected:g}" for row in rows if not row.holds] == []
     section = PAGE.split(f"### {title}\n")[1].split("\n### ")[0]
@@ -22,11 +22,11 @@ def test_every_figure_is_within_its_limit_and_in_the_document(title):
 
 
 def test_blur_is_required_to_hold_from_one_to_twenty_pixels():
-    assert (min(SCRIPT["RADII"]), max(SCRIPT["RADII"])) == (1.0, 20.0)
+    assert (min(physics.RADII), max(physics.RADII)) == (1.0, 20.0)
 
 
 def test_a_figure_beyond_its_limit_fails():
-    row = SCRIPT["Row"]
+    row = physics.Row
     assert row("blur", 4.0, 4.19, "px").holds
     assert not row("blur", 4.0, 4.21, "px").holds
     assert not row("blur", 4.0, 3.79, "px").holds
@@ -34,23 +34,22 @@ def test_a_figure_beyond_its_limit_fails():
 
 def test_a_tenth_more_blur_reads_a_tenth_wider():
     """The measure sees the pixels, not the setting."""
-    column_over, dots, scan = SCRIPT["column_over"], SCRIPT["dots"], SCRIPT["scan"]
+    column_over, dots, scan = physics.column_over, physics.dots, physics.scan
     column = column_over(dots(), 2000.0)
-    sharp = SCRIPT["smoothed"](SCRIPT["dithered"](column, scan()))
+    sharp = physics.smoothed(physics.dithered(column, scan()))
     widths = []
     for defocus in (0.4, 0.44):
         distance = 15.0 + defocus
-        blurred = SCRIPT["smoothed"](SCRIPT["dithered"](column, scan(working_distance=distance)))
-        before, after = (SCRIPT["spots"](column.render(scan()), frame, 20)[1] for frame in (sharp, blurred))
+        blurred = physics.smoothed(physics.dithered(column, scan(working_distance=distance)))
+        before, after = (physics.spots(column.render(scan()), frame, 20)[1] for frame in (sharp, blurred))
         widths.append((2 * (after - before).sum()) ** 0.5 * distance)
     assert widths[1] / widths[0] == pytest.approx(1.1, abs=0.003)
 
 
 def test_frame_times_are_measured_at_every_mode():
-    script = runpy.run_path(str(ROOT / "scripts" / "frame_times.py"))
-    for mode in script["AIMS"]:
-        each, first = script["frame_times"]("featureless", mode, frames=2)
+    for mode in frame_times.AIMS:
+        each, first = frame_times.frame_times("featureless", mode, frames=2)
         assert each >= 0
         assert first >= 0
         assert mode in PAGE
-    assert script["processor"]()
+    assert frame_times.processor()

@@ -1,20 +1,13 @@
 """Compare the emulated specimens with real micrographs by number: power spectrum and histogram of grey levels.
 
-    python scripts/specimen_statistics.py [--data FOLDER] [--fields 4] [--json figures.json]
-
 Emulated are frames of 640×480 pixels in best focus, preset typical, neutral brightness and contrast, 32 µs a pixel (the
 10 s that an operator gives a frame to keep), at the magnifications of the contact sheet. Real are windows of that size
-out of the sharp micrographs of a folder with MANIFEST.csv: ``--data``, or ``SEMFOCUS_DATA``, or ``../shared/data``
-beside the checkout. `docs/explanation/specimens.md` holds the output.
+out of the sharp micrographs of a folder with MANIFEST.csv.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,10 +19,34 @@ from semdrivers.emulator.physics import ElectronColumn, ScanConditions
 from semdrivers.emulator.specimens import SPECIMENS, make_specimen
 from semfocus_plugin.lab.benchmark.pictures import read_folder
 
+__all__ = [
+    "BANDS",
+    "DEFAULT_MAGNIFICATIONS",
+    "DWELL",
+    "HEADINGS",
+    "HEIGHT",
+    "MAGNIFICATIONS",
+    "USUAL",
+    "WIDTH",
+    "eight_bit",
+    "emulated",
+    "emulated_rows",
+    "measures",
+    "real_windows",
+    "spectral_slopes",
+    "summary",
+    "table",
+    "verdict",
+]
+
 WIDTH, HEIGHT = 640, 480
+"""Size of a frame, pixels."""
 DWELL = 32e-6
+"""Dwell time of a pixel, s."""
 MAGNIFICATIONS = {"gold-nanoparticles": (8_000, 12_000, 20_000, 30_000), "featureless": ()}
+"""Magnifications of specimens that differ from the others."""
 DEFAULT_MAGNIFICATIONS = (500, 1_500, 4_000, 10_000)
+"""Magnifications of every other specimen."""
 BANDS = {"slope, coarse": (0.008, 0.04), "slope, fine": (0.04, 0.2)}
 """Cycles a pixel: structure of 125 to 25 and of 25 to 5 pixels. Finer than that, noise is in the way."""
 
@@ -37,6 +54,7 @@ USUAL = 5, 95
 """Percentiles of the real windows between which a measure is inside; beyond them but not beyond all, at the edge."""
 
 HEADINGS = (*BANDS, "mean", "spread", "skewness", "kurtosis", "clipped %", "entropy")
+"""Headings of the measures."""
 
 
 def measures(pixels: NDArray[np.uint8]) -> tuple[float, ...]:
@@ -59,7 +77,7 @@ def measures(pixels: NDArray[np.uint8]) -> tuple[float, ...]:
     share = np.bincount(pixels.ravel(), minlength=256) / pixels.size
     entropy = -float((share[share > 0] * np.log2(share[share > 0])).sum())
     return (
-        *slopes(values),
+        *spectral_slopes(values),
         float(values.mean()),
         spread,
         float((standard**3).mean()),
@@ -69,13 +87,13 @@ def measures(pixels: NDArray[np.uint8]) -> tuple[float, ...]:
     )
 
 
-def slopes(values: NDArray[np.float64]) -> list[float]:
+def spectral_slopes(values: NDArray[np.float64]) -> list[float]:
     """Return the slope of the radial power spectrum (log power by log frequency) in every band of `BANDS`."""
     rows, columns = values.shape
     window = np.hanning(rows)[:, None] * np.hanning(columns)
     power = np.abs(np.fft.rfft2((values - values.mean()) * window)) ** 2
     frequency = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(columns))
-    found = []
+    slopes = []
     for low, high in BANDS.values():
         edges = np.geomspace(low, high, 9)
         ring = np.digitize(frequency.ravel(), edges)
@@ -83,8 +101,8 @@ def slopes(values: NDArray[np.float64]) -> list[float]:
         total = np.bincount(ring, power.ravel(), 10)[1:9]
         used = count > 0
         middle = np.log(np.sqrt(edges[1:] * edges[:-1]))[used]
-        found.append(float(np.polyfit(middle, np.log(np.maximum(total[used] / count[used], 1e-9)), 1)[0]))
-    return found
+        slopes.append(float(np.polyfit(middle, np.log(np.maximum(total[used] / count[used], 1e-9)), 1)[0]))
+    return slopes
 
 
 def eight_bit(pixels: NDArray[Any]) -> NDArray[np.uint8]:
@@ -107,15 +125,15 @@ def real_windows(folder: Path) -> Iterator[NDArray[np.uint8]]:
 
 def emulated(name: str, magnification: float, fields: int) -> NDArray[np.float64]:
     """Return the median of the measures over `fields` seeds, each another sample at another place."""
-    found = []
+    measured = []
     for seed in range(1, fields + 1):
         column = ElectronColumn(make_specimen(name, seed), seed=seed, preset="typical")
         at = ScanConditions(
             15.0, magnification, WIDTH, HEIGHT, dwell_time=DWELL, stage_x=0.37 * seed, stage_y=-0.21 * seed
         )
         best = column.best_working_distance(at)
-        found.append(measures(column.render(dataclasses.replace(at, working_distance=best))))
-    return np.median(found, axis=0)
+        measured.append(measures(column.render(dataclasses.replace(at, working_distance=best))))
+    return np.median(measured, axis=0)
 
 
 def verdict(value: float, real: NDArray[np.float64]) -> str:
@@ -126,43 +144,27 @@ def verdict(value: float, real: NDArray[np.float64]) -> str:
     return "edge" if real.min() <= value <= real.max() else "outside"
 
 
-def table(real: NDArray[np.float64], rows: Mapping[str, NDArray[np.float64]]) -> Iterator[str]:
-    """Yield the lines of the Markdown table; what is not inside says so."""
-    yield f"| | {' | '.join(HEADINGS)} |"
-    yield "| --- " * (len(HEADINGS) + 1) + "|"
-    for label, percentiles in (("real, all", (0, 100)), (f"real, {USUAL[0]} to {USUAL[1]} %", USUAL)):
-        limits = [f"{low:.3g} to {high:.3g}" for low, high in np.percentile(real, percentiles, axis=0).T]
-        yield f"| {label} | {' | '.join(limits)} |"
-    for name, values in rows.items():
-        said = [(value, verdict(value, real[:, k])) for k, value in enumerate(values)]
-        marks = {"inside": "{:.3g}", "edge": "{:.3g} (edge)", "outside": "**{:.3g} (outside)**"}
-        yield f"| {name} | {' | '.join(marks[word].format(value) for value, word in said)} |"
-
-
-def main() -> None:
-    """Print the table, and write it as JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    beside = Path(__file__).parents[2] / "shared" / "data"
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("SEMFOCUS_DATA", beside)))
-    parser.add_argument("--fields", type=int, default=4)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    if not (options.data / "MANIFEST.csv").is_file():
-        sys.exit(f"no MANIFEST.csv in {options.data}; name the folder of real micrographs in --data or SEMFOCUS_DATA")
-    real = np.array([measures(window) for window in real_windows(options.data)])
-    rows = {
-        f"{name}, {magnification}×": emulated(name, magnification, options.fields)
+def emulated_rows(fields: int) -> dict[str, NDArray[np.float64]]:
+    """Return the measures of every specimen at every magnification."""
+    return {
+        f"{name}, {magnification}×": emulated(name, magnification, fields)
         for name in SPECIMENS
         for magnification in MAGNIFICATIONS.get(name, DEFAULT_MAGNIFICATIONS)
     }
-    print("\n".join(table(real, rows)))
+
+
+def table(real: NDArray[np.float64], rows: Mapping[str, NDArray[np.float64]]) -> Iterator[tuple[str, ...]]:
+    """Yield the lines of the table, headings first; what is not inside says so."""
+    yield "", *HEADINGS
+    for label, percentiles in (("real, all", (0, 100)), (f"real, {USUAL[0]} to {USUAL[1]} %", USUAL)):
+        yield label, *(f"{low:.3g} to {high:.3g}" for low, high in np.percentile(real, percentiles, axis=0).T)
+    marks = {"inside": "{:.3g}", "edge": "{:.3g} (edge)", "outside": "**{:.3g} (outside)**"}
+    for name, values in rows.items():
+        yield name, *(marks[verdict(value, real[:, k])].format(value) for k, value in enumerate(values))
+
+
+def summary(real: NDArray[np.float64], rows: Mapping[str, NDArray[np.float64]]) -> str:
+    """Return how many measures are inside, at the edge and outside."""
     words = [verdict(value, real[:, k]) for values in rows.values() for k, value in enumerate(values)]
     counts = ", ".join(f"{words.count(word)} {word}" for word in ("inside", "edge", "outside"))
-    print(f"\n{len(real)} real windows; of {len(words)} measures {counts}.")
-    if options.json:
-        plain = {"headings": HEADINGS, "real": real.tolist(), "emulated": {k: v.tolist() for k, v in rows.items()}}
-        options.json.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+    return f"{len(real)} real windows; of {len(words)} measures {counts}."

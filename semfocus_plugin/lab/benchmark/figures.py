@@ -1,4 +1,4 @@
-"""Figures of a comparison: success against frames, and the reliability of the confidence."""
+"""Figures of the laboratory, on canvases of their own: no display is needed, and pyplot is left alone."""
 
 from __future__ import annotations
 
@@ -7,17 +7,49 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
-from semfocus_plugin.lab.benchmark.canvas import COLOURS, INK, new_figure, plain, write
-from semfocus_plugin.lab.benchmark.comparison import OURS
-from semfocus_plugin.lab.benchmark.comparison_tables import Bin, Row, expected_calibration_error
 from semfocus_plugin.lab.benchmark.peers import pair_bound
+from semfocus_plugin.lab.benchmark.report import Bin, Row, expected_calibration_error
+from semfocus_plugin.lab.benchmark.runs import OURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+__all__ = ["COLOURS", "INK", "draw_comparison", "draw_reliability", "new_figure", "plain", "write"]
+
+COLOURS = ("#0072b2", "#56b4e9", "#999999", "#e69f00", "#cc79a7", "#009e73", "#d55e00", "#8c6d31", "#882255", "#333333")
+"""Colours of the lines, one a method."""
+INK = "#333333"
+"""Colour of text and axes."""
 _MARKERS = "osv^DP*Xhx"
+
+
+def new_figure(
+    lines: int, columns: int, width: float, height: float, ratios: Sequence[float] | None = None
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `width` by `height` inches and its panels, line by line; `ratios` are heights of the lines."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(lines, columns, squeeze=False, height_ratios=ratios).flat)
+
+
+def plain(axes: Axes) -> None:
+    """Take the frame away and lay a faint grid under the data."""
+    axes.grid(True, color="#e6e6e6", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, labelsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def write(figure: Figure, path: Path) -> Path:
+    """Write the figure as PNG; the folder is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    return path
 
 
 def draw_comparison(rows: Sequence[Row], path: Path) -> Path:
@@ -26,17 +58,17 @@ def draw_comparison(rows: Sequence[Row], path: Path) -> Path:
     Parameters
     ----------
     rows : sequence of Row
-        Of all tracks.
+        Rows of the benchmark, of all tracks.
     path : Path
         ``.png``.
     """
-    tracks = list(dict.fromkeys(row.track for row in rows))
-    methods = list(dict.fromkeys(row.method for row in rows))
+    tracks = list(dict.fromkeys(row.group for row in rows))
+    methods = list(dict.fromkeys(row.name for row in rows))
     columns = min(len(tracks), 4)
     lines = math.ceil(len(tracks) / columns)
     figure, panels = new_figure(lines, columns, 3.1 * columns, 2.9 * lines + 0.7)
     for axes, track in zip(panels, tracks, strict=False):
-        _panel(axes, [row for row in rows if row.track == track], methods)
+        _panel(axes, [row for row in rows if row.group == track], methods)
         axes.set_title(track, fontsize=10, color=INK)
     for axes in panels[len(tracks) :]:
         axes.set_visible(False)
@@ -57,20 +89,20 @@ def draw_comparison(rows: Sequence[Row], path: Path) -> Path:
 
 def _panel(axes: Axes, rows: Sequence[Row], methods: Sequence[str]) -> None:
     for row in rows:
-        index = methods.index(row.method) % len(COLOURS)
-        low, high = row.interval
-        oracle = row.method == pair_bound.NAME
+        index = methods.index(row.name) % len(COLOURS)
+        low, high = row["interval"]
+        oracle = row.name == pair_bound.NAME
         axes.errorbar(
-            max(row.median_frames, 1.0),
-            row.share,
-            xerr=None if oracle else [[0.0], [max(row.p90_frames - row.median_frames, 0.0)]],
-            yerr=None if oracle else [[max(row.share - low, 0.0)], [max(high - row.share, 0.0)]],
+            max(row["median_frames"], 1.0),
+            row["share"],
+            xerr=None if oracle else [[0.0], [max(row["p90_frames"] - row["median_frames"], 0.0)]],
+            yerr=None if oracle else [[max(row["share"] - low, 0.0)], [max(high - row["share"], 0.0)]],
             fmt=_MARKERS[index % len(_MARKERS)],
             color=COLOURS[index],
-            markersize=9 if row.method == OURS[0] else 6,
+            markersize=9 if row.name == OURS[0] else 6,
             elinewidth=1,
-            label=row.method,
-            zorder=3 if row.method == OURS[0] else 2,
+            label=row.name,
+            zorder=3 if row.name == OURS[0] else 2,
         )
     axes.set_xscale("log")
     axes.set_xlim(1.5, 400)
@@ -86,9 +118,9 @@ def draw_reliability(bins: Sequence[Bin], method: str, path: Path) -> Path:
     Parameters
     ----------
     bins : sequence of Bin
-        Of `reliability`.
+        Bins that `report.reliability` gives.
     method : str
-        For the title.
+        Method, for the title.
     path : Path
         ``.png``.
     """

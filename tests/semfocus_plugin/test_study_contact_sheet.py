@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
 
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
+from semfocus_plugin.lab.studies import contact_sheet
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_sheet_is_there_and_light():
@@ -19,7 +20,6 @@ def test_the_sheet_is_there_and_light():
 
 
 def test_a_tile_can_be_drawn_anew():
-    script = runpy.run_path(str(ROOT / "scripts" / "contact_sheet.py"))
-    one, two = (script["frame"]("featureless", 4000, 0, seed, "typical") for seed in (1, 2))
-    assert one.size == script["TILE"]
+    one, two = (contact_sheet.frame("featureless", 4000, 0, seed, "typical") for seed in (1, 2))
+    assert one.size == contact_sheet.TILE
     assert one.tobytes() != two.tobytes()

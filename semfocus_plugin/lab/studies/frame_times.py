@@ -1,23 +1,22 @@
-"""Time a frame of the emulator on one core: every specimen, FAST and STANDARD, preset typical, in focus and out of it.
+"""Time a frame of the emulator: every specimen, FAST and STANDARD, preset typical, in focus and out of it.
 
-    python scripts/frame_times.py
-
-Prints processor time of all threads together, so a busy computer is no excuse and a second core no help.
-`docs/explanation/physics.md` holds the output.
+Processor time of all threads together is measured, so a busy computer is no excuse and a second core no help.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import platform
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
 from firmware_protocol.profile import EM30
 from semdrivers.emulator.physics import ElectronColumn, ScanConditions
 from semdrivers.emulator.specimens import SPECIMENS, make_specimen
+
+__all__ = ["AIMS", "DEFOCI", "frame_times", "processor", "tables"]
 
 AIMS = {"FAST": 8.0, "STANDARD": 25.0}
 """Milliseconds a frame may take."""
@@ -60,17 +59,8 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def main() -> None:
-    """Print the table."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    print(f"One core of {processor()}, Python {platform.python_version()}; ms of a frame, at the slowest of")
-    print(f"{', '.join(f'{defocus:g}' for defocus in DEFOCI)} DoF from focus. In brackets the first of a new field.\n")
-    print("| specimen | " + " | ".join(f"{mode}, aim {aim:g}" for mode, aim in AIMS.items()) + " |")
-    print("| --- " * (len(AIMS) + 1) + "|")
+def tables() -> Iterator[tuple[str, ...]]:
+    """Yield ms of a frame at the slowest of `DEFOCI`, in brackets those of the first of a new field; headings first."""
+    yield "specimen", *(f"{mode}, aim {aim:g}" for mode, aim in AIMS.items())
     for name in SPECIMENS:
-        times = [frame_times(name, mode) for mode in AIMS]
-        print(f"| {name} | " + " | ".join(f"{each:.1f} ({first:.0f})" for each, first in times) + " |")
-
-
-if __name__ == "__main__":
-    main()
+        yield name, *(f"{each:.1f} ({first:.0f})" for each, first in (frame_times(name, mode) for mode in AIMS))

@@ -1,0 +1,212 @@
+"""The studies whose figures the documents quote, a command each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semdrivers.console import application, fail, output
+from semdrivers.errors import InvalidParameterError
+from semfocus_plugin.lab.cli._shared import Pictures, Workers, check_outputs, write_report
+from semfocus_plugin.lab.parallel import required
+
+lab = application("lab", "Studies of the emulator and of autofocus, printed as Markdown: the figures of the documents.")
+
+Fields = Annotated[int, typer.Option(min=1, help="Fields of each kind.")]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed; fixes specimens, places and noise.")]
+Preset = Annotated[str, typer.Option(help="Preset of the emulator: ideal, typical, hostile.")]
+Report = Annotated[list[Path] | None, typer.Option("--out", "-o", help="Write all figures: .json; repeatable.")]
+
+
+def _show(rows: Iterable[Sequence[str]], title: str = "") -> None:
+    from semfocus_plugin.lab.benchmark.report import markdown_table
+
+    heads, *lines = rows
+    output.print(f"### {title}\n" if title else "", end="\n" if title else "", markup=False)
+    output.print(markdown_table(heads, lines) + "\n", markup=False, soft_wrap=True)
+
+
+def _folder(named: Path | None) -> Path | None:
+    from semfocus_plugin.lab.benchmark.pictures import folder_in_use
+
+    return folder_in_use(named)
+
+
+@lab.command()
+def physics(out: Report = None) -> None:
+    """Measure the emulated column in its pixels; exit code 1 when a figure is beyond its limit.
+
+    Example: semfocus lab physics
+    """
+    from semfocus_plugin.lab.studies import physics
+
+    check_outputs(out or [], ".json")
+    tables = {title: list(measure()) for title, measure in physics.TABLES.items()}
+    for title, rows in tables.items():
+        _show(physics.cells(rows), title)
+    write_report(out or [], tables, lambda _: "")
+    failed = [row.what for rows in tables.values() for row in rows if not row.holds]
+    if failed:
+        fail(f"{len(failed)} of the figures are beyond their limits: {'; '.join(failed)}")
+        raise typer.Exit(1)
+
+
+@lab.command()
+def findings(
+    fields: Fields = 20,
+    seed: Seed = 7001,
+    table: Annotated[
+        list[int] | None, typer.Option(help="Number of a table, from 1; repeatable. All by default.")
+    ] = None,
+    pictures: Pictures = None,
+) -> None:
+    """Count how often a run's frames show astigmatism and relief, and how often they seem to where there is none.
+
+    Example: semfocus lab findings --fields 5 --table 1
+    """
+    from semfocus_plugin.lab.studies.findings import tables
+
+    made = tables(seed, fields, _folder(pictures))
+    for number in table or []:
+        if not 1 <= number <= len(made):
+            raise InvalidParameterError(f"--table {number}: there are 1 to {len(made)}")
+    for number, (title, rows) in enumerate(made.items(), 1):
+        if not table or number in table:
+            _show(rows(), title)
+
+
+@lab.command()
+def specimens(
+    fields: Fields = 4,
+    pictures: Pictures = None,
+    out: Report = None,
+) -> None:
+    """Compare the emulated specimens with real micrographs: power spectrum and histogram of grey levels.
+
+    Example: semfocus lab specimens --pictures micrographs
+    """
+    import numpy as np
+
+    from semfocus_plugin.lab.studies import specimens
+
+    check_outputs(out or [], ".json")
+    folder = _folder(pictures)
+    if folder is None:
+        raise InvalidParameterError("there is no folder of real micrographs; name it with --pictures, or SEMFOCUS_DATA")
+    real = np.array([specimens.measures(window) for window in specimens.real_windows(folder)])
+    rows = specimens.emulated_rows(fields)
+    _show(specimens.table(real, rows))
+    output.print(specimens.summary(real, rows), markup=False, soft_wrap=True)
+    record = {"headings": specimens.HEADINGS, "real": real, "emulated": rows}
+    write_report(out or [], record, lambda _: "")
+
+
+@lab.command()
+def spoiled(
+    fields: Annotated[int, typer.Option(min=0, help="Fields of each specimen and preset; 0 for runs alone.")] = 20,
+    seed: Seed = 1,
+    runs: Annotated[
+        int, typer.Option(min=0, help="Runs of each specimen with one frame in four spoiled; 0 for frames alone.")
+    ] = 0,
+    pictures: Pictures = None,
+) -> None:
+    """Count how often autofocus takes a sound frame for spoiled, and a spoiled one for sound.
+
+    Example: semfocus lab spoiled --fields 30 --seed 9
+    """
+    from semfocus_plugin.lab.studies import spoiled
+    from semfocus_plugin.run import MOST_RETAKES
+
+    if fields:
+        _show(spoiled.table(fields, seed, _folder(pictures)))
+    for retakes in (MOST_RETAKES, 0) if runs else ():
+        output.print(spoiled.focusing(runs, seed, retakes), markup=False, soft_wrap=True)
+
+
+@lab.command()
+def fine_probe(
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each kind.")] = 60,
+    seed: Seed = 101,
+    workers: Workers = None,
+) -> None:
+    """Measure what it is worth to configure the diameter of a fine probe.
+
+    Example: semfocus lab fine-probe --runs 20
+    """
+    from semfocus_plugin.lab.studies.fine_probe import table
+
+    _show(table(runs, seed, workers), f"{runs} runs each, seed {seed}")
+
+
+@lab.command()
+def frame_times() -> None:
+    """Measure how long the emulator computes a frame of each specimen, on one core.
+
+    Example: semfocus lab frame-times
+    """
+    import platform
+
+    from semfocus_plugin.lab.studies.frame_times import processor, tables
+
+    _show(tables(), f"ms of a frame on one core of {processor()}, Python {platform.python_version()}")
+
+
+@lab.command()
+def contact_sheet(
+    out: Annotated[Path, typer.Option("--out", "-o", help="File of the sheet: .png.")] = Path("contact_sheet.png"),
+    seed: Seed = 3,
+    preset: Preset = "typical",
+) -> None:
+    """Draw every specimen at four magnifications and five defoci, on one sheet to look at.
+
+    Example: semfocus lab contact-sheet -o docs/images/contact_sheet.png
+    """
+    from semfocus_plugin.lab.studies.contact_sheet import draw
+
+    check_outputs([out], ".png")
+    output.print(draw(out, seed, preset), markup=False, soft_wrap=True)
+
+
+@lab.command()
+def network_size(
+    widths: Annotated[
+        list[float] | None, typer.Option(help="Width; repeatable. 1, 0.5, 0.25 and 0.125 by default.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="About how long each network is timed, s.")] = 5.0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each network.")] = 2,
+) -> None:
+    """Time the shipped AENet beside the paper's architecture at several widths; needs torch.
+
+    Example: semfocus lab network-size --seconds 2
+    """
+    study = required("semfocus_plugin.lab.training.network_size", "building the paper's network", "train")
+    rows = study.table(widths or [1.0, 0.5, 0.25, 0.125], seconds, threads)
+    _show(rows, f"One FAST frame on {threads} threads, median")
+
+
+@lab.command()
+def finetune_table(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="Folder that everything stays in; a second call goes on there.")],
+    pictures: Annotated[int, typer.Option(min=6, help="Pictures that the emulated user labels.")] = 60,
+    specimen: Annotated[str, typer.Option(help="Specimen of the pictures.")] = "butterfly-wing",
+    seed: Seed = 101,
+    share: Annotated[float, typer.Option(help="Share of the ideal score that the user gives as the label.")] = 1.0,
+) -> None:
+    """Fine-tune AENet as a user does, with an emulated user's labels, and compare before and after; needs torch.
+
+    Example: semfocus lab finetune-table tuned/ --seed 102
+    """
+    from semfocus_plugin.lab.studies import finetuning
+
+    semfocus = context.find_root().command
+
+    def run(arguments: list[str]) -> object:
+        return semfocus.main(arguments, prog_name="semfocus", standalone_mode=False)
+
+    finetuning.prepare(folder, specimen, pictures, seed, share, run)
+    _show(finetuning.held_out(folder))
+    _show(finetuning.elsewhere(folder, specimen, seed, share))
