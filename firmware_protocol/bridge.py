@@ -13,6 +13,22 @@ from dataclasses import dataclass
 
 from firmware_protocol.usb import SetupPacket, UsbError
 
+__all__ = [
+    "GREETING",
+    "MAX_TRANSFER",
+    "NO_SETUP",
+    "NO_TIMEOUT",
+    "REQUEST_SIZE",
+    "RESPONSE_SIZE",
+    "Attachment",
+    "BridgeError",
+    "BridgeRequest",
+    "BridgeResponse",
+    "Operation",
+    "TransferError",
+    "TransferStatus",
+]
+
 GREETING = b"EM3B\x01"
 """Magic and version."""
 
@@ -30,7 +46,9 @@ _RESPONSE = struct.Struct("<BBHI")
 _ATTACHMENT = struct.Struct("<HHBB")
 
 REQUEST_SIZE = _REQUEST.size
+"""Bytes of the head of a request."""
 RESPONSE_SIZE = _RESPONSE.size
+"""Bytes of the head of a response."""
 
 
 class BridgeError(ValueError):

@@ -33,11 +33,29 @@ from firmware_protocol.messages import (
 )
 from firmware_protocol.payload import PayloadError, decode_payload, encode_payload
 
+__all__ = [
+    "HEADER_SIZE",
+    "MAGIC",
+    "MAX_PAYLOAD",
+    "TRAILER_SIZE",
+    "VERSION",
+    "Damaged",
+    "Decoder",
+    "Envelope",
+    "Problem",
+    "encode",
+]
+
 MAGIC = b"\xe3\x30"
+"""Bytes that begin every message."""
 VERSION = 1
+"""Version of the control protocol."""
 HEADER_SIZE = 16
+"""Bytes of the header of a message."""
 TRAILER_SIZE = 4
+"""Bytes of the checksum that ends a message."""
 MAX_PAYLOAD = 4096
+"""Bytes of the longest payload."""
 
 _HEADER = struct.Struct("<2sBBHHHHH")
 _CRC16 = struct.Struct("<H")

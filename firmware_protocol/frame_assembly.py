@@ -20,6 +20,8 @@ from firmware_protocol.stream import (
     crc32,
 )
 
+__all__ = ["Defect", "Frame", "FrameAssembler"]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:

@@ -50,23 +50,23 @@ __all__ = [
     "Unknown", "VacuumChanged", "VacuumSet", "VacuumState", "Vent", "Wait",
 ]  # fmt: skip
 
-Reply = TypeVar("Reply", covariant=True)
+_Reply = TypeVar("_Reply", covariant=True)
 
 
-class Request(Generic[Reply]):
+class Request(Generic[_Reply]):
     """A request; the type argument is the class of its OK reply."""
 
     __slots__ = ()
     opcode: ClassVar[Opcode]
 
 
-class Query(Request[Reply]):
+class Query(Request[_Reply]):
     """A request that moves nothing: anyone may send it."""
 
     __slots__ = ()
 
 
-class Command(Request[Reply]):
+class Command(Request[_Reply]):
     """A request that changes the instrument: only the owner may send it."""
 
     __slots__ = ()

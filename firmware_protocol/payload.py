@@ -12,7 +12,23 @@ import typing
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
-T = TypeVar("T")
+__all__ = [
+    "F64",
+    "U8",
+    "U16",
+    "U32",
+    "U64",
+    "Decoder",
+    "Encoder",
+    "PayloadError",
+    "Switch",
+    "Text",
+    "Wire",
+    "decode_payload",
+    "encode_payload",
+]
+
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -23,12 +39,19 @@ class Wire:
 
 
 F64 = Annotated[float, Wire("d")]
+"""A 64-bit floating-point number."""
 U8 = Annotated[int, Wire("B")]
+"""An unsigned number of 8 bits."""
 U16 = Annotated[int, Wire("H")]
+"""An unsigned number of 16 bits."""
 U32 = Annotated[int, Wire("I")]
+"""An unsigned number of 32 bits."""
 U64 = Annotated[int, Wire("Q")]
+"""An unsigned number of 64 bits."""
 Switch = Annotated[bool, Wire("?")]
+"""A yes or no, one byte."""
 Text = Annotated[str, Wire("text")]
+"""A text in UTF-8, with its length in front."""
 
 
 class PayloadError(ValueError):
@@ -36,7 +59,9 @@ class PayloadError(ValueError):
 
 
 Encoder = Callable[[bytearray, Any], None]
+"""Turns the value of a field into bytes."""
 Decoder = Callable[[bytes, int], tuple[Any, int]]
+"""Turns bytes into the value of a field."""
 
 
 def encode_payload(message: object) -> bytes:
@@ -57,7 +82,7 @@ def encode_payload(message: object) -> bytes:
     return bytes(out)
 
 
-def decode_payload(kind: type[T], payload: bytes) -> T:
+def decode_payload(kind: type[_T], payload: bytes) -> _T:
     """Return the message of class `kind` that `payload` holds, to the last byte.
 
     Raises
@@ -71,7 +96,7 @@ def decode_payload(kind: type[T], payload: bytes) -> T:
     return message
 
 
-def _decode_record(kind: type[T], payload: bytes, offset: int) -> tuple[T, int]:
+def _decode_record(kind: type[_T], payload: bytes, offset: int) -> tuple[_T, int]:
     values = []
     for name, _, decode in _layout(kind):
         try:

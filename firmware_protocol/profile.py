@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+__all__ = ["EM30", "PROBE_DIAMETER", "InstrumentProfile", "ScanModeProfile"]
+
 
 @dataclass(frozen=True, slots=True)
 class ScanModeProfile:

@@ -12,20 +12,43 @@ import zlib
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
+__all__ = [
+    "LEADER_MAGIC",
+    "LEADER_SIZE",
+    "MAX_PAYLOAD",
+    "TRAILER_MAGIC",
+    "TRAILER_SIZE",
+    "VERSION",
+    "Buffer",
+    "FrameStatus",
+    "Leader",
+    "PixelFormat",
+    "StreamError",
+    "Trailer",
+    "crc32",
+    "encode_frame",
+]
+
 VERSION = 1
+"""Version of the image stream."""
 LEADER_SIZE = 64
+"""Bytes of a leader."""
 TRAILER_SIZE = 32
+"""Bytes of a trailer."""
 MAX_PAYLOAD = 64 * 1024 * 1024
 """Bytes. A leader that announces more is a corrupted one, and is not waited for."""
 
 LEADER_MAGIC = b"EM3L"
+"""Bytes that begin a leader."""
 TRAILER_MAGIC = b"EM3T"
+"""Bytes that begin a trailer."""
 
 _LEADER = struct.Struct("<4sBB2xQIHHddddI")
 _TRAILER = struct.Struct("<4sBxHQdI")
 _CRC = struct.Struct("<I")
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+"""Bytes, or a view of bytes."""
 
 
 class StreamError(ValueError):

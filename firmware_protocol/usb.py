@@ -10,27 +10,70 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any
 
+__all__ = [
+    "BULK_IN",
+    "CONFIGURATION",
+    "ENDPOINT_HALT",
+    "INTERFACE",
+    "INTERFACE_CLASS",
+    "LANGUAGE",
+    "MANUFACTURER",
+    "MAX_PACKET",
+    "PRODUCT",
+    "PRODUCT_ID",
+    "STREAM_INFO_MAGIC",
+    "STREAM_INFO_SIZE",
+    "VENDOR_ID",
+    "VENDOR_IN",
+    "VENDOR_OUT",
+    "ConfigurationDescriptor",
+    "DescriptorType",
+    "DeviceDescriptor",
+    "EndpointDescriptor",
+    "InterfaceDescriptor",
+    "SetupPacket",
+    "StandardRequest",
+    "StreamInfo",
+    "UsbError",
+    "VendorRequest",
+    "configuration_descriptor",
+    "device_descriptor",
+    "language_descriptor",
+    "string_descriptor",
+]
+
 VENDOR_ID = 0x1209
+"""USB vendor id: that of pid.codes, assumed, since the vendor's own is not public."""
 PRODUCT_ID = 0x0001
 """Assumed: the vendor's identifiers are not public; these are what pid.codes sets aside for private tests."""
 
 MANUFACTURER = "semdrivers"
+"""Text of string descriptor 1."""
 PRODUCT = "EM-30 image stream"
+"""Text of string descriptor 2."""
 LANGUAGE = 0x0409
+"""Language of the string descriptors: English (United States)."""
 
 CONFIGURATION = 1
+"""Value of the one configuration."""
 INTERFACE = 0
+"""Number of the one interface."""
 INTERFACE_CLASS = 0xFF
+"""Class of the interface: vendor specific."""
 BULK_IN = 0x81
+"""Address of the endpoint that delivers images."""
 MAX_PACKET = 512
 """Bytes of a high-speed bulk packet."""
 
 VENDOR_OUT = 0x41
+"""bmRequestType of the vendor requests that carry no data: vendor, recipient interface."""
 VENDOR_IN = 0xC1
 """bmRequestType of the vendor requests: vendor, recipient interface."""
 
 STREAM_INFO_SIZE = 24
+"""Bytes of the answer to STREAM_INFO."""
 STREAM_INFO_MAGIC = b"EM3S"
+"""Bytes that begin the answer to STREAM_INFO."""
 
 _SETUP = struct.Struct("<BBHHH")
 _DEVICE = struct.Struct("<BBHBBBBHHHBBBB")

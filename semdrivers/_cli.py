@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +29,9 @@ app = application(
     "semdrivers", "Drivers for scanning electron microscopes, an emulator of one, and the plugins they use."
 )
 
-Url = Annotated[str, typer.Argument(help="Such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'.")]
+Url = Annotated[
+    str, typer.Argument(help="Address of the microscope, such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 
 _CONDITIONS = ("working_distance", "magnification", "pixel_size", "frame_id")
@@ -66,8 +69,9 @@ def info(url: Url, json: Json = False) -> None:
     table.add_row("address", url)
     for name, label in (("model", "model"), ("serial", "serial number"), ("firmware", "firmware")):
         table.add_row(label, facts[name] or "not reported")
-    probe = facts["probe_diameter"]
-    table.add_row("probe diameter", f"{probe:g} nm" if probe else "not reported")
+    for name, unit in _optional_values().items():
+        value = "not reported" if facts[name] is None else f"{facts[name]:g} {unit}".rstrip()
+        table.add_row(name.replace("_", " "), value)
     for name, unit in (("working_distance", " mm"), ("magnification", "×")):
         limits = facts["limits"][name]
         step = f", step {limits['step']:g}{unit}" if limits["step"] else ""
@@ -85,8 +89,8 @@ def snap(
     out: Annotated[Path, typer.Option("--out", "-o", help="The OME-TIFF to write (.ome.tif, .tif).")],
     mode: Annotated[Mode, typer.Option(help="Frame size and speed.")] = Mode.SLOW,
     autofocus: Annotated[bool, typer.Option("--autofocus", help="Focus first; no picture if refused.")] = False,
-    magnification: Annotated[float | None, typer.Option(help="Set first.")] = None,
-    working_distance: Annotated[float | None, typer.Option(help="Set first, in mm.")] = None,
+    magnification: Annotated[float | None, typer.Option(help="Magnification to set first.")] = None,
+    working_distance: Annotated[float | None, typer.Option(help="Working distance to set first, mm.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     json: Json = False,
 ) -> None:
@@ -288,22 +292,26 @@ def check(url: Url, json: Json = False) -> None:
 
 @app.command()
 def emulate(
-    specimen: Annotated[str, typer.Option(help="A specimen's name, or the file of a picture.")] = "tin-balls",
-    pixel_size: Annotated[float | None, typer.Option(help="Of a picture, in nm.")] = None,
+    specimen: Annotated[
+        str, typer.Option(help="Specimen under the beam: a name, or the file of a picture.")
+    ] = "tin-balls",
+    pixel_size: Annotated[float | None, typer.Option(help="Pixel size of a picture, nm.")] = None,
     bar_rows: Annotated[
         int | None, typer.Option(min=0, help="Rows of a data bar to cut off a picture; known or detected by default.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same pictures.")] = 0,
-    magnification: Annotated[float, typer.Option(help="At start.")] = 5000.0,
-    working_distance: Annotated[float | None, typer.Option(help="At start, in mm; by seed if left out.")] = None,
-    preset: Annotated[str, typer.Option(help="How awkward: ideal, typical or hostile.")] = "typical",
+    seed: Annotated[int, typer.Option(help="Random seed; fixes specimen, place, start and noise.")] = 0,
+    magnification: Annotated[float, typer.Option(help="Magnification at the start.")] = 5000.0,
+    working_distance: Annotated[
+        float | None, typer.Option(help="Working distance at the start, mm; drawn by the seed by default.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Preset of the column: ideal, typical or hostile.")] = "typical",
     control_port: Annotated[int, typer.Option(help="TCP port for control; 0 for any that is free.")] = 0,
     usb_port: Annotated[int, typer.Option(help="TCP port for the USB pipe; 0 for any that is free.")] = 0,
     serial: Annotated[bool, typer.Option("--serial", help="Offer a serial line too (not on Windows).")] = False,
     realtime: Annotated[bool, typer.Option("--realtime", help="Scans and moves take their time.")] = False,
-    faults: Annotated[str, typer.Option(help="What goes wrong, such as usb-drop:0.01,control-reset@5.")] = "",
+    faults: Annotated[str, typer.Option(help="Faults to produce, such as usb-drop:0.01,control-reset@5.")] = "",
     save_session: Annotated[
-        Path | None, typer.Option(help="A new folder for every message and frame, which replay:// opens.")
+        Path | None, typer.Option(help="Record every message and frame in this new folder; replay:// opens it.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -356,13 +364,19 @@ def _until_stopped() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+def _optional_values() -> dict[str, str]:
+    """Return the optional values of `Capabilities`, each with its unit."""
+    return {
+        part.name: part.metadata.get("unit", "") for part in fields(semdrivers.Capabilities) if part.default is None
+    }
+
+
 def _describe(url: str, microscope: Any) -> dict[str, Any]:
     capabilities = microscope.capabilities
     return {
         "url": url,
-        **{
-            name: getattr(capabilities, name) for name in ("model", "serial", "firmware", "probe_diameter", "bit_depth")
-        },
+        **{name: getattr(capabilities, name) for name in ("model", "serial", "firmware")},
+        **{name: getattr(capabilities, name, None) for name in _optional_values()},
         "working_distance": microscope.working_distance,
         "magnification": microscope.magnification,
         "limits": {name: plain(getattr(capabilities, name)) for name in ("working_distance", "magnification")},

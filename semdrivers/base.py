@@ -29,6 +29,8 @@ PROPERTIES = tuple(name for name, member in _MEMBERS.items() if isinstance(membe
 METHODS = tuple(name for name in _MEMBERS if name not in PROPERTIES)
 """Members of the optional protocols that are called."""
 
+__all__ = ["METHODS", "PROPERTIES", "MicroscopeBase", "WrappedMicroscope"]
+
 
 class MicroscopeBase(abc.ABC):
     """A microscope in terms of three methods: a subclass implements `_read`, `_write` and, for stages, `_call`.

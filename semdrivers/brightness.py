@@ -14,6 +14,8 @@ from semdrivers.grey_levels import full_scale
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import HasDetector, offered_mode, restoring, whole_number
 
+__all__ = ["BrightnessResult", "autobrightness"]
+
 _MEAN = (0.35, 0.65)
 _SPREAD = (0.3, 0.85)
 _SPREAD_TARGET = 0.6

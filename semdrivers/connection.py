@@ -10,6 +10,8 @@ from urllib.parse import SplitResult, unquote
 from semdrivers.errors import InvalidParameterError, NotConnectedError, SemDriversError
 from semdrivers.microscope import Microscope, check_microscope, whole_number
 
+__all__ = ["connect", "flag_option", "split_url", "whole_option"]
+
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")

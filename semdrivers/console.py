@@ -20,10 +20,15 @@ from typer.core import TyperGroup
 from semdrivers.errors import SemDriversError
 from semdrivers.files import plain
 
+__all__ = ["INTERRUPTED", "CommandGroup", "application", "fail", "messages", "output", "print_json"]
+
 INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 
 output = Console(highlight=False)
+"""Console of the answers, stdout."""
 messages = Console(stderr=True, highlight=False)
+"""Console of messages, errors and progress, stderr."""
 
 
 _SPELT = "semdrivers.spelt"

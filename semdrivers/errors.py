@@ -22,6 +22,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+__all__ = [
+    "AutofocusError",
+    "BusyError",
+    "DeviceError",
+    "HardwareFault",
+    "InterlockError",
+    "InvalidParameterError",
+    "ModelError",
+    "NotConnectedError",
+    "OutOfRangeError",
+    "ProtocolError",
+    "SemDriversError",
+    "TransportError",
+]
+
 
 class SemDriversError(Exception):
     """Root of all: catch this to catch everything the package raises on purpose."""

@@ -11,13 +11,34 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.image import Image, ScanMode
+
+__all__ = [
+    "Capabilities",
+    "HasBeam",
+    "HasDetector",
+    "HasStage",
+    "HasStageOrientation",
+    "HasStigmator",
+    "HasVacuum",
+    "Microscope",
+    "Range",
+    "check_microscope",
+    "has_member",
+    "missing_members",
+    "number",
+    "offered_mode",
+    "put_back",
+    "restoring",
+    "whole_number",
+    "within",
+]
 
 _ROUNDING = 1e-6
 """Relative deviation of a number that was read back in single precision, or as text of six digits."""
@@ -148,8 +169,8 @@ class Capabilities:
     model: str = ""
     serial: str = ""
     firmware: str = ""
-    probe_diameter: float | None = None
-    bit_depth: int | None = None
+    probe_diameter: float | None = field(default=None, metadata={"unit": "nm"})
+    bit_depth: int | None = field(default=None, metadata={"unit": "bits"})
 
 
 def offered_mode(capabilities: Capabilities, mode: ScanMode = ScanMode.FAST) -> ScanMode:

@@ -27,8 +27,28 @@ from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress
 from semdrivers.image import Image
 from semdrivers.microscope import Microscope
 
+__all__ = [
+    "ALLOW_LIST_VARIABLE",
+    "GROUP",
+    "TRACE_VARIABLE",
+    "PluginManager",
+    "PluginRecord",
+    "get_plugin_manager",
+    "hookimpl",
+    "hookspec",
+    "semdrivers_autofocus",
+    "semdrivers_autofocus_methods",
+    "semdrivers_connect",
+    "semdrivers_frame",
+    "semdrivers_schemes",
+    "semdrivers_specimens",
+    "unknown",
+]
+
 hookspec = pluggy.HookspecMarker("semdrivers")
+"""Marks the specification of a hook."""
 hookimpl = pluggy.HookimplMarker("semdrivers")
+"""Marks a function of a plugin as the implementation of the hook of that name."""
 
 
 @hookspec(firstresult=True)
@@ -70,8 +90,11 @@ def semdrivers_frame(microscope: Microscope, image: Image) -> None:
 
 
 GROUP = "semdrivers"
+"""Group of entry points in which plugins are installed."""
 ALLOW_LIST_VARIABLE = "SEMDRIVERS_PLUGINS"
+"""Environment variable that names the plugins to load."""
 TRACE_VARIABLE = "SEMDRIVERS_TRACE"
+"""Environment variable that writes every hook call to stderr."""
 
 _log = logging.getLogger(__name__)
 

@@ -17,6 +17,8 @@ from semfocus_plugin import run as loop
 from semfocus_plugin.calibration import calibration_for
 from semfocus_plugin.optics import Beam
 
+__all__ = ["semdrivers_autofocus", "semdrivers_autofocus_methods"]
+
 
 @hookimpl
 def semdrivers_autofocus(

@@ -1,16 +1,9 @@
 """Thin adapters of any `Microscope` to the frameworks that people run their instruments from.
 
-============================ ========================= ======================
-module                       host                      extra
-============================ ========================= ======================
-`semdrivers.hosts`           none: a plain script      none
-`semdrivers.hosts.pymmcore`  pymmcore-plus             ``semdrivers[pymmcore]``
-`semdrivers.hosts.bluesky`   Bluesky                   ``semdrivers[bluesky]``
-`semdrivers.hosts.qcodes`    QCoDeS                    ``semdrivers[qcodes]``
-`semdrivers.hosts.fibsem`    fibsem-os                 ``semdrivers[fibsem]``
-============================ ========================= ======================
+A plain script uses the names of this package. Every host has a module here and an extra of the distribution, both of
+the host's name: `semdrivers.hosts.bluesky` needs ``pip install 'semdrivers[bluesky]'``.
 
-Import the module of your host. Nothing else imports it, so a host that is not installed is not missed.
+Nothing but your program imports the module of a host, so the other hosts need not be installed.
 """
 
 from __future__ import annotations
@@ -21,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from semdrivers.hosts._cadence import FocusKeeper, FocusPolicy
     from semdrivers.hosts._scripts import FocusedMicroscope, focused
+    from semdrivers.hosts._unattended import unattended
 
 _HOMES = {
     "FocusKeeper": "semdrivers.hosts._cadence",
     "FocusPolicy": "semdrivers.hosts._cadence",
     "FocusedMicroscope": "semdrivers.hosts._scripts",
     "focused": "semdrivers.hosts._scripts",
+    "unattended": "semdrivers.hosts._unattended",
 }
 
-__all__ = ["FocusKeeper", "FocusPolicy", "FocusedMicroscope", "focused"]
+__all__ = ["FocusKeeper", "FocusPolicy", "FocusedMicroscope", "focused", "unattended"]
 
 
 def __getattr__(name: str) -> Any:

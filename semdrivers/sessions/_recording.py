@@ -22,6 +22,7 @@ from semdrivers.microscope import Capabilities
 
 FORMAT, VERSION = "semdrivers.session", 1
 SESSION = "session.jsonl"
+"""Name of the file in a session folder that holds everything but the frames."""
 
 
 def free_folder(folder: str | Path) -> Path:

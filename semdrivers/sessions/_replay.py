@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -187,15 +188,15 @@ def _read_session(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def _capabilities(folder: Path, values: dict[str, Any]) -> Capabilities:
     try:
+        texts = {name: str(values[name]) for name in ("model", "serial", "firmware")}
+        optional: dict[str, Any] = {
+            part.name: values.get(part.name) for part in fields(Capabilities) if part.default is None
+        }
         return Capabilities(
             working_distance=Range(**values["working_distance"]),
             magnification=Range(**values["magnification"]),
             scan_modes=tuple(ScanMode[name.upper()] for name in values["scan_modes"]),
-            model=str(values["model"]),
-            serial=str(values["serial"]),
-            firmware=str(values["firmware"]),
-            probe_diameter=values.get("probe_diameter"),
-            bit_depth=values.get("bit_depth"),
+            **(optional | texts),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidParameterError(f"{folder / SESSION}: its capabilities cannot be read: {error!r}") from error

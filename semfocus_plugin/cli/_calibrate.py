@@ -14,9 +14,12 @@ from semdrivers.errors import InvalidParameterError
 
 
 def calibrate(
-    url: Annotated[str, typer.Argument(help="Such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'.")],
+    url: Annotated[
+        str,
+        typer.Argument(help="Address of the microscope, such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'."),
+    ],
     magnification: Annotated[
-        float | None, typer.Option(help="To measure at; put back at the end. The present one by default.")
+        float | None, typer.Option(help="Magnification to measure at, put back at the end; the present one by default.")
     ] = None,
     probe_diameter: Annotated[
         float | None,

@@ -16,14 +16,18 @@ from semfocus_plugin.cli._calibrate import calibrate
 from semfocus_plugin.cli._label import label
 
 app = application("semfocus", "Autofocus for scanning electron microscopes: focus, score pictures, evaluate, train.")
+"""The commands of the product."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
+"""The option `--json`."""
 MethodName = Annotated[
     str | None, typer.Option(help="Autofocus method; `semfocus models` lists them, the default first.")
 ]
+"""The option `--method`."""
 MaxFrames = Annotated[
     int | None, typer.Option(help="Most frames of a run, everything included; the method's own limit by default.")
 ]
+"""The option `--max-frames`."""
 
 
 @app.command()
@@ -215,6 +219,7 @@ def _short(value: object) -> str:
 
 
 def print_result(result: semdrivers.AutofocusResult) -> None:
+    """Print how a run ended, on one line."""
     colour = {"focused": "green", "refused": "yellow", "cancelled": "yellow"}.get(result.status, "red")
     output.print(f"[bold {colour}]{result.status}[/]", end=" ")
     output.print(
@@ -227,6 +232,7 @@ def print_result(result: semdrivers.AutofocusResult) -> None:
 
 
 def leave(result: semdrivers.AutofocusResult) -> None:
+    """Leave with the exit code of a run; return when it is 0."""
     if not result.focused:
         raise typer.Exit(INTERRUPTED if result.status == "cancelled" else 1)
 

@@ -17,6 +17,8 @@ from semdrivers.microscope import HasStage
 from semfocus_plugin.lab.benchmark.trials import OFFSET, draw_online
 from semfocus_plugin.networks import paper_factor
 
+__all__ = ["Demonstration", "demonstrate"]
+
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:

@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 from semdrivers.errors import AutofocusError
 from semfocus_plugin import networks
 
-Result = TypeVar("Result")
+__all__ = ["required", "run_all", "usual_workers"]
+
+_Result = TypeVar("_Result")
 
 
 def required(module: str, purpose: str, extra: str) -> Any:
@@ -54,12 +56,12 @@ def usual_workers(tasks: int) -> int:
 
 
 def run_all(
-    call: Callable[..., Result],
+    call: Callable[..., _Result],
     tasks: Sequence[tuple[Any, ...]],
     *,
     workers: int | None = None,
-    progress: Callable[[Result], object] | None = None,
-) -> tuple[Result, ...]:
+    progress: Callable[[_Result], object] | None = None,
+) -> tuple[_Result, ...]:
     """Call a function with the arguments of every task.
 
     Parameters
@@ -92,7 +94,7 @@ def run_all(
     return tuple(results)
 
 
-def _in_processes(call: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Result]:
+def _in_processes(call: Callable[..., _Result], tasks: Sequence[tuple[Any, ...]], workers: int) -> Iterator[_Result]:
     joblib = required("joblib", "computing in several processes", "benchmark")
     # One thread each: several threads a process would wait for one another.
     with _workers_end(), joblib.parallel_config("loky", inner_max_num_threads=1):
@@ -100,7 +102,7 @@ def _in_processes(call: Callable[..., Result], tasks: Sequence[tuple[Any, ...]],
         yield from parallel(joblib.delayed(_on_one_thread)(call, *arguments) for arguments in tasks)
 
 
-def _on_one_thread(call: Callable[..., Result], *arguments: Any) -> Result:
+def _on_one_thread(call: Callable[..., _Result], *arguments: Any) -> _Result:
     networks.use_threads(1)
     return call(*arguments)
 

@@ -26,7 +26,7 @@ from semfocus_plugin.networks import (
     line_correlation,
     sample_of,
 )
-from semfocus_plugin.optics import NOMINAL_CONVERGENCE, NOMINAL_PIXEL, UNKNOWN, Beam, depth_of_field
+from semfocus_plugin.optics import NOMINAL_APERTURE, NOMINAL_PIXEL, UNKNOWN, Beam, depth_of_field
 from semfocus_plugin.run._brightness import SCARCE, Exposure, Unusable
 from semfocus_plugin.run._frame_checks import MOST_LATE, FrameChecks, FrameMismatchError, lens_stands_still
 from semfocus_plugin.run._limits import limits_of
@@ -126,13 +126,26 @@ class FocusRun:
 
     @property
     def depth_of_field(self) -> float:
-        """Nominal depth of field at the present magnification, mm."""
-        return depth_of_field(self.magnification)
+        """Depth of field at the present place and magnification, mm, with what is known of the beam."""
+        return depth_of_field(self.pixel, self.core, self.half_angle)
 
     @property
     def distance_per_pixel(self) -> float:
-        """Defocus that blurs by a radius of one pixel at the nominal convergence, mm."""
-        return NOMINAL_PIXEL / self.magnification / NOMINAL_CONVERGENCE
+        """Defocus that blurs by a radius of one pixel, mm, with what is known of the beam."""
+        return self.pixel / self.half_angle
+
+    @property
+    def pixel(self) -> float:
+        """Pixel at the present magnification, mm: that of the last frame, or the nominal one before the first."""
+        last = self._measurements[-1] if self._measurements else None
+        return (
+            NOMINAL_PIXEL / self.magnification if last is None else last.pixel * last.magnification / self.magnification
+        )
+
+    @property
+    def half_angle(self) -> float:
+        """Half-angle of the beam at the present place, rad; the nominal one where calibration knows none."""
+        return (self.aperture or NOMINAL_APERTURE) / abs(self.working_distance)
 
     @property
     def frames(self) -> int:

@@ -119,6 +119,7 @@ PRESETS = {
         lens_motion=True,
     ),
 }
+"""The presets by name: `ideal`, `typical`, `hostile`."""
 
 
 def preset_with(preset: str | ColumnPreset, changes: Mapping[str, object]) -> ColumnPreset:

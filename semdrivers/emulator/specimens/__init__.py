@@ -20,6 +20,7 @@ __all__ = [
     "Periodic",
     "Picture",
     "Specimen",
+    "SpecimenFactory",
     "Window",
     "footprint",
     "lattice_uniform",
@@ -41,6 +42,7 @@ class Specimen(Protocol):
 
 
 SpecimenFactory = Callable[[int], Specimen]
+"""Makes a specimen from a random seed."""
 
 SPECIMENS: Mapping[str, SpecimenFactory] = {
     "tin-balls": TinBalls,
@@ -51,6 +53,7 @@ SPECIMENS: Mapping[str, SpecimenFactory] = {
     "featureless": Featureless,
     **PERIODIC,
 }
+"""The procedural specimens by name."""
 
 
 def make_specimen(name: str, seed: int, factories: Mapping[str, SpecimenFactory] = SPECIMENS) -> Specimen:

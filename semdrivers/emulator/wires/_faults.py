@@ -120,7 +120,7 @@ FAULTS: dict[str, Fault] = {
     "knob-turned": Fault(
         Occasion.SCAN,
         "the operator turns the working distance by 0.1 mm",
-        f"throws the frame away, which the instrument marks ABORTED; {_AGAIN}, which tells the new working distance",
+        f"throws the frame away, which the instrument marks ABORTED; {_AGAIN}, which carries the new working distance",
     ),
     "beam-blanked": Fault(Occasion.SCAN, "the beam goes off", "raises at once", "InterlockError"),
     "filament-dies": Fault(Occasion.SCAN, "the filament burns through", "raises at once", "HardwareFault"),

@@ -18,8 +18,12 @@ from semfocus_plugin.lab.benchmark.runs import OURS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+__all__ = ["COLOURS", "INK", "draw_comparison", "draw_reliability", "new_figure", "plain", "write"]
+
 COLOURS = ("#0072b2", "#56b4e9", "#999999", "#e69f00", "#cc79a7", "#009e73", "#d55e00", "#8c6d31", "#882255", "#333333")
+"""Colours of the lines, one a method."""
 INK = "#333333"
+"""Colour of text and axes."""
 _MARKERS = "osv^DP*Xhx"
 
 

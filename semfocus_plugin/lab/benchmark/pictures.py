@@ -18,6 +18,8 @@ from semdrivers.files import decimal, read_table
 from semdrivers.microscope import number
 from semfocus_plugin.networks import SMALLEST
 
+__all__ = ["NOMINAL_PIXEL_SIZE", "Picture", "folder_in_use", "is_sharp", "read_folder", "read_picture"]
+
 NOMINAL_PIXEL_SIZE = 100.0
 """Pixel size assumed of a picture that does not tell its own, nm: it is then shown at 2 700× to 4 000×."""
 

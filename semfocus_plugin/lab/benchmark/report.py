@@ -14,6 +14,28 @@ from semfocus_plugin.lab.benchmark.runs import OURS, Record
 from semfocus_plugin.lab.benchmark.trials import TRACKS
 from semfocus_plugin.lab.parallel import required
 
+__all__ = [
+    "BENCHMARK",
+    "COLUMNS",
+    "EVALUATE",
+    "FALSE_FOCUS",
+    "LEGEND",
+    "SIDE_BY_SIDE",
+    "Bin",
+    "Column",
+    "Group",
+    "Row",
+    "expected_calibration_error",
+    "headings",
+    "markdown_table",
+    "page",
+    "reliability",
+    "rows",
+    "side_by_side",
+    "verdict",
+    "wilson",
+]
+
 FALSE_FOCUS = 2.0
 """Depths of field beyond which a run that reports focus is wrong."""
 
@@ -158,6 +180,7 @@ COLUMNS: tuple[Column, ...] = (
 """Shares are of all runs; errors in depths of field over the runs that report focus; frames and times of all runs."""
 
 SIDE_BY_SIDE = "{within_two:.0%} / {within_one:.0%}, {median_frames:g} / {p90_frames:.0f}, {refused}, {false_focus}"
+"""Format of a cell where presets stand side by side."""
 LEGEND = "within 2 / 1 DoF, frames median / p90, refused, false focus"
 """What a cell of a table of presets says, in this order."""
 

@@ -28,6 +28,25 @@ from semfocus_plugin.lab.parallel import run_all
 from semfocus_plugin.optics import Beam
 from semfocus_plugin.run import MOST_RETAKES
 
+__all__ = [
+    "NOMINAL_WORKING_DISTANCE",
+    "OURS",
+    "SPARE",
+    "CountedMicroscope",
+    "Photographs",
+    "Record",
+    "choose_methods",
+    "descriptions",
+    "focus",
+    "method_names",
+    "nominal_optics",
+    "photograph",
+    "planned",
+    "prepared",
+    "run_trial",
+    "run_trials",
+]
+
 OURS = tuple(method.name for method in methods.METHODS)
 """Methods of this plugin; everything else is a peer, or another plugin's."""
 

@@ -20,6 +20,8 @@ from semfocus_plugin import networks
 from semfocus_plugin import networks as metrics
 from semfocus_plugin.networks import AENet, State, preprocess
 
+__all__ = ["Figure", "measure"]
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:

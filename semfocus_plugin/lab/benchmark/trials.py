@@ -19,9 +19,33 @@ from semfocus_plugin.lab.benchmark.pictures import Picture
 from semfocus_plugin.networks import paper_factor
 from semfocus_plugin.optics import NOMINAL_PIXEL
 
+__all__ = [
+    "ANYWHERE",
+    "DEVELOPMENT_SEED",
+    "FAR",
+    "FEATURELESS",
+    "MAGNIFICATIONS",
+    "NEAR",
+    "OFFSET",
+    "ONLINE",
+    "REPORTING_SEED",
+    "STAGE",
+    "TRACKS",
+    "TRAINED",
+    "UNSEEN",
+    "Track",
+    "Trial",
+    "draw_online",
+    "draw_trials",
+    "tracks_named",
+]
+
 TRAINED = ("tin-balls", "tem-grid", "gold-nanoparticles")
+"""Specimens that the networks were trained on."""
 UNSEEN = ("butterfly-wing", "fabric")
+"""Specimens that no network was trained on."""
 FEATURELESS = "featureless"
+"""The specimen without structure."""
 
 MAGNIFICATIONS: Mapping[str, tuple[float, float]] = MappingProxyType(
     dict.fromkeys((*TRAINED, *UNSEEN, FEATURELESS), (500.0, 10_000.0)) | {"gold-nanoparticles": (8_000.0, 30_000.0)}
@@ -35,7 +59,9 @@ REPORTING_SEED = 2026
 """Seed of the runs that are reported; nothing was tuned on them."""
 
 NEAR = 9.0
+"""Furthest start of the near tracks, depths of field."""
 FAR = 40.0
+"""Furthest start of the far tracks, depths of field."""
 ANYWHERE = (5.0, 30.0)
 """Range of starts of the blind track, and the widest window that a peer is given on any track; mm."""
 

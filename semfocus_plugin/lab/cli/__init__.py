@@ -12,7 +12,7 @@ from semfocus_plugin.lab.cli._train import dataset, train
 
 __all__ = ["app", "main"]
 
-PANEL = "Laboratory: measure, compare and train"
+_PANEL = "Laboratory: measure, compare and train"
 
 app.command()(demo)
 app.registered_commands.insert(0, app.registered_commands.pop())
@@ -23,9 +23,9 @@ for _command, _class in (
     (speed, None),
     (dataset, None),
 ):
-    app.command(cls=_class, rich_help_panel=PANEL)(_command)
-app.add_typer(train, name="train", rich_help_panel=PANEL)
-app.add_typer(lab, name="lab", rich_help_panel=PANEL)
+    app.command(cls=_class, rich_help_panel=_PANEL)(_command)
+app.add_typer(train, name="train", rich_help_panel=_PANEL)
+app.add_typer(lab, name="lab", rich_help_panel=_PANEL)
 
 
 def main() -> None:

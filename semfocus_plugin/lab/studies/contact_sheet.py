@@ -11,12 +11,29 @@ from PIL import Image, ImageDraw, ImageFont
 from semdrivers.emulator.physics import ElectronColumn, ScanConditions
 from semdrivers.emulator.specimens import SPECIMENS, make_specimen
 
+__all__ = [
+    "DEFAULT_MAGNIFICATIONS",
+    "DEFOCI",
+    "GAP",
+    "GREYS",
+    "LABEL",
+    "MAGNIFICATIONS",
+    "TILE",
+    "draw",
+    "frame",
+    "sheet",
+]
+
 MAGNIFICATIONS = {"gold-nanoparticles": (8_000, 12_000, 20_000, 30_000)}
+"""Magnifications of a specimen that differs from the others."""
 DEFAULT_MAGNIFICATIONS = (500, 1_500, 4_000, 10_000)
+"""Magnifications of every other specimen."""
 DEFOCI = (-12, -4, 0, 4, 12)
 """Depths of field from best focus."""
 TILE = 160, 120
+"""Width and height of a picture on the sheet, pixels."""
 GAP, LABEL, GREYS = 2, 12, 22
+"""Pixels between pictures, pixels of a label, and grey levels of the palette."""
 
 
 def frame(name: str, magnification: float, defocus: float, seed: int, preset: str) -> Image.Image:

@@ -21,11 +21,16 @@ from semdrivers.microscope import Capabilities, Microscope
 from semfocus_plugin.lab.benchmark.runs import CountedMicroscope, focus
 from semfocus_plugin.lab.parallel import run_all
 
+__all__ = ["FIELD_EMISSION", "GUNS", "SPECIMENS", "core", "run_once", "table"]
+
 FIELD_EMISSION = dataclasses.replace(
     EM30, gun_brightness=1e8, energy_spread=0.7, spherical_aberration=2.0, chromatic_aberration=2.0
 )
+"""The profile of an instrument with a field-emission gun."""
 GUNS = {"field emission": FIELD_EMISSION, "tungsten": EM30}
+"""Profiles by the name of the gun."""
 SPECIMENS = ("gold-nanoparticles", "tin-balls")
+"""Specimens of the study."""
 
 
 class _Foreign(CountedMicroscope):

@@ -23,9 +23,14 @@ from semfocus_plugin.lab.benchmark.reproduction.fields import score_field
 from semfocus_plugin.lab.benchmark.trials import MAGNIFICATIONS, TRAINED
 from semfocus_plugin.lab.parallel import run_all
 
+__all__ = ["FIELDS", "PERSON", "SERIES", "elsewhere", "held_out", "label", "on_fields", "prepare", "take_pictures"]
+
 SERIES = 6
+"""Frames of a focal series that the emulated user takes."""
 FIELDS = 30
+"""Fields that the network is tested on."""
 PERSON = 0.5
+"""Standard deviation of a person's label."""
 
 
 def take_pictures(folder: Path, specimen: str, pictures: int, seed: int) -> dict[str, float]:

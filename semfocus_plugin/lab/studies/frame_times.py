@@ -16,6 +16,8 @@ from firmware_protocol.profile import EM30
 from semdrivers.emulator.physics import ElectronColumn, ScanConditions
 from semdrivers.emulator.specimens import SPECIMENS, make_specimen
 
+__all__ = ["AIMS", "DEFOCI", "frame_times", "processor", "tables"]
+
 AIMS = {"FAST": 8.0, "STANDARD": 25.0}
 """Milliseconds a frame may take."""
 

@@ -19,13 +19,46 @@ from firmware_protocol.profile import EM30, InstrumentProfile
 from semdrivers.emulator.physics import PRESETS, ColumnPreset, ElectronColumn, ScanConditions
 from semdrivers.emulator.specimens import Picture
 
+__all__ = [
+    "BEST",
+    "EVEN",
+    "HOSTILE",
+    "NO_CORE",
+    "PERIOD",
+    "QUIET",
+    "RADII",
+    "TABLES",
+    "Pixels",
+    "Row",
+    "blur",
+    "cells",
+    "column_over",
+    "deflection",
+    "depth",
+    "displacement",
+    "dithered",
+    "dots",
+    "gain",
+    "geometry",
+    "noise",
+    "probe",
+    "scan",
+    "smoothed",
+    "spots",
+    "stripes",
+    "width",
+]
+
 Pixels = NDArray[np.float64]
+"""Grey levels or lengths of a measurement."""
 
 BEST = 15.0
 """Working distance of best focus in every measurement, mm: the half-angle there is 3 mrad."""
 
 QUIET = ColumnPreset(noise=False, tilt=0.0)
+"""A column without any artefact."""
 HOSTILE = PRESETS["hostile"]
+"""The preset whose strengths are measured."""
 NO_CORE = dataclasses.replace(
     EM30, gun_brightness=1e15, spherical_aberration=0.0, chromatic_aberration=0.0, energy_spread=0.0
 )
@@ -350,6 +383,7 @@ TABLES: dict[str, Callable[[], Iterator[Row]]] = {
     "What changes the level of lines": gain,
     "What the lenses do to the image": geometry,
 }
+"""The tables by their titles."""
 
 
 def cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:

@@ -19,10 +19,34 @@ from semdrivers.emulator.physics import ElectronColumn, ScanConditions
 from semdrivers.emulator.specimens import SPECIMENS, make_specimen
 from semfocus_plugin.lab.benchmark.pictures import read_folder
 
+__all__ = [
+    "BANDS",
+    "DEFAULT_MAGNIFICATIONS",
+    "DWELL",
+    "HEADINGS",
+    "HEIGHT",
+    "MAGNIFICATIONS",
+    "USUAL",
+    "WIDTH",
+    "eight_bit",
+    "emulated",
+    "emulated_rows",
+    "measures",
+    "real_windows",
+    "spectral_slopes",
+    "summary",
+    "table",
+    "verdict",
+]
+
 WIDTH, HEIGHT = 640, 480
+"""Size of a frame, pixels."""
 DWELL = 32e-6
+"""Dwell time of a pixel, s."""
 MAGNIFICATIONS = {"gold-nanoparticles": (8_000, 12_000, 20_000, 30_000), "featureless": ()}
+"""Magnifications of specimens that differ from the others."""
 DEFAULT_MAGNIFICATIONS = (500, 1_500, 4_000, 10_000)
+"""Magnifications of every other specimen."""
 BANDS = {"slope, coarse": (0.008, 0.04), "slope, fine": (0.04, 0.2)}
 """Cycles a pixel: structure of 125 to 25 and of 25 to 5 pixels. Finer than that, noise is in the way."""
 
@@ -30,6 +54,7 @@ USUAL = 5, 95
 """Percentiles of the real windows between which a measure is inside; beyond them but not beyond all, at the edge."""
 
 HEADINGS = (*BANDS, "mean", "spread", "skewness", "kurtosis", "clipped %", "entropy")
+"""Headings of the measures."""
 
 
 def measures(pixels: NDArray[np.uint8]) -> tuple[float, ...]:

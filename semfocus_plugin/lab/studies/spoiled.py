@@ -25,9 +25,25 @@ from semfocus_plugin.lab.benchmark.runs import focus
 from semfocus_plugin.lab.parallel import required
 from semfocus_plugin.run import spoiled
 
+__all__ = [
+    "DEFAULT_MAGNIFICATIONS",
+    "DEFOCI",
+    "HEIGHT",
+    "MAGNIFICATIONS",
+    "WIDTH",
+    "focusing",
+    "frames",
+    "magnification_of",
+    "table",
+    "windows",
+]
+
 WIDTH, HEIGHT = 320, 240
+"""Size of a frame, pixels."""
 MAGNIFICATIONS = {"gold-nanoparticles": (8_000, 30_000)}
+"""Least and greatest magnification of a specimen that differs from the others."""
 DEFAULT_MAGNIFICATIONS = (300, 12_000)
+"""Least and greatest magnification of every other specimen."""
 DEFOCI = (0, 0, 1, -2, 5, -9, 20, 40)
 """Depths of field from focus, of which four are drawn for a field."""
 

@@ -30,6 +30,8 @@ from semfocus_plugin.lab.training.descent import descend
 from semfocus_plugin.lab.training.playground import STEPS, Playground, Policy, offline_test
 from semfocus_plugin.networks import LAWS, Evaluator
 
+__all__ = ["ACNetConfig", "act", "evaluate", "learn", "play", "train", "train_policy"]
+
 
 @dataclass(frozen=True, slots=True)
 class ACNetConfig:

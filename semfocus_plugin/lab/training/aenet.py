@@ -25,6 +25,8 @@ from semfocus_plugin.lab.training.shipped import read_compact
 from semfocus_plugin.networks import MAGNIFICATION_SCALE, median3, told_magnification
 from semfocus_plugin.optics import HALF_SCORE
 
+__all__ = ["AENetConfig", "Frames", "evaluate", "hash_field", "loss", "read_frames", "score_error", "split", "train"]
+
 _HEIGHT, _WIDTH = 240, 320
 _WIDEST_BLUR = 150.0
 """Pixels; half a frame. Beyond, one cannot tell wide from wider."""

@@ -13,6 +13,8 @@ from torch.nn import functional
 from semfocus_plugin.networks import MAGNIFICATION_SCALE
 from semfocus_plugin.optics import HALF_SCORE, NOMINAL_PIXEL, TUNGSTEN
 
+__all__ = ["ACNet", "CompactAENet", "PaperAENet", "implied_score", "nominal_half_blur"]
+
 _STRIDE = 16
 _MIDDLE_MAGNIFICATION = 3_000.0
 _WINDOW = (240 // _STRIDE, 320 // _STRIDE)

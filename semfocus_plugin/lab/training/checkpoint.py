@@ -10,7 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+__all__ = ["CHECKPOINT", "load", "save", "there"]
+
 CHECKPOINT = "checkpoint.pt"
+"""Name of the file of a checkpoint."""
 
 
 def save(

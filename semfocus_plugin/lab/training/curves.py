@@ -14,7 +14,10 @@ import semfocus_plugin.lab.training.datasets as datasets
 from semdrivers.errors import InvalidParameterError
 from semfocus_plugin.networks import Evaluator
 
+__all__ = ["Array", "Curves", "MeasuredSeries", "measure", "measure_folders", "smooth"]
+
 Array = NDArray[np.float64]
+"""Numbers of a curve."""
 
 _REACH = 20.0
 _GRID = 401

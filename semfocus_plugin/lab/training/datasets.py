@@ -23,6 +23,8 @@ from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semfocus_plugin.lab.parallel import run_all
 from semfocus_plugin.lab.training.sampling import Field, draw_defocus, draw_field
 
+__all__ = ["DatasetConfig", "build", "build_shards", "focal_series", "load", "recipe", "shard_path"]
+
 _FRAMES_PER_FIELD = {"paper": 4, "paper-fast": 4, "broad": 8}
 
 

@@ -7,7 +7,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+__all__ = ["LARGEST_GRADIENT", "descend"]
+
 LARGEST_GRADIENT = 5.0
+"""Norm to which larger gradients are scaled."""
 
 
 def descend(optimizer: torch.optim.Optimizer, value: Tensor, largest: float = LARGEST_GRADIENT) -> float:

@@ -18,6 +18,8 @@ from semdrivers.errors import ModelError
 from semfocus_plugin.lab.training.architecture import ACNet, CompactAENet, PaperAENet
 from semfocus_plugin.lab.training.sampling import TRAINED
 
+__all__ = ["BLUR_RANGE", "TOLERANCE", "enter", "export_acnet", "export_aenet", "to_onnx"]
+
 TOLERANCE = 1e-4
 """Largest difference allowed between torch and onnxruntime on the same input."""
 

@@ -31,10 +31,13 @@ from semfocus_plugin.lab.training.shipped import read_compact
 from semfocus_plugin.labelling import read_sheet
 from semfocus_plugin.networks import MAGNIFICATION_SCALE, check_pixels, median3, normalise, to_unit, told_magnification
 
+__all__ = ["KEPT", "LEAST_PICTURES", "FinetuneConfig", "Pictures", "Report", "read_pictures", "train"]
+
 KEPT = datasets.DatasetConfig(count=2048, seed=90_001, shard_size=256)
 """Emulated frames that are made where none are given; none of them was trained on."""
 
 LEAST_PICTURES = 10
+"""Fewest labelled pictures that a training takes."""
 _HELD_OUT = 0.2
 _KEPT_WEIGHT = 3.0
 """Of the emulated frames' error against that of the pictures: with 1, an odd sample is learned by forgetting others."""

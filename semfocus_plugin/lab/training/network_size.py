@@ -18,6 +18,8 @@ import torch
 from semfocus_plugin import networks
 from semfocus_plugin.lab.training.architecture import PaperAENet
 
+__all__ = ["export", "milliseconds", "open_session", "table"]
+
 
 def export(width: float, path: Path) -> int:
     """Write the paper's network at a width as ONNX; returns its parameters."""

@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 from semfocus_plugin import networks as states
 from semfocus_plugin.lab.training.curves import Array, Curves
 
+__all__ = ["STEPS", "Episodes", "Playground", "Policy", "offline_test"]
+
 Policy = Callable[[NDArray[np.float32]], NDArray[Any]]
 """From states (E, 80) to steps (E,) as shares of A_max."""
 
 STEPS = 20
+"""Steps of an episode."""
 _PERFECT = 9.0
 _PATIENCE = 5
 _ACCURATE = 0.005

@@ -21,6 +21,8 @@ from semdrivers.emulator.physics import ColumnPreset, ElectronColumn, ScanCondit
 from semdrivers.emulator.specimens import Picture, make_specimen
 from semfocus_plugin.lab.training.textures import log_uniform, texture
 
+__all__ = ["TRAINED", "Field", "Sample", "draw_defocus", "draw_field"]
+
 TRAINED = {
     "tin-balls": (500.0, 10_000.0),
     "tem-grid": (500.0, 10_000.0),

@@ -17,6 +17,8 @@ from semdrivers.errors import ModelError
 from semfocus_plugin.lab.training.architecture import CompactAENet
 from semfocus_plugin.networks import AENet, ModelCard
 
+__all__ = ["read_compact"]
+
 _HEADS = 5
 """Convolutions after the body: the gate, two of the blur's head, two of the correction's."""
 

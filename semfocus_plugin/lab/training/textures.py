@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 
 from semdrivers.emulator.specimens import Window, footprint, lattice_uniform, noise, rough
 
+__all__ = ["Array", "Generator", "log_uniform", "texture"]
+
 Array = NDArray[Any]
 """float32 throughout; numpy's stubs lose the dtype in mixed arithmetic."""
 Generator = np.random.Generator
+"""Source of random numbers."""
 
 
 def texture(random: Generator, width: int = 640, height: int = 480) -> Array:

@@ -25,6 +25,7 @@ PEERS: tuple[Peer, ...] = (
     fibsem_sweeps.PEER,
     deepfocus_like.PEER,
 )
+"""The methods of others, in the order of the tables."""
 
 
 def missing_packages(peer: Peer) -> tuple[str, ...]:

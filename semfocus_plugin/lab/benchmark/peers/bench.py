@@ -14,6 +14,8 @@ from semfocus_plugin.lab.benchmark.peers.sharpness import tenengrad
 from semfocus_plugin.optics import NOMINAL_PIXEL
 from semfocus_plugin.run import TAKE_UP
 
+__all__ = ["NEAR_WINDOW", "Answer", "Bench", "Optics", "Peer", "approach"]
+
 NEAR_WINDOW = 14.0
 """Half-width in depths of field up to which a sharpness curve is taken as having one peak and no flat part."""
 

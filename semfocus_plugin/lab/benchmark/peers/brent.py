@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from semfocus_plugin.lab.benchmark.peers.bench import Answer, Bench, Peer
 
+__all__ = ["BRACKETING_STEP", "PEER", "XATOL", "find"]
+
 BRACKETING_STEP = 12.0
 """Depths of field between the frames that bracket the peak in a wide window."""
 
@@ -27,3 +29,4 @@ def find(bench: Bench) -> Answer:
 
 
 PEER = Peer("brent", "Brent's method (SciPy) on Tenengrad", find, ("scipy",))
+"""The method, as the benchmark runs it."""

@@ -10,6 +10,8 @@ import numpy as np
 
 from semfocus_plugin.lab.benchmark.peers.bench import Answer, Bench, Peer, approach
 
+__all__ = ["COARSE_STEP", "FINE_STEPS", "PEER", "WIDE_STEP", "find"]
+
 COARSE_STEP = 2.0
 """Depths of field, as the package's default of 11 frames gives over the near window; …"""
 
@@ -66,3 +68,4 @@ def find(bench: Bench) -> Answer:
 
 
 PEER = Peer("fibsem", "fibsem-os run_auto_focus (package fibsem 0.5.3): two sweeps, Tenengrad", find, ("fibsem",))
+"""The method, as the benchmark runs it."""

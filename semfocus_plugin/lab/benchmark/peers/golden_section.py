@@ -6,6 +6,8 @@ import math
 
 from semfocus_plugin.lab.benchmark.peers.bench import Answer, Bench, Peer
 
+__all__ = ["BRACKETING_STEP", "PEER", "find"]
+
 BRACKETING_STEP = 12.0
 """Depths of field between the frames that bracket the peak in a wide window."""
 
@@ -27,3 +29,4 @@ def find(bench: Bench) -> Answer:
 
 
 PEER = Peer("golden-section", "golden section on Tenengrad", find)
+"""The method, as the benchmark runs it."""

@@ -16,6 +16,19 @@ from numpy.typing import NDArray
 
 from semfocus_plugin.lab.benchmark.peers.bench import Answer, Bench, Peer
 
+__all__ = [
+    "APERTURE",
+    "BRACKETING_STEP",
+    "CROP",
+    "FURTHEST_SHIFT",
+    "LEAST_TURN",
+    "PASSES",
+    "PEER",
+    "SETTLED",
+    "TEST_DEFOCUS",
+    "find",
+]
+
 TEST_DEFOCUS = 3.0
 """Of the two test frames, to either side, in depths of field."""
 
@@ -35,6 +48,7 @@ FURTHEST_SHIFT = 40
 """Pixels; a larger shift between the frames is taken for a mistake of the correlation."""
 
 PASSES = 6
+"""Most corrections of a run."""
 
 SETTLED = 0.5
 """A correction below this ends the run, in units of the accuracy wanted."""
@@ -111,3 +125,4 @@ def _aligned(first: NDArray[np.float64], second: NDArray[np.float64]) -> list[ND
 
 
 PEER = Peer("mapfost", "MAPFoSt (package mapfost 4.3.1), told α at every WD", find, ("mapfost", "skimage", "requests"))
+"""The method, as the benchmark runs it."""

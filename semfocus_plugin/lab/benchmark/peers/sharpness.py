@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = ["SMOOTHINGS", "tenengrad", "vertex"]
+
 SMOOTHINGS = 2
 """Binomial filters (1 2 1)² before the gradient; each adds 0.5 to the variance of the smoothing, in pixels²."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from semfocus_plugin.lab.benchmark.peers.bench import Answer, Bench, Peer
 from semfocus_plugin.lab.benchmark.peers.sharpness import vertex
 
+__all__ = ["COARSE_STEP", "FINE_FRAMES", "PEER", "WIDE_STEP", "find"]
+
 COARSE_STEP = 4.0
 """Depths of field; …"""
 
@@ -26,3 +28,4 @@ def find(bench: Bench) -> Answer:
 
 
 PEER = Peer("two-pass-sweep", "coarse and fine sweep on Tenengrad", find)
+"""The method, as the benchmark runs it."""

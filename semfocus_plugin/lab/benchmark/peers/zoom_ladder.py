@@ -10,6 +10,8 @@ from semdrivers.microscope import Microscope
 from semfocus_plugin.lab.benchmark.peers.bench import Answer, Bench, Optics
 from semfocus_plugin.optics import NOMINAL_PIXEL
 
+__all__ = ["FACTOR", "RESIDUAL", "WINDOW", "climb"]
+
 WINDOW = 9.0
 """Half-width of the window of every rung, in depths of field."""
 

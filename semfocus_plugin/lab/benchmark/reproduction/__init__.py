@@ -12,10 +12,13 @@ from semfocus_plugin.lab.benchmark.reproduction.online import figure_5, table_2,
 from semfocus_plugin.lab.benchmark.reproduction.request import HELD_OUT_SEED, Request, Stage
 
 Builder = Callable[[Request, Stage], Exhibit]
+"""Makes a table or figure of the paper."""
 
 TABLES: Mapping[str, Builder] = MappingProxyType(
     {"1": table_1, "2": table_2, "3": table_3, "S1": table_s1, "unseen": table_unseen}
 )
+"""Builders of the tables, by the name that the command takes."""
 FIGURES: Mapping[str, Builder] = MappingProxyType({"3": figure_3, "4": figure_4, "5": figure_5})
+"""Builders of the figures, by the name that the command takes."""
 
 __all__ = ["FIGURES", "HELD_OUT_SEED", "TABLES", "Builder", "Exhibit", "Request", "Stage"]

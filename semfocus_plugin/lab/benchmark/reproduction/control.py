@@ -16,6 +16,8 @@ from semfocus_plugin.lab.training.curves import Curves
 from semfocus_plugin.lab.training.playground import Episodes, Playground, Policy, offline_test
 from semfocus_plugin.networks import LAWS, Controller, MaximumAction
 
+__all__ = ["EPISODES", "SCORE_NOISE", "VARIANTS", "episodes_of", "lines", "policy_of", "train_variant"]
+
 EPISODES = 256
 """Episodes of each specimen."""
 

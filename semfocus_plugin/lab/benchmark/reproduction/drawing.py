@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from semfocus_plugin.lab.benchmark.reproduction.fields import ScoredField
     from semfocus_plugin.lab.training.curves import MeasuredSeries
 
+__all__ = ["draw_evaluation", "draw_histories", "draw_lines", "draw_photographs"]
+
 _OURS, _THEIRS = COLOURS[0], COLOURS[6]
 _MEASURES = ("b  AENet score", "c  variance", "d  entropy")
 

@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+__all__ = ["RESAMPLES", "Estimate", "Statistic", "estimate", "mean", "median"]
+
 RESAMPLES = 1000
+"""Resamples of a bootstrap interval."""
 _SEED = 1
 
 Statistic = Callable[[NDArray[Any]], float]
+"""Computes a number from resampled values."""
 
 
 @dataclass(frozen=True, slots=True)

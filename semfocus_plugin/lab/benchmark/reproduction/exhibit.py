@@ -13,6 +13,8 @@ from semfocus_plugin.lab.benchmark.report import markdown_table
 from semfocus_plugin.lab.benchmark.reproduction.estimates import Estimate
 from semfocus_plugin.lab.benchmark.reproduction.published import CITATION, Published
 
+__all__ = ["TITLES", "Exhibit", "Line", "titled"]
+
 TITLES: Mapping[str, str] = {"tem-grid": "TEM grid"}
 """Of specimens; the others are their names with spaces."""
 

@@ -20,6 +20,8 @@ from semfocus_plugin.lab.training.datasets import focal_series
 from semfocus_plugin.lab.training.sampling import Field, draw_defocus
 from semfocus_plugin.optics import HALF_SCORE
 
+__all__ = ["FRAMES", "SERIES_FRAMES", "ScoredField", "implied_defocus", "measure_series", "score_field"]
+
 FRAMES = 8
 """Scored frames of a field."""
 

@@ -21,6 +21,8 @@ from semfocus_plugin.lab.benchmark.reproduction.request import Request, Stage
 from semfocus_plugin.lab.benchmark.trials import TRAINED
 from semfocus_plugin.lab.training.curves import MeasuredSeries, smooth
 
+__all__ = ["History", "figure_3", "figure_4"]
+
 _FIELDS = 20
 _SERIES = 8
 

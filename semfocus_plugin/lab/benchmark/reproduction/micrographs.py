@@ -17,6 +17,8 @@ from semfocus_plugin.lab.benchmark.pictures import Picture
 from semfocus_plugin.lab.parallel import required
 from semfocus_plugin.networks import score
 
+__all__ = ["RADII", "BlurredPicture", "disc", "score_picture", "score_triplet"]
+
 RADII = (0.0, 0.7, 1.5, 2.5, 4.0, 6.0, 9.0, 13.0, 18.0, 24.0, 32.0)
 """Pixels."""
 

@@ -30,6 +30,8 @@ from semfocus_plugin.lab.benchmark.trials import TRAINED, UNSEEN
 from semfocus_plugin.lab.parallel import run_all
 from semfocus_plugin.lab.training.curves import Curves, MeasuredSeries, measure_folders, smooth
 
+__all__ = ["aenet_lines", "measured_series", "scored_fields", "table_1", "table_s1", "table_unseen"]
+
 _FIELDS = 30
 _TEST_SERIES = 15
 _TRAINING_SERIES = 16

@@ -17,6 +17,8 @@ from semfocus_plugin.lab.benchmark.runs import Record, photograph, run_trials
 from semfocus_plugin.lab.benchmark.trials import TRAINED, UNSEEN, draw_online
 from semfocus_plugin.lab.parallel import run_all
 
+__all__ = ["Measure", "figure_5", "table_2", "table_3"]
+
 _RUNS = 40
 _PUBLISHED_LOOP = "paper"
 _WITH_SEARCH = ("dual-network", _PUBLISHED_LOOP)
@@ -28,6 +30,7 @@ _SCORES_NOTE = (
 )
 
 Measure = Callable[[Record], float]
+"""Computes a number from the record of a run."""
 
 
 def table_2(request: Request, stage: Stage) -> Exhibit:

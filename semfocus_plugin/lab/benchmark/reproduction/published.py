@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+__all__ = ["ACNET", "AENET", "AENET_TRAINING_ACCURACY", "CITATION", "EXPERTS", "ONLINE", "Published", "Row"]
+
 CITATION = "Lee et al., Scientific Reports (2021), doi 10.1038/s41598-021-00412-5"
+"""The paper."""
 
 
 @dataclass(frozen=True, slots=True)

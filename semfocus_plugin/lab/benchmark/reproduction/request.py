@@ -9,6 +9,8 @@ from typing import Any
 
 from semdrivers.errors import OutOfRangeError
 
+__all__ = ["HELD_OUT_SEED", "TRAINING_SEED", "Request", "Stage"]
+
 HELD_OUT_SEED = 101
 """Nothing was trained or tuned on it."""
 

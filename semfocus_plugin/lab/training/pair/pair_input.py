@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from semfocus_plugin.networks import MAGNIFICATION_SCALE
 
+__all__ = ["TEST_DEFOCUS", "prepared"]
+
 TEST_DEFOCUS = 5.0
 """Of the two frames, to either side, in nominal depths of field: neither aperture nor working distance is used."""
 

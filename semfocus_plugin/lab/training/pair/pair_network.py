@@ -23,7 +23,10 @@ from semfocus_plugin.lab.training.pair.pair_input import prepared
 from semfocus_plugin.lab.training.sampling import TRAINED
 from semfocus_plugin.networks import MAGNIFICATION_SCALE
 
+__all__ = ["NAME", "PairConfig", "PairNetwork", "Pairs", "evaluate", "export", "read_pairs", "split", "train"]
+
 NAME = "deepfocus-like"
+"""Name of the network in its manifest."""
 
 _CROP = (176, 224)
 """Height and width that a step of the training sees; the network averages over any size."""

@@ -1,0 +1,75 @@
+"""The reference lists what there is: every public module, every public name, every command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from semfocus_plugin.lab import reference
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(reference.public_modules(ROOT))
+
+
+@pytest.mark.parametrize("page", ["python.md", "command-line.md"])
+def test_the_page_is_what_the_command_writes(page):
+    path = ROOT / "docs" / "reference" / page
+    assert path.read_text(encoding="utf-8") == reference.pages(ROOT)[path], (
+        "stale: run python -m semfocus_plugin.lab.reference"
+    )
+
+
+def test_every_public_module_is_on_the_page():
+    text = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+    assert [module for module in MODULES if f"\n### `{module}`\n" not in text] == []
+
+
+def test_every_public_module_lists_all_its_names_and_says_what_each_is():
+    unlisted = {module: names for module in MODULES if (names := reference.unlisted(ROOT, module))}
+    assert unlisted == {}
+    unsaid = [
+        f"{module}.{name.name}"
+        for module in MODULES
+        for name in reference.public_names(ROOT, module)
+        if not name.summary
+    ]
+    assert unsaid == []
+
+
+def test_a_name_that_is_not_listed_is_noticed(tmp_path):
+    for package in reference.PACKAGES:
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text('"""A package."""\n', encoding="utf-8")
+    source = '"""A room."""\n\n__all__ = ["seen"]\n\n\ndef seen():\n    """Return 1."""\n\n\ndef unseen():\n    pass\n'
+    (tmp_path / "semdrivers" / "room.py").write_text(source, encoding="utf-8")
+    (tmp_path / "semdrivers" / "_closet.py").write_text("hidden = 1\n", encoding="utf-8")
+    assert "semdrivers.room" in reference.public_modules(tmp_path)
+    assert "semdrivers._closet" not in reference.public_modules(tmp_path)
+    assert reference.unlisted(tmp_path, "semdrivers.room") == ["unseen"]
+    assert [name.summary for name in reference.public_names(tmp_path, "semdrivers.room")] == ["Return 1."]
+    assert "### `semdrivers.room`" in reference.name_tables(tmp_path)
+
+
+def test_every_command_and_option_is_on_the_page():
+    from importlib import import_module
+
+    from typer.main import get_command
+
+    def commands(command, name):
+        inner = getattr(command, "commands", None)
+        if inner is None:
+            yield name, [word for parameter in command.params for word in parameter.opts if word.startswith("-")]
+            return
+        for word, further in inner.items():
+            if not further.hidden:
+                yield from commands(further, f"{name} {word}")
+
+    text = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
+    missing = []
+    for program, module in reference.PROGRAMS.items():
+        for name, options in commands(get_command(import_module(module).app), program):
+            section = text.partition(f"\n### {name}\n")[2].partition("\n### ")[0]
+            missing += [f"{name} {word}" for word in options if word != "--help" and f"`{word}`" not in section]
+            missing += [] if section else [name]
+    assert missing == []
