@@ -7,7 +7,6 @@ records are a 16-bit count and the records. See ``spec.md``, section *Payloads*.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import struct
 import typing
 from collections.abc import Callable
@@ -90,10 +89,14 @@ def _decode_record(kind: type[_T], payload: bytes, offset: int) -> tuple[_T, int
     return kind(*values), offset
 
 
-@functools.cache
+_layouts: dict[type, tuple[tuple[str, Encoder, Decoder], ...]] = {}
+
+
 def _layout(kind: type) -> tuple[tuple[str, Encoder, Decoder], ...]:
-    hints = typing.get_type_hints(kind, include_extras=True)
-    return tuple((field.name, *_codec(hints[field.name])) for field in dataclasses.fields(kind))
+    if kind not in _layouts:
+        hints = typing.get_type_hints(kind, include_extras=True)
+        _layouts[kind] = tuple((field.name, *_codec(hints[field.name])) for field in dataclasses.fields(kind))
+    return _layouts[kind]
 
 
 def _codec(hint: Any) -> tuple[Encoder, Decoder]:

@@ -26,7 +26,7 @@ from semfocus_plugin.lab.benchmark.pictures import read_folder
 from semfocus_plugin.optics import Astigmatism, Relief, View, astigmatism, relief
 
 __all__ = [
-    "HEIGHT", "SEED", "TABLES", "Situation", "case", "diagnosed", "median", "share", "spread", "tables", "turned",
+    "SEED", "TABLES", "Situation", "case", "diagnosed", "median", "share", "spread", "tables", "turned",
 ]  # fmt: skip
 
 SEED = 7001
@@ -44,8 +44,7 @@ _SPECIMENS: Mapping[str, tuple[float, float]] = {
 
 _AMOUNTS = (1.0, 1.5, 2.0, 3.0, 5.0)  # Amounts of astigmatism, depths of field
 _SPREADS = (1.0, 1.5, 2.5, 4.0, math.inf)  # Limits of the classes of relief, depths of field
-_WIDTH, HEIGHT = 320, 240
-"""Size of a frame, pixels."""
+_WIDTH, _HEIGHT = 320, 240  # size of a frame, pixels
 _Generator = np.random.Generator  # Source of random numbers
 
 
@@ -145,7 +144,7 @@ def case(random: _Generator, name: str, situation: Situation, micrograph: NDArra
         working_distance=15.0,
         magnification=magnification,
         width=_WIDTH,
-        height=HEIGHT,
+        height=_HEIGHT,
         stage_x=random.uniform(-reach, reach),
         stage_y=random.uniform(-reach, reach),
         brightness=random.uniform(0.45, 0.53),
@@ -165,7 +164,7 @@ def case(random: _Generator, name: str, situation: Situation, micrograph: NDArra
     amount, angle = (situation.astigmatism or 0.0) * unit * 1e3, random.uniform(0, math.pi)
     at = dataclasses.replace(
         at,
-        stage_tilt=min(math.degrees(math.atan(situation.tilt * unit / (HEIGHT * pixel * 1e-6))), 70.0),
+        stage_tilt=min(math.degrees(math.atan(situation.tilt * unit / (_HEIGHT * pixel * 1e-6))), 70.0),
         stigmator_x=amount * math.cos(2 * angle),
         stigmator_y=amount * math.sin(2 * angle),
     )
@@ -198,9 +197,9 @@ def _places(random: _Generator, situation: Situation) -> list[float]:
 
 def spread(specimen: Specimen, at: ScanConditions, pixel: float) -> float:
     """Return 2.56 standard deviations of the mean height of twelve tiles, µm; `pixel` in µm."""
-    left, top = at.stage_x * 1e3 - (_WIDTH - 1) / 2 * pixel, at.stage_y * 1e3 - (HEIGHT - 1) / 2 * pixel
-    height = seen(specimen, Window(left, top, pixel, _WIDTH, HEIGHT), at.stage_tilt, at.stage_rotation)[1]
-    return 2.56 * float(height.reshape(3, HEIGHT // 3, 4, _WIDTH // 4).mean(axis=(1, 3)).std())
+    left, top = at.stage_x * 1e3 - (_WIDTH - 1) / 2 * pixel, at.stage_y * 1e3 - (_HEIGHT - 1) / 2 * pixel
+    height = seen(specimen, Window(left, top, pixel, _WIDTH, _HEIGHT), at.stage_tilt, at.stage_rotation)[1]
+    return 2.56 * float(height.reshape(3, _HEIGHT // 3, 4, _WIDTH // 4).mean(axis=(1, 3)).std())
 
 
 def diagnosed(cases: Iterable[_Case]) -> list[tuple[_Case, Astigmatism | None, Relief | None]]:

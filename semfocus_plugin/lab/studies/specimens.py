@@ -20,12 +20,11 @@ from semdrivers.emulator.specimens import SPECIMENS, make_specimen
 from semfocus_plugin.lab.benchmark.pictures import read_folder
 
 __all__ = [
-    "DEFAULT_MAGNIFICATIONS", "HEADINGS", "HEIGHT", "MAGNIFICATIONS", "emulated", "emulated_rows", "measures",
+    "DEFAULT_MAGNIFICATIONS", "HEADINGS", "MAGNIFICATIONS", "emulated", "emulated_rows", "measures",
     "real_windows", "spectral_slopes", "summary", "table", "verdict",
 ]  # fmt: skip
 
-_WIDTH, HEIGHT = 640, 480
-"""Size of a frame, pixels."""
+_WIDTH, _HEIGHT = 640, 480  # size of a frame, pixels
 _DWELL = 32e-6  # Dwell time of a pixel, s
 MAGNIFICATIONS = {"gold-nanoparticles": (8_000, 12_000, 20_000, 30_000), "featureless": ()}
 """Magnifications of specimens that differ from the others."""
@@ -98,7 +97,7 @@ def real_windows(folder: Path) -> Iterator[NDArray[np.uint8]]:
     for picture in read_folder(folder):
         pixels = _eight_bit(picture.pixels)
         rows, columns = pixels.shape
-        high, wide = min(HEIGHT, rows), min(_WIDTH, columns)
+        high, wide = min(_HEIGHT, rows), min(_WIDTH, columns)
         tops = {0, rows - high} if rows >= 1.5 * high else {(rows - high) // 2}
         lefts = {0, columns - wide} if columns >= 1.5 * wide else {(columns - wide) // 2}
         for top in sorted(tops):
@@ -112,7 +111,7 @@ def emulated(name: str, magnification: float, fields: int) -> NDArray[np.float64
     for seed in range(1, fields + 1):
         column = ElectronColumn(make_specimen(name, seed), seed=seed, preset="typical")
         at = ScanConditions(
-            15.0, magnification, _WIDTH, HEIGHT, dwell_time=_DWELL, stage_x=0.37 * seed, stage_y=-0.21 * seed
+            15.0, magnification, _WIDTH, _HEIGHT, dwell_time=_DWELL, stage_x=0.37 * seed, stage_y=-0.21 * seed
         )
         best = column.best_working_distance(at)
         measured.append(measures(column.render(dataclasses.replace(at, working_distance=best))))

@@ -25,10 +25,9 @@ from semfocus_plugin.lab.benchmark.runs import focus
 from semfocus_plugin.lab.parallel import required
 from semfocus_plugin.run import spoiled
 
-__all__ = ["HEIGHT", "focusing", "frames", "table", "windows"]
+__all__ = ["focusing", "frames", "table", "windows"]
 
-_WIDTH, HEIGHT = 320, 240
-"""Size of a frame, pixels."""
+_WIDTH, _HEIGHT = 320, 240  # size of a frame, pixels
 # Least and greatest magnification of a specimen that differs from the others
 _MAGNIFICATIONS = {"gold-nanoparticles": (8_000, 30_000)}
 _DEFAULT_MAGNIFICATIONS = (300, 12_000)  # Least and greatest magnification of every other specimen
@@ -45,7 +44,7 @@ def frames(name: str, preset: str, fields: int, seed: int) -> Iterator[NDArray[A
             15.0,
             _magnification_of(name, random),
             _WIDTH,
-            HEIGHT,
+            _HEIGHT,
             stage_x=float(random.uniform(-3, 3)),
             stage_y=float(random.uniform(-3, 3)),
         )
@@ -71,9 +70,9 @@ def windows(folder: Path) -> Iterator[NDArray[Any]]:
             small = grey[: rows * step, : columns * step].reshape(rows, step, columns, step).mean(axis=(1, 3))
             for seen in (small, ndimage.gaussian_filter(small, 2.0)):
                 pixels = seen.astype(np.uint8)
-                for top in range(0, rows - HEIGHT + 1, HEIGHT // 4):
+                for top in range(0, rows - _HEIGHT + 1, _HEIGHT // 4):
                     for left in range(0, columns - _WIDTH + 1, _WIDTH // 4):
-                        yield pixels[top : top + HEIGHT, left : left + _WIDTH]
+                        yield pixels[top : top + _HEIGHT, left : left + _WIDTH]
 
 
 def focusing(runs: int, seed: int, retakes: int) -> str:
