@@ -17,8 +17,9 @@ from semfocus_plugin.lab.benchmark.trials import TRACKS
 from semfocus_plugin.lab.parallel import required
 
 __all__ = [
-    "BENCHMARK", "COLUMNS", "EVALUATE", "FALSE_FOCUS", "LEGEND", "Bin", "Column", "Row", "expected_calibration_error",
-    "headings", "markdown_table", "page", "reliability", "rows", "side_by_side", "verdict", "wilson",
+    "BENCHMARK", "COLUMNS", "EVALUATE", "FALSE_FOCUS", "LEGEND", "Bin", "Column", "Group", "Row",
+    "expected_calibration_error", "headings", "markdown_table", "page", "reliability", "rows", "side_by_side",
+    "verdict", "wilson",
 ]  # fmt: skip
 
 FALSE_FOCUS = 2.0
@@ -37,7 +38,7 @@ def wilson(successes: int, runs: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-class _Group:
+class Group:
     """Records of one row, at least one, and what several columns need of them."""
 
     def __init__(self, records: Sequence[Record]) -> None:
@@ -76,7 +77,7 @@ class Column:
     heading : str
         Heading of the column.
     values : mapping of str to callable
-        Its figures, by the name that they have in a JSON report; each computed from a `_Group`.
+        Its figures, by the name that they have in a JSON report; each computed from a `Group`.
     pattern : str
         Text of a cell, in the syntax of `str.format`; a figure that is None becomes a dash.
     tables : tuple of str
@@ -84,12 +85,12 @@ class Column:
     """
 
     heading: str
-    values: Mapping[str, Callable[[_Group], Any]]
+    values: Mapping[str, Callable[[Group], Any]]
     pattern: str
     tables: tuple[str, ...] = (BENCHMARK, EVALUATE)
 
 
-def _quantile(share: float, name: str) -> Callable[[_Group], float | None]:
+def _quantile(share: float, name: str) -> Callable[[Group], float | None]:
     return lambda group: group.quantile(share, attrgetter(name))
 
 
@@ -218,7 +219,7 @@ def rows(records: Sequence[Record], table: str) -> tuple[Row, ...]:
     figures = {key: figure for column in _columns(table) for key, figure in column.values.items()}
     return tuple(
         Row(table, *key, {name: figure(members) for name, figure in figures.items()})
-        for key, members in ((key, _Group(own)) for key, own in groups.items())
+        for key, members in ((key, Group(own)) for key, own in groups.items())
     )
 
 

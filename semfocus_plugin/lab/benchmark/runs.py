@@ -30,7 +30,7 @@ from semfocus_plugin.run import MOST_RETAKES
 
 __all__ = [
     "OURS", "CountedMicroscope", "Photographs", "Record", "choose_methods", "descriptions", "focus", "method_names",
-    "photograph", "planned", "run_trial", "run_trials",
+    "photograph", "planned", "prepared", "run_trial", "run_trials",
 ]  # fmt: skip
 
 OURS = tuple(method.name for method in methods.METHODS)
@@ -281,14 +281,14 @@ def run_trials(
 
 def run_trial(trial: Trial, method: str, max_frames: int | None = None, scored: bool = False) -> Record:
     """Let one method focus once, on an emulator of its own; see `run_trials`."""
-    with _prepared(trial) as (emulator, microscope):
+    with prepared(trial) as (emulator, microscope):
         record = _focused(trial, method, max_frames, emulator, microscope)
         return _compared(record, emulator, microscope) if scored else record
 
 
 def photograph(trial: Trial, method: str, max_frames: int | None = None) -> Photographs:
     """Focus once, and take pictures before, after and at the true best."""
-    with _prepared(trial) as (emulator, microscope):
+    with prepared(trial) as (emulator, microscope):
         start_score = networks.score(microscope.acquire(ScanMode.FAST))
         start = microscope.acquire(ScanMode.STANDARD)
         record = _focused(trial, method, max_frames, emulator, microscope)
@@ -298,7 +298,7 @@ def photograph(trial: Trial, method: str, max_frames: int | None = None) -> Phot
 
 
 @contextmanager
-def _prepared(trial: Trial) -> Iterator[tuple[Emulator, Microscope]]:
+def prepared(trial: Trial) -> Iterator[tuple[Emulator, Microscope]]:
     """Give the emulator of a trial and a microscope that stands at the start."""
     options: dict[str, Any] = {"specimen": trial.specimen}
     # Where an instrument stands at first decides its clock, and so the noise of every frame of a seed.

@@ -19,11 +19,11 @@ from semdrivers.image import ScanMode
 from semfocus_plugin import networks
 from semfocus_plugin.networks import AENet, State, preprocess
 
-__all__ = ["measure"]
+__all__ = ["Figure", "measure"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Figure:
+class Figure:
     """One measured figure."""
 
     name: str  # What was measured
@@ -34,16 +34,16 @@ class _Figure:
     repetitions: int  # How often it was measured
 
 
-def measure(seconds: float = 1.0, announce: Callable[[str], object] = lambda what: None) -> tuple[_Figure, ...]:
+def measure(seconds: float = 1.0, announce: Callable[[str], object] = lambda what: None) -> tuple[Figure, ...]:
     """Return all figures, each measured for about `seconds`."""
-    figures: list[_Figure] = []
+    figures: list[Figure] = []
     for part in (_compute, _control, _usb, _frames):
         announce(part.__name__.strip("_"))
         figures += part(seconds)
     return tuple(figures)
 
 
-def _compute(seconds: float) -> Iterator[_Figure]:
+def _compute(seconds: float) -> Iterator[Figure]:
     """Time what autofocus computes for a frame of 320×240, step by step and as a whole."""
     shipped = networks.load()
     evaluator = shipped.evaluator
@@ -71,7 +71,7 @@ def _compute(seconds: float) -> Iterator[_Figure]:
     yield _time("compute a frame (all of the above)", whole, seconds)
 
 
-def _control(seconds: float) -> Iterator[_Figure]:
+def _control(seconds: float) -> Iterator[Figure]:
     """Time a round trip on the control channel, and the same on a bare socket of this computer."""
     with _echo() as ping:
         yield _time("bare socket ping", ping, seconds)
@@ -79,7 +79,7 @@ def _control(seconds: float) -> Iterator[_Figure]:
         yield _time("control round trip (read working distance)", lambda: microscope.working_distance, seconds)
 
 
-def _frames(seconds: float) -> Iterator[_Figure]:
+def _frames(seconds: float) -> Iterator[Figure]:
     """Time frames: drawn by the emulator alone, and through instrument, USB and driver."""
     from semdrivers.emulator.physics import ElectronColumn, ScanConditions
     from semdrivers.emulator.specimens import make_specimen
@@ -107,7 +107,7 @@ def _frames(seconds: float) -> Iterator[_Figure]:
         yield _time("move and acquire a FAST frame (emulator, USB, driver)", move_and_acquire, seconds)
 
 
-def _usb(seconds: float) -> Iterator[_Figure]:
+def _usb(seconds: float) -> Iterator[Figure]:
     """Measure the image stream through the driver, with frames that cost nothing to draw."""
     mode = ScanMode.SLOW
     ready = np.random.default_rng(1).integers(0, 256, (mode.height, mode.width)).astype(np.uint8)
@@ -115,10 +115,10 @@ def _usb(seconds: float) -> Iterator[_Figure]:
         emulator.column.render = lambda conditions: ready
         took = _time("", lambda: microscope.acquire(mode), seconds)
     rates = (ready.size / 1e3 / took.median, ready.size / 1e3 / took.p90)
-    yield _Figure("images over USB, SLOW frames through the driver", "MB/s", *rates, took.repetitions)
+    yield Figure("images over USB, SLOW frames through the driver", "MB/s", *rates, took.repetitions)
 
 
-def _time(name: str, call: Callable[[], Any], seconds: float, unit: str = "ms") -> _Figure:
+def _time(name: str, call: Callable[[], Any], seconds: float, unit: str = "ms") -> Figure:
     call()
     taken: list[float] = []
     until = time.perf_counter() + seconds
@@ -126,7 +126,7 @@ def _time(name: str, call: Callable[[], Any], seconds: float, unit: str = "ms") 
         began = time.perf_counter()
         call()
         taken.append((time.perf_counter() - began) * 1e3)
-    return _Figure(name, unit, float(np.median(taken)), float(np.quantile(taken, 0.9)), len(taken))
+    return Figure(name, unit, float(np.median(taken)), float(np.quantile(taken, 0.9)), len(taken))
 
 
 @contextmanager

@@ -26,7 +26,17 @@ from semfocus_plugin.lab.benchmark.pictures import read_folder
 from semfocus_plugin.optics import Astigmatism, Relief, View, astigmatism, relief
 
 __all__ = [
-    "SEED", "TABLES", "Situation", "case", "diagnosed", "median", "share", "spread", "tables", "turned",
+    "SEED",
+    "TABLES",
+    "Case",
+    "Situation",
+    "case",
+    "diagnosed",
+    "median",
+    "share",
+    "spread",
+    "tables",
+    "turned",
 ]  # fmt: skip
 
 SEED = 7001
@@ -45,7 +55,6 @@ _SPECIMENS: Mapping[str, tuple[float, float]] = {
 _AMOUNTS = (1.0, 1.5, 2.0, 3.0, 5.0)  # Amounts of astigmatism, depths of field
 _SPREADS = (1.0, 1.5, 2.5, 4.0, math.inf)  # Limits of the classes of relief, depths of field
 _WIDTH, _HEIGHT = 320, 240  # size of a frame, pixels
-_Generator = np.random.Generator  # Source of random numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +93,7 @@ class Situation:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Case:
+class Case:
     """The frames of a run, and the truth."""
 
     specimen: str
@@ -114,7 +123,7 @@ class _Step:
         return tone, (height + self.height * beyond).astype(np.float32)
 
 
-def _stripes(random: _Generator, pixel: float) -> Picture:
+def _stripes(random: np.random.Generator, pixel: float) -> Picture:
     """Return stripes of one direction, on half of the samples with a little texture; `pixel` in nm."""
     y, x = np.mgrid[:480, :640]
     angle, period = random.uniform(0, math.pi), random.uniform(5, 30)
@@ -125,7 +134,7 @@ def _stripes(random: _Generator, pixel: float) -> Picture:
     return Picture(tone.astype(np.float32), pixel * random.uniform(0.6, 1.3))
 
 
-def case(random: _Generator, name: str, situation: Situation, micrograph: NDArray[Any] | None = None) -> _Case:
+def case(random: np.random.Generator, name: str, situation: Situation, micrograph: NDArray[Any] | None = None) -> Case:
     """Draw a field of a specimen, or a view of a micrograph, and the frames of a run on it."""
     low, high = _SPECIMENS.get(name, (500, 30_000))
     magnification = math.exp(random.uniform(math.log(low), math.log(high)))
@@ -176,7 +185,7 @@ def case(random: _Generator, name: str, situation: Situation, micrograph: NDArra
             at, working_distance=best + place * unit, frame_id=k, start_time=at.start_time + 0.3 * k
         )
         views.append(View(scan.working_distance, pixel * 1e-6, column.render(scan)))
-    return _Case(
+    return Case(
         specimen=name,
         views=tuple(views),
         focus=best + random.normal(0, situation.focus_error) * unit,
@@ -186,7 +195,7 @@ def case(random: _Generator, name: str, situation: Situation, micrograph: NDArra
     )
 
 
-def _places(random: _Generator, situation: Situation) -> list[float]:
+def _places(random: np.random.Generator, situation: Situation) -> list[float]:
     """Return where the frames of a run are, in depths of field."""
     chosen, side, both = [random.uniform(-1, 1)], random.choice([-1, 1]), random.random() < 0.6
     for k in range(int(random.integers(situation.counts[0], situation.counts[1] + 1)) - 1):
@@ -202,7 +211,7 @@ def spread(specimen: Specimen, at: ScanConditions, pixel: float) -> float:
     return 2.56 * float(height.reshape(3, _HEIGHT // 3, 4, _WIDTH // 4).mean(axis=(1, 3)).std())
 
 
-def diagnosed(cases: Iterable[_Case]) -> list[tuple[_Case, Astigmatism | None, Relief | None]]:
+def diagnosed(cases: Iterable[Case]) -> list[tuple[Case, Astigmatism | None, Relief | None]]:
     """Return what the frames of every case show."""
     return [(each, astigmatism(each.views, each.focus), relief(each.views, each.focus)) for each in cases]
 
@@ -234,7 +243,7 @@ def _false_reports(seed: int, fields: int) -> Iterator[list[str]]:
     yield ["all", *_said(everything)]
 
 
-def _said(cases: list[tuple[_Case, Astigmatism | None, Relief | None]]) -> list[str]:
+def _said(cases: list[tuple[Case, Astigmatism | None, Relief | None]]) -> list[str]:
     flat = [bool(r) for c, _, r in cases if c.spread < _SPREADS[0]]
     return [share([bool(a) for _, a, _ in cases]), share(flat)]
 

@@ -149,7 +149,7 @@ def _score_lines(pairs: Mapping[str, NDArray[Any]]) -> list[Line]:
 
 def _distance(rows: NDArray[Any]) -> NDArray[Any]:
     """Return the difference between the defoci that score and label imply, in depths of field."""
-    return np.abs(implied_defocus(rows[:, 2]) - implied_defocus(rows[:, 1]))
+    return np.asarray(np.abs(implied_defocus(rows[:, 2]) - implied_defocus(rows[:, 1])))
 
 
 def _pairs(groups: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> NDArray[Any]:
