@@ -26,17 +26,7 @@ from semfocus_plugin.lab.benchmark.pictures import read_folder
 from semfocus_plugin.optics import Astigmatism, Relief, View, astigmatism, relief
 
 __all__ = [
-    "SEED",
-    "TABLES",
-    "Case",
-    "Situation",
-    "case",
-    "diagnosed",
-    "median",
-    "share",
-    "spread",
-    "tables",
-    "turned",
+    "SEED", "TABLES", "Case", "Situation", "case", "diagnosed", "median", "share", "spread", "tables", "turned",
 ]  # fmt: skip
 
 SEED = 7001
