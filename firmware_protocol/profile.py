@@ -159,7 +159,7 @@ class InstrumentProfile:
     stage_tilt_speed: float = 5.0
     stage_rotation_speed: float = 20.0
     stage_holder_radius: float = 12.5
-    stigmator_range: float = 50.0
+    stigmator_range: float = 3000.0
     stigmator_step: float = 0.1
     detector_step: float = 0.001
     pump_time: float = 120.0

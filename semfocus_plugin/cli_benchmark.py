@@ -90,14 +90,19 @@ def _compare(
     seed = REPORTING_SEED if seed is None else seed
     chosen = list(tracks_named(track_names))
     names, skipped = comparison.choose_methods(method_names)
+    used = _folder(folder) if any(track.real or track.instrument for track in chosen) else None
     shown = _pictures(folder) if any(track.real for track in chosen) else ()
+    if used is None or not (used / "series" / "slopes.json").is_file():
+        for track in [track for track in chosen if track.instrument == "series"]:
+            chosen.remove(track)
+            skipped[f"track {track.name}"] = "no folder of recorded series (--pictures)"
     if not shown:
         for track in [track for track in chosen if track.real]:
             chosen.remove(track)
             skipped[f"track {track.name}"] = "no folder of micrographs (--pictures, or SEMFOCUS_DATA)"
     for name, reason in skipped.items():
         messages.print(f"left out: {name}, {reason}", markup=False, soft_wrap=True)
-    trials = [trial for track in chosen for trial in draw_trials(track, runs, seed, shown)]
+    trials = [trial for track in chosen for trial in draw_trials(track, runs, seed, shown, str(used or ""))]
     planned = comparison.planned(trials, names)
     with Progress(
         TextColumn("{task.description}"),
@@ -182,6 +187,12 @@ def _draw_reliability(records: Any, names: Sequence[str], path: Path) -> None:
             f"--reliability {path}: no run of {', '.join(OURS)} reported a focus, so there is nothing to draw"
         )
     draw_reliability(bins, method, path)
+
+
+def _folder(named: Path | None) -> Path | None:
+    from semfocus_plugin.evaluation.pictures import folder_in_use
+
+    return folder_in_use(named)
 
 
 def _pictures(named: Path | None) -> tuple[Any, ...]:

@@ -7,7 +7,10 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import semdrivers
 from firmware_protocol.profile import EM30
@@ -16,12 +19,14 @@ from semdrivers.emulator import Emulator
 from semdrivers.emulator.optics import probe_core_of
 from semdrivers.emulator.scan import Truth
 from semdrivers.errors import InvalidParameterError
-from semdrivers.microscope import HasStage, Microscope, Range
+from semdrivers.microscope import HasStage, HasStigmator, Microscope, Range
 from semfocus_plugin import methods
 from semfocus_plugin.evaluation import peers
 from semfocus_plugin.evaluation.counted import CountedMicroscope
+from semfocus_plugin.evaluation.instruments import station
 from semfocus_plugin.evaluation.peers import Answer, Bench, Optics, Peer, pair_bound, zoom_ladder
 from semfocus_plugin.evaluation.peers.bench import approach
+from semfocus_plugin.evaluation.pictures import read_folder
 from semfocus_plugin.evaluation.tracks import ANYWHERE, SPARE, Trial
 from semfocus_plugin.parallel import run_all
 
@@ -65,6 +70,10 @@ class Record:
     places : tuple of tuple of float
         Of every frame: distance from the focus in depths of field (both of the final magnification), and
         magnification.
+    astigmatism : tuple of float
+        True, as (a cos 2θ, a sin 2θ) in depths of field.
+    reported_astigmatism : tuple of float or None
+        The same as the method reports it.
     """
 
     track: str
@@ -82,6 +91,8 @@ class Record:
     instrument_seconds: float | None
     compute_ms: float | None
     places: tuple[tuple[float, float], ...] = ()
+    astigmatism: tuple[float, float] = (0.0, 0.0)
+    reported_astigmatism: tuple[float, float] | None = None
 
     @property
     def claimed(self) -> bool:
@@ -132,10 +143,31 @@ class _Outcome:
     status: str
     reason: str
     confidence: float | None = None
+    astigmatism: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scene:
+    """What a method is tried on: the instrument, and its truth.
+
+    Lengths are mm, `astigmatism` in depths of field; `defocus` returns the distance of the beam's focus from the truth
+    in depths of field, `clock` the seconds that the instrument has taken.
+    """
+
+    microscope: Microscope
+    focus: float
+    depth_of_field: float
+    optics: Optics
+    defocus: Callable[[], float]
+    clock: Callable[[], float]
+    astigmatism: tuple[float, float] = (0.0, 0.0)
+    bounds: tuple[float, float] | None = None
 
 
 def run_trial(trial: Trial, method: str) -> Record:
-    """Let one method focus once, on an emulator of its own."""
+    """Let one method focus once, on an instrument of its own."""
+    if trial.track.instrument:
+        return _on_another_instrument(trial, method)
     options: dict[str, Any] = {"specimen": trial.specimen, "working_distance": NOMINAL_WORKING_DISTANCE}
     if trial.picture is not None:
         options |= {"specimen": trial.picture.pixels, "pixel_size": trial.picture.pixel_size}
@@ -148,10 +180,46 @@ def run_trial(trial: Trial, method: str) -> Record:
             microscope.move_stage(*trial.stage)
         microscope.magnification = trial.magnification
         truth = emulator.truth
+        off = trial.track.stigmator[trial.number % len(trial.track.stigmator)]
+        turn = 2 * math.pi * np.random.default_rng([trial.seed, 3]).random()
+        astigmatism = off * math.cos(turn), off * math.sin(turn)
+        if off:
+            assert isinstance(microscope, HasStigmator)
+            per_unit = truth.depth_of_field * 1e3
+            microscope.stigmator = astigmatism[0] * per_unit, astigmatism[1] * per_unit
         microscope.working_distance = _start(trial, truth, microscope.capabilities.working_distance)
         if method == pair_bound.NAME:
             return _bound(trial, (microscope.working_distance - truth.working_distance) / truth.depth_of_field)
-        return _carried_out(trial, method, emulator, microscope)
+        scene = _Scene(
+            microscope,
+            truth.working_distance,
+            truth.depth_of_field,
+            told_optics(),
+            lambda: (_in_focus(emulator) - truth.working_distance) / truth.depth_of_field,
+            emulator.instrument.clock.now,
+            astigmatism,
+        )
+        return _carried_out(trial, method, scene)
+
+
+def _on_another_instrument(trial: Trial, method: str) -> Record:
+    pictures = read_folder(Path(trial.folder)) if trial.folder else ()
+    series = Path(trial.folder) / "series" if trial.folder else None
+    drawn = station(trial.track.instrument, trial.number, trial.base_seed, pictures, series)
+    trial = dataclasses.replace(trial, specimen=drawn.specimen, magnification=drawn.microscope.magnification)
+    if method == pair_bound.NAME:
+        return _bound(trial, drawn.defocus())
+    scene = _Scene(
+        drawn.microscope,
+        drawn.focus,
+        drawn.depth_of_field,
+        Optics(drawn.aperture, drawn.core),
+        drawn.defocus,
+        lambda: 0.0,
+        drawn.astigmatism,
+        drawn.bounds,
+    )
+    return _carried_out(trial, method, scene)
 
 
 def _start(trial: Trial, truth: Truth, limits: Range) -> float:
@@ -183,18 +251,18 @@ def _bound(trial: Trial, start_error: float) -> Record:
     )
 
 
-def _carried_out(trial: Trial, method: str, emulator: Emulator, microscope: Microscope) -> Record:
-    truth, start = emulator.truth, microscope.working_distance
-    counted = CountedMicroscope(microscope)
-    instrument_began, began = emulator.instrument.clock.now(), time.thread_time()
+def _carried_out(trial: Trial, method: str, scene: _Scene) -> Record:
+    start = scene.microscope.working_distance
+    counted = CountedMicroscope(scene.microscope)
+    instrument_began, began = scene.clock(), time.thread_time()
     try:
-        outcome = _ours(method, trial, counted) if method in OURS else _peers(method, trial, counted, truth)
+        outcome = _ours(method, trial, counted, scene) if method in OURS else _peers(method, trial, counted, scene)
     except Exception as error:  # a peer's package may raise anything; the comparison goes on
         outcome = _Outcome("error", f"{type(error).__name__}: {error}")
     computed = time.thread_time() - began
 
     def defocus(working_distance: float) -> float:
-        return (working_distance - truth.working_distance) / truth.depth_of_field
+        return (working_distance - scene.focus) / scene.depth_of_field
 
     return Record(
         track=trial.track.name,
@@ -205,14 +273,24 @@ def _carried_out(trial: Trial, method: str, emulator: Emulator, microscope: Micr
         status=outcome.status,
         reason=outcome.reason,
         start_error=defocus(start),
-        error=abs(defocus(_in_focus(emulator))),
+        error=abs(scene.defocus()),
         confidence=outcome.confidence,
         frames=counted.frames,
         dose=sum((magnification / trial.magnification) ** 2 for _, magnification in counted.visits),
-        instrument_seconds=emulator.instrument.clock.now() - instrument_began,
+        instrument_seconds=scene.clock() - instrument_began,
         compute_ms=1e3 * (computed - counted.seconds_inside) / max(counted.frames, 1),
         places=tuple((round(defocus(place), 2), magnification) for place, magnification in counted.visits),
+        astigmatism=scene.astigmatism,
+        reported_astigmatism=_reported(outcome, scene),
     )
+
+
+def _reported(outcome: _Outcome, scene: _Scene) -> tuple[float, float] | None:
+    """Return what the method says of the astigmatism, in depths of field."""
+    if outcome.astigmatism is None:
+        return None
+    per_unit = scene.depth_of_field * 1e3
+    return outcome.astigmatism[0] / per_unit, outcome.astigmatism[1] / per_unit
 
 
 def _in_focus(emulator: Emulator) -> float:
@@ -221,28 +299,33 @@ def _in_focus(emulator: Emulator) -> float:
     return conditions.working_distance + conditions.focus_offset
 
 
-def _ours(method: str, trial: Trial, microscope: CountedMicroscope) -> _Outcome:
-    settings = AutofocusSettings(method=method, may_change_magnification=trial.track.blind)
+def _ours(method: str, trial: Trial, microscope: CountedMicroscope, scene: _Scene) -> _Outcome:
+    settings = AutofocusSettings(method=method, may_change_magnification=trial.track.blind, bounds=scene.bounds)
     result = semdrivers.autofocus(microscope, settings=settings)
-    return _Outcome(result.status, result.reason, result.confidence)
+    found = getattr(result, "astigmatism", None)
+    return _Outcome(result.status, result.reason, result.confidence, None if found is None else (found.x, found.y))
 
 
-def _peers(method: str, trial: Trial, microscope: CountedMicroscope, truth: Truth) -> _Outcome:
+def _peers(method: str, trial: Trial, microscope: CountedMicroscope, scene: _Scene) -> _Outcome:
     peer = next(peer for peer in peers.PEERS if peer.name == method)
-    answer = _asked(peer, trial, microscope, truth)
-    approach(microscope, microscope.capabilities.working_distance, answer.working_distance)
+    answer = _asked(peer, trial, microscope, scene)
+    limits = microscope.capabilities.working_distance
+    approach(microscope, limits if scene.bounds is None else limits.intersect(*scene.bounds), answer.working_distance)
     return _Outcome("focused" if answer.claimed else "refused", answer.reason)
 
 
-def _asked(peer: Peer, trial: Trial, microscope: CountedMicroscope, truth: Truth) -> Answer:
+def _asked(peer: Peer, trial: Trial, microscope: CountedMicroscope, scene: _Scene) -> Answer:
     """Give the peer what it is told: the nominal beam, and a window in which the focus lies."""
-    optics = told_optics()
     if trial.track.reach is None:
-        return zoom_ladder.climb(peer.find, microscope, optics, ANYWHERE)
+        return zoom_ladder.climb(peer.find, microscope, scene.optics, ANYWHERE)
     start = microscope.working_distance
-    reach = SPARE * trial.track.reach * truth.depth_of_field
+    reach = SPARE * trial.track.reach * scene.depth_of_field
     window = max(start - reach, ANYWHERE[0]), min(start + reach, ANYWHERE[1])
-    return peer.find(Bench(microscope, optics, window, start))
+    if trial.track.instrument:
+        window = start - reach, start + reach
+    if scene.bounds is not None:
+        window = scene.bounds
+    return peer.find(Bench(microscope, scene.optics, window, start))
 
 
 def told_optics() -> Optics:

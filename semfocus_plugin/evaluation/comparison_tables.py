@@ -48,6 +48,8 @@ class Row:
         None for the oracle.
     false_focus, refused, errors : int
         Runs that report focus beyond 2 depths of field (on a blank sample: that report focus); that refuse; that raise.
+    named : tuple of int
+        Runs in focus whose astigmatism, of 1 DoF at least, is reported within 30 % and 15°; and all such runs.
     """
 
     track: str
@@ -66,6 +68,7 @@ class Row:
     false_focus: int
     refused: int
     errors: int
+    named: tuple[int, int] = (0, 0)
 
     @property
     def share(self) -> float:
@@ -105,7 +108,21 @@ def _row(track: str, method: str, records: list[Record]) -> Row:
         false_focus=len(claimed) if blank else sum(error > FALSE_FOCUS for error in errors),
         refused=refused,
         errors=sum(record.status == "error" for record in records),
+        named=_named(claimed),
     )
+
+
+def _named(claimed: Sequence[Record]) -> tuple[int, int]:
+    """Return how many of the runs in focus name their astigmatism within 30 % and 15°, and of how many."""
+    astigmatic = [record for record in claimed if record.error <= 1.0 and math.hypot(*record.astigmatism) > 0.9]
+    right = 0
+    for record in astigmatic:
+        if record.reported_astigmatism is None:
+            continue
+        true, reported = complex(*record.astigmatism), complex(*record.reported_astigmatism)
+        turn = abs(np.angle(reported / true, deg=True)) / 2 if reported else 90.0
+        right += abs(abs(reported) - abs(true)) <= 0.3 * abs(true) and turn <= 15.0
+    return right, len(astigmatic)
 
 
 def _quantile(values: Sequence[float | None], share: float) -> float | None:
@@ -126,6 +143,7 @@ COLUMNS = (
     "false",
     "refused",
     "errors",
+    "astigmatism",
 )
 """Headings of `cells`."""
 
@@ -146,6 +164,7 @@ def cells(row: Row) -> tuple[str, ...]:
         str(row.false_focus),
         str(row.refused),
         str(row.errors),
+        "–" if not row.named[1] else f"{row.named[0] / row.named[1]:.0%}",
     )
 
 

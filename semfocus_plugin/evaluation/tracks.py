@@ -50,6 +50,10 @@ class Track:
         True aperture over the nominal one, which is what peers are told; taken in turn.
     refuses : bool
         Whether the only right answer is a refusal.
+    stigmator : tuple of float
+        Depths of field by which the stigmator is off, in a random direction; taken in turn.
+    instrument : str
+        What stands in for the emulator: a name of `semfocus_plugin.evaluation.instruments`, or empty.
     """
 
     name: str
@@ -59,11 +63,13 @@ class Track:
     preset: str = "typical"
     aperture_factors: tuple[float, ...] = (1.0,)
     refuses: bool = False
+    stigmator: tuple[float, ...] = (0.0,)
+    instrument: str = ""
 
     @property
     def real(self) -> bool:
         """Whether the specimens are real micrographs."""
-        return not self.specimens
+        return not self.specimens and not self.instrument
 
     @property
     def blind(self) -> bool:
@@ -86,6 +92,24 @@ TRACKS: Mapping[str, Track] = MappingProxyType(
                 "five specimens, α 20 % off what is told, start within ±9 DoF",
                 aperture_factors=(0.8, 1.2),
             ),
+            Track(
+                "stigmator",
+                "five specimens, stigmator off by 1, 2, 3, 5 DoF, start within ±9 DoF",
+                stigmator=(1.0, 2.0, 3.0, 5.0),
+            ),
+            Track(
+                "astigmatic", "the same on a column of its own, micrographs and textures", (), instrument="astigmatic"
+            ),
+            Track("limits", "limits of ±1, 2, 3, 5 DoF around the focus", (), reach=5.0, instrument="limits"),
+            Track(
+                "wave",
+                "wave-optical probe, 2 kV 8 mrad and 15 kV 3 mrad, astigmatism 0, 1, 2 DoF, start within ±9 DoF",
+                (),
+                instrument="wave",
+            ),
+            Track("wild", "instruments drawn at random, unlike the EM-30, start within ±9 DoF", (), instrument="wild"),
+            Track("periodic", "periodic samples, start 4 to 40 DoF away", (), FAR, instrument="periodic"),
+            Track("series", "focal series recorded on real instruments", (), instrument="series"),
             Track("featureless", "nothing but noise; the right answer is a refusal", (FEATURELESS,), refuses=True),
         )
     }
@@ -114,6 +138,10 @@ class Trial:
         True aperture over the one that is told.
     seed : int
         Of the emulator.
+    number, base_seed : int
+        Of the trial within its track, and of all trials.
+    folder : str
+        Of micrographs, where there are some.
     """
 
     track: Track
@@ -124,6 +152,9 @@ class Trial:
     start: float
     aperture_factor: float
     seed: int
+    number: int = 0
+    base_seed: int = 0
+    folder: str = ""
 
 
 def tracks_named(names: Sequence[str]) -> tuple[Track, ...]:
@@ -140,7 +171,9 @@ def tracks_named(names: Sequence[str]) -> tuple[Track, ...]:
     return tuple(track for track in TRACKS.values() if not names or track.name in names)
 
 
-def draw_trials(track: Track, runs: int, seed: int, pictures: Sequence[Picture] = ()) -> tuple[Trial, ...]:
+def draw_trials(
+    track: Track, runs: int, seed: int, pictures: Sequence[Picture] = (), folder: str = ""
+) -> tuple[Trial, ...]:
     """Return `runs` trials of a track.
 
     Raises
@@ -156,10 +189,12 @@ def draw_trials(track: Track, runs: int, seed: int, pictures: Sequence[Picture] 
         raise OutOfRangeError(f"seed must be at least 0, not {seed}")
     if track.real and not pictures:
         raise InvalidParameterError(f"track {track.name!r} needs pictures")
-    return tuple(_trial(track, number, seed, pictures) for number in range(runs))
+    return tuple(_trial(track, number, seed, pictures, folder) for number in range(runs))
 
 
-def _trial(track: Track, number: int, seed: int, pictures: Sequence[Picture]) -> Trial:
+def _trial(track: Track, number: int, seed: int, pictures: Sequence[Picture], folder: str) -> Trial:
+    if track.instrument:
+        return Trial(track, track.instrument, None, 0.0, (0.0, 0.0), 0.0, 1.0, number, number, seed, folder)
     key = int.from_bytes(hashlib.sha256(track.name.encode()).digest()[:4], "big")
     random = np.random.default_rng([seed, key, number])
     picture = pictures[number % len(pictures)] if track.real else None
@@ -175,4 +210,7 @@ def _trial(track: Track, number: int, seed: int, pictures: Sequence[Picture]) ->
         start=float(random.uniform(low, high)),
         aperture_factor=track.aperture_factors[number % len(track.aperture_factors)],
         seed=int(random.integers(1, 2**31)),
+        number=number,
+        base_seed=seed,
+        folder=folder,
     )
