@@ -40,6 +40,17 @@ _VISIBLE = 2.0
 """Standard errors of its power at which a frequency counts half."""
 _OUTLIER = 0.01
 _LARGEST_SIDE = 640
+SECTORS = 8
+"""Directions that the half-plane of frequencies is split into."""
+_RING_EDGES = np.geomspace(0.0125, 0.4, 15)
+"""Limits of the rings of a sector, cycles a pixel."""
+_RINGS = len(_RING_EDGES) - 1
+_LOWEST_COLUMN = 3
+"""Gain of a line and streaks change from line to line: they lie in the columns of the lowest horizontal frequencies."""
+
+
+SECTOR_ANGLES = np.arange(SECTORS) * math.pi / SECTORS - math.pi / 2
+"""Direction of every sector in radians, from the lines towards the next line."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,10 +63,14 @@ class Spectrum:
         Of the sample: noise is taken off.
     error : ndarray of shape (24,), float64
         Variance of `power`.
+    sectors, sectors_error : ndarray of shape (8, 14), float64
+        The same by direction and frequency; the middle of sector k is at `SECTOR_ANGLES[k]`.
     """
 
     power: Array
     error: Array
+    sectors: Array
+    sectors_error: Array
 
 
 def spectrum(pixels: NDArray[Any]) -> Spectrum:
@@ -72,7 +87,7 @@ def spectrum(pixels: NDArray[Any]) -> Spectrum:
     height, width = pixels.shape
     top, left = max(0, height - _LARGEST_SIDE) // 2, max(0, width - _LARGEST_SIDE) // 2
     frame = pixels[top : top + _LARGEST_SIDE, left : left + _LARGEST_SIDE].astype(np.float32)
-    window, bins, counts, noisy = _geometry(*frame.shape)
+    window, bins, counts, sectors, sector_counts, noisy = _geometry(*frame.shape)
     mean = float(frame.mean(dtype=np.float64))
     frame = frame / np.float32(mean if mean > 0 else 1.0)
     frame -= np.float32(float((frame * window).sum(dtype=np.float64)) / float(window.sum(dtype=np.float64)))
@@ -81,7 +96,17 @@ def spectrum(pixels: NDArray[Any]) -> Spectrum:
     noise = np.broadcast_to(power[noisy].mean(axis=0), power.shape)
     total = np.bincount(bins, power.ravel(), len(_EDGES) + 1)[1:-1] / counts
     floor = np.bincount(bins, noise.ravel(), len(_EDGES) + 1)[1:-1] / counts
-    return Spectrum(total - floor, variance(total - floor, floor, counts))
+    count = SECTORS * _RINGS
+    by_sector = np.bincount(sectors, power.ravel(), count + 1)[:-1] / sector_counts
+    below = np.bincount(sectors, noise.ravel(), count + 1)[:-1] / sector_counts
+    error = variance(by_sector - below, below, sector_counts)
+    shape = SECTORS, _RINGS
+    return Spectrum(
+        total - floor,
+        variance(total - floor, floor, counts),
+        (by_sector - below).reshape(shape),
+        error.reshape(shape),
+    )
 
 
 def variance(power: Array, floor: Array, modes: Array) -> Array:
@@ -126,9 +151,79 @@ class Pair:
         return np.asarray(low + di * (high - low))
 
 
+class SectorPair:
+    """Disagreement of two frames of one field about their blurs, direction by direction.
+
+    Parameters
+    ----------
+    first, second : Spectrum
+        Of the two frames.
+
+    Attributes
+    ----------
+    terms : float
+        Bins that show the sample.
+    """
+
+    def __init__(self, first: Spectrum, second: Spectrum) -> None:
+        transfer = _ring_transfer()
+        weight = _weight(first.sectors, first.sectors_error, second.sectors, second.sectors_error)
+        self.terms = float(weight.sum())
+        root = np.sqrt(weight)
+        one, other = ((s.sectors * root).astype(np.float32) for s in (first, second))
+        one_error, other_error = (s.sectors_error.astype(np.float32) for s in (first, second))
+        squared = transfer * transfer
+        table = np.empty((SECTORS, _NODES, _NODES), np.float32)
+        for sector in range(SECTORS):
+            # (P₁ T₂ − P₂ T₁)² / (var P₁ T₂² + var P₂ T₁²), summed over the rings
+            difference = (transfer * one[sector])[None, :, :] - (transfer * other[sector])[:, None, :]
+            difference *= difference
+            difference /= (squared * one_error[sector])[None, :, :] + (squared * other_error[sector])[:, None, :]
+            difference.sum(axis=-1, out=table[sector])
+        self._table = table.ravel()
+
+    def __call__(self, first: tuple[Array, Array], second: tuple[Array, Array]) -> Array:
+        """Return the sum of squares over all sectors, shape (N,).
+
+        Parameters
+        ----------
+        first, second : tuple of ndarray of shape (N, 8)
+            `sector_position` of the blur radii of the two frames in every sector.
+        """
+        (i, di), (j, dj) = first, second
+        base = i * _NODES + j + _SECTOR_OFFSETS
+        low, low_next = self._table.take(base), self._table.take(base + 1)
+        low += dj * (low_next - low)
+        base += _NODES
+        high, high_next = self._table.take(base), self._table.take(base + 1)
+        high += dj * (high_next - high)
+        low += di * (high - low)
+        return np.asarray(low.sum(axis=-1))
+
+
+_NODES = 72
+_NODE_GROWTH = math.log(_LARGEST / _SMALLEST) / (_NODES - 2)
+_SECTOR_OFFSETS = (np.arange(SECTORS) * _NODES * _NODES).astype(np.int32)
+
+
+def sector_position(radius: Array) -> tuple[Array, Array]:
+    """Return where blur radii (pixels) lie in the tables of a `SectorPair`: node below, and fraction to the next."""
+    place = np.log(np.maximum(radius, np.float32(_SMALLEST)) * np.float32(1 / _SMALLEST))
+    place *= np.float32(1 / _NODE_GROWTH)
+    place += 1
+    place = np.where(radius < _SMALLEST, radius * np.float32(1 / _SMALLEST), place)
+    np.minimum(place, np.float32(_NODES - 1.001), out=place)
+    index = place.astype(np.int32)
+    return index, place - index
+
+
 def _visible(first: Spectrum, second: Spectrum) -> Array:
     """Return 0 to 1 for every frequency: whether either frame shows the sample there, and not noise alone."""
-    signal = np.maximum(first.power**2 / first.error, second.power**2 / second.error)
+    return _weight(first.power, first.error, second.power, second.error)
+
+
+def _weight(power: Array, error: Array, other: Array, other_error: Array) -> Array:
+    signal = np.maximum(power**2 / error, other**2 / other_error)
     return np.asarray(signal / (signal + _VISIBLE**2))
 
 
@@ -142,20 +237,38 @@ def _position(radius: Array) -> tuple[Array, Array]:
 
 
 @lru_cache(maxsize=4)
-def _geometry(height: int, width: int) -> tuple[Array, Array, Array, Array]:
-    """Return window, frequency bin of every mode, modes in every bin, and the lines that hold noise alone."""
+def _geometry(height: int, width: int) -> tuple[Array, Array, Array, Array, Array, Array]:
+    """Return window, bin of every mode and modes in every bin, the same by sector, and the lines of noise alone."""
     window = (np.hanning(height)[:, None] * np.hanning(width)).astype(np.float32)
     vertical = np.abs(np.fft.fftfreq(height))
-    bins = np.digitize(np.hypot(vertical[:, None], np.fft.rfftfreq(width)), _EDGES).ravel()
+    horizontal = np.fft.rfftfreq(width)
+    frequency = np.hypot(vertical[:, None], horizontal)
+    bins = np.digitize(frequency, _EDGES).ravel()
     counts = np.maximum(np.bincount(bins, minlength=len(_EDGES) + 1)[1:-1], 1)
-    return window, bins, counts, vertical > BEYOND_BINS
+    direction = np.arctan2(np.fft.fftfreq(height)[:, None], horizontal)
+    ring = np.digitize(frequency, _RING_EDGES) - 1
+    sector = np.floor((direction / math.pi + 0.5) * SECTORS + 0.5).astype(np.int64) % SECTORS
+    used = (ring >= 0) & (ring < _RINGS) & (np.arange(len(horizontal)) >= _LOWEST_COLUMN)
+    sectors = np.where(used, sector * _RINGS + ring, SECTORS * _RINGS).ravel()
+    sector_counts = np.maximum(np.bincount(sectors, minlength=SECTORS * _RINGS + 1)[:-1], 1)
+    return window, bins, counts, sectors, sector_counts, vertical > BEYOND_BINS
 
 
 @lru_cache(maxsize=1)
 def _transfer() -> Array:
     """Return the power transfer of every blur radius of the table at every frequency, shape (96, 24)."""
-    radii = np.concatenate([[0.0], _SMALLEST * np.exp(_GROWTH * np.arange(_COUNT - 1))])
-    frequencies = np.sqrt(_EDGES[1:] * _EDGES[:-1])
+    return _disc_power(np.concatenate([[0.0], _SMALLEST * np.exp(_GROWTH * np.arange(_COUNT - 1))]), _EDGES)
+
+
+@lru_cache(maxsize=1)
+def _ring_transfer() -> Array:
+    """Return the same for the tables by sector, shape (72, 14)."""
+    radii = np.concatenate([[0.0], _SMALLEST * np.exp(_NODE_GROWTH * np.arange(_NODES - 1))])
+    return _disc_power(radii, _RING_EDGES)
+
+
+def _disc_power(radii: Array, edges: Array) -> Array:
+    frequencies = np.sqrt(edges[1:] * edges[:-1])
     phase = 2 * math.pi * radii[:, None, None] * frequencies[:, None] * np.array(RELIEF)
     return np.asarray((_airy(phase) ** 2).mean(axis=-1) + LEAST_TRANSFER, dtype=np.float32)
 

@@ -4,13 +4,16 @@ A frame at working distance w shows a disc of radius r = α |w − w*| / pixel, 
 its uncertainty. One frame leaves two places; two frames at different w leave one. Two frames also compare: the ratio of
 their power spectra tells both blurs, whatever the sample (`semfocus_plugin.pair`). Three things are not known
 and are carried along: the place w*, the aperture (α = aperture radius / working distance), and a floor under
-the blur (probe core, residual astigmatism, a sample that is soft by nature).
+the blur (probe core, a sample that is soft by nature).
+
+Astigmatism that shows is a hypothesis of its own, with two more unknowns (`semfocus_plugin.elliptic`): the posterior is
+the mixture of both, each weighted by how well the frames agree with it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semfocus_plugin import elliptic
 from semfocus_plugin.pair import Pair, Spectrum
 from semfocus_plugin.ruler import TUNGSTEN
 
@@ -29,11 +33,14 @@ NOMINAL_APERTURE = 0.045
 WIDEST = 150.0
 """Blur radius in pixels beyond which all frames look alike."""
 
-_SCALES = np.array([-1.2, -0.8, -0.5, -0.28, -0.12, 0.0, 0.12, 0.28, 0.5, 0.8, 1.2])
+_SCALES = np.array([-1.2, -0.8, -0.5, -0.28, -0.12, 0.0, 0.12, 0.28, 0.5, 0.8, 1.2, 1.6])
 """ln(aperture / expected)."""
 _LEAST_SCALE = -0.2
-_NOMINAL_SHARE, _CALIBRATED_SHARE = 0.35, 0.9
-"""Of the prior: at the aperture expected, by the design or by calibration; the rest is spread over a factor of two."""
+_NOMINAL_SHARE, _KNOWN_SHARE = 0.35, 0.9
+"""Of the prior: at the aperture expected, by the design or where it is known; the rest is spread over a factor of two."""
+_LEAST_SIGMA = 0.08
+_ASTIGMATIC_SHARE = 1e-3
+"""Probability of astigmatism below which its samples are left out."""
 _FLOORS = np.array([0.0, 0.7, 1.4, 2.1, 3.0], np.float32)
 _FLOOR_PRIOR = np.array([0.4, 0.25, 0.15, 0.1, 0.1])
 _SIGMA_FACTOR = 0.9
@@ -49,6 +56,35 @@ _COARSE, _FINE = 2500, 400
 _RADII = np.geomspace(0.005, WIDEST, 4096, dtype=np.float32)
 """Blur radii of the table of a frame's likelihood, pixels."""
 _LOG_LEAST, _PER_LOG = math.log(_RADII[0]), (len(_RADII) - 1) / math.log(_RADII[-1] / _RADII[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Beam:
+    """Half-angle of the beam, as far as it is known.
+
+    Parameters
+    ----------
+    half_angle : float
+        rad.
+    at : float or None
+        Working distance of that angle, mm: the angle falls as 1/WD behind an aperture in a fixed place. None where it is
+        the same at every working distance: a lens of a numerical aperture, a stage that moves the sample.
+    sigma : float or None
+        Standard deviation of its logarithm; None for a nominal value.
+    """
+
+    half_angle: float = NOMINAL_APERTURE / 15.0
+    at: float | None = 15.0
+    sigma: float | None = None
+
+    @classmethod
+    def of_aperture(cls, radius: float, sigma: float = 0.1) -> Beam:
+        """Return the beam behind an aperture of a known radius (mm)."""
+        return cls(radius / 15.0, 15.0, sigma)
+
+    def angle(self, working_distance: Any) -> Any:
+        """Return the half-angle in rad at working distances in mm."""
+        return self.half_angle if self.at is None else self.half_angle * self.at / np.maximum(working_distance, 0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +146,8 @@ class Posterior:
         Interval that the focus may lie in, mm.
     pixel : float
         Pixel, in mm, at the magnification to focus for; sets the depth of field.
-    aperture : float, optional
-        Aperture radius in mm, where it has been calibrated; even so it is only likely.
+    beam : Beam
+        Its half-angle; even a known one is only likely.
     core : float
         Diameter of the focused probe, mm; sets the depth of field.
     """
@@ -122,15 +158,21 @@ class Posterior:
         low: float,
         high: float,
         pixel: float,
-        aperture: float | None = None,
+        beam: Beam | None = None,
         core: float = TUNGSTEN,
     ) -> None:
         self.pixel = pixel
         self.core = core
-        self.aperture = NOMINAL_APERTURE if aperture is None else aperture
-        self._scale_prior = _scale_prior(_NOMINAL_SHARE if aperture is None else _CALIBRATED_SHARE)
-        self._scale = 0.0
+        self.beam = Beam() if beam is None else beam
+        self._scale_prior = _scale_prior(self.beam.sigma)
+        self._pairs = tuple(_comparisons(sightings))
+        self._samples: elliptic.Samples | None = None
         self._evaluate(sightings, low, high, _COARSE)
+        self._look_closer(sightings, low, high)
+        if self._pairs:
+            self._add_astigmatism(sightings)
+
+    def _look_closer(self, sightings: list[Sighting], low: float, high: float) -> None:
         cumulative = np.cumsum(self.probability)
         first, last = np.searchsorted(cumulative, [5e-4, 1 - 5e-4])
         margin = 2 * (self.places[1] - self.places[0])
@@ -140,26 +182,83 @@ class Posterior:
 
     def _evaluate(self, sightings: list[Sighting], low: float, high: float, count: int) -> None:
         self.places = np.linspace(low, high, count)
-        first = sightings[0]
-        reach = _NEAR_PRIOR * first.pixel * first.working_distance / self.aperture
-        away = np.abs(self.places - first.working_distance) / reach
-        prior = -np.log(0.03 + away) - 0.5 * np.log1p(away**2)
-        prior -= 0.5 * ((np.log(self.places) - _USUAL) / _USUAL_WIDTH) ** 2
+        prior = self._log_prior(sightings[0])(self.places)
         compared = (np.log(self._scale_prior)[:, None] + prior).astype(np.float32)
-        for one, other in _comparisons(sightings):
-            compared += self._log_comparison(one, other)
+        for i, j in self._pairs:
+            compared += self._log_comparison(sightings[i], sightings[j])
         log = compared[:, :, None] + np.log(_FLOOR_PRIOR).astype(np.float32)
         for sighting in sightings:
             log += self._log_likelihood(sighting)
         weight = np.exp(log - log.max())
         by_place = weight.sum(axis=0).sum(axis=1)
-        by_scale = weight.sum(axis=(1, 2))
+        self._by_scale = weight.sum(axis=(1, 2))
         self.probability = by_place / by_place.sum()
-        self._scale = float(by_scale @ _SCALES / by_scale.sum())
+        self._scale = float(self._by_scale @ _SCALES / self._by_scale.sum())
+
+    def _log_prior(self, first: Sighting) -> Callable[[Array], Array]:
+        """Return the log of the prior density, not normalised, as a function of places (mm)."""
+        reach = _NEAR_PRIOR * first.pixel / float(self.beam.angle(first.working_distance))
+        usual = self.beam.at is not None
+
+        def log_prior(places: Array) -> Array:
+            away = np.abs(places - first.working_distance) / reach
+            log = -np.log(0.03 + away) - 0.5 * np.log1p(away**2)
+            if usual:
+                log = log - 0.5 * ((np.log(np.maximum(places, 1e-3)) - _USUAL) / _USUAL_WIDTH) ** 2
+            return np.asarray(log)
+
+        return log_prior
+
+    def _add_astigmatism(self, sightings: list[Sighting]) -> None:
+        """Mix in the posterior with astigmatism that shows."""
+        density = np.log(self._scale_prior / np.gradient(_SCALES))
+        middle = float(self.probability @ self.places)
+        start = elliptic.Round(
+            self.places,
+            self.probability,
+            _SCALES,
+            self._by_scale,
+            self._log_prior(sightings[0]),
+            lambda scale: np.interp(scale, _SCALES, density) - 200 * np.maximum(np.abs(scale) - 1.8, 0.0),
+        )
+        angles = [float(self.beam.angle(s.working_distance)) for s in sightings]
+        found = elliptic.sample(sightings, self._pairs, start, angles, self.pixel, float(self.beam.angle(middle)))
+        self._samples = found
+        if found is None or found.probability < _ASTIGMATIC_SHARE:
+            return
+        order = np.argsort(found.place)
+        ends = np.searchsorted(np.cumsum(found.weight[order]), [5e-4, 1 - 5e-4])
+        low = min(self.places[0], found.place[order[ends[0]]])
+        high = max(self.places[-1], found.place[order[min(ends[1], len(order) - 1)]])
+        places = np.linspace(low, high, _FINE)
+        without = np.interp(places, self.places, self.probability, left=0.0, right=0.0)
+        step = places[1] - places[0]
+        edges = np.concatenate([places - 0.5 * step, [places[-1] + 0.5 * step]])
+        with_it, _ = np.histogram(found.place, edges, weights=found.weight)
+        share = found.probability
+        mixed = (1 - share) * without / without.sum() + share * with_it / max(float(with_it.sum()), 1e-12)
+        self.places, self.probability = places, mixed
+        self._scale = (1 - share) * self._scale + share * float(found.weight @ found.scale)
+
+    @property
+    def astigmatic(self) -> float:
+        """Probability of astigmatism that shows."""
+        return 0.0 if self._samples is None else self._samples.probability
+
+    def astigmatism(self) -> tuple[float, float, float]:
+        """Return a cos 2θ, a sin 2θ and the standard deviation of each, mm, given that there is some.
+
+        `a` is half the distance between the line foci, θ the axis whose disc is α |z + a|.
+        """
+        assert self._samples is not None
+        s = self._samples
+        x, y = float(s.weight @ s.x), float(s.weight @ s.y)
+        spread = float(s.weight @ ((s.x - x) ** 2 + (s.y - y) ** 2))
+        return x, y, math.sqrt(0.5 * spread)
 
     def _radius(self, s: Sighting) -> Array:
         """Return the disc of every scale and place, pixels."""
-        alpha = self.aperture / s.working_distance
+        alpha = float(self.beam.angle(s.working_distance))
         distance = (np.abs(self.places - s.working_distance) * (alpha / s.pixel)).astype(np.float32)
         return np.exp(_SCALES).astype(np.float32)[:, None] * distance
 
@@ -179,7 +278,7 @@ class Posterior:
 
         An aperture that seems much smaller than expected is not believed here: it would make every claim coarser.
         """
-        alpha = self.aperture * math.exp(max(self._scale, _LEAST_SCALE)) / max(working_distance, 0.1)
+        alpha = float(self.beam.angle(working_distance)) * math.exp(max(self._scale, _LEAST_SCALE))
         return math.hypot(self.pixel, self.core) / alpha
 
     def best(self, half_width: float) -> Estimate:
@@ -230,9 +329,11 @@ class Posterior:
             half_width *= 1.5
 
 
-def _scale_prior(share: float) -> Array:
-    """Return the prior over `_SCALES` with `share` of it at the aperture expected."""
-    narrow = np.exp(-0.5 * (_SCALES / 0.1) ** 2) / 0.1
+def _scale_prior(sigma: float | None) -> Array:
+    """Return the prior over `_SCALES`, given the standard deviation of ln aperture where it is known."""
+    share = _NOMINAL_SHARE if sigma is None else _KNOWN_SHARE
+    width = 0.1 if sigma is None else max(sigma, _LEAST_SIGMA)
+    narrow = np.exp(-0.5 * (_SCALES / width) ** 2) / width
     wide = np.exp(-0.5 * (_SCALES / 0.6) ** 2) / 0.6
     return np.asarray(np.gradient(_SCALES) * (share * narrow + (1 - share) * wide))
 
@@ -254,12 +355,16 @@ _pair = lru_cache(maxsize=64)(Pair)
 """A comparison is made once in a run, however often the posterior is evaluated."""
 
 
-def _comparisons(sightings: list[Sighting]) -> Iterator[tuple[Sighting, Sighting]]:
-    """Yield every frame with the sharpest one before it of the same magnification."""
+def _comparisons(sightings: list[Sighting]) -> Iterator[tuple[int, int]]:
+    """Yield the number of every frame with that of the sharpest one before it of the same magnification."""
     for k, sighting in enumerate(sightings):
-        before = [s for s in sightings[:k] if _comparable(s) and math.isclose(s.pixel, sighting.pixel, rel_tol=0.01)]
+        before = [
+            i
+            for i, s in enumerate(sightings[:k])
+            if _comparable(s) and math.isclose(s.pixel, sighting.pixel, rel_tol=0.01)
+        ]
         if before and _comparable(sighting):
-            yield min(before, key=lambda s: s.log_blur), sighting
+            yield min(before, key=lambda i: sightings[i].log_blur), k
 
 
 def _comparable(sighting: Sighting) -> bool:

@@ -16,7 +16,7 @@ from semfocus_plugin.exposure import NOISE, shows_nothing
 from semfocus_plugin.loop import HOPELESS, Method, Outcome, best_of
 from semfocus_plugin.networks import Networks
 from semfocus_plugin.pair import spectrum
-from semfocus_plugin.posterior import NOMINAL_APERTURE, Estimate, Posterior, Sighting
+from semfocus_plugin.posterior import NOMINAL_APERTURE, Beam, Estimate, Posterior, Sighting
 from semfocus_plugin.probe import Measurement, Probe
 
 MAX_FRAMES = 20
@@ -111,7 +111,8 @@ def _posterior(probe: Probe, sightings: list[Sighting], pixel: float) -> Posteri
     """Return the posterior over the limits and a little beyond: the focus need not lie within."""
     beyond = BEYOND * pixel / NOMINAL_APERTURE * probe.limits.maximum
     low = max(0.2, probe.limits.minimum - beyond)
-    return Posterior(sightings, low, probe.limits.maximum + beyond, pixel, probe.aperture, probe.core)
+    beam = Beam() if probe.aperture is None else Beam.of_aperture(probe.aperture)
+    return Posterior(sightings, low, probe.limits.maximum + beyond, pixel, beam, probe.core)
 
 
 def _sighting(m: Measurement) -> Sighting:

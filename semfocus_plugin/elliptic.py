@@ -1,0 +1,405 @@
+"""The focus of a column with astigmatism: working distance and both components together, by importance sampling.
+
+Along the axis θ the disc of a frame has the radius α |z + a|, across it α |z − a|: in the direction φ
+r² = α² (z² + a² + 2 z a cos 2(φ − θ)). Of two frames of one field the ratio of their power spectra, direction by
+direction, holds both ellipses and nothing of the sample, so two frames determine z, a cos 2θ and a sin 2θ together
+(Binding, Mikula & Denk, Microscopy and Microanalysis 19, 2013). The posterior has up to a mode for every gap between
+frames; it is sampled by a mixture of Student's t that is fitted to it in a few rounds (adaptive importance sampling,
+Cappé et al., Statistics and Computing 18, 2008).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semfocus_plugin.pair import SECTOR_ANGLES, SectorPair, sector_position
+
+if TYPE_CHECKING:
+    from semfocus_plugin.posterior import Sighting
+
+Array = NDArray[Any]
+
+PRIOR = 0.15
+"""Probability, before any frame, of astigmatism that shows."""
+
+LENGTH = 2.0
+"""Pixels; the prior of such astigmatism falls as exp(−|a| / length) in each direction of the plane of components."""
+
+SPIKE = 0.35
+"""Pixels; standard deviation of both components where the astigmatism does not show."""
+
+_CANDIDATES, _DRAWS, _ROUNDS, _FINAL, _CHECKS = 3000, 400, 10, 1000, 400
+_LEAST_SCALE = 3.0
+"""Sectors and rings are not independent: a sum of squares counts only a part of them."""
+_COMPONENTS = 5
+_OUTLIER = 1e-6
+_FREEDOM = 4.0
+_COS = np.cos(2 * SECTOR_ANGLES).astype(np.float32)
+_SIN = np.sin(2 * SECTOR_ANGLES).astype(np.float32)
+_LEAST_WIDTH = np.array([0.05, 0.03, 0.05, 0.05])
+"""Least standard deviation of a component of the mixture: pixels of blur, ln scale, pixels, pixels."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """Weighted samples of the posterior with astigmatism that shows.
+
+    Parameters
+    ----------
+    place : ndarray of shape (N,)
+        Working distance of the circle of least confusion, mm.
+    scale : ndarray of shape (N,)
+        ln of the aperture over the one expected.
+    x, y : ndarray of shape (N,)
+        a cos 2θ and a sin 2θ in mm, `a` being half the distance between the line foci.
+    weight : ndarray of shape (N,)
+        They sum to 1.
+    probability : float
+        That there is such astigmatism.
+    """
+
+    place: Array
+    scale: Array
+    x: Array
+    y: Array
+    weight: Array
+    probability: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Round:
+    """The posterior without astigmatism, on a grid, where the sampling starts.
+
+    Parameters
+    ----------
+    places, probability : ndarray of shape (N,)
+        mm, and the share of every node.
+    scales, by_scale : ndarray of shape (S,)
+        ln scale, and the posterior of each.
+    log_prior : callable
+        Log of the prior density over places, from mm (any shape).
+    log_scale_prior : callable
+        Log of the prior density over ln scale.
+    """
+
+    places: Array
+    probability: Array
+    scales: Array
+    by_scale: Array
+    log_prior: Callable[[Array], Array]
+    log_scale_prior: Callable[[Array], Array]
+
+
+_pair = lru_cache(maxsize=32)(SectorPair)
+"""A comparison is made once in a run."""
+
+
+def sample(
+    sightings: Sequence[Sighting],
+    pairs: Sequence[tuple[int, int]],
+    start: Round,
+    half_angles: Sequence[float],
+    pixel: float,
+    half_angle: float,
+) -> Samples | None:
+    """Return samples of the posterior with astigmatism, or None where the sampling fails.
+
+    Parameters
+    ----------
+    sightings : sequence of Sighting
+        All frames.
+    pairs : sequence of tuple of int
+        Frames to compare, by number.
+    start : Round
+        The posterior without astigmatism.
+    half_angles : sequence of float
+        Expected half-angle of every frame, rad.
+    pixel : float
+        Of the magnification to focus for, mm; components of the astigmatism are reckoned in it.
+    half_angle : float
+        Expected at the focus, rad.
+    """
+    random = np.random.default_rng(7)
+    target = _Target(sightings, pairs, half_angles, pixel, start)
+    per_mm = half_angle / pixel
+    spike = target.seen(_candidates(start, per_mm, random, _CHECKS, spike=True))
+    seen = target.seen(_candidates(start, per_mm, random, _CANDIDATES, spike=False))
+    width = _LEAST_WIDTH * np.array([1 / per_mm, 1, 1, 1])
+    mixture = _Mixture(seen.points, _tempered(target(seen), 40.0), target.gaps, width, random)
+    for _ in range(_ROUNDS):
+        points = mixture.draw(_DRAWS, random)
+        log = target(target.seen(points)) - mixture.log_density(points)
+        mixture = _Mixture(points, _tempered(log, 0.1 * _DRAWS), target.gaps, width, random)
+        if 1 / float(np.square(_normalised(log)).sum()) > 0.25 * _DRAWS:
+            break
+    points = mixture.draw(_FINAL, random)
+    seen = target.seen(points)
+    log = target(seen) - mixture.log_density(points)
+    round_evidence = _spike_evidence(target, spike)
+    evidence = float(np.log(np.mean(np.exp(log - log.max()))) + log.max())
+    if not math.isfinite(evidence):
+        return None
+    odds = math.log(PRIOR / (1 - PRIOR)) + evidence - round_evidence
+    scale = points[:, 1]
+    to_mm = 1 / (per_mm * np.exp(scale))
+    return Samples(
+        points[:, 0],
+        scale,
+        points[:, 2] * to_mm,
+        points[:, 3] * to_mm,
+        _normalised(log),
+        1 / (1 + math.exp(min(-odds, 700.0))),
+    )
+
+
+def _normalised(log: Array) -> Array:
+    weight = np.exp(log - log.max())
+    return np.asarray(weight / weight.sum())
+
+
+def _tempered(log: Array, least: float) -> Array:
+    """Return weights exp(β log), normalised, with the largest β up to 1 of which `least` samples count."""
+    beta = 1.0
+    for _ in range(24):
+        weight = _normalised(beta * log)
+        if 1 / float(np.square(weight).sum()) >= least:
+            break
+        beta *= 0.7
+    return weight
+
+
+def _candidates(start: Round, per_mm: float, random: np.random.Generator, count: int, *, spike: bool) -> Array:
+    """Return points (place, ln scale, both components in pixels), shape (count, 4), to start from.
+
+    With `spike` places and scales follow the round posterior, and the astigmatism does not show. Else places are drawn
+    wider, and displaced by the astigmatism to either side, since without it the focus is seen at a line focus.
+    """
+    share = start.probability if spike else start.probability**0.3
+    cumulative = np.cumsum(share)
+    where = (np.arange(count) + random.random(count)) / count
+    index = np.minimum(np.searchsorted(cumulative / cumulative[-1], where), len(start.places) - 1)
+    gaps = np.gradient(start.places)
+    place = start.places[index] + (random.random(count) - 0.5) * gaps[index]
+    by_scale = start.by_scale if spike else start.by_scale**0.5
+    scale_index = random.choice(len(start.scales), count, p=by_scale / by_scale.sum())
+    scale = start.scales[scale_index] + (random.random(count) - 0.5) * np.gradient(start.scales)[scale_index]
+    if spike:
+        x, y = random.normal(0.0, SPIKE, (2, count))
+    else:
+        amount, turn = random.gamma(1.5, LENGTH, count), random.uniform(0, 2 * math.pi, count)
+        x, y = amount * np.cos(turn), amount * np.sin(turn)
+        place = place + random.integers(-1, 2, count) * amount / (per_mm * np.exp(scale))
+    order = random.permutation(count)
+    low, high = start.places[0], start.places[-1]
+    return np.stack([np.clip(place, low, high)[order], scale[order], x, y], axis=1)
+
+
+def _spike_evidence(target: _Target, seen: _Seen) -> float:
+    """Return the log evidence of no astigmatism, from draws of the round posterior, whose density is known."""
+    points, log = seen.points, target.log_likelihood(seen)
+    start = target.start
+    density = np.interp(points[:, 0], start.places, np.log(start.probability / np.gradient(start.places) + 1e-300))
+    step = np.gradient(start.scales)
+    nearest = np.abs(points[:, 1, None] - start.scales).argmin(axis=1)
+    density = density + np.log(start.by_scale[nearest] / start.by_scale.sum() / step[nearest] + 1e-300)
+    log = log + start.log_prior(points[:, 0]) + start.log_scale_prior(points[:, 1]) - density
+    return float(np.log(np.mean(np.exp(log - log.max()))) + log.max())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """Points, and how far every pair of frames disagrees with them."""
+
+    points: Array
+    squares: list[Array]
+
+
+class _Target:
+    """Log of prior times likelihood at points (place, ln scale, x, y in pixels), shape (N, 4)."""
+
+    def __init__(
+        self,
+        sightings: Sequence[Sighting],
+        pairs: Sequence[tuple[int, int]],
+        half_angles: Sequence[float],
+        pixel: float,
+        start: Round,
+    ) -> None:
+        self.start = start
+        self._sightings, self._pairs = sightings, pairs
+        self._compared = sorted({k for pair in pairs for k in pair})
+        self._per_mm = [angle / s.pixel for angle, s in zip(half_angles, sightings, strict=True)]
+        self._growth = [pixel / s.pixel for s in sightings]
+        self._tables = []
+        for i, j in pairs:
+            one, other = sightings[i].spectrum, sightings[j].spectrum
+            assert one is not None
+            assert other is not None
+            self._tables.append(_pair(one, other))
+        self._least = [math.inf] * len(pairs)
+        self.gaps = np.unique([s.working_distance for s in sightings])
+
+    def seen(self, points: Array) -> _Seen:
+        """Return points with the disagreement of every pair; the least one met is what the pair can reach."""
+        squares = self._disagreements(points)
+        self._least = [min(least, float(each.min())) for least, each in zip(self._least, squares, strict=True)]
+        return _Seen(points, squares)
+
+    def __call__(self, seen: _Seen) -> Array:
+        return self.log_likelihood(seen) + self._log_prior(seen.points)
+
+    def _log_prior(self, points: Array) -> Array:
+        amount = np.hypot(points[:, 2], points[:, 3])
+        log = -amount / LENGTH - math.log(2 * math.pi * LENGTH**2)
+        inside = (points[:, 0] >= self.start.places[0]) & (points[:, 0] <= self.start.places[-1])
+        log = log + self.start.log_prior(points[:, 0]) + self.start.log_scale_prior(points[:, 1])
+        return np.where(inside, log, -1e6)
+
+    def log_likelihood(self, seen: _Seen) -> Array:
+        """Return the log-likelihood of all frames and pairs, shape (N,)."""
+        points = seen.points
+        log = np.zeros(len(points))
+        for least, table, squares in zip(self._least, self._tables, seen.squares, strict=True):
+            scale = max(_LEAST_SCALE, 2 * least / max(table.terms, 1.0))
+            log += np.log((1 - _OUTLIER) * np.exp(-0.5 * np.maximum(squares - least, 0.0) / scale) + _OUTLIER)
+        return log + log_frames(self._sightings, *self._signed(points), points[:, 2:], self._growth)
+
+    def _signed(self, points: Array) -> tuple[list[Array], Array]:
+        """Return z in pixels of blur for every frame, with its sign, and the amount of astigmatism in pixels."""
+        stretch = np.exp(points[:, 1])
+        signed = [
+            (s.working_distance - points[:, 0]) * stretch * per_mm
+            for s, per_mm in zip(self._sightings, self._per_mm, strict=True)
+        ]
+        return signed, np.hypot(points[:, 2], points[:, 3])
+
+    def _disagreements(self, points: Array) -> list[Array]:
+        """Return the sum of squares of every pair, each of shape (N,)."""
+        signed, amount = self._signed(points)
+        turned = (points[:, 2, None] * _COS + points[:, 3, None] * _SIN).astype(np.float32)
+        placed = {}
+        for k in self._compared:
+            z, growth = signed[k].astype(np.float32), np.float32(self._growth[k])
+            squared = (z * z + (amount * growth) ** 2)[:, None] + (2 * growth * z)[:, None] * turned
+            placed[k] = sector_position(np.sqrt(np.maximum(squared, 0.0)).astype(np.float32))
+        return [table(placed[i], placed[j]) for table, (i, j) in zip(self._tables, self._pairs, strict=True)]
+
+
+_FLOORS = np.array([0.0, 0.7, 1.4, 2.1, 3.0])
+_LOG_FLOOR_PRIOR = np.log([0.4, 0.25, 0.15, 0.1, 0.1])
+_SIGMA_FACTOR, _SIGMA_FLOOR, _FRAME_OUTLIER = 0.9, 0.06, 0.02
+_WIDEST = 150.0
+_MISLED = 0.45
+"""A network that reports one radius may report any between those of an ellipse: σ, as a share of their distance."""
+
+
+def log_frames(
+    sightings: Sequence[Sighting], signed: Sequence[Array], amount: Array, parts: Array, growth: Sequence[float]
+) -> Array:
+    """Return the log-likelihood of what AENet reports of every frame, shape (N,), whatever the floor under the blur.
+
+    Parameters
+    ----------
+    sightings : sequence of Sighting
+        All frames.
+    signed : sequence of ndarray of shape (N,)
+        Defocus of every frame, in pixels of blur radius, with its sign.
+    amount : ndarray of shape (N,)
+        Astigmatism in pixels of the magnification to focus for.
+    parts : ndarray of shape (N, 2)
+        Its two components.
+    growth : sequence of float
+        Pixels of every frame that such a pixel is.
+    """
+    total = np.broadcast_to(_LOG_FLOOR_PRIOR, (len(amount), len(_FLOORS)))
+    for sighting, z, scale in zip(sightings, signed, growth, strict=True):
+        larger = np.abs(z) + amount * scale
+        smaller = np.abs(np.abs(z) - amount * scale)
+        if not sighting.structure:
+            beyond = (np.log(np.maximum(larger, 0.005)) - math.log(45.0)) / 0.4
+            total = total + np.log(0.02 + 0.98 / (1 + np.exp(-np.clip(beyond, -60, 60))))[:, None]
+            continue
+        logs = [
+            np.log1p(np.minimum(np.hypot(radius[:, None], _FLOORS), _WIDEST)) for radius in (larger, smaller)
+        ]
+        likelihood = _one_radius(sighting, *logs)
+        total = total + np.log((1 - _FRAME_OUTLIER) * likelihood + _FRAME_OUTLIER / 5)
+    peak = total.max(axis=1)
+    return np.asarray(peak + np.log(np.exp(total - peak[:, None]).sum(axis=1)))
+
+
+def _one_radius(sighting: Sighting, larger: Array, smaller: Array) -> Array:
+    sigma = math.hypot(_SIGMA_FACTOR * math.exp(sighting.log_sigma), _SIGMA_FLOOR)
+    spread = np.sqrt(sigma**2 + np.square(_MISLED * (larger - smaller)))
+    residual = (0.5 * (larger + smaller) - sighting.log_blur) / spread
+    return np.asarray(np.exp(-0.5 * residual**2) / (spread * math.sqrt(2 * math.pi)))
+
+
+def _moments(points: Array, weight: Array) -> tuple[Array, Array]:
+    share = weight / weight.sum()
+    mean = share @ points
+    away = points - mean
+    return mean, (away * share[:, None]).T @ away
+
+
+class _Mixture:
+    """Student's t distributions: a few for every gap between frames that holds weight."""
+
+    def __init__(self, points: Array, weight: Array, gaps: Array, least: Array, random: np.random.Generator) -> None:
+        group = np.searchsorted(gaps, points[:, 0])
+        self._shares: list[float] = []
+        self._means: list[Array] = []
+        self._roots: list[Array] = []
+        for k in range(len(gaps) + 1):
+            member = group == k
+            mass = float(weight[member].sum())
+            if mass >= 0.01:
+                self._add(points[member], weight[member], least, random, max(round(_COMPONENTS * mass), 1))
+        total = sum(self._shares)
+        self._shares = [0.1 / len(self._shares) + 0.9 * share / total for share in self._shares]
+
+    def _add(self, points: Array, weight: Array, least: Array, random: np.random.Generator, count: int) -> None:
+        """Add components to one gap: points go to the nearest of a few that are drawn by weight."""
+        mass = float(weight.sum())
+        _, whole = _moments(points, weight)
+        whole += np.diag(least**2)
+        centres = points[random.choice(len(points), count, p=weight / mass)]
+        flat = np.linalg.solve(np.linalg.cholesky(whole), np.concatenate([points, centres]).T).T
+        distance = ((flat[: len(points), None] - flat[None, len(points) :]) ** 2).sum(axis=-1)
+        nearest = distance.argmin(axis=1)
+        for k in range(count):
+            member = nearest == k
+            share = float(weight[member].sum())
+            if share <= 0.02 * mass:
+                continue
+            mean, covariance = _moments(points[member], weight[member])
+            self._shares.append(share)
+            self._means.append(mean)
+            self._roots.append(np.linalg.cholesky(1.2 * covariance + 0.05 * whole))
+
+    def draw(self, count: int, random: np.random.Generator) -> Array:
+        """Return points, shape (about `count`, 4)."""
+        drawn = []
+        for share, mean, root in zip(self._shares, self._means, self._roots, strict=True):
+            number = max(round(share * count), 1)
+            tail = np.sqrt(_FREEDOM / random.chisquare(_FREEDOM, number))
+            drawn.append(mean + (random.normal(size=(number, 4)) @ root.T) * tail[:, None])
+        return np.concatenate(drawn)
+
+    def log_density(self, points: Array) -> Array:
+        """Return the log of the density at points, shape (N,)."""
+        total = np.zeros(len(points))
+        constant = math.lgamma(0.5 * (_FREEDOM + 4)) - math.lgamma(0.5 * _FREEDOM) - 2 * math.log(math.pi * _FREEDOM)
+        for share, mean, root in zip(self._shares, self._means, self._roots, strict=True):
+            away = np.linalg.solve(root, (points - mean).T)
+            log = constant - float(np.log(np.diag(root)).sum())
+            log = log - 0.5 * (_FREEDOM + 4) * np.log1p((away * away).sum(axis=0) / _FREEDOM)
+            total += share * np.exp(log)
+        return np.log(np.maximum(total, 1e-300))
