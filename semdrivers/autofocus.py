@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -124,6 +125,35 @@ class FocusStep:
 
 
 @dataclass(frozen=True, slots=True)
+class Astigmatism:
+    """Two-fold astigmatism that remains at the focus.
+
+    Parameters
+    ----------
+    x, y : float
+        Components of half the distance between the two line foci, µm: the amount times cos 2θ and times sin 2θ, θ being
+        the direction in the picture, from the lines towards the next line, in which a picture above the focus (at a
+        longer working distance) is blurred most. `x` is along 0° and 90°, `y` along 45° and 135°.
+    sigma : float
+        Standard deviation of each, µm.
+    """
+
+    x: float
+    y: float
+    sigma: float
+
+    @property
+    def amount(self) -> float:
+        """Half the distance between the line foci, µm."""
+        return math.hypot(self.x, self.y)
+
+    @property
+    def angle(self) -> float:
+        """Direction θ in degrees, 0 to 180."""
+        return math.degrees(0.5 * math.atan2(self.y, self.x)) % 180.0
+
+
+@dataclass(frozen=True, slots=True)
 class AutofocusResult:
     """How a run ended.
 
@@ -147,6 +177,10 @@ class AutofocusResult:
         Name of the method.
     trace : tuple of FocusStep
         One step a frame.
+    astigmatism : Astigmatism or None
+        What remains at the focus; None where the method does not measure it, or the frames do not show it.
+    at_limit : bool
+        Whether the sharpest place allowed is at a limit of the run, so that the true focus may lie beyond it.
     """
 
     status: str
@@ -159,6 +193,8 @@ class AutofocusResult:
     elapsed: float
     method: str
     trace: tuple[FocusStep, ...] = ()
+    astigmatism: Astigmatism | None = None
+    at_limit: bool = False
 
     @property
     def focused(self) -> bool:

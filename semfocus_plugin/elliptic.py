@@ -326,9 +326,7 @@ def log_frames(
             beyond = (np.log(np.maximum(larger, 0.005)) - math.log(45.0)) / 0.4
             total = total + np.log(0.02 + 0.98 / (1 + np.exp(-np.clip(beyond, -60, 60))))[:, None]
             continue
-        logs = [
-            np.log1p(np.minimum(np.hypot(radius[:, None], _FLOORS), _WIDEST)) for radius in (larger, smaller)
-        ]
+        logs = [np.log1p(np.minimum(np.hypot(radius[:, None], _FLOORS), _WIDEST)) for radius in (larger, smaller)]
         likelihood = _one_radius(sighting, *logs)
         total = total + np.log((1 - _FRAME_OUTLIER) * likelihood + _FRAME_OUTLIER / 5)
     peak = total.max(axis=1)

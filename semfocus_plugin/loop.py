@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from semdrivers.autofocus import AutofocusResult, AutofocusSettings, Progress
+from semdrivers.autofocus import Astigmatism, AutofocusResult, AutofocusSettings, Progress
 from semdrivers.microscope import Microscope
 from semfocus_plugin import findings
 from semfocus_plugin import networks as network_files
@@ -49,6 +49,10 @@ class Outcome:
         0 to 1.
     retry : bool
         When not focused: whether a second attempt from `working_distance` is worthwhile.
+    astigmatism : Astigmatism or None
+        What remains there, where the method measures it.
+    at_limit : bool
+        Whether the place is at a limit of the run, so that the true focus may lie beyond it.
     """
 
     focused: bool
@@ -57,6 +61,8 @@ class Outcome:
     score: float
     confidence: float = 0.0
     retry: bool = False
+    astigmatism: Astigmatism | None = None
+    at_limit: bool = False
 
 
 Focus = Callable[[Probe, float], Outcome]
@@ -159,6 +165,8 @@ def run(
         elapsed=time.perf_counter() - began,
         method=method.name,
         trace=probe.trace,
+        astigmatism=outcome.astigmatism,
+        at_limit=outcome.at_limit,
     )
 
 

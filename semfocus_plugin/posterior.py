@@ -245,12 +245,13 @@ class Posterior:
         """Probability of astigmatism that shows."""
         return 0.0 if self._samples is None else self._samples.probability
 
-    def astigmatism(self) -> tuple[float, float, float]:
-        """Return a cos 2θ, a sin 2θ and the standard deviation of each, mm, given that there is some.
+    def astigmatism(self) -> tuple[float, float, float] | None:
+        """Return a cos 2θ, a sin 2θ and the standard deviation of each, mm, or None before frames are compared.
 
         `a` is half the distance between the line foci, θ the axis whose disc is α |z + a|.
         """
-        assert self._samples is not None
+        if self._samples is None:
+            return None
         s = self._samples
         x, y = float(s.weight @ s.x), float(s.weight @ s.y)
         spread = float(s.weight @ ((s.x - x) ** 2 + (s.y - y) ** 2))

@@ -137,11 +137,16 @@ class Probe:
         told = getattr(microscope.capabilities, "probe_diameter", None) if told is None else told
         self._core = None if told is None else told * 1e-6
         self.limits = limits_of(microscope.capabilities.working_distance, settings, self.start_working_distance)
+        step = self.limits.step
+        off = self.start_working_distance - round(self.start_working_distance / step) * step if step > 0 else 0.0
+        self._on_grid = abs(off) <= 1e-3 * step
 
     @property
     def core(self) -> float:
         """Diameter of the focused probe to reckon with, mm; a fine one where nobody tells it."""
-        return UNKNOWN if self._core is None else self._core
+        nominal = NOMINAL_PIXEL / self.magnification
+        pixel = self._measurements[-1].pixel if self._measurements else nominal
+        return min(UNKNOWN, pixel) if self._core is None else self._core
 
     @property
     def blur_range(self) -> float | None:
@@ -190,7 +195,7 @@ class Probe:
         """Return the nearest working distance that the instrument can take within the limits."""
         if not math.isfinite(working_distance):
             raise AutofocusError(f"the method asked for a working distance of {working_distance} mm")
-        step = self.limits.step
+        step = self.limits.step if self._on_grid else 0.0
         snapped = round(working_distance / step) * step if step > 0 else working_distance
         return self.limits.clip(round(snapped, 9))
 

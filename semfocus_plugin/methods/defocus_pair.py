@@ -9,8 +9,11 @@ which chooses every step and decides when to stop.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
+from semdrivers.autofocus import Astigmatism
 from semdrivers.errors import ModelError
 from semfocus_plugin.exposure import NOISE, shows_nothing
 from semfocus_plugin.loop import HOPELESS, Method, Outcome, best_of
@@ -18,6 +21,7 @@ from semfocus_plugin.networks import Networks
 from semfocus_plugin.pair import spectrum
 from semfocus_plugin.posterior import NOMINAL_APERTURE, Beam, Estimate, Posterior, Sighting
 from semfocus_plugin.probe import Measurement, Probe
+from semfocus_plugin.ruler import UNKNOWN, half_blur, ideal_score
 
 MAX_FRAMES = 20
 
@@ -48,6 +52,12 @@ SHOWN = 2.25
 CONTRAST = 1.5
 """Least amount by which the focus must outscore a frame that is out of focus."""
 
+SHARP_BLUR = 2.0
+"""Largest blur radius, pixels, of a frame that may be in focus where nothing out of focus can be seen."""
+
+DETAIL = 0.03
+"""Least share of the fine contrast that must be the sample's in such a frame; noise alone reaches 0.004."""
+
 PATIENCE = 6
 """Frames after which a run that has not seen that much ends; …"""
 
@@ -68,26 +78,28 @@ def focus(probe: Probe, accept: float) -> Outcome:
     """See the module's description."""
     target = probe.magnification
     sightings: list[Sighting] = []
-    place, phase = probe.working_distance, "search"
+    place: float | None = probe.working_distance
+    phase = "search"
     if probe.may_change_magnification:
         _look(probe, _lowest(probe, target))
     while True:
+        assert place is not None
         sightings.append(_sighting(probe.measure(place, phase)))
         seen = probe.measurements
         posterior = _posterior(probe, sightings, seen[0].pixel * seen[0].magnification / target)
         near = _found(posterior, probe)
         at_target = [m for m in seen if _same(m.magnification, target)]
         if near.mass >= SURE and _within(probe, near):
-            close = [m for m in at_target if abs(m.working_distance - near.working_distance) <= NEAR * near.unit]
+            close = [m for m in at_target if abs(m.working_distance - near.working_distance) <= _reach(probe, near)]
             if not close:
                 _look(probe, target)
                 place, phase = near.working_distance, "verify"
                 continue
-            best, blurred = best_of(tuple(close)), min(m.score for m in seen)
+            best, blurred = max(close, key=_sharpness), min(map(_sharpness, seen))
             flank = _open_flank(probe, near, at_target)
-            pinned = near.half_width < 1.5 * near.unit and best.score - blurred >= SHOWN
+            pinned = near.half_width < 1.5 * near.unit and _sharpness(best) - blurred >= SHOWN
             if flank is None or pinned:
-                return _judge(best, blurred, near, accept)
+                return _with_astigmatism(_judge(probe, best, blurred, near, accept), posterior, near)
             place, phase = flank, "verify"
             continue
         refusal = _hopeless(probe, posterior, seen)
@@ -98,6 +110,20 @@ def focus(probe: Probe, accept: float) -> Outcome:
             _look(probe, _comfortable(probe, posterior, target))
         here = [m for m in seen if _same(m.magnification, probe.magnification)]
         place, phase = _next(probe, posterior, here), "search"
+        if place is None:
+            return _with_astigmatism(_sharpest(probe, at_target, near, accept), posterior, near)
+
+
+def _sharpness(m: Measurement) -> float:
+    """Return the score of a frame by its blur in pixels alone, 0 to 9: a wide probe does not forgive any."""
+    if m.evaluation.log_blur is None:
+        return m.score
+    return ideal_score(m.evaluation.log_blur, half_blur(m.pixel, min(UNKNOWN, m.pixel)))
+
+
+def _reach(probe: Probe, near: Estimate) -> float:
+    """Return how far from the estimate a frame verifies it, mm: the lens may have coarser steps."""
+    return max(NEAR * near.unit, 0.5 * probe.limits.step)
 
 
 def _found(posterior: Posterior, probe: Probe) -> Estimate:
@@ -129,22 +155,31 @@ def _sighting(m: Measurement) -> Sighting:
     )
 
 
-def _next(probe: Probe, posterior: Posterior, here: list[Measurement]) -> float:
-    """Return where to look next.
+def _next(probe: Probe, posterior: Posterior, here: list[Measurement]) -> float | None:
+    """Return where to look next, or None when no place is left that could tell more.
 
     Far from the focus: the middle of the likeliest gap between the frames taken, at whatever magnification: between the
     two places that one frame leaves there is nothing to see. Near it: the likeliest place, then
     where the blur changes fastest with working distance, on the side that has no such frame yet; two flanks pin the
-    focus between them, whatever floor the blur has.
+    focus between them, whatever floor the blur has. Last, the limits of the run.
     """
+    unit = posterior.unit(probe.working_distance)
+    about = posterior.best(ABOUT * unit)
+    for place in _places(probe, posterior, about, here):
+        if not _taken(probe, place, here, 0.4 * unit):
+            return place
+    return None
+
+
+def _places(probe: Probe, posterior: Posterior, about: Estimate, here: list[Measurement]) -> Iterator[float]:
+    """Yield places worth a look, the best first."""
     taken = [m.working_distance for m in here]
-    about = posterior.best(ABOUT * posterior.unit(probe.working_distance))
     if about.mass >= ABOUT_SURE:
         if all(abs(other - about.working_distance) > LEAST_STEP * about.unit for other in taken):
-            return probe.limits.clip(about.working_distance)
+            yield probe.limits.clip(about.working_distance)
         flank = _open_flank(probe, about, here)
         if flank is not None:
-            return flank
+            yield flank
     everywhere = [m.working_distance for m in probe.measurements]
     place = posterior.likeliest_gap(everywhere, probe.limits.minimum, probe.limits.maximum)
     least = LEAST_STEP * posterior.unit(place)
@@ -155,10 +190,23 @@ def _next(probe: Probe, posterior: Posterior, here: list[Measurement]) -> float:
     elif above and min(above) - place < least:
         place = min(above) - least
     place = probe.limits.clip(place)
-    if any(abs(other - place) < 0.7 * least for other in taken):
-        # No room is left between the frames about here: only the flanks can tell more.
-        return _open_flank(probe, about, here) or place
-    return place
+    if all(abs(other - place) >= 0.7 * least for other in taken):
+        yield place
+    # No room is left between the frames about here: only the flanks can tell more.
+    flank = _open_flank(probe, about, here)
+    if flank is not None:
+        yield flank
+    yield place
+    yield probe.limits.clip(about.working_distance)
+    middle = probe.working_distance
+    reach = FLANK * posterior.unit(middle)
+    yield from (probe.limits.clip(middle + step) for step in (reach, -reach))
+
+
+def _taken(probe: Probe, place: float, here: list[Measurement], tolerance: float) -> bool:
+    """Return whether there is a frame at a place, or so near that the lens cannot tell them apart."""
+    nearest = min((abs(m.working_distance - probe.snap(place)) for m in here), default=math.inf)
+    return nearest <= max(min(tolerance, 0.2 * (probe.limits.maximum - probe.limits.minimum)), 0.51 * probe.limits.step)
 
 
 def _open_flank(probe: Probe, about: Estimate, here: list[Measurement]) -> float | None:
@@ -166,8 +214,8 @@ def _open_flank(probe: Probe, about: Estimate, here: list[Measurement]) -> float
 
     Where a frame is there already and is not worse, the place is further out; a side without room is left alone.
     """
-    top = max((m.score for m in here), default=9.0)
-    offsets = [((m.working_distance - about.working_distance) / about.unit, m.score) for m in here]
+    top = max(map(_sharpness, here), default=9.0)
+    offsets = [((m.working_distance - about.working_distance) / about.unit, _sharpness(m)) for m in here]
     nearest = min(offsets, key=lambda offset: abs(offset[0]), default=(0.0, 0.0))[0]
     for side in (1, -1) if nearest <= 0 else (-1, 1):
         if any(0.5 * FLANK <= side * offset <= 2.2 * FLANK and score <= top - WORSE for offset, score in offsets):
@@ -198,26 +246,86 @@ def _hopeless(probe: Probe, posterior: Posterior, seen: tuple[Measurement, ...])
         )
     outside = 1 - posterior.mass_between(probe.limits.minimum, probe.limits.maximum)
     edges = (probe.limits.minimum, probe.limits.maximum)
-    if outside > SURE and any(abs(m.working_distance - edge) < 1e-6 for m in seen for edge in edges):
+    at_edge = any(abs(m.working_distance - edge) < 1e-6 for m in seen for edge in edges)
+    if outside > SURE and at_edge and not _sharp(max(seen, key=_sharpness)):
         return "the focus lies beyond the limits of this run; widen bounds or max_travel, or move the stage"
     return ""
 
 
-def _judge(best: Measurement, blurred: float, near: Estimate, accept: float) -> Outcome:
-    """Return the outcome at the estimated focus, given the score of a frame out of focus."""
-    contrast = best.score - blurred
+def _with_astigmatism(outcome: Outcome, posterior: Posterior, near: Estimate) -> Outcome:
+    """Add what remains, where the frames show it to half a depth of field, or to a third of it."""
+    found = posterior.astigmatism()
+    if found is None or not outcome.focused:
+        return outcome
+    x, y, sigma = (1e3 * value for value in found)
+    if sigma > max(0.5e3 * near.unit, math.hypot(x, y) / 3):
+        return outcome
+    return replace(outcome, astigmatism=Astigmatism(x, y, sigma))
+
+
+def _sharp(m: Measurement) -> bool:
+    """Return whether a frame is as sharp as any frame of a sample with fine structure gets."""
+    blur = m.evaluation.log_blur
+    assert blur is not None
+    return math.expm1(blur) <= SHARP_BLUR and m.detail >= DETAIL
+
+
+def _at_limit(probe: Probe, near: Estimate) -> float | None:
+    """Return the limit (mm) at or beyond which the focus seems to lie, or None."""
+    low, high = probe.limits.minimum, probe.limits.maximum
+    if near.working_distance > high - 0.5 * near.unit:
+        return high
+    return low if near.working_distance < low + 0.5 * near.unit else None
+
+
+def _judge(probe: Probe, best: Measurement, blurred: float, near: Estimate, accept: float) -> Outcome:
+    """Return the outcome at the estimated focus, given the sharpness of a frame out of focus."""
+    contrast = _sharpness(best) - blurred
     if best.score < accept:
         reason = f"the best place found scores {best.score:.1f}, below {accept:g}"
         return Outcome(False, reason, best.working_distance, best.score, retry=False)
-    if contrast < CONTRAST:
-        reason = (
-            f"the score hardly depends on the working distance ({best.score:.1f} here, {blurred:.1f} out of focus); "
-            "the sample shows nothing to focus on here: move the stage"
-        )
-        return Outcome(False, reason, best.working_distance, best.score)
-    confidence = near.mass * min(1.0, contrast / (2 * CONTRAST))
-    reason = f"score {best.score:.1f}, {contrast:.1f} above out of focus"
-    return Outcome(True, reason, near.working_distance, best.score, confidence)
+    edge = _at_limit(probe, near)
+    note = "" if edge is None else f"; the sharpest place is at the limit of {edge:.3f} mm, the focus may lie beyond it"
+    place = probe.limits.clip(near.working_distance)
+    if contrast >= CONTRAST:
+        confidence = near.mass * min(1.0, contrast / (2 * CONTRAST))
+        reason = f"score {best.score:.1f}, {contrast:.1f} above out of focus{note}"
+        return Outcome(True, reason, place, best.score, confidence, at_limit=edge is not None)
+    if _sharp(best) and not _room(probe, near):
+        reason = f"score {best.score:.1f}, as sharp as a frame of this sample gets within these limits{note}"
+        return Outcome(True, reason, place, best.score, near.mass, at_limit=edge is not None)
+    reason = (
+        f"the score hardly depends on the working distance ({_sharpness(best):.1f} here, {blurred:.1f} out of focus); "
+        "the sample shows nothing to focus on here: move the stage"
+    )
+    return Outcome(False, reason, best.working_distance, best.score)
+
+
+def _room(probe: Probe, near: Estimate) -> bool:
+    """Return whether the limits leave room for a frame out of focus."""
+    away = max(near.working_distance - probe.limits.minimum, probe.limits.maximum - near.working_distance)
+    return away >= FLANK * near.unit
+
+
+def _sharpest(probe: Probe, seen: list[Measurement], near: Estimate, accept: float) -> Outcome:
+    """Return the outcome where no place is left to look at: the sharpest frame, if it is sharp, else a refusal."""
+    best = max(seen or probe.measurements, key=_sharpness)
+    blurred = min(map(_sharpness, seen), default=0.0)
+    place = probe.limits.clip(near.working_distance)
+    if near.mass >= SURE and abs(place - near.working_distance) <= near.unit:
+        return _judge(probe, best, blurred, near, accept)
+    edge = min(probe.limits.minimum, probe.limits.maximum, key=lambda limit: abs(limit - best.working_distance))
+    beyond = abs(best.working_distance - edge) <= max(0.5 * near.unit, 0.51 * probe.limits.step)
+    lies = f"the focus may lie beyond the limit of {edge:.3f} mm"
+    if _sharp(best) and best.score >= accept:
+        reason = f"score {best.score:.1f}, the sharpest place within these limits"
+        reason += f", as sharp as a frame of this sample gets; {lies}" if beyond else ""
+        return Outcome(True, reason, best.working_distance, best.score, near.mass, at_limit=beyond)
+    reason = f"the sharpest place within these limits scores {best.score:.1f}, at {best.working_distance:.3f} mm"
+    reason += (
+        f"; {lies}: widen bounds or max_travel" if beyond else ", and no other frame would say more: move the stage"
+    )
+    return Outcome(False, reason, best.working_distance, best.score, at_limit=beyond)
 
 
 def _comfortable(probe: Probe, posterior: Posterior, target: float) -> float:
