@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from semfocus_plugin.pair import SECTOR_ANGLES, SectorPair, sector_position
 
 if TYPE_CHECKING:
+    from semfocus_plugin.networks import BlurEllipse
     from semfocus_plugin.posterior import Sighting
 
 Array = NDArray[Any]
@@ -296,6 +297,8 @@ _FLOORS = np.array([0.0, 0.7, 1.4, 2.1, 3.0])
 _LOG_FLOOR_PRIOR = np.log([0.4, 0.25, 0.15, 0.1, 0.1])
 _SIGMA_FACTOR, _SIGMA_FLOOR, _FRAME_OUTLIER = 0.9, 0.06, 0.02
 _WIDEST = 150.0
+_SHOWN = 0.2
+"""Difference of the log radii at which an ellipse shows its direction half."""
 _MISLED = 0.45
 """A network that reports one radius may report any between those of an ellipse: σ, as a share of their distance."""
 
@@ -327,8 +330,11 @@ def log_frames(
             total = total + np.log(0.02 + 0.98 / (1 + np.exp(-np.clip(beyond, -60, 60))))[:, None]
             continue
         logs = [np.log1p(np.minimum(np.hypot(radius[:, None], _FLOORS), _WIDEST)) for radius in (larger, smaller)]
-        likelihood = _one_radius(sighting, *logs)
-        total = total + np.log((1 - _FRAME_OUTLIER) * likelihood + _FRAME_OUTLIER / 5)
+        if sighting.ellipse is None:
+            likelihood, unexplained = _one_radius(sighting, *logs), 1 / 5
+        else:
+            likelihood, unexplained = _both_radii(sighting.ellipse, *logs, z, parts), 1 / 30
+        total = total + np.log((1 - _FRAME_OUTLIER) * likelihood + _FRAME_OUTLIER * unexplained)
     peak = total.max(axis=1)
     return np.asarray(peak + np.log(np.exp(total - peak[:, None]).sum(axis=1)))
 
@@ -345,6 +351,22 @@ def _moments(points: Array, weight: Array) -> tuple[Array, Array]:
     mean = share @ points
     away = points - mean
     return mean, (away * share[:, None]).T @ away
+
+
+def _both_radii(ellipse: BlurEllipse, larger: Array, smaller: Array, z: Array, parts: Array) -> Array:
+    """Return the density of a reported ellipse: of the mean of its log radii, of their difference, of its direction."""
+    mean_sigma = math.hypot(_SIGMA_FACTOR * 0.5 * (ellipse.sigma_larger + ellipse.sigma_smaller), _SIGMA_FLOOR)
+    difference_sigma = math.hypot(_SIGMA_FACTOR * math.hypot(ellipse.sigma_larger, ellipse.sigma_smaller), _SIGMA_FLOOR)
+    difference = larger - smaller
+    residual = (0.5 * (larger + smaller - ellipse.log_larger - ellipse.log_smaller) / mean_sigma) ** 2
+    residual = residual + ((difference - ellipse.log_larger + ellipse.log_smaller) / difference_sigma) ** 2
+    shown = difference / (difference + _SHOWN)
+    unit = np.sign(z) / np.maximum(np.hypot(parts[:, 0], parts[:, 1]), 1e-6)
+    direction_sigma = math.hypot(ellipse.sigma_direction, 0.1)
+    for part, reported in ((parts[:, 0], ellipse.cos2), (parts[:, 1], ellipse.sin2)):
+        residual = residual + ((shown * (unit * part)[:, None] - reported) / direction_sigma) ** 2
+    norm = (2 * math.pi) ** 2 * mean_sigma * difference_sigma * direction_sigma**2
+    return np.asarray(np.exp(-0.5 * residual) / norm)
 
 
 class _Mixture:

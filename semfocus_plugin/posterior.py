@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from numpy.typing import NDArray
 from semfocus_plugin import elliptic
 from semfocus_plugin.pair import Pair, Spectrum
 from semfocus_plugin.ruler import TUNGSTEN
+
+if TYPE_CHECKING:
+    from semfocus_plugin.networks import BlurEllipse
 
 Array = NDArray[Any]
 
@@ -67,8 +70,8 @@ class Beam:
     half_angle : float
         rad.
     at : float or None
-        Working distance of that angle, mm: the angle falls as 1/WD behind an aperture in a fixed place. None where it is
-        the same at every working distance: a lens of a numerical aperture, a stage that moves the sample.
+        Working distance of that angle, mm: the angle falls as 1/WD behind an aperture in a fixed place. None where it
+        is the same at every working distance: a lens of a numerical aperture, a stage that moves the sample.
     sigma : float or None
         Standard deviation of its logarithm; None for a nominal value.
     """
@@ -103,6 +106,8 @@ class Sighting:
         False when the frame holds nothing but noise, which only says that the focus is far away.
     spectrum : Spectrum, optional
         Of the frame, to compare with other frames of the same field and magnification.
+    ellipse : BlurEllipse, optional
+        Both radii and the direction of the blur, where the network reports them; `log_blur` is then their mean.
     """
 
     working_distance: float
@@ -111,6 +116,7 @@ class Sighting:
     log_sigma: float
     structure: bool = True
     spectrum: Spectrum | None = None
+    ellipse: BlurEllipse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +175,7 @@ class Posterior:
         self._samples: elliptic.Samples | None = None
         self._evaluate(sightings, low, high, _COARSE)
         self._look_closer(sightings, low, high)
-        if self._pairs:
+        if self._pairs or any(s.ellipse is not None and s.structure for s in sightings):
             self._add_astigmatism(sightings)
 
     def _look_closer(self, sightings: list[Sighting], low: float, high: float) -> None:

@@ -21,7 +21,7 @@ from semfocus_plugin.networks import Networks
 from semfocus_plugin.pair import spectrum
 from semfocus_plugin.posterior import NOMINAL_APERTURE, Beam, Estimate, Posterior, Sighting
 from semfocus_plugin.probe import Measurement, Probe
-from semfocus_plugin.ruler import UNKNOWN, half_blur, ideal_score
+from semfocus_plugin.ruler import HALF_SCORE, UNKNOWN, half_blur, ideal_score
 
 MAX_FRAMES = 20
 
@@ -51,6 +51,9 @@ SHOWN = 2.25
 
 CONTRAST = 1.5
 """Least amount by which the focus must outscore a frame that is out of focus."""
+
+LEAST_SHARE = 0.3
+"""Of the best score; where astigmatism leaves less, a focus is not told from its surroundings."""
 
 SHARP_BLUR = 2.0
 """Largest blur radius, pixels, of a frame that may be in focus where nothing out of focus can be seen."""
@@ -97,9 +100,10 @@ def focus(probe: Probe, accept: float) -> Outcome:
                 continue
             best, blurred = max(close, key=_sharpness), min(map(_sharpness, seen))
             flank = _open_flank(probe, near, at_target)
-            pinned = near.half_width < 1.5 * near.unit and _sharpness(best) - blurred >= SHOWN
-            if flank is None or pinned:
-                return _with_astigmatism(_judge(probe, best, blurred, near, accept), posterior, near)
+            share = _share_of_peak(posterior, near)
+            pinned = near.half_width < 1.5 * near.unit and _sharpness(best) - blurred >= SHOWN * share
+            if flank is None or pinned or _taken(probe, flank, at_target, LEAST_STEP * near.unit):
+                return _with_astigmatism(_judge(probe, best, blurred, near, accept, share), posterior, near)
             place, phase = flank, "verify"
             continue
         refusal = _hopeless(probe, posterior, seen)
@@ -111,7 +115,17 @@ def focus(probe: Probe, accept: float) -> Outcome:
         here = [m for m in seen if _same(m.magnification, probe.magnification)]
         place, phase = _next(probe, posterior, here), "search"
         if place is None:
-            return _with_astigmatism(_sharpest(probe, at_target, near, accept), posterior, near)
+            share = _share_of_peak(posterior, near)
+            return _with_astigmatism(_sharpest(probe, at_target, near, accept, share), posterior, near)
+
+
+def _share_of_peak(posterior: Posterior, near: Estimate) -> float:
+    """Return what the astigmatism leaves of the best score at the circle of least confusion, 1 where there is none."""
+    found = posterior.astigmatism()
+    if found is None or posterior.astigmatic < SURE:
+        return 1.0
+    amount = math.hypot(found[0], found[1]) / near.unit
+    return max(1 / (1 + (amount / HALF_SCORE) ** 2), LEAST_SHARE)
 
 
 def _sharpness(m: Measurement) -> float:
@@ -142,17 +156,15 @@ def _posterior(probe: Probe, sightings: list[Sighting], pixel: float) -> Posteri
 
 
 def _sighting(m: Measurement) -> Sighting:
-    blur, sigma = m.evaluation.log_blur, m.evaluation.log_sigma
+    blur, sigma, ellipse = m.evaluation.log_blur, m.evaluation.log_sigma, getattr(m.evaluation, "ellipse", None)
     assert blur is not None
+    sigma = -1.5 if sigma is None else sigma
+    if ellipse is not None:
+        blur = 0.5 * (ellipse.log_larger + ellipse.log_smaller)
+        sigma = math.log(0.5 * (ellipse.sigma_larger + ellipse.sigma_smaller))
     structure = m.correlation > NOISE and not shows_nothing(m)
-    return Sighting(
-        m.working_distance,
-        m.pixel,
-        blur,
-        sigma if sigma is not None else -1.5,
-        structure,
-        spectrum(m.image.pixels) if structure else None,
-    )
+    seen = spectrum(m.image.pixels) if structure else None
+    return Sighting(m.working_distance, m.pixel, blur, sigma, structure, seen, ellipse)
 
 
 def _next(probe: Probe, posterior: Posterior, here: list[Measurement]) -> float | None:
@@ -212,7 +224,8 @@ def _taken(probe: Probe, place: float, here: list[Measurement], tolerance: float
 def _open_flank(probe: Probe, about: Estimate, here: list[Measurement]) -> float | None:
     """Return a place on a side of the estimate that lacks a frame clearly worse than the best; None when none does.
 
-    Where a frame is there already and is not worse, the place is further out; a side without room is left alone.
+    Where a frame is there already and is not worse, the place is further out; on a side without room it is
+    the limit, if that is a depth of field away from the estimate and from every frame.
     """
     top = max(map(_sharpness, here), default=9.0)
     offsets = [((m.working_distance - about.working_distance) / about.unit, _sharpness(m)) for m in here]
@@ -224,6 +237,10 @@ def _open_flank(probe: Probe, about: Estimate, here: list[Measurement]) -> float
         place = about.working_distance + side * FLANK * (1 + beyond) * about.unit
         if probe.limits.minimum <= place <= probe.limits.maximum:
             return place
+        edge = probe.limits.clip(place)
+        apart = min((abs(m.working_distance - edge) for m in here), default=math.inf)
+        if side * (edge - about.working_distance) >= about.unit and apart >= max(about.unit, 0.51 * probe.limits.step):
+            return edge
     return None
 
 
@@ -278,10 +295,13 @@ def _at_limit(probe: Probe, near: Estimate) -> float | None:
     return low if near.working_distance < low + 0.5 * near.unit else None
 
 
-def _judge(probe: Probe, best: Measurement, blurred: float, near: Estimate, accept: float) -> Outcome:
-    """Return the outcome at the estimated focus, given the sharpness of a frame out of focus."""
-    contrast = _sharpness(best) - blurred
-    if best.score < accept:
+def _judge(probe: Probe, best: Measurement, blurred: float, near: Estimate, accept: float, share: float) -> Outcome:
+    """Return the outcome at the estimated focus, given the sharpness of a frame out of focus.
+
+    Astigmatism leaves a `share` of the best score, and of what the score falls by out of focus.
+    """
+    contrast = (_sharpness(best) - blurred) / share
+    if best.score < (accept * share if accept <= METHOD.accept_score else accept):
         reason = f"the best place found scores {best.score:.1f}, below {accept:g}"
         return Outcome(False, reason, best.working_distance, best.score, retry=False)
     edge = _at_limit(probe, near)
@@ -307,13 +327,13 @@ def _room(probe: Probe, near: Estimate) -> bool:
     return away >= FLANK * near.unit
 
 
-def _sharpest(probe: Probe, seen: list[Measurement], near: Estimate, accept: float) -> Outcome:
+def _sharpest(probe: Probe, seen: list[Measurement], near: Estimate, accept: float, share: float) -> Outcome:
     """Return the outcome where no place is left to look at: the sharpest frame, if it is sharp, else a refusal."""
     best = max(seen or probe.measurements, key=_sharpness)
     blurred = min(map(_sharpness, seen), default=0.0)
     place = probe.limits.clip(near.working_distance)
     if near.mass >= SURE and abs(place - near.working_distance) <= near.unit:
-        return _judge(probe, best, blurred, near, accept)
+        return _judge(probe, best, blurred, near, accept, share)
     edge = min(probe.limits.minimum, probe.limits.maximum, key=lambda limit: abs(limit - best.working_distance))
     beyond = abs(best.working_distance - edge) <= max(0.5 * near.unit, 0.51 * probe.limits.step)
     lies = f"the focus may lie beyond the limit of {edge:.3f} mm"
