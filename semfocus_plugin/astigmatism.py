@@ -17,9 +17,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from semfocus_plugin.pair import BEYOND_BINS, LEAST_DISAGREEMENT, variance
+from semfocus_plugin.pair import BEYOND_BINS, LEAST_DISAGREEMENT, transfer, variance
 from semfocus_plugin.ruler import TUNGSTEN
-from semfocus_plugin.views import Array, View, Views, prepare, transfer, visible
+from semfocus_plugin.views import Array, View, Views, prepare, visible
 
 LEAST = 1.0
 """Depths of field of astigmatism that are worth a word."""

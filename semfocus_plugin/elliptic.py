@@ -109,6 +109,7 @@ def sample(
     half_angles: Sequence[float],
     pixel: float,
     half_angle: float,
+    trust: tuple[float, float],
 ) -> Samples | None:
     """Return samples of the posterior with astigmatism, or None where the sampling fails.
 
@@ -126,9 +127,11 @@ def sample(
         Of the magnification to focus for, mm; components of the astigmatism are reckoned in it.
     half_angle : float
         Expected at the focus, rad.
+    trust : tuple of float
+        Share of frames whose blur is misread, and least standard deviation of ln(1 + radius) of the others.
     """
     random = np.random.default_rng(7)
-    target = _Target(sightings, pairs, half_angles, pixel, start)
+    target = _Target(sightings, pairs, half_angles, pixel, start, trust)
     per_mm = half_angle / pixel
     spike = target.seen(_candidates(start, per_mm, random, _CHECKS, spike=True))
     seen = target.seen(_candidates(start, per_mm, random, _CANDIDATES, spike=False))
@@ -232,8 +235,9 @@ class _Target:
         half_angles: Sequence[float],
         pixel: float,
         start: Round,
+        trust: tuple[float, float],
     ) -> None:
-        self.start = start
+        self.start, self._trust = start, trust
         self._sightings, self._pairs = sightings, pairs
         self._compared = sorted({k for pair in pairs for k in pair})
         self._per_mm = [angle / s.pixel for angle, s in zip(half_angles, sightings, strict=True)]
@@ -270,7 +274,7 @@ class _Target:
         for least, table, squares in zip(self._least, self._tables, seen.squares, strict=True):
             scale = max(_LEAST_SCALE, 2 * least / max(table.terms, 1.0))
             log += np.log((1 - _OUTLIER) * np.exp(-0.5 * np.maximum(squares - least, 0.0) / scale) + _OUTLIER)
-        return log + log_frames(self._sightings, *self._signed(points), points[:, 2:], self._growth)
+        return log + log_frames(self._sightings, *self._signed(points), points[:, 2:], self._growth, self._trust)
 
     def _signed(self, points: Array) -> tuple[list[Array], Array]:
         """Return z in pixels of blur for every frame, with its sign, and the amount of astigmatism in pixels."""
@@ -295,7 +299,7 @@ class _Target:
 
 _FLOORS = np.array([0.0, 0.7, 1.4, 2.1, 3.0])
 _LOG_FLOOR_PRIOR = np.log([0.4, 0.25, 0.15, 0.1, 0.1])
-_SIGMA_FACTOR, _SIGMA_FLOOR, _FRAME_OUTLIER = 0.9, 0.06, 0.02
+_SIGMA_FACTOR = 0.9
 _WIDEST = 150.0
 _SHOWN = 0.2
 """Difference of the log radii at which an ellipse shows its direction half."""
@@ -304,7 +308,12 @@ _MISLED = 0.45
 
 
 def log_frames(
-    sightings: Sequence[Sighting], signed: Sequence[Array], amount: Array, parts: Array, growth: Sequence[float]
+    sightings: Sequence[Sighting],
+    signed: Sequence[Array],
+    amount: Array,
+    parts: Array,
+    growth: Sequence[float],
+    trust: tuple[float, float],
 ) -> Array:
     """Return the log-likelihood of what AENet reports of every frame, shape (N,), whatever the floor under the blur.
 
@@ -320,7 +329,10 @@ def log_frames(
         Its two components.
     growth : sequence of float
         Pixels of every frame that such a pixel is.
+    trust : tuple of float
+        As in `sample`.
     """
+    outlier, least = trust
     total = np.broadcast_to(_LOG_FLOOR_PRIOR, (len(amount), len(_FLOORS)))
     for sighting, z, scale in zip(sightings, signed, growth, strict=True):
         larger = np.abs(z) + amount * scale
@@ -331,16 +343,16 @@ def log_frames(
             continue
         logs = [np.log1p(np.minimum(np.hypot(radius[:, None], _FLOORS), _WIDEST)) for radius in (larger, smaller)]
         if sighting.ellipse is None:
-            likelihood, unexplained = _one_radius(sighting, *logs), 1 / 5
+            likelihood, unexplained = _one_radius(sighting, *logs, least), 1 / 5
         else:
-            likelihood, unexplained = _both_radii(sighting.ellipse, *logs, z, parts), 1 / 30
-        total = total + np.log((1 - _FRAME_OUTLIER) * likelihood + _FRAME_OUTLIER * unexplained)
+            likelihood, unexplained = _both_radii(sighting.ellipse, *logs, z, parts, least), 1 / 30
+        total = total + np.log((1 - outlier) * likelihood + outlier * unexplained)
     peak = total.max(axis=1)
     return np.asarray(peak + np.log(np.exp(total - peak[:, None]).sum(axis=1)))
 
 
-def _one_radius(sighting: Sighting, larger: Array, smaller: Array) -> Array:
-    sigma = math.hypot(_SIGMA_FACTOR * math.exp(sighting.log_sigma), _SIGMA_FLOOR)
+def _one_radius(sighting: Sighting, larger: Array, smaller: Array, least: float) -> Array:
+    sigma = math.hypot(_SIGMA_FACTOR * math.exp(sighting.log_sigma), least)
     spread = np.sqrt(sigma**2 + np.square(_MISLED * (larger - smaller)))
     residual = (0.5 * (larger + smaller) - sighting.log_blur) / spread
     return np.asarray(np.exp(-0.5 * residual**2) / (spread * math.sqrt(2 * math.pi)))
@@ -353,10 +365,10 @@ def _moments(points: Array, weight: Array) -> tuple[Array, Array]:
     return mean, (away * share[:, None]).T @ away
 
 
-def _both_radii(ellipse: BlurEllipse, larger: Array, smaller: Array, z: Array, parts: Array) -> Array:
+def _both_radii(ellipse: BlurEllipse, larger: Array, smaller: Array, z: Array, parts: Array, least: float) -> Array:
     """Return the density of a reported ellipse: of the mean of its log radii, of their difference, of its direction."""
-    mean_sigma = math.hypot(_SIGMA_FACTOR * 0.5 * (ellipse.sigma_larger + ellipse.sigma_smaller), _SIGMA_FLOOR)
-    difference_sigma = math.hypot(_SIGMA_FACTOR * math.hypot(ellipse.sigma_larger, ellipse.sigma_smaller), _SIGMA_FLOOR)
+    mean_sigma = math.hypot(_SIGMA_FACTOR * 0.5 * (ellipse.sigma_larger + ellipse.sigma_smaller), least)
+    difference_sigma = math.hypot(_SIGMA_FACTOR * math.hypot(ellipse.sigma_larger, ellipse.sigma_smaller), least)
     difference = larger - smaller
     residual = (0.5 * (larger + smaller - ellipse.log_larger - ellipse.log_smaller) / mean_sigma) ** 2
     residual = residual + ((difference - ellipse.log_larger + ellipse.log_smaller) / difference_sigma) ** 2

@@ -27,7 +27,7 @@ _SMALLEST, _LARGEST, _COUNT = 0.25, 80.0, 96
 _GROWTH = math.log(_LARGEST / _SMALLEST) / (_COUNT - 2)
 RELIEF = (0.85, 0.93, 1.0, 1.07, 1.15)
 """A real sample is not flat, so a frame holds a range of blurs, which fills the zeros of a single disc."""
-LEAST_TRANSFER = 1e-3
+LEAST_TRANSFER = 2e-4
 MODEL_ERROR = 0.15
 """Relative error of a power that the disc does not explain: astigmatism, charging, a sample that moved."""
 COMMON = 0.3
@@ -45,6 +45,10 @@ SECTORS = 8
 _RING_EDGES = np.geomspace(0.0125, 0.4, 15)
 """Limits of the rings of a sector, cycles a pixel."""
 _RINGS = len(_RING_EDGES) - 1
+_CENTRES, _RING_CENTRES = (np.sqrt(edges[1:] * edges[:-1]) for edges in (_EDGES, _RING_EDGES))
+_MANY = 60
+"""Modes of a bin in which a peak shows."""
+_AROUND, _RIDGE = 6, 4.0
 _LOWEST_COLUMN = 3
 """Gain of a line and streaks change from line to line: they lie in the columns of the lowest horizontal frequencies."""
 
@@ -63,14 +67,21 @@ class Spectrum:
         Of the sample: noise is taken off.
     error : ndarray of shape (24,), float64
         Variance of `power`.
-    sectors, sectors_error : ndarray of shape (8, 14), float64
+    frequency : ndarray of shape (24,), float64
+        Mean frequency of the power in every bin, cycles a pixel: a periodic sample has it at one frequency alone.
+    sectors, sectors_error, sectors_frequency : ndarray of shape (8, 14), float64
         The same by direction and frequency; the middle of sector k is at `SECTOR_ANGLES[k]`.
+    peak : float
+        Power of the strongest mode over the mean of its bin: some 10 for textures, 25 and more for periodic samples.
     """
 
     power: Array
     error: Array
+    frequency: Array
     sectors: Array
     sectors_error: Array
+    sectors_frequency: Array
+    peak: float
 
 
 def spectrum(pixels: NDArray[Any]) -> Spectrum:
@@ -87,26 +98,58 @@ def spectrum(pixels: NDArray[Any]) -> Spectrum:
     height, width = pixels.shape
     top, left = max(0, height - _LARGEST_SIDE) // 2, max(0, width - _LARGEST_SIDE) // 2
     frame = pixels[top : top + _LARGEST_SIDE, left : left + _LARGEST_SIDE].astype(np.float32)
-    window, bins, counts, sectors, sector_counts, noisy = _geometry(*frame.shape)
+    window, bins, counts, sectors, sector_counts, noisy, frequencies = _geometry(*frame.shape)
     mean = float(frame.mean(dtype=np.float64))
     frame = frame / np.float32(mean if mean > 0 else 1.0)
     frame -= np.float32(float((frame * window).sum(dtype=np.float64)) / float(window.sum(dtype=np.float64)))
     transform = np.fft.rfft2(frame * window)
+    height = len(transform)
     power = (transform.real**2 + transform.imag**2) / float(np.square(window).sum(dtype=np.float64))
-    noise = np.broadcast_to(power[noisy].mean(axis=0), power.shape)
-    total = np.bincount(bins, power.ravel(), len(_EDGES) + 1)[1:-1] / counts
-    floor = np.bincount(bins, noise.ravel(), len(_EDGES) + 1)[1:-1] / counts
-    count = SECTORS * _RINGS
-    by_sector = np.bincount(sectors, power.ravel(), count + 1)[:-1] / sector_counts
-    below = np.bincount(sectors, noise.ravel(), count + 1)[:-1] / sector_counts
-    error = variance(by_sector - below, below, sector_counts)
+    column = power[noisy].mean(axis=0)
+    noise = np.broadcast_to(column, power.shape).ravel()
+    power = power.ravel()
+    moment = power * frequencies
+    total, floor, first = (_by_bin(bins, values, len(_EDGES) + 1)[1:-1] for values in (power, noise, moment))
+    in_sectors = tuple(_by_bin(sectors, values, SECTORS * _RINGS + 1)[:-1] for values in (power, noise, moment))
     shape = SECTORS, _RINGS
+    by_sector, below, moments = in_sectors
     return Spectrum(
-        total - floor,
-        variance(total - floor, floor, counts),
-        (by_sector - below).reshape(shape),
-        error.reshape(shape),
+        power=(total - floor) / counts,
+        error=variance((total - floor) / counts, floor / counts, counts),
+        frequency=_mean_frequency(first, total, _CENTRES),
+        sectors=((by_sector - below) / sector_counts).reshape(shape),
+        sectors_error=variance((by_sector - below) / sector_counts, below / sector_counts, sector_counts).reshape(
+            shape
+        ),
+        sectors_frequency=_mean_frequency(moments.reshape(shape), by_sector.reshape(shape), _RING_CENTRES),
+        peak=_peak(power.reshape(height, -1), bins, total / counts, counts),
     )
+
+
+def _by_bin(bins: Array, values: Array, count: int) -> Array:
+    return np.bincount(bins, values, count)
+
+
+def _mean_frequency(moment: Array, total: Array, centre: Array) -> Array:
+    return np.where(total > 0, moment / np.maximum(total, 1e-30), centre)
+
+
+def _peak(power: Array, bins: Array, mean: Array, counts: Array) -> float:
+    """Return how far the strongest mode stands out from its bin, or from its surroundings if that is less.
+
+    The edge of a sample makes a ridge, of which every mode has neighbours like itself.
+    """
+    scale = np.zeros(len(mean) + 2, np.float32)
+    scale[1:-1] = np.where(counts >= _MANY, 1 / np.maximum(mean, 1e-30), 0.0)
+    relative = power * scale.take(bins).reshape(power.shape)
+    relative[:, :_LOWEST_COLUMN] = 0.0
+    y, x = divmod(int(relative.argmax()), relative.shape[1])
+    rows = np.arange(y - _AROUND, y + _AROUND + 1) % len(relative)
+    left = max(x - _AROUND, 0)
+    around = power[rows, left : x + _AROUND + 1].copy()
+    top = float(power[y, x])
+    around[_AROUND - 2 : _AROUND + 3, max(x - 2 - left, 0) : x + 3 - left] = 0.0
+    return min(float(relative[y, x]), _RIDGE * top / max(float(around.max()), 1e-30))
 
 
 def variance(power: Array, floor: Array, modes: Array) -> Array:
@@ -126,7 +169,9 @@ class Pair:
     """
 
     def __init__(self, first: Spectrum, second: Spectrum) -> None:
-        transfer = _transfer()
+        transfer = _disc_power(
+            _radii(), _common_frequency(first.frequency, first.power, second.frequency, second.power)
+        )
         one, other = transfer[:, None, :], transfer[None, :, :]
         weight = _visible(first, second)
         power = [(s.power * np.sqrt(weight)).astype(np.float32) for s in (first, second)]
@@ -166,15 +211,17 @@ class SectorPair:
     """
 
     def __init__(self, first: Spectrum, second: Spectrum) -> None:
-        transfer = _ring_transfer()
+        common = _common_frequency(first.sectors_frequency, first.sectors, second.sectors_frequency, second.sectors)
         weight = _weight(first.sectors, first.sectors_error, second.sectors, second.sectors_error)
         self.terms = float(weight.sum())
         root = np.sqrt(weight)
         one, other = ((s.sectors * root).astype(np.float32) for s in (first, second))
         one_error, other_error = (s.sectors_error.astype(np.float32) for s in (first, second))
-        squared = transfer * transfer
         table = np.empty((SECTORS, _NODES, _NODES), np.float32)
+        radii = _node_radii()
         for sector in range(SECTORS):
+            transfer = _disc_power(radii, common[sector])
+            squared = transfer * transfer
             # (P₁ T₂ − P₂ T₁)² / (var P₁ T₂² + var P₂ T₁²), summed over the rings
             difference = (transfer * one[sector])[None, :, :] - (transfer * other[sector])[:, None, :]
             difference *= difference
@@ -237,8 +284,8 @@ def _position(radius: Array) -> tuple[Array, Array]:
 
 
 @lru_cache(maxsize=4)
-def _geometry(height: int, width: int) -> tuple[Array, Array, Array, Array, Array, Array]:
-    """Return window, bin of every mode and modes in every bin, the same by sector, and the lines of noise alone."""
+def _geometry(height: int, width: int) -> tuple[Array, Array, Array, Array, Array, Array, Array]:
+    """Return window, bin of every mode and modes in every bin, the same by sector, lines of noise alone, frequencies."""
     window = (np.hanning(height)[:, None] * np.hanning(width)).astype(np.float32)
     vertical = np.abs(np.fft.fftfreq(height))
     horizontal = np.fft.rfftfreq(width)
@@ -251,32 +298,62 @@ def _geometry(height: int, width: int) -> tuple[Array, Array, Array, Array, Arra
     used = (ring >= 0) & (ring < _RINGS) & (np.arange(len(horizontal)) >= _LOWEST_COLUMN)
     sectors = np.where(used, sector * _RINGS + ring, SECTORS * _RINGS).ravel()
     sector_counts = np.maximum(np.bincount(sectors, minlength=SECTORS * _RINGS + 1)[:-1], 1)
-    return window, bins, counts, sectors, sector_counts, vertical > BEYOND_BINS
+    return window, bins, counts, sectors, sector_counts, vertical > BEYOND_BINS, frequency.astype(np.float32).ravel()
 
 
 @lru_cache(maxsize=1)
-def _transfer() -> Array:
-    """Return the power transfer of every blur radius of the table at every frequency, shape (96, 24)."""
-    return _disc_power(np.concatenate([[0.0], _SMALLEST * np.exp(_GROWTH * np.arange(_COUNT - 1))]), _EDGES)
+def _radii() -> Array:
+    """Return the blur radii of the table of a `Pair`, shape (96,)."""
+    return np.concatenate([[0.0], _SMALLEST * np.exp(_GROWTH * np.arange(_COUNT - 1))])
 
 
 @lru_cache(maxsize=1)
-def _ring_transfer() -> Array:
-    """Return the same for the tables by sector, shape (72, 14)."""
-    radii = np.concatenate([[0.0], _SMALLEST * np.exp(_NODE_GROWTH * np.arange(_NODES - 1))])
-    return _disc_power(radii, _RING_EDGES)
+def _node_radii() -> Array:
+    """Return those of a `SectorPair`, shape (72,)."""
+    return np.concatenate([[0.0], _SMALLEST * np.exp(_NODE_GROWTH * np.arange(_NODES - 1))])
 
 
-def _disc_power(radii: Array, edges: Array) -> Array:
-    frequencies = np.sqrt(edges[1:] * edges[:-1])
-    phase = 2 * math.pi * radii[:, None, None] * frequencies[:, None] * np.array(RELIEF)
-    return np.asarray((_airy(phase) ** 2).mean(axis=-1) + LEAST_TRANSFER, dtype=np.float32)
+def _common_frequency(first: Array, power: Array, second: Array, other: Array) -> Array:
+    """Return the mean frequency of the power that two frames have in every bin."""
+    one, two = np.maximum(power, 0.0) + 1e-12, np.maximum(other, 0.0) + 1e-12
+    return np.asarray((first * one + second * two) / (one + two))
 
 
-def _airy(x: Array) -> Array:
-    """Return 2 J₁(x) / x: the transfer of a disc, ∫ cos(x sin τ) cos² τ dτ over a turn, divided by π."""
-    turns = np.linspace(0, 2 * math.pi, 512, endpoint=False)
-    total = np.zeros_like(x)
-    for turn in turns:
-        total += np.cos(x * math.sin(turn)) * math.cos(turn) ** 2
-    return total * (2 / len(turns))
+def _disc_power(radii: Array, frequencies: Array) -> Array:
+    """Return the share of power that discs leave, shape (radii, frequencies), float32."""
+    return transfer(np.outer(radii, 2 * math.pi * frequencies)).astype(np.float32)
+
+
+_STEP, _END, _TURNS = 0.02, 210.0, 256
+
+
+def transfer(argument: Array) -> Array:
+    """Return the share of power that a disc leaves.
+
+    Parameters
+    ----------
+    argument : ndarray
+        2π · frequency (cycles a pixel) · radius of the disc (pixels).
+
+    Returns
+    -------
+    ndarray of the same shape, float64
+        (2 J₁(x) / x)² over a small range of radii, and a small constant.
+    """
+    table = _transfer_table()
+    place = np.minimum(argument * (1 / _STEP), len(table) - 1.001)
+    index = place.astype(np.int32)
+    low = table.take(index)
+    return np.asarray(low + (place - index) * (table.take(index + 1) - low))
+
+
+@lru_cache(maxsize=1)
+def _transfer_table() -> Array:
+    """Return `transfer` on a grid; 2 J₁(x)/x by Poisson's integral, (2/π) ∫ cos(x cos t) sin² t dt over 0..π."""
+    x = np.arange(0.0, _END * max(RELIEF) + 2 * _STEP, _STEP)
+    t = (np.arange(_TURNS) + 0.5) * (math.pi / _TURNS)
+    disc = np.concatenate(
+        [2 * np.cos(np.outer(part, np.cos(t))) @ np.sin(t) ** 2 / _TURNS for part in np.array_split(x, 64)]
+    )
+    grid = np.arange(0.0, _END, _STEP)
+    return np.asarray(np.mean([np.interp(grid * f, x, disc**2) for f in RELIEF], axis=0) + LEAST_TRANSFER)

@@ -49,7 +49,10 @@ _FLOOR_PRIOR = np.array([0.4, 0.25, 0.15, 0.1, 0.1])
 _SIGMA_FACTOR = 0.9
 _SIGMA_FLOOR = 0.06
 _OUTLIER = 0.02
-_NOISE_RADIUS, _NOISE_WIDTH = 45.0, 0.4
+_NOISE_RADIUS, _NOISE_WIDTH = 14.0, 0.6
+PERIODIC = 18.0
+"""Peak of a spectrum from which the sample is periodic, so that a network cannot read its blur off one frame."""
+MISLED_SIGMA, MISLED_SHARE = 0.9, 0.4
 _NEAR_PRIOR = 60.0
 """The prior falls as 1/distance from the first frame, faster beyond the distance that blurs it by this many pixels."""
 _USUAL, _USUAL_WIDTH = math.log(12.0), 0.6
@@ -106,6 +109,8 @@ class Sighting:
         False when the frame holds nothing but noise, which only says that the focus is far away.
     spectrum : Spectrum, optional
         Of the frame, to compare with other frames of the same field and magnification.
+    detail : float
+        Fine structure of the frame, to be compared with other frames of the same field and magnification.
     ellipse : BlurEllipse, optional
         Both radii and the direction of the blur, where the network reports them; `log_blur` is then their mean.
     """
@@ -117,6 +122,7 @@ class Sighting:
     structure: bool = True
     spectrum: Spectrum | None = None
     ellipse: BlurEllipse | None = None
+    detail: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +178,7 @@ class Posterior:
         self.beam = Beam() if beam is None else beam
         self._scale_prior = _scale_prior(self.beam.sigma)
         self._pairs = tuple(_comparisons(sightings))
+        self.periodic = any(s.spectrum is not None and s.spectrum.peak >= PERIODIC for s in sightings)
         self._samples: elliptic.Samples | None = None
         self._evaluate(sightings, low, high, _COARSE)
         self._look_closer(sightings, low, high)
@@ -228,7 +235,9 @@ class Posterior:
             lambda scale: np.interp(scale, _SCALES, density) - 200 * np.maximum(np.abs(scale) - 1.8, 0.0),
         )
         angles = [float(self.beam.angle(s.working_distance)) for s in sightings]
-        found = elliptic.sample(sightings, self._pairs, start, angles, self.pixel, float(self.beam.angle(middle)))
+        trust = (MISLED_SHARE, MISLED_SIGMA) if self.periodic else (_OUTLIER, _SIGMA_FLOOR)
+        at_focus = float(self.beam.angle(middle))
+        found = elliptic.sample(sightings, self._pairs, start, angles, self.pixel, at_focus, trust)
         self._samples = found
         if found is None or found.probability < _ASTIGMATIC_SHARE:
             return
@@ -278,7 +287,8 @@ class Posterior:
         """Return it for every scale, place and floor, shape (11, N, 5); or (11, N, 1) where the floor tells nothing."""
         radius = np.maximum(self._radius(s), np.float32(_RADII[0]))
         nearest = (np.log(radius) * np.float32(_PER_LOG) + np.float32(0.5 - _LOG_LEAST * _PER_LOG)).astype(np.int32)
-        return _likelihood_table(s.log_blur, s.log_sigma, s.structure).take(nearest, axis=0, mode="clip")
+        table = _likelihood_table(s.log_blur, s.log_sigma, s.structure, self.periodic)
+        return table.take(nearest, axis=0, mode="clip")
 
     def unit(self, working_distance: float) -> float:
         """Depth of field in mm at a working distance, with the aperture as estimated.
@@ -346,16 +356,17 @@ def _scale_prior(sigma: float | None) -> Array:
 
 
 @lru_cache(maxsize=64)
-def _likelihood_table(log_blur: float, log_sigma: float, structure: bool) -> Array:
+def _likelihood_table(log_blur: float, log_sigma: float, structure: bool, periodic: bool) -> Array:
     """Return the log-likelihood of what a frame told, for every radius of `_RADII` and every floor under the blur."""
     if not structure:
         beyond = (np.log(_RADII) - math.log(_NOISE_RADIUS)) / _NOISE_WIDTH
         return np.log(0.02 + 0.98 / (1 + np.exp(-beyond)))[:, None]
     radius = np.minimum(np.sqrt(_RADII[:, None] ** 2 + _FLOORS**2), np.float32(WIDEST))
-    sigma = math.hypot(_SIGMA_FACTOR * math.exp(log_sigma), _SIGMA_FLOOR)
+    outlier, least = (MISLED_SHARE, MISLED_SIGMA) if periodic else (_OUTLIER, _SIGMA_FLOOR)
+    sigma = math.hypot(_SIGMA_FACTOR * math.exp(log_sigma), least)
     residual = (np.log1p(radius) - log_blur) / sigma
     likelihood = np.exp(-0.5 * residual**2) / (sigma * math.sqrt(2 * math.pi))
-    return np.log((1 - _OUTLIER) * likelihood + np.float32(_OUTLIER / 5))
+    return np.log((1 - outlier) * likelihood + np.float32(outlier / 5))
 
 
 _pair = lru_cache(maxsize=64)(Pair)
@@ -363,15 +374,14 @@ _pair = lru_cache(maxsize=64)(Pair)
 
 
 def _comparisons(sightings: list[Sighting]) -> Iterator[tuple[int, int]]:
-    """Yield the number of every frame with that of the sharpest one before it of the same magnification."""
+    """Yield the numbers of frames to compare: each with the one of the same magnification that shows most."""
+    groups: dict[int, list[int]] = {}
     for k, sighting in enumerate(sightings):
-        before = [
-            i
-            for i, s in enumerate(sightings[:k])
-            if _comparable(s) and math.isclose(s.pixel, sighting.pixel, rel_tol=0.01)
-        ]
-        if before and _comparable(sighting):
-            yield min(before, key=lambda i: sightings[i].log_blur), k
+        if _comparable(sighting):
+            groups.setdefault(round(100 * math.log(sighting.pixel)), []).append(k)
+    for group in groups.values():
+        best = max(group, key=lambda k: (sightings[k].detail, -sightings[k].log_blur))
+        yield from ((min(best, k), max(best, k)) for k in group if k != best)
 
 
 def _comparable(sighting: Sighting) -> bool:

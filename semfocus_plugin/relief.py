@@ -14,9 +14,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from semfocus_plugin.pair import BEYOND_BINS, LEAST_DISAGREEMENT, variance
+from semfocus_plugin.pair import BEYOND_BINS, LEAST_DISAGREEMENT, transfer, variance
 from semfocus_plugin.ruler import TUNGSTEN
-from semfocus_plugin.views import Array, View, Views, prepare, transfer, visible
+from semfocus_plugin.views import Array, View, Views, prepare, visible
 
 LEAST = 1.5
 """Depths of field over the field that are worth a word."""

@@ -164,7 +164,7 @@ def _sighting(m: Measurement) -> Sighting:
         sigma = math.log(0.5 * (ellipse.sigma_larger + ellipse.sigma_smaller))
     structure = m.correlation > NOISE and not shows_nothing(m)
     seen = spectrum(m.image.pixels) if structure else None
-    return Sighting(m.working_distance, m.pixel, blur, sigma, structure, seen, ellipse)
+    return Sighting(m.working_distance, m.pixel, blur, sigma, structure, seen, ellipse, m.structure)
 
 
 def _next(probe: Probe, posterior: Posterior, here: list[Measurement]) -> float | None:
