@@ -72,7 +72,9 @@ class Spectrum:
     sectors, sectors_error, sectors_frequency : ndarray of shape (8, 14), float64
         The same by direction and frequency; the middle of sector k is at `SECTOR_ANGLES[k]`.
     peak : float
-        Power of the strongest mode over the mean of its bin: some 10 for textures, 25 and more for periodic samples.
+        How far the strongest mode stands out: some 10 for textures, 18 and more for periodic samples.
+    period : float
+        Pixels; of that mode.
     """
 
     power: Array
@@ -82,6 +84,7 @@ class Spectrum:
     sectors_error: Array
     sectors_frequency: Array
     peak: float
+    period: float
 
 
 def spectrum(pixels: NDArray[Any]) -> Spectrum:
@@ -111,6 +114,7 @@ def spectrum(pixels: NDArray[Any]) -> Spectrum:
     moment = power * frequencies
     total, floor, first = (_by_bin(bins, values, len(_EDGES) + 1)[1:-1] for values in (power, noise, moment))
     in_sectors = tuple(_by_bin(sectors, values, SECTORS * _RINGS + 1)[:-1] for values in (power, noise, moment))
+    peak, where = _peak(power.reshape(height, -1), bins, total / counts, counts)
     shape = SECTORS, _RINGS
     by_sector, below, moments = in_sectors
     return Spectrum(
@@ -122,7 +126,8 @@ def spectrum(pixels: NDArray[Any]) -> Spectrum:
             shape
         ),
         sectors_frequency=_mean_frequency(moments.reshape(shape), by_sector.reshape(shape), _RING_CENTRES),
-        peak=_peak(power.reshape(height, -1), bins, total / counts, counts),
+        peak=peak,
+        period=1 / max(float(frequencies[where]), 1e-3),
     )
 
 
@@ -134,8 +139,8 @@ def _mean_frequency(moment: Array, total: Array, centre: Array) -> Array:
     return np.where(total > 0, moment / np.maximum(total, 1e-30), centre)
 
 
-def _peak(power: Array, bins: Array, mean: Array, counts: Array) -> float:
-    """Return how far the strongest mode stands out from its bin, or from its surroundings if that is less.
+def _peak(power: Array, bins: Array, mean: Array, counts: Array) -> tuple[float, int]:
+    """Return how far the strongest mode stands out from its bin, or from its surroundings if less, and its index.
 
     The edge of a sample makes a ridge, of which every mode has neighbours like itself.
     """
@@ -149,7 +154,8 @@ def _peak(power: Array, bins: Array, mean: Array, counts: Array) -> float:
     around = power[rows, left : x + _AROUND + 1].copy()
     top = float(power[y, x])
     around[_AROUND - 2 : _AROUND + 3, max(x - 2 - left, 0) : x + 3 - left] = 0.0
-    return min(float(relative[y, x]), _RIDGE * top / max(float(around.max()), 1e-30))
+    standing = min(float(relative[y, x]), _RIDGE * top / max(float(around.max()), 1e-30))
+    return standing, y * relative.shape[1] + x
 
 
 def variance(power: Array, floor: Array, modes: Array) -> Array:
@@ -285,7 +291,7 @@ def _position(radius: Array) -> tuple[Array, Array]:
 
 @lru_cache(maxsize=4)
 def _geometry(height: int, width: int) -> tuple[Array, Array, Array, Array, Array, Array, Array]:
-    """Return window, bin of every mode and modes in every bin, the same by sector, lines of noise alone, frequencies."""
+    """Return window, bins and modes in each, the same by sector, lines of noise alone, frequency of every mode."""
     window = (np.hanning(height)[:, None] * np.hanning(width)).astype(np.float32)
     vertical = np.abs(np.fft.fftfreq(height))
     horizontal = np.fft.rfftfreq(width)

@@ -40,7 +40,7 @@ _SCALES = np.array([-1.2, -0.8, -0.5, -0.28, -0.12, 0.0, 0.12, 0.28, 0.5, 0.8, 1
 """ln(aperture / expected)."""
 _LEAST_SCALE = -0.2
 _NOMINAL_SHARE, _KNOWN_SHARE = 0.35, 0.9
-"""Of the prior: at the aperture expected, by the design or where it is known; the rest is spread over a factor of two."""
+"""Of the prior: at the aperture expected, nominal or known; the rest is spread over a factor of two."""
 _LEAST_SIGMA = 0.08
 _ASTIGMATIC_SHARE = 1e-3
 """Probability of astigmatism below which its samples are left out."""
@@ -162,6 +162,11 @@ class Posterior:
         Its half-angle; even a known one is only likely.
     core : float
         Diameter of the focused probe, mm; sets the depth of field.
+
+    Attributes
+    ----------
+    period : float or None
+        Pixels after which the sample repeats itself; None where it does not.
     """
 
     def __init__(
@@ -178,7 +183,9 @@ class Posterior:
         self.beam = Beam() if beam is None else beam
         self._scale_prior = _scale_prior(self.beam.sigma)
         self._pairs = tuple(_comparisons(sightings))
-        self.periodic = any(s.spectrum is not None and s.spectrum.peak >= PERIODIC for s in sightings)
+        peaks = [s.spectrum for s in sightings if s.spectrum is not None and s.spectrum.peak >= PERIODIC]
+        strongest = max(peaks, key=lambda found: found.peak, default=None)
+        self.period = None if strongest is None else strongest.period
         self._samples: elliptic.Samples | None = None
         self._evaluate(sightings, low, high, _COARSE)
         self._look_closer(sightings, low, high)
@@ -235,7 +242,7 @@ class Posterior:
             lambda scale: np.interp(scale, _SCALES, density) - 200 * np.maximum(np.abs(scale) - 1.8, 0.0),
         )
         angles = [float(self.beam.angle(s.working_distance)) for s in sightings]
-        trust = (MISLED_SHARE, MISLED_SIGMA) if self.periodic else (_OUTLIER, _SIGMA_FLOOR)
+        trust = (MISLED_SHARE, MISLED_SIGMA) if self.period is not None else (_OUTLIER, _SIGMA_FLOOR)
         at_focus = float(self.beam.angle(middle))
         found = elliptic.sample(sightings, self._pairs, start, angles, self.pixel, at_focus, trust)
         self._samples = found
@@ -287,7 +294,7 @@ class Posterior:
         """Return it for every scale, place and floor, shape (11, N, 5); or (11, N, 1) where the floor tells nothing."""
         radius = np.maximum(self._radius(s), np.float32(_RADII[0]))
         nearest = (np.log(radius) * np.float32(_PER_LOG) + np.float32(0.5 - _LOG_LEAST * _PER_LOG)).astype(np.int32)
-        table = _likelihood_table(s.log_blur, s.log_sigma, s.structure, self.periodic)
+        table = _likelihood_table(s.log_blur, s.log_sigma, s.structure, self.period is not None)
         return table.take(nearest, axis=0, mode="clip")
 
     def unit(self, working_distance: float) -> float:
@@ -380,9 +387,11 @@ def _comparisons(sightings: list[Sighting]) -> Iterator[tuple[int, int]]:
         if _comparable(sighting):
             groups.setdefault(round(100 * math.log(sighting.pixel)), []).append(k)
     for group in groups.values():
-        best = max(group, key=lambda k: (sightings[k].detail, -sightings[k].log_blur))
+        best = max(group, key=lambda k: (sightings[k].structure, sightings[k].detail, -sightings[k].log_blur))
+        if not sightings[best].structure:
+            continue
         yield from ((min(best, k), max(best, k)) for k in group if k != best)
 
 
 def _comparable(sighting: Sighting) -> bool:
-    return sighting.spectrum is not None and sighting.structure
+    return sighting.spectrum is not None

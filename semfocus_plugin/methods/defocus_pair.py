@@ -67,6 +67,15 @@ PATIENCE = 6
 PATIENCE_ZOOMED = 9
 """… and one that may change the magnification, and whose frames hold more than noise."""
 
+PATIENCE_PERIODIC = 14
+"""The same for a periodic sample, whose score says little."""
+
+LOBE = 0.82
+"""Periods of blur radius at which a periodic sample comes back with reversed contrast."""
+
+OUTSHINES = 2.0
+"""Least ratio of the fine structure in focus to that of a frame out of focus, for a periodic sample."""
+
 BEYOND = 60.0
 """Pixels of blur that the interval of possible places extends beyond the limits."""
 
@@ -98,12 +107,20 @@ def focus(probe: Probe, accept: float) -> Outcome:
                 _look(probe, target)
                 place, phase = near.working_distance, "verify"
                 continue
-            best, blurred = max(close, key=_sharpness), min(map(_sharpness, seen))
+            best = max(close, key=_sharpness if posterior.period is None else lambda m: m.structure)
+            blurred = min(map(_sharpness, seen))
+            flank = _unseen_lobe(probe, posterior, near, at_target)
+            if flank is not None:
+                place, phase = flank, "verify"
+                continue
             flank = _open_flank(probe, near, at_target)
             share = _share_of_peak(posterior, near)
             pinned = near.half_width < 1.5 * near.unit and _sharpness(best) - blurred >= SHOWN * share
             if flank is None or pinned or _taken(probe, flank, at_target, LEAST_STEP * near.unit):
-                return _with_astigmatism(_judge(probe, best, blurred, near, accept, share), posterior, near)
+                outcome = _judge(probe, best, blurred, near, accept, share)
+                if posterior.period is not None:
+                    outcome = _judge_periodic(posterior.period, best, at_target, near, outcome)
+                return _with_astigmatism(outcome, posterior, near)
             place, phase = flank, "verify"
             continue
         refusal = _hopeless(probe, posterior, seen)
@@ -117,6 +134,40 @@ def focus(probe: Probe, accept: float) -> Outcome:
         if place is None:
             share = _share_of_peak(posterior, near)
             return _with_astigmatism(_sharpest(probe, at_target, near, accept, share), posterior, near)
+
+
+def _unseen_lobe(probe: Probe, posterior: Posterior, near: Estimate, here: list[Measurement]) -> float | None:
+    """Return a place where a periodic sample would show more if the estimate were a false focus, or None.
+
+    Where the blur radius is 0.82 periods, and again every half period further out, contrast comes back reversed; a
+    lobe nearer to the focus is always the stronger one.
+    """
+    if posterior.period is None:
+        return None
+    away = LOBE * posterior.period * here[0].pixel / math.hypot(here[0].pixel, probe.core) * near.unit
+    for side in (1, -1):
+        offsets = [side * (m.working_distance - near.working_distance) / away for m in here]
+        place = near.working_distance + side * away
+        if probe.limits.minimum <= place <= probe.limits.maximum and not any(0.7 <= u <= 1.6 for u in offsets):
+            return place
+    return None
+
+
+def _judge_periodic(
+    period: float, best: Measurement, here: list[Measurement], near: Estimate, outcome: Outcome
+) -> Outcome:
+    """Return the outcome on a periodic sample: its fine structure decides, and not what a network makes of it."""
+    others = [m for m in here if abs(m.working_distance - near.working_distance) > 2 * near.unit]
+    most = max((m.structure for m in others), default=0.0)
+    least = min((m.structure for m in others), default=best.structure)
+    place = f"the sample repeats itself every {period:.0f} pixels"
+    if best.structure < most:
+        reason = f"{place}, and another working distance shows more of it than the best one found: move the stage"
+        return replace(outcome, focused=False, reason=reason, confidence=0.0)
+    if outcome.focused or best.score < METHOD.accept_score or best.structure < OUTSHINES * max(least, 1e-12):
+        return outcome
+    reason = f"score {best.score:.1f}; {place}, and shows most here"
+    return replace(outcome, focused=True, reason=reason, working_distance=near.working_distance, confidence=near.mass)
 
 
 def _share_of_peak(posterior: Posterior, near: Estimate) -> float:
@@ -163,7 +214,7 @@ def _sighting(m: Measurement) -> Sighting:
         blur = 0.5 * (ellipse.log_larger + ellipse.log_smaller)
         sigma = math.log(0.5 * (ellipse.sigma_larger + ellipse.sigma_smaller))
     structure = m.correlation > NOISE and not shows_nothing(m)
-    seen = spectrum(m.image.pixels) if structure else None
+    seen = spectrum(m.image.pixels)
     return Sighting(m.working_distance, m.pixel, blur, sigma, structure, seen, ellipse, m.structure)
 
 
@@ -256,6 +307,8 @@ def _hopeless(probe: Probe, posterior: Posterior, seen: tuple[Measurement, ...])
     best = max(m.score for m in seen)
     noise = sum(m.correlation <= NOISE for m in seen)
     patience = PATIENCE_ZOOMED if probe.may_change_magnification and 2 * noise <= len(seen) else PATIENCE
+    if posterior.period is not None:
+        patience = PATIENCE_PERIODIC
     if len(seen) >= patience and best < HOPELESS:
         return (
             f"{len(seen)} frames show nothing to focus on (best score {best:.1f}); move the stage, or start "
