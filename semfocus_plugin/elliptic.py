@@ -36,10 +36,12 @@ LENGTH = 2.0
 SPIKE = 0.35
 """Pixels; standard deviation of both components where the astigmatism does not show."""
 
-_CANDIDATES, _DRAWS, _ROUNDS, _FINAL, _CHECKS = 3000, 400, 10, 1000, 400
+_CANDIDATES, _DRAWS, _ROUNDS, _FINAL, _CHECKS = 1800, 280, 10, 600, 160
 _LEAST_SCALE = 3.0
 """Sectors and rings are not independent: a sum of squares counts only a part of them."""
-_COMPONENTS = 5
+_REPEATS, _LEAST_EFFECTIVE = 4, 40.0
+"""Samples that must count at least; where they do not, after so many tries, their weights are evened out."""
+_COMPONENTS = 4
 _OUTLIER = 1e-6
 _FREEDOM = 4.0
 _COS = np.cos(2 * SECTOR_ANGLES).astype(np.float32)
@@ -143,9 +145,14 @@ def sample(
         mixture = _Mixture(points, _tempered(log, 0.1 * _DRAWS), target.gaps, width, random)
         if 1 / float(np.square(_normalised(log)).sum()) > 0.25 * _DRAWS:
             break
-    points = mixture.draw(_FINAL, random)
-    seen = target.seen(points)
-    log = target(seen) - mixture.log_density(points)
+    for _ in range(_REPEATS):
+        points = mixture.draw(_FINAL, random)
+        seen = target.seen(points)
+        log = target(seen) - mixture.log_density(points)
+        weight = _tempered(log, _LEAST_EFFECTIVE)
+        if 1 / float(np.square(_normalised(log)).sum()) >= _LEAST_EFFECTIVE:
+            break
+        mixture = _Mixture(points, weight, target.gaps, width, random)
     round_evidence = _spike_evidence(target, spike)
     evidence = float(np.log(np.mean(np.exp(log - log.max()))) + log.max())
     if not math.isfinite(evidence):
@@ -158,7 +165,7 @@ def sample(
         scale,
         points[:, 2] * to_mm,
         points[:, 3] * to_mm,
-        _normalised(log),
+        weight,
         1 / (1 + math.exp(min(-odds, 700.0))),
     )
 
@@ -297,8 +304,8 @@ class _Target:
         return [table(placed[i], placed[j]) for table, (i, j) in zip(self._tables, self._pairs, strict=True)]
 
 
-_FLOORS = np.array([0.0, 0.7, 1.4, 2.1, 3.0])
-_LOG_FLOOR_PRIOR = np.log([0.4, 0.25, 0.15, 0.1, 0.1])
+_FLOORS = np.array([0.0, 1.0, 2.5], np.float32)
+_LOG_FLOOR_PRIOR = np.log(np.array([0.5, 0.32, 0.18], np.float32))
 _SIGMA_FACTOR = 0.9
 _WIDEST = 150.0
 _SHOWN = 0.2
@@ -335,13 +342,16 @@ def log_frames(
     outlier, least = trust
     total = np.broadcast_to(_LOG_FLOOR_PRIOR, (len(amount), len(_FLOORS)))
     for sighting, z, scale in zip(sightings, signed, growth, strict=True):
-        larger = np.abs(z) + amount * scale
-        smaller = np.abs(np.abs(z) - amount * scale)
+        distance, share = np.abs(z).astype(np.float32), (amount * scale).astype(np.float32)
+        larger, smaller = distance + share, np.abs(distance - share)
         if not sighting.structure:
             beyond = (np.log(np.maximum(larger, 0.005)) - math.log(45.0)) / 0.4
             total = total + np.log(0.02 + 0.98 / (1 + np.exp(-np.clip(beyond, -60, 60))))[:, None]
             continue
-        logs = [np.log1p(np.minimum(np.hypot(radius[:, None], _FLOORS), _WIDEST)) for radius in (larger, smaller)]
+        logs = [
+            np.log1p(np.minimum(np.sqrt((radius * radius)[:, None] + _FLOORS**2), np.float32(_WIDEST)))
+            for radius in (larger, smaller)
+        ]
         if sighting.ellipse is None:
             likelihood, unexplained = _one_radius(sighting, *logs, least), 1 / 5
         else:
@@ -386,52 +396,55 @@ class _Mixture:
 
     def __init__(self, points: Array, weight: Array, gaps: Array, least: Array, random: np.random.Generator) -> None:
         group = np.searchsorted(gaps, points[:, 0])
-        self._shares: list[float] = []
-        self._means: list[Array] = []
-        self._roots: list[Array] = []
-        for k in range(len(gaps) + 1):
+        mass = np.bincount(group, weight, len(gaps) + 1)
+        components: list[tuple[float, Array, Array]] = []
+        for k in np.flatnonzero(mass >= 0.01):
             member = group == k
-            mass = float(weight[member].sum())
-            if mass >= 0.01:
-                self._add(points[member], weight[member], least, random, max(round(_COMPONENTS * mass), 1))
-        total = sum(self._shares)
-        self._shares = [0.1 / len(self._shares) + 0.9 * share / total for share in self._shares]
-
-    def _add(self, points: Array, weight: Array, least: Array, random: np.random.Generator, count: int) -> None:
-        """Add components to one gap: points go to the nearest of a few that are drawn by weight."""
-        mass = float(weight.sum())
-        _, whole = _moments(points, weight)
-        whole += np.diag(least**2)
-        centres = points[random.choice(len(points), count, p=weight / mass)]
-        flat = np.linalg.solve(np.linalg.cholesky(whole), np.concatenate([points, centres]).T).T
-        distance = ((flat[: len(points), None] - flat[None, len(points) :]) ** 2).sum(axis=-1)
-        nearest = distance.argmin(axis=1)
-        for k in range(count):
-            member = nearest == k
-            share = float(weight[member].sum())
-            if share <= 0.02 * mass:
-                continue
-            mean, covariance = _moments(points[member], weight[member])
-            self._shares.append(share)
-            self._means.append(mean)
-            self._roots.append(np.linalg.cholesky(1.2 * covariance + 0.05 * whole))
+            components += _components(
+                points[member], weight[member], least, random, max(round(_COMPONENTS * float(mass[k])), 1)
+            )
+        shares, means, covariances = zip(*components, strict=True)
+        self._shares = 0.1 / len(shares) + 0.9 * np.array(shares) / sum(shares)
+        self._means = np.array(means)
+        self._roots = np.linalg.cholesky(np.array(covariances))
+        self._inverse = np.linalg.inv(self._roots)
 
     def draw(self, count: int, random: np.random.Generator) -> Array:
-        """Return points, shape (about `count`, 4)."""
-        drawn = []
-        for share, mean, root in zip(self._shares, self._means, self._roots, strict=True):
-            number = max(round(share * count), 1)
-            tail = np.sqrt(_FREEDOM / random.chisquare(_FREEDOM, number))
-            drawn.append(mean + (random.normal(size=(number, 4)) @ root.T) * tail[:, None])
-        return np.concatenate(drawn)
+        """Return points, shape (count, 4)."""
+        which = np.searchsorted(np.cumsum(self._shares)[:-1], (np.arange(count) + random.random(count)) / count)
+        tail = np.sqrt(_FREEDOM / random.chisquare(_FREEDOM, count))
+        normal = random.normal(size=(count, 4)) * tail[:, None]
+        return np.asarray(self._means[which] + (self._roots[which] @ normal[..., None])[..., 0])
 
     def log_density(self, points: Array) -> Array:
         """Return the log of the density at points, shape (N,)."""
-        total = np.zeros(len(points))
         constant = math.lgamma(0.5 * (_FREEDOM + 4)) - math.lgamma(0.5 * _FREEDOM) - 2 * math.log(math.pi * _FREEDOM)
-        for share, mean, root in zip(self._shares, self._means, self._roots, strict=True):
-            away = np.linalg.solve(root, (points - mean).T)
-            log = constant - float(np.log(np.diag(root)).sum())
-            log = log - 0.5 * (_FREEDOM + 4) * np.log1p((away * away).sum(axis=0) / _FREEDOM)
-            total += share * np.exp(log)
+        total = np.zeros(len(points))
+        for share, mean, inverse in zip(self._shares, self._means, self._inverse, strict=True):
+            away = (points - mean) @ inverse.T
+            log = constant + float(np.log(np.diag(inverse)).sum())
+            total += share * np.exp(log - 0.5 * (_FREEDOM + 4) * np.log1p((away * away).sum(axis=1) / _FREEDOM))
         return np.log(np.maximum(total, 1e-300))
+
+
+def _components(
+    points: Array, weight: Array, least: Array, random: np.random.Generator, count: int
+) -> list[tuple[float, Array, Array]]:
+    """Return share, mean and covariance of a few components: points go to the nearest of those drawn by weight."""
+    mass = float(weight.sum())
+    mean, whole = _moments(points, weight)
+    whole += np.diag(least**2)
+    if count == 1:
+        return [(mass, mean, 1.25 * whole)]
+    centres = points[random.choice(len(points), count, p=weight / mass)]
+    inverse = np.linalg.inv(np.linalg.cholesky(whole)).T
+    flat, middle = points @ inverse, centres @ inverse
+    nearest = ((middle * middle).sum(axis=1) - 2 * flat @ middle.T).argmin(axis=1)
+    found = []
+    for k in range(count):
+        member = nearest == k
+        share = float(weight[member].sum())
+        if share > 0.02 * mass:
+            mean, covariance = _moments(points[member], weight[member])
+            found.append((share, mean, 1.2 * covariance + 0.05 * whole))
+    return found

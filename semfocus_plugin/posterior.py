@@ -58,7 +58,7 @@ _NEAR_PRIOR = 60.0
 _USUAL, _USUAL_WIDTH = math.log(12.0), 0.6
 """Working distances that microscopists work at, as a log-normal prior: ln mm. It only tells sides far apart."""
 _TAIL_QUANTILE = 0.35
-_COARSE, _FINE = 2500, 400
+_COARSE, _FINE = 1600, 320
 _RADII = np.geomspace(0.005, WIDEST, 4096, dtype=np.float32)
 """Blur radii of the table of a frame's likelihood, pixels."""
 _LOG_LEAST, _PER_LOG = math.log(_RADII[0]), (len(_RADII) - 1) / math.log(_RADII[-1] / _RADII[0])
