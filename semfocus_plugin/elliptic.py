@@ -36,11 +36,13 @@ LENGTH = 2.0
 SPIKE = 0.35
 """Pixels; standard deviation of both components where the astigmatism does not show."""
 
-_CANDIDATES, _DRAWS, _ROUNDS, _FINAL, _CHECKS = 1800, 280, 10, 600, 160
+_CANDIDATES, _DRAWS, _ROUNDS, _FINAL, _CHECKS = 2600, 280, 14, 600, 160
 _LEAST_SCALE = 3.0
 """Sectors and rings are not independent: a sum of squares counts only a part of them."""
 _REPEATS, _LEAST_EFFECTIVE = 4, 40.0
 """Samples that must count at least; where they do not, after so many tries, their weights are evened out."""
+_FEW = 14.0
+"""Samples that must count for the next mixture."""
 _COMPONENTS = 4
 _OUTLIER = 1e-6
 _FREEDOM = 4.0
@@ -142,7 +144,7 @@ def sample(
     for _ in range(_ROUNDS):
         points = mixture.draw(_DRAWS, random)
         log = target(target.seen(points)) - mixture.log_density(points)
-        mixture = _Mixture(points, _tempered(log, 0.1 * _DRAWS), target.gaps, width, random)
+        mixture = _Mixture(points, _tempered(log, _FEW), target.gaps, width, random)
         if 1 / float(np.square(_normalised(log)).sum()) > 0.25 * _DRAWS:
             break
     for _ in range(_REPEATS):
@@ -152,7 +154,7 @@ def sample(
         weight = _tempered(log, _LEAST_EFFECTIVE)
         if 1 / float(np.square(_normalised(log)).sum()) >= _LEAST_EFFECTIVE:
             break
-        mixture = _Mixture(points, weight, target.gaps, width, random)
+        mixture = _Mixture(points, _tempered(log, _FEW), target.gaps, width, random)
     round_evidence = _spike_evidence(target, spike)
     evidence = float(np.log(np.mean(np.exp(log - log.max()))) + log.max())
     if not math.isfinite(evidence):
