@@ -47,6 +47,9 @@ class AutofocusSettings:
     may_change_brightness : bool
         Whether brightness and contrast may be corrected before the first frame counts, when more than a quarter of its
         pixels are black or white. They stay corrected when the status is ``"focused"``, and are put back otherwise.
+    learn_aperture : bool
+        Whether the run starts from the aperture that earlier runs on this instrument measured, and keeps what it
+        measures.
     """
 
     method: str | None = None
@@ -58,6 +61,7 @@ class AutofocusSettings:
     accept_score: float | None = None
     restore_on_failure: bool = True
     may_change_brightness: bool = True
+    learn_aperture: bool = True
 
     def __post_init__(self) -> None:
         if self.method is not None and not isinstance(self.method, str):
@@ -84,7 +88,7 @@ class AutofocusSettings:
             raise InvalidParameterError(f"scan_mode must be a semdrivers.ScanMode, not {self.scan_mode!r}")
         if self.accept_score is not None and not 0 <= number("accept_score", self.accept_score) <= 9:
             raise OutOfRangeError(f"accept_score must be within 0 to 9, not {self.accept_score:g}")
-        for name in ("may_change_magnification", "restore_on_failure", "may_change_brightness"):
+        for name in ("may_change_magnification", "restore_on_failure", "may_change_brightness", "learn_aperture"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidParameterError(f"{name} must be True or False, not {getattr(self, name)!r}")
 

@@ -122,6 +122,11 @@ class Capabilities:
         For people and records.
     probe_diameter : float, optional
         Of the focused beam, nm, where it is known: with the pixel it sets the depth of field.
+    half_angle : float, optional
+        Of the beam at the present working distance, mrad, where it is known: it sets how fast blur grows out of focus.
+    numerical_aperture : float, optional
+        The same for an instrument whose angle does not depend on the working distance: an optical microscope, or a
+        stage that moves the sample through focus.
     """
 
     working_distance: Range
@@ -131,6 +136,8 @@ class Capabilities:
     serial: str = ""
     firmware: str = ""
     probe_diameter: float | None = None
+    half_angle: float | None = None
+    numerical_aperture: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

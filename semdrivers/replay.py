@@ -207,7 +207,7 @@ def _capabilities(folder: Path, told: dict[str, Any]) -> Capabilities:
             magnification=Range(**told["magnification"]),
             scan_modes=tuple(ScanMode[name.upper()] for name in told["scan_modes"]),
             **{name: str(told[name]) for name in ("model", "serial", "firmware")},
-            probe_diameter=told.get("probe_diameter"),
+            **{name: told.get(name) for name in ("probe_diameter", "half_angle", "numerical_aperture")},
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidParameterError(f"{folder / SESSION}: its capabilities cannot be read: {error!r}") from error

@@ -241,7 +241,7 @@ def place_for(info: Identified) -> Path | None:
     if not (info.model or info.serial):
         return None
     name = re.sub(r"[^\w.-]+", "-", f"{info.model or 'unnamed'}_{info.serial or 'unnumbered'}")
-    return (Path(override) if override else _settings_folder() / "calibration") / f"{name}.json"
+    return (Path(override) if override else settings_folder() / "calibration") / f"{name}.json"
 
 
 def check_place(info: Identified) -> Path:
@@ -261,7 +261,7 @@ def check_place(info: Identified) -> Path:
     return path
 
 
-def _settings_folder() -> Path:
+def settings_folder() -> Path:
     """Return the user's folder for settings, as the platform has it."""
     home = os.path.expanduser("~")
     if os.name == "nt":

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 
 from semdrivers.autofocus import Astigmatism, AutofocusResult, AutofocusSettings, Progress
 from semdrivers.microscope import Microscope
-from semfocus_plugin import findings
+from semfocus_plugin import findings, learning
 from semfocus_plugin import networks as network_files
 from semfocus_plugin.exposure import Unusable
+from semfocus_plugin.learning import Apertures, instrument_of
 from semfocus_plugin.networks import Networks
+from semfocus_plugin.posterior import Beam
 from semfocus_plugin.probe import BudgetSpent, Cancelled, Measurement, Probe
 from semfocus_plugin.views import View
 
@@ -53,6 +55,8 @@ class Outcome:
         What remains there, where the method measures it.
     at_limit : bool
         Whether the place is at a limit of the run, so that the true focus may lie beyond it.
+    beam : Beam or None
+        Half-angle of the beam as the run measured it, where the method does.
     """
 
     focused: bool
@@ -63,6 +67,7 @@ class Outcome:
     retry: bool = False
     astigmatism: Astigmatism | None = None
     at_limit: bool = False
+    beam: Beam | None = None
 
 
 Focus = Callable[[Probe, float], Outcome]
@@ -103,6 +108,7 @@ def run(
     cancel: threading.Event | None = None,
     *,
     networks: Networks | None = None,
+    apertures: Apertures | None = None,
 ) -> AutofocusResult:
     """Focus `microscope` with `method`.
 
@@ -118,6 +124,8 @@ def run(
         As in `semdrivers.autofocus`.
     networks : Networks, optional
         The shipped ones by default.
+    apertures : Apertures, optional
+        Where the apertures of instruments are kept; without it nothing is learned.
 
     Returns
     -------
@@ -140,7 +148,10 @@ def run(
     focus = method.bind(networks)
     accept = method.accept_score if settings.accept_score is None else settings.accept_score
     budget = method.max_frames if settings.max_frames is None else settings.max_frames
-    probe = Probe(microscope, settings, networks.evaluator, budget, progress, cancel)
+    capabilities = microscope.capabilities
+    instrument = instrument_of(microscope, capabilities) if settings.learn_aperture and apertures is not None else None
+    known = apertures.get(instrument) if apertures is not None and instrument is not None else None
+    probe = Probe(microscope, settings, networks.evaluator, budget, progress, cancel, known)
     try:
         status, outcome = _attempt(method, focus, probe, accept)
         if outcome.focused:
@@ -153,6 +164,9 @@ def run(
         except Exception as second:
             error.add_note(f"and the start could not be restored: {second}")
         raise
+    sure = outcome.focused and outcome.confidence >= learning.SURE
+    if apertures is not None and instrument is not None and sure and outcome.beam is not None:
+        apertures.put(instrument, learning.learned(outcome.beam, known))
     finding = "" if status == "cancelled" else _finding(probe, outcome)
     return AutofocusResult(
         status=status,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
 from semfocus_plugin import networks
 from semfocus_plugin.calibration_file import CALIBRATION_VARIABLE
+from semfocus_plugin.learning import LEARNING_VARIABLE
 
 Result = TypeVar("Result")
 
@@ -64,9 +65,11 @@ def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
         yield stack.enter_context(pool)
 
 
-def _uncalibrated() -> AbstractContextManager[None]:
-    """Figures must not depend on whether this user has calibrated an emulator of the same serial number."""
-    return _environment(CALIBRATION_VARIABLE, os.devnull)
+@contextmanager
+def _uncalibrated() -> Iterator[None]:
+    """Figures must not depend on whether this user has calibrated an emulator of the same serial number, or used it."""
+    with _environment(CALIBRATION_VARIABLE, os.devnull), _environment(LEARNING_VARIABLE, "off"):
+        yield
 
 
 @contextmanager

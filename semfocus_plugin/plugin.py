@@ -13,6 +13,7 @@ from semdrivers.autofocus import AutofocusResult, AutofocusSettings, Progress
 from semdrivers.hookspecs import hookimpl
 from semdrivers.microscope import Microscope
 from semfocus_plugin import loop, methods
+from semfocus_plugin.learning import apertures_in_use
 
 
 @hookimpl
@@ -26,7 +27,7 @@ def semdrivers_autofocus(
     method = methods.find(settings.method)
     if method is None:
         return None
-    return loop.run(method, microscope, settings, progress, cancel)
+    return loop.run(method, microscope, settings, progress, cancel, apertures=apertures_in_use())
 
 
 @hookimpl

@@ -262,6 +262,20 @@ class Posterior:
         self.places, self.probability = places, mixed
         self._scale = (1 - share) * self._scale + share * float(found.weight @ found.scale)
 
+    def measured_beam(self) -> Beam:
+        """Return the half-angle that the frames say, what was known of it included."""
+        share = self._by_scale / self._by_scale.sum()
+        mean = float(share @ _SCALES)
+        variance = float(share @ (_SCALES - mean) ** 2)
+        if self._samples is not None:
+            s, p = self._samples, self._samples.probability
+            other = float(s.weight @ s.scale)
+            spread = float(s.weight @ (s.scale - other) ** 2)
+            both = (1 - p) * mean + p * other
+            variance = (1 - p) * (variance + (mean - both) ** 2) + p * (spread + (other - both) ** 2)
+            mean = both
+        return Beam(self.beam.half_angle * math.exp(mean), self.beam.at, math.sqrt(variance))
+
     @property
     def astigmatic(self) -> float:
         """Probability of astigmatism that shows."""

@@ -17,6 +17,7 @@ from semdrivers.errors import AutofocusError, SemDriversError
 from semdrivers.microscope import Image, Microscope, Range
 from semfocus_plugin.calibration_file import calibration_for
 from semfocus_plugin.exposure import NOISE, SCARCE, Exposure
+from semfocus_plugin.learning import LearnedAperture, beam_of
 from semfocus_plugin.limits import limits_of
 from semfocus_plugin.metrics import clipped_share, fine_structure, line_correlation
 from semfocus_plugin.networks import Evaluation, Evaluator
@@ -101,6 +102,8 @@ class Probe:
         the caller: a host whose display broke must not drive a lens on.
     cancel : threading.Event, optional
         Obeyed before every move and every frame.
+    learned : LearnedAperture, optional
+        What earlier runs on this instrument measured.
 
     Raises
     ------
@@ -116,6 +119,7 @@ class Probe:
         max_frames: int,
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
+        learned: LearnedAperture | None = None,
     ) -> None:
         self._microscope = microscope
         self._settings = settings
@@ -132,7 +136,8 @@ class Probe:
         self.working_distance = self.start_working_distance
         self.magnification = self.start_magnification
         kept = calibration_for(microscope.capabilities)
-        self.aperture = None if kept is None else kept.aperture
+        self.beam = beam_of(microscope.capabilities, self.start_working_distance, kept, learned)
+        self.aperture = None if self.beam.sigma is None or self.beam.at is None else self.beam.half_angle * self.beam.at
         told = kept.probe_diameter if kept is not None else None
         told = getattr(microscope.capabilities, "probe_diameter", None) if told is None else told
         self._core = None if told is None else told * 1e-6

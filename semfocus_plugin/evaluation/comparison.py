@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,11 +25,12 @@ from semdrivers.microscope import HasStage, HasStigmator, Microscope, Range
 from semfocus_plugin import methods
 from semfocus_plugin.evaluation import peers
 from semfocus_plugin.evaluation.counted import CountedMicroscope
-from semfocus_plugin.evaluation.instruments import station
+from semfocus_plugin.evaluation.instruments import Station, station, visits
 from semfocus_plugin.evaluation.peers import Answer, Bench, Optics, Peer, pair_bound, zoom_ladder
 from semfocus_plugin.evaluation.peers.bench import approach
-from semfocus_plugin.evaluation.pictures import read_folder
+from semfocus_plugin.evaluation.pictures import Picture, read_folder
 from semfocus_plugin.evaluation.tracks import ANYWHERE, SPARE, Trial
+from semfocus_plugin.learning import LEARNING_VARIABLE
 from semfocus_plugin.parallel import run_all
 
 OURS = tuple(method.name for method in methods.METHODS)
@@ -205,7 +208,32 @@ def run_trial(trial: Trial, method: str) -> Record:
 def _on_another_instrument(trial: Trial, method: str) -> Record:
     pictures = read_folder(Path(trial.folder)) if trial.folder else ()
     series = Path(trial.folder) / "series" if trial.folder else None
+    if trial.track.earlier:
+        return _after_earlier_runs(trial, method, pictures)
     drawn = station(trial.track.instrument, trial.number, trial.base_seed, pictures, series)
+    return _at(drawn, trial, method)
+
+
+def _after_earlier_runs(trial: Trial, method: str, pictures: Sequence[Picture]) -> Record:
+    """Let the method focus on several samples of one instrument; the last counts."""
+    *earlier, last = visits(trial.number, trial.base_seed, pictures, trial.track.earlier + 1)
+    if method not in OURS:
+        return _at(last, trial, method)
+    with tempfile.TemporaryDirectory() as folder:
+        before = os.environ.get(LEARNING_VARIABLE)
+        os.environ[LEARNING_VARIABLE] = folder
+        try:
+            for drawn in earlier:
+                _at(drawn, trial, method)
+            return _at(last, trial, method)
+        finally:
+            if before is None:
+                del os.environ[LEARNING_VARIABLE]
+            else:
+                os.environ[LEARNING_VARIABLE] = before
+
+
+def _at(drawn: Station, trial: Trial, method: str) -> Record:
     trial = dataclasses.replace(trial, specimen=drawn.specimen, magnification=drawn.microscope.magnification)
     if method == pair_bound.NAME:
         return _bound(trial, drawn.defocus())

@@ -143,9 +143,11 @@ def wild_column(random: np.random.Generator, sample: Callable[[tuple[int, int]],
     )
 
 
-def _wild(number: int, random: np.random.Generator, pictures: Sequence[Picture]) -> Station:
-    column = wild_column(random, lambda shape: sample_for(pictures, number, shape, random))
-    return _station(column, "micrograph" if pictures and number % 2 == 0 else "texture", random.uniform(-9, 9))
+def _wild(number: int, random: np.random.Generator, pictures: Sequence[Picture], visit: int = 0) -> Station:
+    other = np.random.default_rng([int(random.integers(2**31)), visit])
+    column = wild_column(random, lambda shape: sample_for(pictures, number + 2 * visit, shape, other))
+    column.seed += visit
+    return _station(column, "micrograph" if pictures and number % 2 == 0 else "texture", other.uniform(-9, 9))
 
 
 def _plain(sample: Any, random: np.random.Generator, **more: Any) -> SimulatedColumn:
@@ -285,6 +287,12 @@ def _series(number: int, random: np.random.Generator, folder: Path) -> Station:
 _DRAWN: Mapping[str, Callable[[int, np.random.Generator, Sequence[Picture]], Station]] = MappingProxyType(
     {"wave": _wave, "wild": _wild, "periodic": _periodic, "limits": _limits, "astigmatic": _astigmatic}
 )
+
+
+def visits(number: int, seed: int, pictures: Sequence[Picture], count: int) -> tuple[Station, ...]:
+    """Return one instrument of track ``"wild"`` on several samples, as its owner uses it run after run."""
+    key = int.from_bytes(b"wild", "big")
+    return tuple(_wild(number, np.random.default_rng([seed, key, number]), pictures, visit) for visit in range(count))
 
 
 def station(

@@ -54,6 +54,8 @@ class Track:
         Depths of field by which the stigmator is off, in a random direction; taken in turn.
     instrument : str
         What stands in for the emulator: a name of `semfocus_plugin.evaluation.instruments`, or empty.
+    earlier : int
+        Runs on the same instrument before the one that counts, on other samples; apertures are learned in them.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Track:
     refuses: bool = False
     stigmator: tuple[float, ...] = (0.0,)
     instrument: str = ""
+    earlier: int = 0
 
     @property
     def real(self) -> bool:
@@ -108,6 +111,13 @@ TRACKS: Mapping[str, Track] = MappingProxyType(
                 instrument="wave",
             ),
             Track("wild", "instruments drawn at random, unlike the EM-30, start within ±9 DoF", (), instrument="wild"),
+            Track(
+                "wild-third",
+                "the same instruments, third run: the aperture is learned from the first two",
+                (),
+                instrument="wild",
+                earlier=2,
+            ),
             Track("periodic", "periodic samples, start 4 to 40 DoF away", (), FAR, instrument="periodic"),
             Track("series", "focal series recorded on real instruments", (), instrument="series"),
             Track("featureless", "nothing but noise; the right answer is a refusal", (FEATURELESS,), refuses=True),

@@ -19,7 +19,7 @@ from semfocus_plugin.exposure import NOISE, shows_nothing
 from semfocus_plugin.loop import HOPELESS, Method, Outcome, best_of
 from semfocus_plugin.networks import Networks
 from semfocus_plugin.pair import spectrum
-from semfocus_plugin.posterior import NOMINAL_APERTURE, Beam, Estimate, Posterior, Sighting
+from semfocus_plugin.posterior import Estimate, Posterior, Sighting
 from semfocus_plugin.probe import Measurement, Probe
 from semfocus_plugin.ruler import HALF_SCORE, UNKNOWN, half_blur, ideal_score
 
@@ -120,7 +120,7 @@ def focus(probe: Probe, accept: float) -> Outcome:
                 outcome = _judge(probe, best, blurred, near, accept, share)
                 if posterior.period is not None:
                     outcome = _judge_periodic(posterior.period, best, at_target, near, outcome)
-                return _with_astigmatism(outcome, posterior, near)
+                return _with_measurements(outcome, posterior, near)
             place, phase = flank, "verify"
             continue
         refusal = _hopeless(probe, posterior, seen)
@@ -133,7 +133,7 @@ def focus(probe: Probe, accept: float) -> Outcome:
         place, phase = _next(probe, posterior, here), "search"
         if place is None:
             share = _share_of_peak(posterior, near)
-            return _with_astigmatism(_sharpest(probe, at_target, near, accept, share), posterior, near)
+            return _with_measurements(_sharpest(probe, at_target, near, accept, share), posterior, near)
 
 
 def _unseen_lobe(probe: Probe, posterior: Posterior, near: Estimate, here: list[Measurement]) -> float | None:
@@ -200,10 +200,10 @@ def _found(posterior: Posterior, probe: Probe) -> Estimate:
 
 def _posterior(probe: Probe, sightings: list[Sighting], pixel: float) -> Posterior:
     """Return the posterior over the limits and a little beyond: the focus need not lie within."""
-    beyond = BEYOND * pixel / NOMINAL_APERTURE * probe.limits.maximum
-    low = max(0.2, probe.limits.minimum - beyond)
-    beam = Beam() if probe.aperture is None else Beam.of_aperture(probe.aperture)
-    return Posterior(sightings, low, probe.limits.maximum + beyond, pixel, beam, probe.core)
+    beam, low, high = probe.beam, probe.limits.minimum, probe.limits.maximum
+    beyond = BEYOND * pixel / float(beam.angle(high))
+    low = low - beyond if beam.at is None else max(0.2, low - beyond)
+    return Posterior(sightings, low, high + beyond, pixel, beam, probe.core)
 
 
 def _sighting(m: Measurement) -> Sighting:
@@ -322,8 +322,12 @@ def _hopeless(probe: Probe, posterior: Posterior, seen: tuple[Measurement, ...])
     return ""
 
 
-def _with_astigmatism(outcome: Outcome, posterior: Posterior, near: Estimate) -> Outcome:
-    """Add what remains, where the frames show it to half a depth of field, or to a third of it."""
+def _with_measurements(outcome: Outcome, posterior: Posterior, near: Estimate) -> Outcome:
+    """Add the beam as measured, and what remains of astigmatism.
+
+    The latter where the frames show it to half a depth of field, or to a third of it.
+    """
+    outcome = replace(outcome, beam=posterior.measured_beam())
     found = posterior.astigmatism()
     if found is None or not outcome.focused:
         return outcome
