@@ -310,6 +310,8 @@ _FLOORS = np.array([0.0, 1.0, 2.5], np.float32)
 _LOG_FLOOR_PRIOR = np.log(np.array([0.5, 0.32, 0.18], np.float32))
 _SIGMA_FACTOR = 0.9
 _WIDEST = 150.0
+_NOISE_RADIUS, _NOISE_WIDTH = 16.0, 0.5
+"""Blur at which half of the samples have nothing left to show: fine patterns vanish early."""
 _SHOWN = 0.2
 """Difference of the log radii at which an ellipse shows its direction half."""
 _MISLED = 0.45
@@ -347,8 +349,7 @@ def log_frames(
         distance, share = np.abs(z).astype(np.float32), (amount * scale).astype(np.float32)
         larger, smaller = distance + share, np.abs(distance - share)
         if not sighting.structure:
-            beyond = (np.log(np.maximum(larger, 0.005)) - math.log(45.0)) / 0.4
-            total = total + np.log(0.02 + 0.98 / (1 + np.exp(-np.clip(beyond, -60, 60))))[:, None]
+            total = total + log_noise(larger)[:, None]
             continue
         logs = [
             np.log1p(np.minimum(np.sqrt((radius * radius)[:, None] + _FLOORS**2), np.float32(_WIDEST)))
@@ -361,6 +362,12 @@ def log_frames(
         total = total + np.log((1 - outlier) * likelihood + outlier * unexplained)
     peak = total.max(axis=1)
     return np.asarray(peak + np.log(np.exp(total - peak[:, None]).sum(axis=1)))
+
+
+def log_noise(radius: Array) -> Array:
+    """Return the log-likelihood of a frame that shows nothing but noise, for blur radii in pixels."""
+    beyond = (np.log(np.maximum(radius, 1e-3)) - math.log(_NOISE_RADIUS)) / _NOISE_WIDTH
+    return np.asarray(np.log(0.02 + 0.98 / (1 + np.exp(-beyond))))
 
 
 def _one_radius(sighting: Sighting, larger: Array, smaller: Array, least: float) -> Array:

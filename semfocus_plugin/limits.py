@@ -12,8 +12,7 @@ from semdrivers.microscope import Range
 def limits_of(capability: Range, settings: AutofocusSettings, start: float) -> Range:
     """Return capabilities ∩ bounds ∩ travel, on the instrument's own grid.
 
-    The start itself is always within: an instrument that stands off the grid is scored where it stands, and its
-    grid is then not known.
+    The start itself is always within: an instrument that stands off the grid is scored where it stands.
 
     Parameters
     ----------
@@ -40,8 +39,7 @@ def limits_of(capability: Range, settings: AutofocusSettings, start: float) -> R
     if settings.max_travel is not None:
         limits = limits.intersect(start - settings.max_travel, start + settings.max_travel)
     step = limits.step
-    on_grid = step > 0 and abs(start - round(start / step) * step) <= 1e-3 * step
-    if on_grid and math.isfinite(limits.minimum) and math.isfinite(limits.maximum):
+    if step > 0 and math.isfinite(limits.minimum) and math.isfinite(limits.maximum):
         low = round(math.ceil(limits.minimum / step - 1e-6) * step, 9)
         high = round(math.floor(limits.maximum / step + 1e-6) * step, 9)
         limits = Range(max(low, limits.minimum), min(high, limits.maximum), step)

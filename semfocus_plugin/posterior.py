@@ -49,7 +49,6 @@ _FLOOR_PRIOR = np.array([0.4, 0.25, 0.15, 0.1, 0.1])
 _SIGMA_FACTOR = 0.9
 _SIGMA_FLOOR = 0.06
 _OUTLIER = 0.02
-_NOISE_RADIUS, _NOISE_WIDTH = 14.0, 0.6
 PERIODIC = 18.0
 """Peak of a spectrum from which the sample is periodic, so that a network cannot read its blur off one frame."""
 MISLED_SIGMA, MISLED_SHARE = 0.9, 0.4
@@ -380,8 +379,7 @@ def _scale_prior(sigma: float | None) -> Array:
 def _likelihood_table(log_blur: float, log_sigma: float, structure: bool, periodic: bool) -> Array:
     """Return the log-likelihood of what a frame told, for every radius of `_RADII` and every floor under the blur."""
     if not structure:
-        beyond = (np.log(_RADII) - math.log(_NOISE_RADIUS)) / _NOISE_WIDTH
-        return np.log(0.02 + 0.98 / (1 + np.exp(-beyond)))[:, None]
+        return elliptic.log_noise(_RADII)[:, None]
     radius = np.minimum(np.sqrt(_RADII[:, None] ** 2 + _FLOORS**2), np.float32(WIDEST))
     outlier, least = (MISLED_SHARE, MISLED_SIGMA) if periodic else (_OUTLIER, _SIGMA_FLOOR)
     sigma = math.hypot(_SIGMA_FACTOR * math.exp(log_sigma), least)

@@ -142,9 +142,7 @@ class Probe:
         told = getattr(microscope.capabilities, "probe_diameter", None) if told is None else told
         self._core = None if told is None else told * 1e-6
         self.limits = limits_of(microscope.capabilities.working_distance, settings, self.start_working_distance)
-        step = self.limits.step
-        off = self.start_working_distance - round(self.start_working_distance / step) * step if step > 0 else 0.0
-        self._on_grid = abs(off) <= 1e-3 * step
+        self._on_grid = True
 
     @property
     def core(self) -> float:
@@ -223,6 +221,7 @@ class Probe:
             self._microscope.working_distance = target
             self.working_distance = self._microscope.working_distance
             self._check_place(target)
+            self._check_grid(target)
             if self._steps:
                 last = self._steps[-1]
                 moved = (last.action or 0.0) + self.working_distance - before
@@ -370,6 +369,14 @@ class Probe:
                 f"{self.working_distance:.3f} mm, beyond the limits {self.limits.minimum:.3f} to "
                 f"{self.limits.maximum:.3f} mm; check the lens before focusing again"
             )
+
+    def _check_grid(self, target: float) -> None:
+        """Give up the grid of whole steps where the lens reads back another place: only its readings count then."""
+        step = self.limits.step
+        if self._on_grid and step > 0 and 1e-3 * step < abs(self.working_distance - target) <= step:
+            capability = self._microscope.capabilities.working_distance
+            free = limits_of(Range(capability.minimum, capability.maximum), self._settings, self.start_working_distance)
+            self._on_grid, self.limits = False, Range(free.minimum, free.maximum, step)
 
     def _check_frame(self, image: object) -> None:
         """Refuse a frame that cannot be what was asked for."""
