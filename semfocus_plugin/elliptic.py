@@ -68,6 +68,8 @@ class Samples:
         They sum to 1.
     probability : float
         That there is such astigmatism.
+    directions : int
+        Sectors, of eight, in which frames show the sample; 0 where none are compared.
     """
 
     place: Array
@@ -76,6 +78,7 @@ class Samples:
     y: Array
     weight: Array
     probability: float
+    directions: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,7 +116,7 @@ def sample(
     half_angles: Sequence[float],
     pixel: float,
     half_angle: float,
-    trust: tuple[float, float],
+    trust: Sequence[tuple[float, float]],
 ) -> Samples | None:
     """Return samples of the posterior with astigmatism, or None where the sampling fails.
 
@@ -131,8 +134,8 @@ def sample(
         Of the magnification to focus for, mm; components of the astigmatism are reckoned in it.
     half_angle : float
         Expected at the focus, rad.
-    trust : tuple of float
-        Share of frames whose blur is misread, and least standard deviation of ln(1 + radius) of the others.
+    trust : sequence of tuple of float
+        For every frame: probability that its blur is misread, and least standard deviation of ln(1 + radius) if not.
     """
     random = np.random.default_rng(7)
     target = _Target(sightings, pairs, half_angles, pixel, start, trust)
@@ -169,6 +172,7 @@ def sample(
         points[:, 3] * to_mm,
         weight,
         1 / (1 + math.exp(min(-odds, 700.0))),
+        target.directions,
     )
 
 
@@ -244,7 +248,7 @@ class _Target:
         half_angles: Sequence[float],
         pixel: float,
         start: Round,
-        trust: tuple[float, float],
+        trust: Sequence[tuple[float, float]],
     ) -> None:
         self.start, self._trust = start, trust
         self._sightings, self._pairs = sightings, pairs
@@ -257,6 +261,7 @@ class _Target:
             assert one is not None
             assert other is not None
             self._tables.append(_pair(one, other))
+        self.directions = max((table.directions for table in self._tables), default=0)
         self._least = [math.inf] * len(pairs)
         self.gaps = np.unique([s.working_distance for s in sightings])
 
@@ -324,7 +329,7 @@ def log_frames(
     amount: Array,
     parts: Array,
     growth: Sequence[float],
-    trust: tuple[float, float],
+    trust: Sequence[tuple[float, float]],
 ) -> Array:
     """Return the log-likelihood of what AENet reports of every frame, shape (N,), whatever the floor under the blur.
 
@@ -340,12 +345,11 @@ def log_frames(
         Its two components.
     growth : sequence of float
         Pixels of every frame that such a pixel is.
-    trust : tuple of float
+    trust : sequence of tuple of float
         As in `sample`.
     """
-    outlier, least = trust
     total = np.broadcast_to(_LOG_FLOOR_PRIOR, (len(amount), len(_FLOORS)))
-    for sighting, z, scale in zip(sightings, signed, growth, strict=True):
+    for sighting, z, scale, (outlier, least) in zip(sightings, signed, growth, trust, strict=True):
         distance, share = np.abs(z).astype(np.float32), (amount * scale).astype(np.float32)
         larger, smaller = distance + share, np.abs(distance - share)
         if not sighting.structure:

@@ -36,6 +36,8 @@ NOISE_EXCESS = 1.5
 """Detector lag and 8-bit levels make the noise's power scatter this much more than white noise does."""
 LEAST_DISAGREEMENT = 1.5
 """Neighbouring frequencies are not independent: the sum of squares counts only a part of them."""
+_SHOWN = 2.4
+"""Sum of the weights of the rings in a sector that shows it; noise alone comes to 1 by chance, to 2 seldom."""
 _VISIBLE = 2.0
 """Standard errors of its power at which a frequency counts half."""
 _OUTLIER = 0.01
@@ -73,6 +75,8 @@ class Spectrum:
         The same by direction and frequency; the middle of sector k is at `SECTOR_ANGLES[k]`.
     peak : float
         How far the strongest mode stands out: some 10 for textures, 18 and more for periodic samples.
+    dominance : float
+        Share of that mode and its surroundings in the power of the sample.
     period : float
         Pixels; of that mode.
     """
@@ -84,6 +88,7 @@ class Spectrum:
     sectors_error: Array
     sectors_frequency: Array
     peak: float
+    dominance: float
     period: float
 
 
@@ -114,7 +119,7 @@ def spectrum(pixels: NDArray[Any]) -> Spectrum:
     moment = power * frequencies
     total, floor, first = (_by_bin(bins, values, len(_EDGES) + 1)[1:-1] for values in (power, noise, moment))
     in_sectors = tuple(_by_bin(sectors, values, SECTORS * _RINGS + 1)[:-1] for values in (power, noise, moment))
-    peak, where = _peak(power.reshape(height, -1), bins, total / counts, counts)
+    peak, where, lobe = _peak(power.reshape(height, -1), bins, total / counts, counts)
     shape = SECTORS, _RINGS
     by_sector, below, moments = in_sectors
     return Spectrum(
@@ -127,6 +132,7 @@ def spectrum(pixels: NDArray[Any]) -> Spectrum:
         ),
         sectors_frequency=_mean_frequency(moments.reshape(shape), by_sector.reshape(shape), _RING_CENTRES),
         peak=peak,
+        dominance=lobe / max(float((total - floor).sum()), 1e-30),
         period=1 / max(float(frequencies[where]), 1e-3),
     )
 
@@ -139,9 +145,10 @@ def _mean_frequency(moment: Array, total: Array, centre: Array) -> Array:
     return np.where(total > 0, moment / np.maximum(total, 1e-30), centre)
 
 
-def _peak(power: Array, bins: Array, mean: Array, counts: Array) -> tuple[float, int]:
-    """Return how far the strongest mode stands out from its bin, or from its surroundings if less, and its index.
+def _peak(power: Array, bins: Array, mean: Array, counts: Array) -> tuple[float, int, float]:
+    """Return how far the strongest mode stands out from its bin, its index, and the power around it.
 
+    Where it stands out less from its surroundings, that counts.
     The edge of a sample makes a ridge, of which every mode has neighbours like itself.
     """
     scale = np.zeros(len(mean) + 2, np.float32)
@@ -152,10 +159,12 @@ def _peak(power: Array, bins: Array, mean: Array, counts: Array) -> tuple[float,
     rows = np.arange(y - _AROUND, y + _AROUND + 1) % len(relative)
     left = max(x - _AROUND, 0)
     around = power[rows, left : x + _AROUND + 1].copy()
+    inside = slice(_AROUND - 2, _AROUND + 3), slice(max(x - 2 - left, 0), x + 3 - left)
+    lobe = float(around[inside].sum())
     top = float(power[y, x])
-    around[_AROUND - 2 : _AROUND + 3, max(x - 2 - left, 0) : x + 3 - left] = 0.0
+    around[inside] = 0.0
     standing = min(float(relative[y, x]), _RIDGE * top / max(float(around.max()), 1e-30))
-    return standing, y * relative.shape[1] + x
+    return standing, y * relative.shape[1] + x, lobe
 
 
 def variance(power: Array, floor: Array, modes: Array) -> Array:
@@ -214,12 +223,15 @@ class SectorPair:
     ----------
     terms : float
         Bins that show the sample.
+    directions : int
+        Sectors that show the sample, of eight; a pattern of stripes shows in one or two.
     """
 
     def __init__(self, first: Spectrum, second: Spectrum) -> None:
         common = _common_frequency(first.sectors_frequency, first.sectors, second.sectors_frequency, second.sectors)
         weight = _weight(first.sectors, first.sectors_error, second.sectors, second.sectors_error)
         self.terms = float(weight.sum())
+        self.directions = int((weight.sum(axis=1) >= _SHOWN).sum())
         root = np.sqrt(weight)
         one, other = ((s.sectors * root).astype(np.float32) for s in (first, second))
         one_error, other_error = (s.sectors_error.astype(np.float32) for s in (first, second))

@@ -49,8 +49,11 @@ _FLOOR_PRIOR = np.array([0.4, 0.25, 0.15, 0.1, 0.1])
 _SIGMA_FACTOR = 0.9
 _SIGMA_FLOOR = 0.06
 _OUTLIER = 0.02
-PERIODIC = 18.0
-"""Peak of a spectrum from which the sample is periodic, so that a network cannot read its blur off one frame."""
+DIRECTIONS = 5
+"""Sectors of eight in which the sample must show, for astigmatism to be told from the sample's own direction."""
+
+PERIODIC, DOMINANT = 18.0, 0.15
+"""Peak of a spectrum, and its share of the power, from which a frame of a periodic sample shows little but one wave."""
 MISLED_SIGMA, MISLED_SHARE = 0.9, 0.4
 _NEAR_PRIOR = 60.0
 """The prior falls as 1/distance from the first frame, faster beyond the distance that blurs it by this many pixels."""
@@ -123,6 +126,12 @@ class Sighting:
     ellipse: BlurEllipse | None = None
     detail: float = 0.0
 
+    @property
+    def misled(self) -> bool:
+        """Whether a network cannot read a blur off the frame, for it shows little but one wave."""
+        seen = self.spectrum
+        return self.structure and seen is not None and seen.peak >= PERIODIC and seen.dominance >= DOMINANT
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -182,8 +191,8 @@ class Posterior:
         self.beam = Beam() if beam is None else beam
         self._scale_prior = _scale_prior(self.beam.sigma)
         self._pairs = tuple(_comparisons(sightings))
-        peaks = [s.spectrum for s in sightings if s.spectrum is not None and s.spectrum.peak >= PERIODIC]
-        strongest = max(peaks, key=lambda found: found.peak, default=None)
+        waves = [s.spectrum for s in sightings if s.spectrum is not None and s.misled]
+        strongest = max(waves, key=lambda found: found.peak, default=None)
         self.period = None if strongest is None else strongest.period
         self._samples: elliptic.Samples | None = None
         self._evaluate(sightings, low, high, _COARSE)
@@ -241,7 +250,7 @@ class Posterior:
             lambda scale: np.interp(scale, _SCALES, density) - 200 * np.maximum(np.abs(scale) - 1.8, 0.0),
         )
         angles = [float(self.beam.angle(s.working_distance)) for s in sightings]
-        trust = (MISLED_SHARE, MISLED_SIGMA) if self.period is not None else (_OUTLIER, _SIGMA_FLOOR)
+        trust = [(MISLED_SHARE, MISLED_SIGMA) if s.misled else (_OUTLIER, _SIGMA_FLOOR) for s in sightings]
         at_focus = float(self.beam.angle(middle))
         found = elliptic.sample(sightings, self._pairs, start, angles, self.pixel, at_focus, trust)
         self._samples = found
@@ -281,11 +290,13 @@ class Posterior:
         return 0.0 if self._samples is None else self._samples.probability
 
     def astigmatism(self) -> tuple[float, float, float] | None:
-        """Return a cos 2θ, a sin 2θ and the standard deviation of each, mm, or None before frames are compared.
+        """Return a cos 2θ, a sin 2θ and the standard deviation of each, mm.
+
+        None before frames are compared, and where the sample shows in too few directions.
 
         `a` is half the distance between the line foci, θ the axis whose disc is α |z + a|.
         """
-        if self._samples is None:
+        if self._samples is None or self._samples.directions < DIRECTIONS:
             return None
         s = self._samples
         x, y = float(s.weight @ s.x), float(s.weight @ s.y)
@@ -307,7 +318,7 @@ class Posterior:
         """Return it for every scale, place and floor, shape (11, N, 5); or (11, N, 1) where the floor tells nothing."""
         radius = np.maximum(self._radius(s), np.float32(_RADII[0]))
         nearest = (np.log(radius) * np.float32(_PER_LOG) + np.float32(0.5 - _LOG_LEAST * _PER_LOG)).astype(np.int32)
-        table = _likelihood_table(s.log_blur, s.log_sigma, s.structure, self.period is not None)
+        table = _likelihood_table(s.log_blur, s.log_sigma, s.structure, s.misled)
         return table.take(nearest, axis=0, mode="clip")
 
     def unit(self, working_distance: float) -> float:

@@ -52,7 +52,7 @@ SHOWN = 2.25
 CONTRAST = 1.5
 """Least amount by which the focus must outscore a frame that is out of focus."""
 
-LEAST_SHARE = 0.3
+LEAST_SHARE = 0.12
 """Of the best score; where astigmatism leaves less, a focus is not told from its surroundings."""
 
 SHARP_BLUR = 2.0
@@ -176,7 +176,8 @@ def _share_of_peak(posterior: Posterior, near: Estimate) -> float:
     if found is None or posterior.astigmatic < SURE:
         return 1.0
     amount = math.hypot(found[0], found[1]) / near.unit
-    return max(1 / (1 + (amount / HALF_SCORE) ** 2), LEAST_SHARE)
+    share = 1 / (1 + (amount / HALF_SCORE) ** 2)
+    return share if share >= LEAST_SHARE else 1.0
 
 
 def _sharpness(m: Measurement) -> float:
