@@ -366,7 +366,7 @@ class _Scene:
     """What a method is tried on: an instrument, and its truth.
 
     Lengths are mm, `astigmatism` in depths of field. `defocus` returns the distance of the beam's focus from the
-    truth in depths of field, `clock` the seconds that the instrument has taken, `score` the ideal score where it stands.
+    truth in depths of field, `clock` the seconds that the instrument has taken, `score` the ideal score there.
     """
 
     microscope: Microscope
