@@ -206,8 +206,12 @@ def _capabilities(folder: Path, told: dict[str, Any]) -> Capabilities:
             working_distance=Range(**told["working_distance"]),
             magnification=Range(**told["magnification"]),
             scan_modes=tuple(ScanMode[name.upper()] for name in told["scan_modes"]),
-            **{name: str(told[name]) for name in ("model", "serial", "firmware")},
-            **{name: told.get(name) for name in ("probe_diameter", "half_angle", "numerical_aperture")},
+            model=str(told["model"]),
+            serial=str(told["serial"]),
+            firmware=str(told["firmware"]),
+            probe_diameter=told.get("probe_diameter"),
+            half_angle=told.get("half_angle"),
+            numerical_aperture=told.get("numerical_aperture"),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidParameterError(f"{folder / SESSION}: its capabilities cannot be read: {error!r}") from error

@@ -360,9 +360,9 @@ def log_frames(
             for radius in (larger, smaller)
         ]
         if sighting.ellipse is None:
-            likelihood, unexplained = _one_radius(sighting, *logs, least), 1 / 5
+            likelihood, unexplained = _one_radius(sighting, logs[0], logs[1], least), 1 / 5
         else:
-            likelihood, unexplained = _both_radii(sighting.ellipse, *logs, z, parts, least), 1 / 30
+            likelihood, unexplained = _both_radii(sighting.ellipse, logs[0], logs[1], z, parts, least), 1 / 30
         total = total + np.log((1 - outlier) * likelihood + outlier * unexplained)
     peak = total.max(axis=1)
     return np.asarray(peak + np.log(np.exp(total - peak[:, None]).sum(axis=1)))

@@ -230,9 +230,25 @@ def _finding(probe: Probe, outcome: Outcome) -> str:
         if math.isclose(m.pixel, last.pixel, rel_tol=1e-3) and m.image.pixels.shape == last.image.pixels.shape
     ]
     nearest = sorted(alike, key=lambda m: abs(m.working_distance - place))[:_MOST_VIEWS]
+    if outcome.astigmatism is not None:
+        beam = outcome.beam if outcome.beam is not None else probe.beam
+        unit = math.hypot(last.pixel, probe.core) / float(beam.angle(place)) * 1e3
+        sentence = _sentence(outcome.astigmatism, unit)
+        if sentence:
+            return sentence
     views = [View(m.working_distance, last.pixel, m.image.pixels) for m in nearest]
     found = findings.finding(views, place, aperture=probe.aperture, core=probe.core)
     return "" if found is None else found.sentence
+
+
+def _sentence(found: Astigmatism, depth_of_field: float) -> str:
+    """Return what to do about astigmatism of a depth of field (µm) or more, or an empty text."""
+    if found.amount < max(depth_of_field, 3 * found.sigma):
+        return ""
+    return (
+        f"astigmatism of {found.amount / depth_of_field:.1f} ± {found.sigma / depth_of_field:.1f} depths of field "
+        f"({found.amount:.3g} µm) at {found.angle:.0f}°: correct the stigmator, then focus again"
+    )
 
 
 def _unfinished(probe: Probe, reason: str) -> Outcome:
