@@ -115,7 +115,7 @@ def _mesh(u: Array, v: Array, random: np.random.Generator) -> Array:
 
 def _dots(u: Array, v: Array, random: np.random.Generator) -> Array:
     radius = random.uniform(0.2, 0.4)
-    return (np.hypot(u % 1.0 - 0.5, v % 1.0 - 0.5) < radius).astype(np.float32)
+    return np.asarray(np.hypot(u % 1.0 - 0.5, v % 1.0 - 0.5) < radius, dtype=np.float32)
 
 
 def _bricks(u: Array, v: Array, random: np.random.Generator) -> Array:
