@@ -231,7 +231,7 @@ class SectorPair:
         common = _common_frequency(first.sectors_frequency, first.sectors, second.sectors_frequency, second.sectors)
         weight = _weight(first.sectors, first.sectors_error, second.sectors, second.sectors_error)
         self.terms = float(weight.sum())
-        self.directions = int((weight.sum(axis=1) >= _SHOWN).sum())
+        self.directions = int((np.where(weight > 0.5, weight, 0.0).sum(axis=1) >= _SHOWN).sum())
         root = np.sqrt(weight)
         one, other = ((s.sectors * root).astype(np.float32) for s in (first, second))
         one_error, other_error = (s.sectors_error.astype(np.float32) for s in (first, second))

@@ -240,9 +240,25 @@ def _finding(run: FocusRun, outcome: Outcome) -> str:
         if math.isclose(m.pixel, last.pixel, rel_tol=1e-3) and m.image.pixels.shape == last.image.pixels.shape
     ]
     nearest = sorted(alike, key=lambda m: abs(m.working_distance - place))[:_MOST_VIEWS]
+    if outcome.astigmatism is not None:
+        beam = outcome.beam if outcome.beam is not None else run.beam
+        unit = depth_of_field(last.pixel, run.core, float(beam.angle(place))) * 1e3
+        sentence = _sentence(outcome.astigmatism, unit)
+        if sentence:
+            return sentence
     views = [View(m.working_distance, last.pixel, m.image.pixels) for m in nearest]
     found = finding(views, place, aperture=run.aperture, core=run.core)
     return "" if found is None else found.sentence
+
+
+def _sentence(astigmatism: Astigmatism, depth_of_field: float) -> str:
+    """Return what to do about astigmatism of a depth of field (µm) or more, or an empty text."""
+    if astigmatism.amount < max(depth_of_field, 3 * astigmatism.sigma):
+        return ""
+    return (
+        f"astigmatism of {astigmatism.amount / depth_of_field:.1f} ± {astigmatism.sigma / depth_of_field:.1f} depths of field "
+        f"({astigmatism.amount:.3g} µm) at {astigmatism.angle:.0f}°: correct the stigmator, then focus again"
+    )
 
 
 def _unfinished(run: FocusRun, reason: str) -> Outcome:

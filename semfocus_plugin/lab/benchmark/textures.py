@@ -123,7 +123,7 @@ def _dots(u: Array, v: Array, random: np.random.Generator) -> Array:
 def _bricks(u: Array, v: Array, random: np.random.Generator) -> Array:
     row = np.floor(v)
     along, joint = (0.5 * u + 0.5 * (row % 2)) % 1.0, random.uniform(0.06, 0.15)
-    return ((along > joint / 2) & (v % 1.0 > joint)).astype(np.float32)
+    return np.asarray((along > joint / 2) & (v % 1.0 > joint), dtype=np.float32)
 
 
 def _chip(u: Array, v: Array, random: np.random.Generator) -> Array:
