@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 from semdrivers.errors import SemDriversError
 from semdrivers.files import plain
 
-__all__ = ["INTERRUPTED", "CommandGroup", "application", "fail", "messages", "output", "print_json"]
+__all__ = ["INTERRUPTED", "CommandGroup", "application", "fail", "messages", "output", "print_json", "problem_of"]
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
