@@ -17,7 +17,7 @@ from semdrivers.focus import Astigmatism, AutofocusResult, AutofocusSettings, Pr
 from semdrivers.microscope import Microscope
 from semfocus_plugin import networks as network_files
 from semfocus_plugin.networks import Networks
-from semfocus_plugin.optics import SURE, Apertures, Beam, View, beam_of, finding, instrument_of, learned
+from semfocus_plugin.optics import SURE, Apertures, Beam, View, beam_of, depth_of_field, finding, instrument_of, learned
 from semfocus_plugin.run._brightness import Unusable
 from semfocus_plugin.run._focus_run import MOST_RETAKES, BudgetSpent, Cancelled, FocusRun
 from semfocus_plugin.run._measurement import Measurement
@@ -251,12 +251,12 @@ def _finding(run: FocusRun, outcome: Outcome) -> str:
     return "" if found is None else found.sentence
 
 
-def _sentence(astigmatism: Astigmatism, depth_of_field: float) -> str:
+def _sentence(astigmatism: Astigmatism, unit: float) -> str:
     """Return what to do about astigmatism of a depth of field (µm) or more, or an empty text."""
-    if astigmatism.amount < max(depth_of_field, 3 * astigmatism.sigma):
+    if astigmatism.amount < max(unit, 3 * astigmatism.sigma):
         return ""
     return (
-        f"astigmatism of {astigmatism.amount / depth_of_field:.1f} ± {astigmatism.sigma / depth_of_field:.1f} depths of field "
+        f"astigmatism of {astigmatism.amount / unit:.1f} ± {astigmatism.sigma / unit:.1f} depths of field "
         f"({astigmatism.amount:.3g} µm) at {astigmatism.angle:.0f}°: correct the stigmator, then focus again"
     )
 

@@ -10,7 +10,7 @@ from semdrivers import AutofocusSettings, Capabilities, Range
 from semfocus_plugin import calibration, methods
 from semfocus_plugin import run as loop
 from semfocus_plugin.calibration import FileApertures
-from semfocus_plugin.optics import Beam, LearnedAperture, beam_of, learned
+from semfocus_plugin.optics import SURE, Beam, LearnedAperture, beam_of, learned
 
 
 class Shelf(dict):
@@ -79,6 +79,6 @@ def test_a_confident_run_keeps_what_it_measured(simulate, learn):
     chosen = AutofocusSettings(learn_aperture=learn)
     result = loop.run(methods.find("defocus-pair"), microscope, chosen, networks=networks, apertures=store)
     assert result.focused
-    assert list(store) == (["simulated_1"] if learn and result.confidence >= calibration.SURE else [])
+    assert list(store) == (["simulated_1"] if learn and result.confidence >= SURE else [])
     if store:
         assert store["simulated_1"].half_angle == pytest.approx(0.003, rel=0.5)
