@@ -71,7 +71,7 @@ def run_all(
     tasks : sequence of tuple
         Arguments of each call.
     workers : int, optional
-        Processes; `_usual_workers` by default. 1 stays in this one.
+        Processes; by default as many as there are cores or tasks. 1 stays in this one.
     progress : callable, optional
         Called with every result, in the order of the tasks.
 
