@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -59,6 +59,8 @@ class _Scan:
     mode: ScanModeProfile
     bits: int
     left: int | None
+    ended: threading.Event = field(default_factory=threading.Event)
+    """Set when it was stopped or replaced: nobody waits for the frame under way."""
 
 
 class ScanGenerator:
@@ -123,6 +125,8 @@ class ScanGenerator:
 
     def start(self, mode: ScanModeProfile, bits: int, frames: int, now: float) -> ScanStarted:
         """Start a scan, in place of one under way."""
+        if self._scan is not None:
+            self._scan.ended.set()
         self._scan = _Scan(mode, bits, frames or None)
         self.rest = now
         return ScanStarted(self.next_id, mode.frame_time, mode.dwell_time, now)
@@ -130,6 +134,7 @@ class ScanGenerator:
     def stop(self, now: float) -> None:
         """Stop the scan, if there is one."""
         if self._scan is not None:
+            self._scan.ended.set()
             self._scan = None
             self.rest = now
             self._emit(ScanEnded(self.next_id, now))
@@ -146,7 +151,7 @@ class ScanGenerator:
                     changes = self._changes()
                     end = self.rest = conditions.start_time + scan.mode.frame_time
                 pixels = self._meanwhile(self._column.render(conditions))
-                if not self._clock.wait_until(end):
+                if not self._clock.wait_until(end, scan.ended):
                     return None
                 with self._lock:
                     if conditions.beam_on:
