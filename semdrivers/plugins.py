@@ -42,6 +42,7 @@ __all__ = [
     "semdrivers_frame",
     "semdrivers_schemes",
     "semdrivers_specimens",
+    "semdrivers_stop",
     "unknown",
 ]
 
@@ -54,6 +55,14 @@ hookimpl = pluggy.HookimplMarker("semdrivers")
 @hookspec(firstresult=True)
 def semdrivers_connect(url: str, options: Mapping[str, Any]) -> Microscope | None:
     """Open the microscope that `url` names, or return None when the scheme is another's."""
+
+
+@hookspec(firstresult=True)
+def semdrivers_stop(url: str, options: Mapping[str, Any]) -> bool | None:
+    """Stop the scan and blank the beam of the microscope that `url` names, whoever controls it, and return True.
+
+    None when the scheme is another's, or its instruments can be stopped by the client in control alone.
+    """
 
 
 @hookspec

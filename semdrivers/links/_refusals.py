@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from firmware_protocol.messages import (
+    EmergencyStop,
     GetParameter,
     MoveStage,
     OrientStage,
@@ -58,6 +59,8 @@ def describe(request: Request[object]) -> str:
             return f"switching the beam {'on' if on else 'off'}"
         case StartScan(width=width, height=height, bits=bits):
             return f"a scan of {width}x{height} pixels at {bits} bit"
+        case EmergencyStop():
+            return "an emergency stop"
     return request.opcode.name
 
 

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 import semdrivers
+from semdrivers.connection import opened
 from semdrivers.console import INTERRUPTED, fail, output, print_json
 from semdrivers.errors import InvalidParameterError
 
@@ -49,24 +50,22 @@ def calibrate(
     settings = semdrivers.AutofocusSettings(method=method, bounds=bounds, max_travel=max_travel)
     if out is not None and (out.suffix.lower() != ".json" or not out.absolute().parent.is_dir()):
         raise InvalidParameterError(f"{out}: the name must end in .json, and its folder must be there")
-    microscope = semdrivers.connect(url)
     try:
-        if out is None:
-            calibration.check_place(microscope.capabilities)
-        with cancelled_by_interrupt() as cancel, FrameTable() as frames:
-            found = calibration.calibrate(
-                microscope,
-                magnification=magnification,
-                probe_diameter=probe_diameter,
-                settings=settings,
-                progress=None if json else frames.add,
-                cancel=cancel,
-            )
+        with opened(url) as microscope:
+            if out is None:
+                calibration.check_place(microscope.capabilities)
+            with cancelled_by_interrupt() as cancel, FrameTable() as frames:
+                found = calibration.calibrate(
+                    microscope,
+                    magnification=magnification,
+                    probe_diameter=probe_diameter,
+                    settings=settings,
+                    progress=None if json else frames.add,
+                    cancel=cancel,
+                )
     except calibration.CalibrationCancelled as error:
         fail(str(error))
         raise typer.Exit(INTERRUPTED) from None
-    finally:
-        microscope.close()
     path = calibration.save(found, out)
     if json:
         print_json({**found.to_dict(), "file": str(path)})

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 import semdrivers
+from semdrivers.connection import opened
 from semdrivers.console import INTERRUPTED, application, fail, output, print_json
 from semdrivers.errors import InvalidParameterError, SemDriversError
 from semfocus_plugin.cli._calibrate import calibrate
@@ -81,13 +82,8 @@ def run(
         may_change_brightness=not keep_brightness,
     )
     _check_outputs((save, (".tif", ".tiff")), (record, (".json",)), (plot, (".png", ".pdf", ".svg")))
-    connected = semdrivers.connect(url)
-    try:
+    with opened(url) as connected:
         microscope = connected if save_session is None else semdrivers.Recorder(connected, save_session)
-    except BaseException:
-        connected.close()
-        raise
-    try:
         if magnification is not None:
             microscope.magnification = magnification
         with cancelled_by_interrupt() as cancel, FrameTable() as table:
@@ -95,7 +91,6 @@ def run(
             result = semdrivers.autofocus(microscope, settings=settings, progress=progress, cancel=cancel)
         if save is not None and result.focused:
             microscope.acquire(semdrivers.ScanMode.SLOW).save(save)
-    finally:
         microscope.close()
     if record is not None:
         result.save(record)
