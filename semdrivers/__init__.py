@@ -18,7 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from semdrivers.autofocus import autofocus
-from semdrivers.connection import connect, stop
+from semdrivers.connection import connect, opened, stop
 from semdrivers.errors import (
     AutofocusError,
     BusyError,
@@ -120,6 +120,7 @@ __all__ = [
     "connect",
     "get_plugin_manager",
     "hookimpl",
+    "opened",
     "read_image",
     "read_pixels",
     "stop",

@@ -9,7 +9,6 @@ import typer
 from rich.table import Table
 
 import semdrivers
-from semdrivers.connection import opened
 from semdrivers.console import INTERRUPTED, fail, output, print_json
 from semdrivers.errors import InvalidParameterError
 
@@ -51,7 +50,7 @@ def calibrate(
     if out is not None and (out.suffix.lower() != ".json" or not out.absolute().parent.is_dir()):
         raise InvalidParameterError(f"{out}: the name must end in .json, and its folder must be there")
     try:
-        with opened(url) as microscope:
+        with semdrivers.opened(url) as microscope:
             if out is None:
                 calibration.check_place(microscope.capabilities)
             with cancelled_by_interrupt() as cancel, FrameTable() as frames:

@@ -10,7 +10,6 @@ import typer
 from rich.table import Table
 
 import semdrivers
-from semdrivers.connection import opened
 from semdrivers.console import INTERRUPTED, application, fail, output, print_json
 from semdrivers.errors import InvalidParameterError, SemDriversError
 from semfocus_plugin.cli._calibrate import calibrate
@@ -82,7 +81,7 @@ def run(
         may_change_brightness=not keep_brightness,
     )
     _check_outputs((save, (".tif", ".tiff")), (record, (".json",)), (plot, (".png", ".pdf", ".svg")))
-    with opened(url) as connected:
+    with semdrivers.opened(url) as connected:
         microscope = connected if save_session is None else semdrivers.Recorder(connected, save_session)
         if magnification is not None:
             microscope.magnification = magnification
