@@ -140,7 +140,7 @@ class ScanGenerator:
             self._emit(ScanEnded(self.next_id, now))
 
     def next_frame(self) -> ScannedFrame | None:
-        """Scan one frame to its end; None when no scan is running, it was stopped or replaced, or the clock was closed."""
+        """Scan one frame to its end; None when no scan is running, it was stopped or replaced, or the clock closed."""
         with self._one_frame:
             with self._lock:
                 scan = self._scan
