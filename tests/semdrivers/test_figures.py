@@ -21,10 +21,6 @@ def result(status="focused", frames=6) -> semdrivers.AutofocusResult:
     return semdrivers.AutofocusResult(status, "µ & <so>", 16.74, 18.0, 8.7, 0.9, frames, 1.3, "dual-network", trace)
 
 
-def image(pixel_size=80.0, level=128) -> semdrivers.Image:
-    return semdrivers.Image(np.full((240, 320), level, np.uint8), 16.7, 5000.0, pixel_size)
-
-
 @pytest.mark.parametrize("status", ["focused", "refused", "cancelled"])
 @pytest.mark.parametrize("frames", [0, 1, 6, 60])
 def test_a_result_is_drawn(tmp_path, status, frames):
@@ -36,24 +32,25 @@ def test_a_result_is_drawn(tmp_path, status, frames):
 
 @pytest.mark.parametrize("pixel_size", [80.0, 1250.0, 0.5, float("nan")])
 def test_before_and_after_are_drawn(tmp_path, pixel_size):
-    path = plot_before_after(image(pixel_size, 40), image(pixel_size, 200), tmp_path / "pair.png")
+    dark, bright = (np.full((240, 320), level, np.uint8) for level in (40, 200))
+    path = plot_before_after(dark, bright, ("before", "after"), pixel_size, tmp_path / "pair.png")
     assert semdrivers.read_pixels(path).shape[1] > 1000
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".pdf"])
 def test_vector_formats(tmp_path, suffix):
-    assert plot_result(result(), tmp_path / f"run{suffix}").stat().st_size > 5000
+    assert plot_result(result().to_dict(), tmp_path / f"run{suffix}").stat().st_size > 5000
 
 
 def test_another_ending_is_refused(tmp_path):
     with pytest.raises(semdrivers.InvalidParameterError, match=r"run\.txt: a figure's name ends in"):
-        plot_result(result(), tmp_path / "run.txt")
+        plot_result(result().to_dict(), tmp_path / "run.txt")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_several_threads_draw_at_once(tmp_path):
     with ThreadPoolExecutor(4) as pool:
-        paths = list(pool.map(lambda i: plot_result(result(), tmp_path / f"{i}.png"), range(4)))
+        paths = list(pool.map(lambda i: plot_result(result().to_dict(), tmp_path / f"{i}.png"), range(4)))
     contents = {path.read_bytes() for path in paths}
     assert len(contents) == 1
 

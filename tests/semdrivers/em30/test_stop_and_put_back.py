@@ -319,6 +319,48 @@ def test_closing_from_another_thread_reports_the_value_to_restore(emulator, offe
     assert any("working_distance could not be put back to 14.0" in note for note in raised.value.__notes__)
 
 
+def test_a_cancel_reaches_into_the_frame_and_the_start_is_back(emulator):
+    with semdrivers.connect(emulator.remote_url) as microscope:
+        cancel = threading.Event()
+        run = InThread(lambda: microscope.autofocus(cancel=cancel, scan_mode=ScanMode.SLOW))
+        until(lambda: emulator.instrument.status().scanning)
+        cancel.set()
+        result = run.wait()
+        assert isinstance(result, semdrivers.AutofocusResult), result
+        assert (result.status, result.frames) == ("cancelled", 0)
+        assert result.working_distance == microscope.working_distance == 14.0
+        assert microscope.beam_on
+        assert microscope.acquire().pixels.shape == (240, 320)
+
+
+def test_a_second_client_that_stops_ends_the_run_as_cancelled_and_is_named(emulator):
+    with semdrivers.connect(emulator.url) as microscope:
+        run = InThread(lambda: microscope.autofocus(scan_mode=ScanMode.SLOW))
+        until(lambda: emulator.instrument.status().scanning)
+        semdrivers.stop(emulator.remote_url, client="the night watch")
+        result = run.wait()
+        assert isinstance(result, semdrivers.AutofocusResult), result
+        assert result.status == "cancelled"
+        assert "'the night watch'" in result.reason
+        assert not microscope.beam_on
+
+
+def test_a_signal_handler_may_close_in_the_middle_of_a_frame(emulator):
+    microscope = semdrivers.connect(emulator.remote_url)
+    before = signal.signal(signal.SIGTERM, lambda *_: microscope.close(keep_beam=False))
+    try:
+        killer = InThread(
+            lambda: (until(lambda: emulator.instrument.status().scanning), os.kill(os.getpid(), signal.SIGTERM))
+        )
+        with pytest.raises(NotConnectedError, match="closed"):
+            microscope.acquire(ScanMode.SLOW)
+        killer.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    status = emulator.instrument.status()
+    assert (status.scanning, status.beam_on) == (False, False)
+
+
 NIGHT = """
 import sys, time, semdrivers
 class Method:
