@@ -28,6 +28,7 @@ HEADINGS = (
     "reading a value in the frame",
     "close() in the frame",
 )
+"""Headings of the table."""
 _INTO_THE_FRAME = 0.15
 _QUICK_BEAM = replace(EM30, beam_on_time=0.0)
 
