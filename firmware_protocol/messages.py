@@ -32,7 +32,7 @@ from firmware_protocol.replies import (
 
 __all__ = [
     "EVENTS", "REPLIES", "REQUESTS", "Applied", "BeamChanged", "BeamSet", "Bye", "Capability", "Command",
-    "Done", "Event", "FrameDropped", "GetParameter", "GetStatus", "Group", "Hello", "HelloReply",
+    "Done", "EmergencyStop", "Event", "FrameDropped", "GetParameter", "GetStatus", "Group", "Hello", "HelloReply",
     "InterlockTripped", "KeepAlive", "Kind", "MoveStage", "Opcode", "OrientStage", "Parameter", "ParameterChanged",
     "ParameterValue", "Pending", "Pump", "Query", "Reason", "Refusal", "Request", "ScanEnded",
     "ScanModeInfo", "ScanStarted", "SetBeam", "SetParameter", "SetStigmator", "StageIdle", "StageMoved",
@@ -51,7 +51,7 @@ class Request(Generic[_Reply]):
 
 
 class Query(Request[_Reply]):
-    """A request that moves nothing: anyone may send it."""
+    """A request that anyone may send: it moves nothing, or it stops."""
 
     __slots__ = ()
 
@@ -106,6 +106,17 @@ class Bye(Query[Done]):
 
     opcode: ClassVar[Opcode] = Opcode.BYE
     keep_beam: Switch = True
+
+
+@dataclass(frozen=True, slots=True)
+class EmergencyStop(Query[BeamSet]):
+    """Stops the scan and blanks the beam at once. Anyone may send it, also before HELLO; `client` says who.
+
+    An owner that another client stopped cannot switch the beam on again in its session.
+    """
+
+    opcode: ClassVar[Opcode] = Opcode.EMERGENCY_STOP
+    client: Text = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +282,7 @@ class InterlockTripped(Event):
 REQUESTS: dict[int, type[Request[object]]] = {
     kind.opcode: kind
     for kind in (
-        Hello, KeepAlive, Subscribe, Bye, GetStatus, GetParameter, SetParameter, SetStigmator,
+        Hello, KeepAlive, Subscribe, Bye, GetStatus, EmergencyStop, GetParameter, SetParameter, SetStigmator,
         StartScan, StopScan, MoveStage, OrientStage, SetBeam, Pump, Vent,
     )
 }  # fmt: skip

@@ -18,7 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from semdrivers.autofocus import autofocus
-from semdrivers.connection import connect
+from semdrivers.connection import connect, opened, stop
 from semdrivers.errors import (
     AutofocusError,
     BusyError,
@@ -31,6 +31,7 @@ from semdrivers.errors import (
     OutOfRangeError,
     ProtocolError,
     SemDriversError,
+    StoppedError,
     TransportError,
 )
 from semdrivers.focus import (
@@ -50,6 +51,7 @@ from semdrivers.microscope import (
     HasStage,
     HasStageOrientation,
     HasStigmator,
+    HasStop,
     HasVacuum,
     Microscope,
     Range,
@@ -95,6 +97,7 @@ __all__ = [
     "HasStage",
     "HasStageOrientation",
     "HasStigmator",
+    "HasStop",
     "HasVacuum",
     "Image",
     "InterlockError",
@@ -111,6 +114,7 @@ __all__ = [
     "RecordsFocus",
     "ScanMode",
     "SemDriversError",
+    "StoppedError",
     "TransportError",
     "__version__",
     "autobrightness",
@@ -119,8 +123,10 @@ __all__ = [
     "get_plugin_manager",
     "hookimpl",
     "on_one_thread",
+    "opened",
     "read_image",
     "read_pixels",
+    "stop",
     "write_image",
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from semdrivers.errors import InvalidParameterError
 from semdrivers.microscope import Microscope
 from semdrivers.plugins import hookimpl
 
@@ -45,6 +46,20 @@ def semdrivers_connect(url: str, options: Mapping[str, Any]) -> Microscope | Non
 
         return open_series(url, options)
     return None
+
+
+@hookimpl
+def semdrivers_stop(url: str, options: Mapping[str, Any]) -> bool | None:
+    """Stop an EM-30, beside the client that controls it."""
+    scheme = url.partition("://")[0].lower()
+    if scheme == _EMULATOR:
+        raise InvalidParameterError(f"{url} names a new emulator; to stop one, write the em30:// address of its own")
+    if scheme not in _EM30:
+        return None
+    from semdrivers import em30
+
+    em30.stop(url, options)
+    return True
 
 
 @hookimpl

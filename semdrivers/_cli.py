@@ -5,10 +5,11 @@ from __future__ import annotations
 import enum
 import math
 import os
+import platform
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,11 +20,12 @@ from rich.markup import escape
 from rich.table import Table
 
 import semdrivers
+from semdrivers.connection import opened
 from semdrivers.console import application, fail, messages, output, print_json, problem_of
 from semdrivers.errors import InvalidParameterError
 from semdrivers.files import plain
 from semdrivers.image import ScanMode
-from semdrivers.microscope import HasBeam, HasDetector, HasStage, HasStageOrientation, HasStigmator, HasVacuum
+from semdrivers.microscope import HasBeam, HasDetector, HasStage, HasStageOrientation, HasStigmator, HasStop, HasVacuum
 
 app = application(
     "semdrivers", "Drivers for scanning electron microscopes, an emulator of one, and the plugins they use."
@@ -42,6 +44,7 @@ _OPTIONAL = {
     "detector": HasDetector,
     "beam": HasBeam,
     "vacuum": HasVacuum,
+    "stop within a frame": HasStop,
 }
 
 
@@ -59,7 +62,7 @@ def info(url: Url, json: Json = False) -> None:
 
     Example: semdrivers info em30://192.168.1.30
     """
-    with closing(semdrivers.connect(url)) as microscope:
+    with opened(url) as microscope:
         facts = _describe(url, microscope)
     if json:
         print_json(facts)
@@ -99,19 +102,22 @@ def snap(
     Example: semdrivers snap em30://192.168.1.30 --autofocus -o night/0001.ome.tif
     """
     _check_output(out, overwrite)
-    with closing(semdrivers.connect(url)) as microscope:
+    image = None
+    with opened(url) as microscope:
         if magnification is not None:
             microscope.magnification = magnification
         if working_distance is not None:
             microscope.working_distance = working_distance
         result = _focus(microscope) if autofocus else None
-        if result is not None and not result.focused:
-            fail(f"autofocus {result.status}: {result.reason}; no picture was taken")
-            if json:
-                print_json({"path": None, "autofocus": result.to_record()})
-            raise typer.Exit(1)
-        image = microscope.acquire(ScanMode[mode.name])
-        image.save(out)
+        if result is None or result.focused:
+            image = microscope.acquire(ScanMode[mode.name])
+            image.save(out)
+    if result is not None and image is None:
+        fail(f"autofocus {result.status}: {result.reason}; no picture was taken")
+        if json:
+            print_json({"path": None, "autofocus": result.to_record()})
+        raise typer.Exit(1)
+    assert image is not None
     if json:
         print_json(
             {
@@ -131,6 +137,21 @@ def snap(
         markup=False,
         soft_wrap=True,
     )
+
+
+@app.command()
+def stop(url: Url, json: Json = False) -> None:
+    """Stop the scan and blank the beam at once, also of a microscope that another program controls.
+
+    The other program cannot switch the beam on again before it connects anew.
+
+    Example: semdrivers stop em30://192.168.1.30
+    """
+    semdrivers.stop(url, client=f"semdrivers stop on {platform.node()}")
+    if json:
+        print_json({"url": url, "stopped": True})
+    else:
+        output.print("the scan is stopped, the beam is off")
 
 
 @app.command()

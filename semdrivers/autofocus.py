@@ -8,7 +8,10 @@ magnification put back whatever happens.
 from __future__ import annotations
 
 import dataclasses
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from semdrivers.claims import claimed
@@ -17,6 +20,8 @@ from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress, Recor
 from semdrivers.microscope import Microscope, check_microscope, put_back, restoring
 
 __all__ = ["autofocus"]
+
+_TERMINATE = ("SIGTERM", "SIGHUP")
 
 
 def autofocus(
@@ -38,7 +43,7 @@ def autofocus(
     progress : callable, optional
         Called with a `FocusStep` after every frame.
     cancel : threading.Event, optional
-        Obeyed before the next frame.
+        Obeyed before the next frame, and within one where the microscope is a `HasStop`.
     **overrides
         Single fields of `AutofocusSettings`, such as ``method="dual-network"``.
 
@@ -58,6 +63,8 @@ def autofocus(
         When no installed plugin offers the method.
     SemDriversError
         Whatever the microscope raises; working distance and magnification have been put back.
+    SystemExit
+        On SIGTERM and SIGHUP, where the program has no handler of its own and this is its main thread; the same.
     """
     settings = _settings(settings, overrides)
     check_microscope(microscope)
@@ -69,7 +76,11 @@ def autofocus(
     plugins = get_plugin_manager()
     if settings.method is not None:
         plugins.check_autofocus_method(settings.method)
-    with claimed(microscope, "an autofocus run"), restoring(microscope, only_on_error=True) as start:
+    with (
+        claimed(microscope, "an autofocus run"),
+        _ended_in_order(),
+        restoring(microscope, only_on_error=True) as start,
+    ):
         result = plugins.autofocus_hook(settings.method)(
             microscope=microscope, settings=settings, progress=progress, cancel=cancel
         )
@@ -84,6 +95,33 @@ def autofocus(
     if isinstance(microscope, RecordsFocus):
         microscope.focus_record = result.to_record()
     return result
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let a request to terminate end the run by an exception, so that everything is put back.
+
+    Without, the process would end on the spot, the lens where the run had driven it. A handler that the program has
+    installed stays, and so does everything outside the main thread.
+    """
+    asked: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        if not asked:  # a second request must not break off what is being put back
+            asked.append(number)
+            raise SystemExit(128 + number)
+
+    numbers = [number for name in _TERMINATE if (number := getattr(signal, name, None)) is not None]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _settings(settings: AutofocusSettings | None, overrides: dict[str, Any]) -> AutofocusSettings:

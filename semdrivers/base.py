@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import logging
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
@@ -16,12 +17,14 @@ from semdrivers.microscope import (
     HasStage,
     HasStageOrientation,
     HasStigmator,
+    HasStop,
     HasVacuum,
     check_microscope,
     has_member,
 )
 
-_OPTIONAL = (HasStage, HasStageOrientation, HasStigmator, HasDetector, HasBeam, HasVacuum, RecordsFocus)
+_log = logging.getLogger(__name__)
+_OPTIONAL = (HasStage, HasStageOrientation, HasStigmator, HasDetector, HasBeam, HasVacuum, HasStop, RecordsFocus)
 _MEMBERS = {name: member for protocol in _OPTIONAL for name, member in vars(protocol).items() if name[0] != "_"}
 
 PROPERTIES = tuple(name for name, member in _MEMBERS.items() if isinstance(member, property))
@@ -66,6 +69,10 @@ class MicroscopeBase(abc.ABC):
         """Call a method of an optional protocol."""
         raise NotImplementedError
 
+    def _stop(self, keep_beam: bool) -> None:
+        """Stop: never through `_call`, which may wait for another call."""
+        raise NotImplementedError
+
     def _check_open(self) -> None:  # noqa: B027 - a microscope need not know whether it is open
         """Raise `NotConnectedError` once the microscope is closed."""
 
@@ -104,14 +111,25 @@ class MicroscopeBase(abc.ABC):
         self._check_open()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Close; after an exception, stop first where there is a `HasStop`: the beam stays on for nobody."""
+        try:
+            if error is not None and isinstance(self, HasStop):
+                self.stop()
+        except Exception as failure:
+            _log.exception("the beam could not be blanked")
+            if error is not None:
+                error.add_note(f"and the beam could not be blanked: {failure}; look at the instrument")
+        finally:
+            self.close()
 
     @classmethod
     def _offering(cls, names: set[str]) -> type[Self]:
         """Return a subclass of the same name that has those of `PROPERTIES` and `METHODS` that are in `names`."""
         members: dict[str, Any] = {name: _property(name) for name in PROPERTIES if name in names}
         members |= {name: _method(name) for name in METHODS if name in names}
+        if "stop" in members:
+            members["stop"] = _stop
         return type(cls.__name__, (cls,), {**members, "offers": tuple(members)})
 
 
@@ -164,8 +182,15 @@ class WrappedMicroscope(MicroscopeBase):
     def _call(self, name: str, *arguments: Any) -> Any:
         return getattr(self._microscope, name)(*arguments)
 
+    def _stop(self, keep_beam: bool) -> None:
+        self._microscope.stop(keep_beam)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._microscope!r}>"
+
+
+def _stop(self: MicroscopeBase, keep_beam: bool = False) -> None:
+    self._stop(keep_beam)
 
 
 def _property(name: str) -> property:

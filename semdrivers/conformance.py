@@ -16,14 +16,16 @@ from typing import Any
 import numpy as np
 
 from semdrivers.autofocus import autofocus
-from semdrivers.errors import InvalidParameterError, OutOfRangeError, SemDriversError
+from semdrivers.errors import InvalidParameterError, OutOfRangeError, SemDriversError, StoppedError
 from semdrivers.focus import AutofocusResult, RecordsFocus, record_of_frame
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import (
     Capabilities,
+    HasBeam,
     HasStage,
     HasStageOrientation,
     HasStigmator,
+    HasStop,
     Microscope,
     Range,
     missing_members,
@@ -31,18 +33,41 @@ from semdrivers.microscope import (
 )
 
 __all__ = [
-    "CHECKS", "Check", "Outcome", "Skipped", "check_autofocus_keeps_its_promises",
-    "check_cancelled_autofocus_restores", "check_capabilities", "check_close_twice", "check_default_frame",
-    "check_focus_record_travels", "check_frame_ids_rise", "check_frames", "check_frames_are_the_callers_own",
-    "check_frames_follow_settings", "check_magnification_changes", "check_magnification_is_refused_beyond_its_limits",
-    "check_magnification_must_be_a_number", "check_members", "check_pixel_size_follows_magnification",
-    "check_scan_mode_must_be_one", "check_stage", "check_stage_orientation", "check_state_is_within_capabilities",
-    "check_stigmator", "check_working_distance_is_refused_beyond_its_limits", "check_working_distance_moves",
-    "check_working_distance_must_be_a_number", "run_check", "run_checks",
-]  # fmt: skip
+    "CHECKS",
+    "Check",
+    "Outcome",
+    "Skipped",
+    "check_autofocus_keeps_its_promises",
+    "check_cancelled_autofocus_restores",
+    "check_capabilities",
+    "check_close_twice",
+    "check_default_frame",
+    "check_focus_record_travels",
+    "check_frame_ids_rise",
+    "check_frames",
+    "check_frames_are_the_callers_own",
+    "check_frames_follow_settings",
+    "check_magnification_changes",
+    "check_magnification_is_refused_beyond_its_limits",
+    "check_magnification_must_be_a_number",
+    "check_members",
+    "check_pixel_size_follows_magnification",
+    "check_scan_mode_must_be_one",
+    "check_stage",
+    "check_stage_orientation",
+    "check_state_is_within_capabilities",
+    "check_stigmator",
+    "check_stop",
+    "check_working_distance_is_refused_beyond_its_limits",
+    "check_working_distance_moves",
+    "check_working_distance_must_be_a_number",
+    "run_check",
+    "run_checks",
+]
 
 _FAR = 1e9
 _TRAVEL = 0.1
+_INTO_THE_FRAME, _PATIENCE = 0.2, 5.0
 _NOT_FINITE = (math.nan, math.inf, -math.inf)
 
 
@@ -262,6 +287,33 @@ def check_stigmator(microscope: Any) -> None:
         microscope.stigmator = (x + 1.0, y - 1.0)
         read = microscope.stigmator
         assert math.dist(read, (x + 1.0, y - 1.0)) < 0.5, f"it reads {read}"
+
+
+def check_stop(microscope: Any) -> None:
+    """A scan that can be stopped ends within the frame, the next frame comes, and the beam goes off when asked."""
+    acquire, mode = microscope.acquire, microscope.capabilities.scan_modes[-1]
+    if not isinstance(microscope, HasStop):
+        raise Skipped("it cannot be stopped in the middle of a frame")
+    outcome: list[object] = []
+
+    def scan() -> None:
+        try:
+            outcome.append(acquire(mode))
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=scan)
+    thread.start()
+    thread.join(_INTO_THE_FRAME)
+    microscope.stop(keep_beam=True)
+    thread.join(_PATIENCE)
+    assert not thread.is_alive(), f"a {mode.name} frame went on for {_PATIENCE:g} s after stop(keep_beam=True)"
+    assert isinstance(outcome[0], Image | StoppedError), f"the frame that was stopped raised {outcome[0]!r}"
+    assert isinstance(acquire(), Image), "no frame came after stop(keep_beam=True)"
+    if isinstance(microscope, HasBeam):
+        with restoring(microscope, "beam_on"):
+            microscope.stop()
+            assert not microscope.beam_on, "the beam is on after stop()"
 
 
 def check_focus_record_travels(microscope: Any) -> None:

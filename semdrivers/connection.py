@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import SplitResult, unquote
 
 from semdrivers.errors import InvalidParameterError, NotConnectedError, SemDriversError
-from semdrivers.microscope import Microscope, check_microscope, whole_number
+from semdrivers.microscope import HasStop, Microscope, check_microscope, whole_number
 
-__all__ = ["connect", "flag_option", "split_url", "whole_option"]
+__all__ = ["connect", "flag_option", "opened", "split_url", "stop", "whole_option"]
 
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -44,15 +45,7 @@ def connect(url: str, **options: Any) -> Any:
     SemDriversError
         Whatever else the driver raises while it connects.
     """
-    if not isinstance(url, str):
-        raise InvalidParameterError(f"a microscope's address must be a string, not {url!r}")
-    match = _SCHEME.match(url)
-    if match is None:
-        raise InvalidParameterError(
-            f"{url!r} is no address of a microscope; it must look like em30://192.168.1.30 or emulator://tin-balls"
-        )
-    if _CONTROL.search(url):
-        raise InvalidParameterError(f"{url!r} holds a space or a control character; write a space as %20")
+    scheme = _scheme(url)
     from semdrivers.plugins import get_plugin_manager, unknown
 
     plugins = get_plugin_manager()
@@ -72,11 +65,97 @@ def connect(url: str, **options: Any) -> Any:
         return microscope
     if crashes:
         raise NotConnectedError(f"could not open {url}", {**crashes, **plugins.failures})
-    schemes = plugins.schemes()
-    message = unknown("scheme", match[1].lower(), schemes, nothing="no plugin offers any")
+    message = unknown("scheme", scheme, plugins.schemes(), nothing="no plugin offers any")
     raise InvalidParameterError(
         f"cannot open {url}: {message}" + "".join(f"\n  {name}: {why}" for name, why in plugins.failures.items())
     )
+
+
+@contextmanager
+def opened(url: str, **options: Any) -> Iterator[Any]:
+    """Connect for a block; a microscope of any make is closed after it.
+
+    A block that raises leaves no beam on for nobody: the microscope is stopped first, where it is a `HasStop`.
+
+    Parameters
+    ----------
+    url, **options
+        As for `connect`; raises the same.
+
+    Yields
+    ------
+    Microscope
+        Open.
+    """
+    microscope = connect(url, **options)
+    try:
+        yield microscope
+    except BaseException as error:
+        if isinstance(microscope, HasStop):
+            try:
+                microscope.stop()
+            except SemDriversError as failure:
+                error.add_note(f"and the beam could not be blanked: {failure}; look at the instrument")
+        raise
+    finally:
+        microscope.close()
+
+
+def stop(url: str, *, client: str | None = None, **options: Any) -> None:
+    """Stop the scan and blank the beam of the microscope that `url` names, also one that another program controls.
+
+    The other program's frame raises `StoppedError`, and it cannot switch the beam on again before it connects anew.
+
+    Parameters
+    ----------
+    url : str
+        As for `connect`; an EM-30 answers beside the client in control. An instrument without such a way is connected
+        to, and stopped as its controlling client.
+    client : str, optional
+        Who stops, for the other program, where the instrument can pass that on.
+    **options
+        As for `connect`.
+
+    Raises
+    ------
+    InvalidParameterError
+        When the URL is malformed, or its microscope cannot be stopped.
+    SemDriversError
+        When the instrument was not reached, or is not stopped: switch the beam off by hand.
+    """
+    _scheme(url)
+    from semdrivers.plugins import get_plugin_manager
+
+    named = options if client is None else {**options, "client": client}
+    for _, answer in get_plugin_manager().each("semdrivers_stop", url=url, options=named):
+        if isinstance(answer, Exception):
+            raise answer
+        return
+    microscope = connect(url, **options)
+    with closing(microscope):
+        if not isinstance(microscope, HasStop):
+            raise InvalidParameterError(f"{url}: its driver cannot stop the instrument; stop it by hand")
+        microscope.stop()
+
+
+def _scheme(url: object) -> str:
+    """Return the scheme of an address, in lower case.
+
+    Raises
+    ------
+    InvalidParameterError
+        When it is no address of a microscope.
+    """
+    if not isinstance(url, str):
+        raise InvalidParameterError(f"a microscope's address must be a string, not {url!r}")
+    match = _SCHEME.match(url)
+    if match is None:
+        raise InvalidParameterError(
+            f"{url!r} is no address of a microscope; it must look like em30://192.168.1.30 or emulator://tin-balls"
+        )
+    if _CONTROL.search(url):
+        raise InvalidParameterError(f"{url!r} holds a space or a control character; write a space as %20")
+    return match[1].lower()
 
 
 def split_url(

@@ -79,7 +79,7 @@ class CommandGroup(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
         except SemDriversError as error:
-            fail(str(error) or type(error).__name__)
+            fail("\n".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())]))
             raise typer.Exit(1) from None
         except OSError as error:
             fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))

@@ -11,7 +11,8 @@
     │   ├── BusyError
     │   ├── InterlockError
     │   ├── OutOfRangeError     (ValueError)
-    │   └── HardwareFault
+    │   ├── HardwareFault
+    │   └── StoppedError
     └── AutofocusError
         ├── ModelError
         ├── NotFocusedError
@@ -34,6 +35,7 @@ __all__ = [
     "OutOfRangeError",
     "ProtocolError",
     "SemDriversError",
+    "StoppedError",
     "TransportError",
 ]
 
@@ -131,6 +133,14 @@ class HardwareFault(DeviceError):
     """The instrument reports a defect of its own (filament, lens supply, detector, stage).
 
     Raised by the driver. It needs a person at the instrument.
+    """
+
+
+class StoppedError(DeviceError):
+    """A frame was ended on purpose before it was complete: by `HasStop.stop`, or by another client's stop.
+
+    Raised by `Microscope.acquire`. The instrument is sound; the message says who stopped it. Unless the beam was kept,
+    it is off: find out why before switching it on.
     """
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from semdrivers.errors import InvalidParameterError, OutOfRangeError
+from semdrivers.errors import InvalidParameterError, OutOfRangeError, TransportError
 from semdrivers.image import Image, ScanMode
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "HasStage",
     "HasStageOrientation",
     "HasStigmator",
+    "HasStop",
     "HasVacuum",
     "Microscope",
     "Range",
@@ -252,6 +253,9 @@ class Microscope(Protocol):
         ...
 
 
+_TRIES = 3
+"""How often a value is put back at most when Ctrl-C comes in between."""
+
 _MEMBERS = ("capabilities", "working_distance", "magnification", "acquire", "close")
 
 
@@ -297,14 +301,27 @@ def put_back(microscope: object, values: Mapping[str, Any], *, changed_only: boo
     -------
     dict of str to Exception
         What failed, by the name of the member.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Once everything has been tried: Ctrl-C while values are put back leaves none of them out.
     """
     failures = {}
+    interrupt: KeyboardInterrupt | None = None
     for name, value in values.items():
-        try:
-            if not changed_only or getattr(microscope, name) != value:
-                setattr(microscope, name, value)
-        except Exception as error:
-            failures[name] = error
+        for _ in range(_TRIES):
+            try:
+                if not changed_only or getattr(microscope, name) != value:
+                    setattr(microscope, name, value)
+            except KeyboardInterrupt as impatient:
+                interrupt = impatient
+                continue
+            except Exception as error:
+                failures[name] = error
+            break
+    if interrupt is not None:
+        raise interrupt
     return failures
 
 
@@ -338,8 +355,12 @@ def restoring(microscope: object, *names: str, only_on_error: bool = False) -> I
     try:
         yield values
     except BaseException as error:
-        for name, failure in put_back(microscope, values, changed_only=False).items():
+        failures = put_back(microscope, values, changed_only=False)
+        for name, failure in failures.items():
             error.add_note(f"and {name} could not be put back to {values[name]}: {failure}")
+        back = [f"{name} is back at {value}" for name, value in values.items() if name not in failures]
+        if isinstance(error, TransportError) and back:
+            error.add_note(f"the link was opened again: {', '.join(back)}")
         raise
     if not only_on_error:
         for failure in put_back(microscope, values).values():
@@ -419,6 +440,19 @@ class HasBeam(Protocol):
 
     @beam_on.setter
     def beam_on(self, value: bool) -> None: ...
+
+
+@runtime_checkable
+class HasStop(Protocol):
+    """A scan that can be stopped in the middle of a frame."""
+
+    def stop(self, keep_beam: bool = False) -> None:
+        """End the scan at once and, unless `keep_beam`, blank the beam. A frame under way raises `StoppedError`.
+
+        May be called from any thread; waits for no frame and no other call. Nothing happens when nothing is scanned
+        and the beam is off. The microscope can be used afterwards.
+        """
+        ...
 
 
 @runtime_checkable

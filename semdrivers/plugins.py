@@ -27,10 +27,23 @@ from semdrivers.image import Image
 from semdrivers.microscope import Microscope
 
 __all__ = [
-    "ALLOW_LIST_VARIABLE", "GROUP", "TRACE_VARIABLE", "PluginManager", "PluginRecord", "get_plugin_manager",
-    "hookimpl", "hookspec", "semdrivers_autofocus", "semdrivers_autofocus_methods", "semdrivers_connect",
-    "semdrivers_frame", "semdrivers_schemes", "semdrivers_specimens", "unknown",
-]  # fmt: skip
+    "ALLOW_LIST_VARIABLE",
+    "GROUP",
+    "TRACE_VARIABLE",
+    "PluginManager",
+    "PluginRecord",
+    "get_plugin_manager",
+    "hookimpl",
+    "hookspec",
+    "semdrivers_autofocus",
+    "semdrivers_autofocus_methods",
+    "semdrivers_connect",
+    "semdrivers_frame",
+    "semdrivers_schemes",
+    "semdrivers_specimens",
+    "semdrivers_stop",
+    "unknown",
+]
 
 hookspec = pluggy.HookspecMarker("semdrivers")
 """Marks the specification of a hook."""
@@ -41,6 +54,14 @@ hookimpl = pluggy.HookimplMarker("semdrivers")
 @hookspec(firstresult=True)
 def semdrivers_connect(url: str, options: Mapping[str, Any]) -> Microscope | None:
     """Open the microscope that `url` names, or return None when the scheme is another's."""
+
+
+@hookspec(firstresult=True)
+def semdrivers_stop(url: str, options: Mapping[str, Any]) -> bool | None:
+    """Stop the scan and blank the beam of the microscope that `url` names, whoever controls it, and return True.
+
+    None when the scheme is another's, or its instruments can be stopped by the client in control alone.
+    """
 
 
 @hookspec

@@ -47,6 +47,8 @@ def describe(request: Request[object]) -> str:
             return f"switching the beam {'on' if on else 'off'}"
         case messages.StartScan(width=width, height=height, bits=bits):
             return f"a scan of {width}x{height} pixels at {bits} bit"
+        case messages.EmergencyStop():
+            return "an emergency stop"
     return request.opcode.name
 
 

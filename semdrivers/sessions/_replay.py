@@ -37,7 +37,7 @@ def open_replay(url: str, options: Mapping[str, Any]) -> Replay:
 
 
 class Replay(Recorded):
-    """A recorded session. It offers what the recorded microscope offered.
+    """A recorded session. It offers what the recorded microscope offered, but `HasStop`: nothing is scanned.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Replay(Recorded):
 
     def __new__(cls, folder: str | Path) -> Self:
         """Make a class that has the members that were recorded."""
-        return super().__new__(cls._offering(set(_read_session(Path(folder))[0]["offers"])))
+        return super().__new__(cls._offering(set(_read_session(Path(folder))[0]["offers"]) - {"stop"}))
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder, "replay of")

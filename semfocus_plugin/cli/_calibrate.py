@@ -55,24 +55,22 @@ def calibrate(
     settings = semdrivers.AutofocusSettings(method=method, bounds=bounds, max_travel=max_travel)
     if out is not None and (out.suffix.lower() != ".json" or not out.absolute().parent.is_dir()):
         raise InvalidParameterError(f"{out}: the name must end in .json, and its folder must be there")
-    microscope = semdrivers.connect(url)
     try:
-        if out is None:
-            calibration.check_place(microscope.capabilities)
-        with cancelled_by_interrupt() as cancel, FrameTable() as frames:
-            found = calibration.calibrate(
-                microscope,
-                magnification=magnification,
-                probe_diameter=probe_diameter,
-                settings=settings,
-                progress=None if json else frames.add,
-                cancel=cancel,
-            )
+        with semdrivers.opened(url) as microscope:
+            if out is None:
+                calibration.check_place(microscope.capabilities)
+            with cancelled_by_interrupt() as cancel, FrameTable() as frames:
+                found = calibration.calibrate(
+                    microscope,
+                    magnification=magnification,
+                    probe_diameter=probe_diameter,
+                    settings=settings,
+                    progress=None if json else frames.add,
+                    cancel=cancel,
+                )
     except calibration.CalibrationCancelled as error:
         fail(str(error))
         raise typer.Exit(INTERRUPTED) from None
-    finally:
-        microscope.close()
     path = calibration.save(found, out)
     if json:
         print_json({**found.to_dict(), "file": str(path)})

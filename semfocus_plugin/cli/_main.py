@@ -85,13 +85,8 @@ def run(
         bar_rows=bar_rows,
     )
     _check_outputs((save, (".tif", ".tiff")), (record, (".json",)), (plot, (".png", ".pdf", ".svg")))
-    connected = semdrivers.connect(url)
-    try:
+    with semdrivers.opened(url) as connected:
         microscope = connected if save_session is None else semdrivers.Recorder(connected, save_session)
-    except BaseException:
-        connected.close()
-        raise
-    try:
         if magnification is not None:
             microscope.magnification = magnification
         with cancelled_by_interrupt() as cancel, FrameTable() as table:
@@ -99,7 +94,6 @@ def run(
             result = semdrivers.autofocus(microscope, settings=settings, progress=progress, cancel=cancel)
         if save is not None and result.focused:
             microscope.acquire(semdrivers.ScanMode.SLOW).save(save)
-    finally:
         microscope.close()
     if record is not None:
         result.save(record)

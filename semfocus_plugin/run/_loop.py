@@ -221,8 +221,9 @@ def _attempt(method: Method, focus: Focus, run: FocusRun, accept: float) -> tupl
                 break
             run.move(outcome.working_distance)
         return "refused", outcome
-    except Cancelled:
-        return "cancelled", _unfinished(run, f"cancelled by the caller after {run.frames} frames")
+    except Cancelled as cancelled:
+        why = str(cancelled) or "cancelled by the caller"
+        return "cancelled", _unfinished(run, f"{why}, after {run.frames} frames")
     except Unusable as unusable:
         return "refused", _unfinished(run, str(unusable))
     except BudgetSpent:

@@ -289,7 +289,8 @@ class Instrument:
             self._generator.stop(self._update())
 
     def next_frame(self) -> ScannedFrame | None:
-        """Scan one frame, and let its time pass; None when no scan is running, or the clock was closed.
+        """Scan one frame, and let its time pass; None when no scan is running, it was stopped or replaced, or
+        the clock was closed.
 
         Only frames that were scanned to their end under one scan command come out.
         """

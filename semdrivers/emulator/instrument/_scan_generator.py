@@ -59,6 +59,8 @@ class _Scan:
     mode: ScanModeProfile
     bits: int
     left: int | None
+    ended: threading.Event = field(default_factory=threading.Event)
+    """Set when it was stopped or replaced: nobody waits for the frame under way."""
 
 
 @dataclass(slots=True, eq=False)
@@ -103,6 +105,8 @@ class ScanGenerator:
 
     def start(self, mode: ScanModeProfile, bits: int, frames: int, now: float) -> ScanStarted:
         """Start a scan, in place of one under way."""
+        if self._scan is not None:
+            self._scan.ended.set()
         self._scan = _Scan(mode, bits, frames or None)
         self.rest = now
         return ScanStarted(self.next_id, mode.frame_time, mode.dwell_time, now)
@@ -110,30 +114,31 @@ class ScanGenerator:
     def stop(self, now: float) -> None:
         """Stop the scan, if there is one."""
         if self._scan is not None:
+            self._scan.ended.set()
             self._scan = None
             self.rest = now
             self._emit(ScanEnded(self.next_id, now))
 
     def next_frame(self) -> ScannedFrame | None:
-        """Scan one frame to its end; None when no scan is running, or the clock was closed."""
+        """Scan one frame to its end; None when no scan is running, it was stopped or replaced, or the clock closed."""
         with self._one_frame:
-            while True:
-                with self._lock:
-                    scan = self._scan
-                    if scan is None:
-                        return None
-                    conditions = self._conditions(scan.mode.width, scan.mode.height, scan.bits)
-                    changes = self._changes()
-                    end = self.rest = conditions.start_time + scan.mode.frame_time
-                pixels = self._meanwhile(self._column.render(conditions))
-                if not self._clock.wait_until(end):
+            with self._lock:
+                scan = self._scan
+                if scan is None:
                     return None
-                with self._lock:
-                    if conditions.beam_on:
-                        self.exposures.add(conditions)
-                    if self._scan is scan:
-                        self._finish(scan, end)
-                        return self._frame(conditions, end, pixels, self._changes() != changes)
+                conditions = self._conditions(scan.mode.width, scan.mode.height, scan.bits)
+                changes = self._changes()
+                end = self.rest = conditions.start_time + scan.mode.frame_time
+            pixels = self._meanwhile(self._column.render(conditions))
+            if not self._clock.wait_until(end, scan.ended):
+                return None
+            with self._lock:
+                if conditions.beam_on:
+                    self.exposures.add(conditions)
+                if self._scan is not scan:
+                    return None
+                self._finish(scan, end)
+                return self._frame(conditions, end, pixels, self._changes() != changes)
 
     def _finish(self, scan: _Scan, end: float) -> None:
         self.next_id += 1

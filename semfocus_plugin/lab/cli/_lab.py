@@ -149,6 +149,17 @@ def frame_times() -> None:
 
 
 @lab.command()
+def stop_latency(repeats: Annotated[int, typer.Option(min=1, help="Measurements of each kind.")] = 5) -> None:
+    """Measure how long a stop takes in the middle of a frame, over TCP and the USB bridge, for every scan mode.
+
+    Example: semfocus lab stop-latency --repeats 3
+    """
+    from semfocus_plugin.lab.studies.stop_latency import table
+
+    _show(table(repeats), f"ms, median and in brackets the longest of {repeats}")
+
+
+@lab.command()
 def contact_sheet(
     out: Annotated[Path, typer.Option("--out", "-o", help="File of the sheet: .png.")] = Path("contact_sheet.png"),
     seed: Seed = 3,
