@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import os
 import signal
 import threading
@@ -42,14 +41,6 @@ _OPTIONAL = {
 }
 
 
-class Mode(enum.StrEnum):
-    """A scan mode, as it is written on the command line."""
-
-    FAST = "fast"
-    STANDARD = "standard"
-    SLOW = "slow"
-
-
 @app.command()
 def info(url: Url, json: Json = False) -> None:
     """Say what is at an address: model, limits, present settings.
@@ -84,7 +75,9 @@ def info(url: Url, json: Json = False) -> None:
 def snap(
     url: Url,
     out: Annotated[Path, typer.Option("--out", "-o", help="The OME-TIFF to write (.ome.tif, .tif).")],
-    mode: Annotated[Mode, typer.Option(help="Frame size and speed.")] = Mode.SLOW,
+    mode: Annotated[
+        str, typer.Option(help="Scan mode: a name that semdrivers info lists, or fastest, or slowest.")
+    ] = "slowest",
     autofocus: Annotated[bool, typer.Option("--autofocus", help="Focus first; no picture if refused.")] = False,
     magnification: Annotated[float | None, typer.Option(help="Magnification to set first.")] = None,
     working_distance: Annotated[float | None, typer.Option(help="Working distance to set first, mm.")] = None,
@@ -97,6 +90,7 @@ def snap(
     """
     _check_output(out, overwrite)
     with closing(semdrivers.connect(url)) as microscope:
+        scan_mode = _mode(microscope.capabilities.scan_modes, mode)
         if magnification is not None:
             microscope.magnification = magnification
         if working_distance is not None:
@@ -107,7 +101,7 @@ def snap(
             if json:
                 print_json({"path": None, "autofocus": result.to_record()})
             raise typer.Exit(1)
-        image = microscope.acquire(ScanMode[mode.name])
+        image = microscope.acquire(scan_mode)
         image.save(out)
     if json:
         print_json(
@@ -283,6 +277,13 @@ def _describe(url: str, microscope: Any) -> dict[str, Any]:
         ],
         "offers": [name for name, protocol in _OPTIONAL.items() if isinstance(microscope, protocol)],
     }
+
+
+def _mode(offered: tuple[ScanMode, ...], name: str) -> ScanMode:
+    modes = {"fastest": offered[0], "slowest": offered[-1], **{mode.name.lower(): mode for mode in offered}}
+    if name.lower() not in modes:
+        raise InvalidParameterError(f"--mode {name}: there is no such scan mode; the instrument has {', '.join(modes)}")
+    return modes[name.lower()]
 
 
 def _check_output(path: Path, overwrite: bool) -> None:

@@ -16,10 +16,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from semdrivers.errors import InvalidParameterError, OutOfRangeError
+from semdrivers.errors import DeviceError, InvalidParameterError, OutOfRangeError
 from semdrivers.image import Image, ScanMode
 
+SIX_DIGITS = 5e-6
+"""Largest relative difference of a number that was rounded to six significant digits: two such numbers are equal."""
+
 __all__ = [
+    "SIX_DIGITS",
     "Capabilities",
     "HasBeam",
     "HasDetector",
@@ -30,6 +34,7 @@ __all__ = [
     "Microscope",
     "Range",
     "check_microscope",
+    "check_read_back",
     "has_member",
     "missing_members",
     "number",
@@ -88,6 +93,33 @@ def within(name: str, value: object, minimum: float, maximum: float, unit: str =
     return result
 
 
+def check_read_back(name: str, value: float, read: float, tolerance: float, unit: str = "") -> None:
+    """Raise when an instrument has cut or ignored a value: what it reads back is not what it was set to.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter, for the message.
+    value, read : float
+        As set, and as read back.
+    tolerance : float
+        Largest difference of rounding, beside six significant digits.
+    unit : str
+        For the message.
+
+    Raises
+    ------
+    DeviceError
+        The message has both values.
+    """
+    if not abs(read - value) <= max(tolerance, SIX_DIGITS * abs(value)) * 1.001:
+        suffix = f" {unit}" if unit else ""
+        raise DeviceError(
+            f"{name} was set to {value:g}{suffix} and reads {read:g}{suffix}: the instrument limits or ignores the "
+            "value; check its limits, and whether somebody else is operating it"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Range:
     """The values that a parameter can take.
@@ -144,11 +176,17 @@ class Capabilities:
     magnification : Range
         Plain numbers.
     scan_modes : tuple of ScanMode
-        The modes that `Microscope.acquire` accepts.
+        The modes that `Microscope.acquire` accepts, fastest first; an instrument may accept others too.
     model, serial, firmware : str
         For people and records.
     probe_diameter : float, optional
         Of the focused beam, nm, where it is known: with the pixel it sets the depth of field.
+    half_angle : float, optional
+        Of the beam at the present working distance, mrad, where the instrument reports it.
+    numerical_aperture : float, optional
+        Of an optical instrument.
+    bit_depth : int, optional
+        Bits of a grey level in the frames, where the instrument reports it.
     """
 
     working_distance: Range
@@ -158,6 +196,9 @@ class Capabilities:
     serial: str = ""
     firmware: str = ""
     probe_diameter: float | None = field(default=None, metadata={"unit": "nm"})
+    half_angle: float | None = field(default=None, metadata={"unit": "mrad"})
+    numerical_aperture: float | None = None
+    bit_depth: int | None = field(default=None, metadata={"unit": "bit"})
 
 
 @runtime_checkable

@@ -44,7 +44,7 @@ from semdrivers.errors import DeviceError, InvalidParameterError, NotConnectedEr
 from semdrivers.focus import FocusRecord
 from semdrivers.image import Image, ScanMode
 from semdrivers.links import parse_target
-from semdrivers.microscope import Capabilities, Range
+from semdrivers.microscope import Capabilities, Range, check_read_back
 from semdrivers.plugins import get_plugin_manager
 
 _UNITS = {
@@ -317,8 +317,11 @@ class EM30(MicroscopeBase):
     def _write(self, name: str, value: Any) -> None:
         parameter = Parameter[name.upper()]
         with self._open():
-            applied: Applied = self._control.request(SetParameter(parameter, self._check(parameter, value)))
+            target = self._check(parameter, value)
+            applied: Applied = self._control.request(SetParameter(parameter, target))
             self._took_effect(applied.time)
+            step = self._limits_of(parameter).step
+            check_read_back(f"{self._name}: {name}", target, applied.value, step, _UNITS.get(parameter, ""))
 
     def _get(self, parameter: Parameter) -> float:
         with self._open():
@@ -375,8 +378,8 @@ class EM30(MicroscopeBase):
 
 
 def _capabilities(name: str, hello: HelloReply, limits: Mapping[str, Range]) -> Capabilities:
-    offered = {(mode.width, mode.height) for mode in hello.scan_modes}
-    modes = tuple(mode for mode in ScanMode if mode.value in offered)
+    fastest_first = sorted(hello.scan_modes, key=lambda mode: mode.frame_time)
+    modes = tuple(ScanMode(mode.name, mode.width, mode.height) for mode in fastest_first)
     missing = [needed for needed in ("working_distance", "magnification") if needed not in limits]
     if missing or not modes:
         raise ProtocolError(

@@ -84,13 +84,14 @@ class MicroscopeCamera(_OfMicroscope, CameraDevice):
         """Connect, and learn modes and limits."""
         super().initialize()
         capabilities = self.microscope.capabilities
+        modes = {mode.name: mode for mode in capabilities.scan_modes}
         self._mode = capabilities.scan_modes[0]
         self.register_property(
             "ScanMode",
             property_type=str,
             getter=lambda camera: camera._mode.name,
-            setter=lambda camera, name: setattr(camera, "_mode", ScanMode[name]),
-            allowed_values=[mode.name for mode in capabilities.scan_modes],
+            setter=lambda camera, name: setattr(camera, "_mode", modes[name]),
+            allowed_values=list(modes),
         )
         self.register_property(
             "Magnification",

@@ -26,6 +26,7 @@ from semfocus_plugin.networks import (
 from semfocus_plugin.optics import NOMINAL_CONVERGENCE, NOMINAL_PIXEL, UNKNOWN, Beam, depth_of_field
 from semfocus_plugin.run._brightness import SCARCE, Exposure, Unusable
 from semfocus_plugin.run._frame_checks import MOST_LATE, FrameChecks, FrameMismatchError, lens_stands_still
+from semfocus_plugin.run._frame_size import fitted, mode_for
 from semfocus_plugin.run._limits import limits_of
 from semfocus_plugin.run._measurement import NOISE, Measurement, pixel_of
 from semfocus_plugin.run._spoiled import spoiled
@@ -95,7 +96,8 @@ class FocusRun:
         self._measurements: list[Measurement] = []
         self._spoiled: list[str] = []
         self._late = 0
-        self._checks = FrameChecks(settings.scan_mode)
+        self._mode = mode_for(microscope.capabilities, settings)
+        self._checks = FrameChecks(self._mode)
         self._exposure = Exposure(microscope, settings.may_change_brightness)
         self.max_frames = max_frames
         self.start_working_distance = self._read_working_distance()
@@ -260,13 +262,13 @@ class FocusRun:
         """Acquire a frame of this place; one that is late is dropped and asked for again."""
         for _ in range(MOST_LATE + 1):
             self._check_next()
-            image = self._microscope.acquire(self._settings.scan_mode)
+            image = self._microscope.acquire(self._mode)
             self._check_frame(image)
             late = self._checks.late(image, self.working_distance, self.magnification, self._tolerance())
             if not late:
                 self._checks.accept(image, self.working_distance)
-                return image
-            self._record("late", self._evaluate(image.pixels, self.magnification))
+                return fitted(image)
+            self._record("late", self._evaluate(fitted(image).pixels, self.magnification))
             self._late += 1
         raise FrameMismatchError(
             f"the instrument returned {MOST_LATE + 1} frames in a row that are not the one asked for: {late}; "
