@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import signal
 import threading
@@ -39,6 +40,13 @@ _OPTIONAL = {
     "beam": HasBeam,
     "vacuum": HasVacuum,
 }
+
+
+class Make(enum.StrEnum):
+    """Whose microscope an emulator is of."""
+
+    EM30 = "em30"
+    TESCAN = "tescan"
 
 
 @app.command()
@@ -206,14 +214,40 @@ def emulate(
     save_session: Annotated[
         Path | None, typer.Option(help="Record every message and frame in this new folder; replay:// opens it.")
     ] = None,
+    make: Annotated[Make, typer.Option(help="Whose microscope to emulate.")] = Make.EM30,
     json: Json = False,
 ) -> None:
-    """Run an EM-30 emulator for other programs on this computer, until Ctrl-C.
+    """Run an emulator for other programs on this computer, until Ctrl-C.
 
     Example: semdrivers emulate --specimen micrograph.tif --pixel-size 26.9
     """
-    from semdrivers.emulator import Emulator
+    from semdrivers.emulator import Emulator, TescanEmulator
 
+    if make is Make.TESCAN:
+        only = {"--usb-port": usb_port, "--serial": serial, "--realtime": realtime, "--save-session": save_session}
+        for option, given in only.items():
+            if given:
+                raise InvalidParameterError(f"{option} belongs to the emulator of an EM-30, not to --make tescan")
+        tescan = TescanEmulator(
+            specimen,
+            pixel_size=pixel_size,
+            seed=seed,
+            magnification=magnification,
+            working_distance=working_distance,
+            preset=preset,
+            port=control_port,
+            faults=faults,
+        )
+        with _until_stopped() as stop, tescan:
+            if json:
+                print_json({"url": tescan.url, "serial_url": None, "pid": os.getpid()}, one_line=True)
+            else:
+                output.print("a TESCAN emulator is running; Ctrl-C ends it. Connect to it with")
+                output.print(f"  {tescan.url}", markup=False, soft_wrap=True)
+            while not stop.wait(0.5):
+                pass
+        messages.print("the emulator has ended")
+        return
     emulator = Emulator(
         specimen,
         pixel_size=pixel_size,

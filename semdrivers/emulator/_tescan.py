@@ -44,6 +44,7 @@ _FIELD_CHANGE = 0.0005
 _STAGE = {"x": 40.0, "y": 40.0, "z": 30.0, "rotation": 180.0, "tilt": 60.0}
 _MICROMETRES_PER_PERCENT = 40.0
 """Half-difference of the foci that a percent of the stigmator makes."""
+_PERCENT = Range(-100.0, 100.0)
 _CHUNK = 16384
 _UNREAD = 10.0
 """Seconds after which a client that does not read its data is dropped."""
@@ -275,7 +276,10 @@ class TescanEmulator:
                 return list(self.stigmator) if given.integer() == 2 else [0.0, 0.0]
             case "SetCentering":
                 if given.integer() == 2:
-                    self.stigmator = Range(-100, 100).clip(given.number()), Range(-100, 100).clip(given.number())
+                    self.stigmator = (
+                        Range(-100.0, 100.0).clip(given.number()),
+                        Range(-100.0, 100.0).clip(given.number()),
+                    )
                 return []
             case "HVGetBeam":
                 return [1 if self.beam_on else 0]
@@ -303,7 +307,7 @@ class TescanEmulator:
                 return [self.gain, self.black]
             case "DtSetGainBlack":
                 given.integer()
-                self.gain, self.black = Range(0, 100).clip(given.number()), Range(0, 100).clip(given.number())
+                self.gain, self.black = Range(0.0, 100.0).clip(given.number()), Range(0.0, 100.0).clip(given.number())
                 return []
             case "StgGetPosition":
                 return list(self.stage.values())
@@ -341,15 +345,14 @@ class TescanEmulator:
         pixel = self.field / width
         columns, rows = right - left + 1, bottom - top + 1
         conditions = self._conditions(columns, rows, pixel, dwell, pixel * ((left + right + 1) / 2 - width / 2))
-        threading.Thread(target=self._send, args=(client, frame, conditions), daemon=True).start()
+        threading.Thread(target=self._send, args=(client, frame, self._render(conditions)), daemon=True).start()
         return 0
 
-    def _send(self, client: _Client, frame: int, conditions: ScanConditions) -> None:
+    def _send(self, client: _Client, frame: int, pixels: NDArray[Any]) -> None:
         """Send a frame in pieces; the first is sent again at the end, as it happens."""
-        raw = self._render(conditions).tobytes()
-        size = conditions.bits // 8
+        raw, size = pixels.tobytes(), pixels.itemsize
         pieces = [
-            Pixels(frame, 0, begin // size, conditions.bits, raw[begin : begin + _CHUNK])
+            Pixels(frame, 0, begin // size, 8 * size, raw[begin : begin + _CHUNK])
             for begin in range(0, len(raw), _CHUNK)
         ]
         pieces.append(pieces[0])

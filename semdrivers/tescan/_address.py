@@ -25,6 +25,9 @@ _OPTIONS = (
     "working_distance",
 )
 
+_WORKING_DISTANCE = Range(3.0, 50.0)
+_VIEW_FIELD = Range(0.001, 6.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -57,8 +60,8 @@ class Address:
     dwell: float | None = None
     stigmator: int | None = None
     timeout: float = 10.0
-    working_distance: Range = Range(3.0, 50.0)
-    view_field: Range = Range(0.001, 6.0)
+    working_distance: Range = _WORKING_DISTANCE
+    view_field: Range = _VIEW_FIELD
     lock: str = ""
     unlock: str = ""
 

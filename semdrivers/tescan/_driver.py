@@ -29,7 +29,6 @@ from semdrivers.errors import (
     OutOfRangeError,
     ProtocolError,
     SemDriversError,
-    TransportError,
 )
 from semdrivers.focus import FocusRecord
 from semdrivers.image import SCAN_MODES, Image, ScanMode
@@ -49,9 +48,11 @@ _TRIES = 2
 
 _STAGE = ("x", "y", "z", "rotation", "tilt")
 _ORIENTATION = ("stage_orientation", "orient_stage")
-_BEAM_OF_CHANGE = 1000
+_BEAM_CHANGES = 1000
 _BEAM_TIME = 120.0
 _STAGE_TIME = 180.0
+_WAITING_TIME = 60.0
+"""Seconds that a scan may wait for the optics, the stage and a procedure to come to rest."""
 _WORKING_DISTANCE_ERROR = 0.001
 """mm between what is set and what is read back; the quantum of the lens is not reported."""
 _FIELD_ERROR = 0.01
@@ -162,9 +163,9 @@ class Tescan(MicroscopeBase):
             with ExitStack() as last_comes_first:
                 if self._on_close is not None:
                     last_comes_first.callback(self._on_close)
-                last_comes_first.callback(self._links.close)
+                last_comes_first.callback(lambda: self._links.close())
+                self._hand_back()
                 if not self._links.broken:
-                    self._hand_back()
                     with suppress(SemDriversError):
                         if self._address.unlock and self._locked:
                             self._links.send(self._address.unlock)
@@ -228,17 +229,22 @@ class Tescan(MicroscopeBase):
         with self._open():
             self._take_lock()
             self._links.send("HVBeamOn" if value else "HVBeamOff")
-            end = time.monotonic() + _BEAM_TIME
-            while (state := self._links.call("HVGetBeam", Reader.integer)) == _BEAM_OF_CHANGE:
-                if time.monotonic() > end:
-                    raise DeviceError(f"{self._name}: the beam is still changing after {_BEAM_TIME:g} s")
-                time.sleep(0.05)
-            if (state == 1) != bool(value):
-                if value:
+            self._await_beam(bool(value))
+
+    def _await_beam(self, on: bool) -> None:
+        """Return when the beam is as it should be. A server that obeys begins soon, and reports that it changes."""
+        end = time.monotonic() + _BEAM_TIME
+        begun_by = time.monotonic() + min(2.0, self._address.timeout)
+        while (state := self._links.call("HVGetBeam", Reader.integer)) not in ((1,) if on else (0, -1)):
+            if state == _BEAM_CHANGES and time.monotonic() > end:
+                raise DeviceError(f"{self._name}: the beam is still changing after {_BEAM_TIME:g} s")
+            if state != _BEAM_CHANGES and time.monotonic() > begun_by:
+                if on:
                     raise InterlockError(
                         f"{self._name}: the beam stays off; pump the chamber until the vacuum is ready"
                     )
                 raise DeviceError(f"{self._name}: the beam stays on; switch it off at the instrument")
+            time.sleep(0.05)
 
     @property
     def brightness(self) -> float:
@@ -413,7 +419,16 @@ class Tescan(MicroscopeBase):
         dwell = self._address.dwell if self._address.dwell is not None else mode.dwell or _DWELL.get(mode, 1e-6)
         speed = (round(dwell * 1e9),) if dwell else ()
         waits = Flags.WAIT_SCAN | Flags.WAIT_STAGE | Flags.WAIT_OPTICS | Flags.WAIT_PROCEDURE
-        answer = self._links.call("ScScanXY", Reader.integer, self._frame, *window, 1, *speed, flags=waits)
+        answer = self._links.call(
+            "ScScanXY",
+            Reader.integer,
+            self._frame,
+            *window,
+            1,
+            *speed,
+            flags=waits,
+            deadline=self._address.timeout + _WAITING_TIME,
+        )
         if answer < 0:
             raise BusyError(
                 f"{self._name}: the server does not start the scan (answer {answer}): it is busy with another scan or "
@@ -436,8 +451,8 @@ class Tescan(MicroscopeBase):
                 piece = self._links.pixels(self._address.timeout)
             except Silence:
                 raise Silence(
-                    f"{self._name}: frame {self._frame} lacks {left} of {pixels.size} pixels: the server sent no more of "
-                    "it; check the network"
+                    f"{self._name}: frame {self._frame} lacks {left} of {pixels.size} pixels, and the server sends no "
+                    "more of it; check the network"
                 ) from None
             if piece.frame != self._frame or piece.channel != _CHANNEL:
                 continue
@@ -451,8 +466,8 @@ class Tescan(MicroscopeBase):
         count, rest = divmod(len(piece.pixels), depth // 8)
         if piece.bits != depth or rest or piece.first + count > size:
             raise ProtocolError(
-                f"{self._name}: pixels {piece.first} to {piece.first + count} of {piece.bits} bit do not fit a frame of "
-                f"{size} pixels of {depth} bit"
+                f"{self._name}: pixels {piece.first} to {piece.first + count} of {piece.bits} bit do not fit a frame "
+                f"of {size} pixels of {depth} bit"
             )
         return slice(piece.first, piece.first + count)
 
@@ -466,11 +481,19 @@ class Tescan(MicroscopeBase):
             raise
 
     def _hand_back(self) -> None:
-        if self._owns_scan and not self._links.broken:
-            with suppress(TransportError):
+        """Give the scan back to the operator, over a new connection where this one is lost; else when there is one."""
+        if self._owns_scan:
+            with suppress(SemDriversError):
+                self._reconnect()
                 self._links.send("ScStopScan")
                 self._links.send("GUISetScanning", 1)
-        self._owns_scan = False
+                self._owns_scan = False
+
+    def _reconnect(self) -> None:
+        """Connect again where the connection is lost."""
+        if self._links.broken:
+            self._links = Links(self._address.host, self._address.port, self._address.timeout, self._name)
+            self._locked = False
 
     # Life
 
@@ -480,11 +503,8 @@ class Tescan(MicroscopeBase):
         with self._lock:
             self._check_open()
             if self._links.broken:
-                self._links = Links(self._address.host, self._address.port, self._address.timeout, self._name)
-                was_ours, self._owns_scan, self._locked = self._owns_scan, False, False
-                if was_ours:
-                    self._links.send("ScStopScan")
-                    self._links.send("GUISetScanning", 1)
+                self._reconnect()
+                self._hand_back()
             yield
 
     def _check_open(self) -> None:
