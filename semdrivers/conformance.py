@@ -17,7 +17,7 @@ import numpy as np
 
 from semdrivers.autofocus import autofocus
 from semdrivers.errors import InvalidParameterError, OutOfRangeError, SemDriversError
-from semdrivers.focus import AutofocusResult, RecordsFocus
+from semdrivers.focus import AutofocusResult, RecordsFocus, record_of_frame
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import (
     SIX_DIGITS,
@@ -69,7 +69,7 @@ _OPTIONAL = {
     "probe_diameter": (0.1, 1000, "nm"),
     "half_angle": (0.01, 1000, "mrad"),
     "numerical_aperture": (0.01, 2, "no unit"),
-    "bit_depth": (8, 16, "bits"),
+    "bit_depth": (1, 16, "bits"),
 }
 """Optional values of the capabilities: least, greatest, unit."""
 _NOT_FINITE = (math.nan, math.inf, -math.inf)
@@ -308,15 +308,19 @@ def check_stigmator(microscope: Any) -> None:
 
 
 def check_focus_record_travels(microscope: Any) -> None:
-    """The record of an autofocus, where it is kept, stands in the metadata of the frames that follow."""
+    """The record of an autofocus, where it is kept, stands in the metadata of the frames that follow.
+
+    Where it has ``lens_offset``, that is how far the frame's working distance is from the record's.
+    """
     acquire = microscope.acquire
     if not isinstance(microscope, RecordsFocus):
         raise Skipped("it keeps no focus record")
     record = AutofocusResult("focused", "a check", 10.0, 10.0, 9.0, 1.0, 1, 1.0, "check").to_record()
     with restoring(microscope, "focus_record"):
         microscope.focus_record = record
-        recorded = acquire().metadata.get("autofocus")
-    assert recorded == record, f"the frame says {recorded!r}"
+        image = acquire()
+    recorded = image.metadata.get("autofocus")
+    assert recorded in (record, record_of_frame(record, image.working_distance)), f"the frame says {recorded!r}"
 
 
 def check_cancelled_autofocus_restores(microscope: Any) -> None:

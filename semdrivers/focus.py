@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, Protocol, TypedDict, cast, runtime_checkable
@@ -23,6 +23,7 @@ __all__ = [
     "NotFocusedError",
     "Progress",
     "RecordsFocus",
+    "record_of_frame",
 ]
 
 
@@ -51,6 +52,8 @@ class AutofocusSettings:
     may_change_brightness : bool
         Whether brightness and contrast may be corrected before the first frame counts, when more than a quarter of its
         pixels are black or white. They stay corrected when the status is ``"focused"``, and are put back otherwise.
+    bar_rows : int, optional
+        Rows of a data bar at the bottom of every frame, which show no sample; detected by default.
     """
 
     method: str | None = None
@@ -62,6 +65,7 @@ class AutofocusSettings:
     accept_score: float | None = None
     restore_on_failure: bool = True
     may_change_brightness: bool = True
+    bar_rows: int | None = None
 
     def __post_init__(self) -> None:
         if self.method is not None and not isinstance(self.method, str):
@@ -85,6 +89,8 @@ class AutofocusSettings:
             raise InvalidParameterError(f"scan_mode must be a semdrivers.ScanMode, not {self.scan_mode!r}")
         if self.accept_score is not None:
             within("accept_score", self.accept_score, 0, 9)
+        if self.bar_rows is not None:
+            whole_number("bar_rows", self.bar_rows, 0)
         for name in ("may_change_magnification", "restore_on_failure", "may_change_brightness"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidParameterError(f"{name} must be True or False, not {getattr(self, name)!r}")
@@ -139,6 +145,8 @@ class FocusRecord(TypedDict):
     method: str
     frames_since: NotRequired[int]
     """Frames between the run and this frame; recorded by `semdrivers.hosts` alone."""
+    lens_offset: NotRequired[float | None]
+    """How far the lens stood from where focus was found, mm; None when none was found. In frames alone."""
 
 
 @runtime_checkable
@@ -205,8 +213,9 @@ class AutofocusResult:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as JSON-ready values."""
-        return dataclasses.asdict(self)
+        """Return all fields as JSON-ready values: plain numbers, whatever numbers the instrument reads back."""
+        values: dict[str, Any] = plain(self)
+        return values
 
     def to_record(self) -> FocusRecord:
         """Return all fields but the trace."""
@@ -259,3 +268,27 @@ class FrameSkippedError(AutofocusError):
     def __init__(self, message: str, result: AutofocusResult | None = None) -> None:
         super().__init__(message)
         self.result = result
+
+
+def record_of_frame(record: Mapping[str, Any], working_distance: float) -> dict[str, Any]:
+    """Return a focus record as it travels in ``metadata["autofocus"]`` of one frame.
+
+    Parameters
+    ----------
+    record : mapping
+        Of an autofocus run, such as ``microscope.focus_record``.
+    working_distance : float
+        At which the frame was scanned, mm.
+
+    Returns
+    -------
+    dict
+        The record, with ``lens_offset``: how far the lens stood from where focus was found, mm; None when the run
+        found none. A record without ``working_distance`` stays as it is.
+    """
+    focus = record.get("working_distance")
+    if focus is None:
+        return dict(record)
+    offset = float(working_distance) - float(focus)
+    known = record.get("status") == "focused" and math.isfinite(offset)
+    return {**record, "lens_offset": round(offset, 6) if known else None}

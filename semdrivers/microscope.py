@@ -38,11 +38,15 @@ __all__ = [
     "has_member",
     "missing_members",
     "number",
+    "offered_mode",
     "put_back",
     "restoring",
     "whole_number",
     "within",
 ]
+
+_ROUNDING = 1e-6
+"""Relative deviation of a number that was read back in single precision, or as text of six digits."""
 
 
 def number(name: str, value: object, unit: str = "") -> float:
@@ -151,10 +155,16 @@ class Range:
             When it is not finite or beyond a limit.
         """
         result = number(name, value, unit)
+        if self.misses_by_rounding(result):
+            return self.clip(result)
         if not self.minimum <= result <= self.maximum:
             suffix = f" {unit}" if unit else ""
             raise OutOfRangeError(f"{name} {result:g}{suffix} is outside {self.minimum:g} to {self.maximum:g}{suffix}")
         return result
+
+    def misses_by_rounding(self, value: float) -> bool:
+        """Whether a value is beyond a limit by no more than what single precision or decimal text changes."""
+        return value != self.clip(value) and math.isclose(value, self.clip(value), rel_tol=_ROUNDING)
 
     def clip(self, value: float) -> float:
         """Return the nearest value within the limits."""
@@ -186,7 +196,7 @@ class Capabilities:
     numerical_aperture : float, optional
         Of an optical instrument.
     bit_depth : int, optional
-        Bits of a grey level in the frames, where the instrument reports it.
+        Bits of a grey level, where they are fewer than the type of the pixels holds: 10, 12 or 14 in uint16.
     """
 
     working_distance: Range
@@ -198,7 +208,35 @@ class Capabilities:
     probe_diameter: float | None = field(default=None, metadata={"unit": "nm"})
     half_angle: float | None = field(default=None, metadata={"unit": "mrad"})
     numerical_aperture: float | None = None
-    bit_depth: int | None = field(default=None, metadata={"unit": "bit"})
+    bit_depth: int | None = field(default=None, metadata={"unit": "bits"})
+
+
+def offered_mode(capabilities: Capabilities, mode: ScanMode | None = None) -> ScanMode:
+    """Return a scan mode that the instrument offers.
+
+    Parameters
+    ----------
+    capabilities : Capabilities
+        Of the instrument.
+    mode : ScanMode, optional
+        The one asked for. None, and FAST where the instrument has no such mode, stand for the fastest of at least
+        320×240 pixels, or for the fastest where none is so large.
+
+    Raises
+    ------
+    InvalidParameterError
+        When another mode is asked for that the instrument does not offer.
+    """
+    modes = capabilities.scan_modes
+    if mode is not None and (not modes or mode in modes):
+        return mode
+    if mode in (None, ScanMode.FAST):
+        least = ScanMode.FAST
+        large = [offered for offered in modes if offered.width >= least.width and offered.height >= least.height]
+        return next(iter(large or modes), least)
+    raise InvalidParameterError(
+        f"scan_mode {mode} is not offered; the instrument has {', '.join(offered.name for offered in modes)}"
+    )
 
 
 @runtime_checkable

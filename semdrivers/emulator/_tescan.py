@@ -106,7 +106,7 @@ class TescanEmulator:
         self.seed = whole_number("seed", seed, 0)
         fields = Range(_FIELD / _FIELDS.maximum, _FIELD / _FIELDS.minimum)
         magnification = fields.check("magnification", magnification)
-        self.column = ElectronColumn(specimen_of(specimen, self.seed, pixel_size, None), seed=self.seed, preset=preset)
+        self.column = ElectronColumn(specimen_of(specimen, self.seed, pixel_size), seed=self.seed, preset=preset)
         if working_distance is None:
             working_distance = start_of(self.column, magnification, self.seed, EM30)
         self.working_distance = _WORKING_DISTANCES.check("working_distance", working_distance, "mm")
