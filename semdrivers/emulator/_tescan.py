@@ -7,6 +7,7 @@ little with the working distance, and it drops a client that does not read. Writ
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import socket
 import threading
@@ -32,13 +33,15 @@ from firmware_protocol.sharksem import (
 from semdrivers.connection import connect as connect_url
 from semdrivers.connection import split_url, whole_option
 from semdrivers.emulator._emulator import specimen_of, start_of
-from semdrivers.emulator.physics import ElectronColumn, ScanConditions, Truth, half_angle, probe_core_of
+from semdrivers.emulator.physics import ElectronColumn, ScanConditions, Truth, probe_core_of
+from semdrivers.emulator.physics import half_angle as half_angle_of
 from semdrivers.errors import InvalidParameterError, NotConnectedError
 from semdrivers.microscope import Microscope, Range, whole_number
 
 _FIELD = EM30.field_width_at_unity
 _WORKING_DISTANCES = Range(1.0, 60.0)
 _FIELDS = Range(0.0005, 8.0)
+_NOMINAL = 15.0
 _FIELD_CHANGE = 0.0005
 """Relative change of the field a mm of working distance."""
 _STAGE = {"x": 40.0, "y": 40.0, "z": 30.0, "rotation": 180.0, "tilt": 60.0}
@@ -82,6 +85,8 @@ class TescanEmulator:
         Whether one client alone is served, whatever port its data connection comes from.
     version : str
         Of the protocol; what came later than it is not known.
+    half_angle : float, optional
+        Of the beam at a working distance of 15 mm, mrad; 3 by default.
 
     Raises
     ------
@@ -102,13 +107,22 @@ class TescanEmulator:
         faults: str = "",
         firewall: bool = False,
         version: str = "2.0.25",
+        half_angle: float | None = None,
     ) -> None:
         self.seed = whole_number("seed", seed, 0)
         fields = Range(_FIELD / _FIELDS.maximum, _FIELD / _FIELDS.minimum)
         magnification = fields.check("magnification", magnification)
-        self.column = ElectronColumn(specimen_of(specimen, self.seed, pixel_size), seed=self.seed, preset=preset)
+        angle = (
+            EM30.half_angle(_NOMINAL)
+            if half_angle is None
+            else Range(0.5, 50.0).check("half_angle", half_angle, "mrad")
+        )
+        self.profile = dataclasses.replace(EM30, aperture_radius=angle * _NOMINAL)
+        self.column = ElectronColumn(
+            specimen_of(specimen, self.seed, pixel_size), seed=self.seed, preset=preset, profile=self.profile
+        )
         if working_distance is None:
-            working_distance = start_of(self.column, magnification, self.seed, EM30)
+            working_distance = start_of(self.column, magnification, self.seed, self.profile)
         self.working_distance = _WORKING_DISTANCES.check("working_distance", working_distance, "mm")
         self._field = _FIELD / magnification
         self._field_set_at = self.working_distance
@@ -265,10 +279,10 @@ class TescanEmulator:
             case "GetSpotSize":
                 return [self._probe()]
             case "GetOptParams":
-                angle = math.degrees(half_angle(self.working_distance, EM30.aperture_radius))
+                angle = math.degrees(half_angle_of(self.working_distance, self.profile.aperture_radius))
                 return [write_map({"half_angle": f"{angle:.6g}", "spot_size": f"{self._probe():.4g}"})]
             case "GetBeamCurrent":
-                return [EM30.beam_current]
+                return [self.profile.beam_current]
             case "EnumCenterings":
                 names = ("Gun Shift", "Objective Centering", "Stigmator")
                 return [write_map({f"cen.{index}.name": each for index, each in enumerate(names)})]
@@ -398,15 +412,15 @@ class TescanEmulator:
             brightness=self.black / 100,
             contrast=self.gain / 100,
             beam_on=self.beam_on,
-            accelerating_voltage=EM30.accelerating_voltage,
-            beam_current=EM30.beam_current,
+            accelerating_voltage=self.profile.accelerating_voltage,
+            beam_current=self.profile.beam_current,
             stigmator_x=self.stigmator[0] * _MICROMETRES_PER_PERCENT,
             stigmator_y=self.stigmator[1] * _MICROMETRES_PER_PERCENT,
         )
 
     def _probe(self) -> float:
-        alpha = half_angle(self.working_distance, EM30.aperture_radius)
-        return probe_core_of(EM30, alpha, EM30.accelerating_voltage, EM30.beam_current)
+        alpha = half_angle_of(self.working_distance, self.profile.aperture_radius)
+        return probe_core_of(self.profile, alpha, self.profile.accelerating_voltage, self.profile.beam_current)
 
     def _due(self, fault: str) -> bool:
         left = self.faults.get(fault, 0)
@@ -454,7 +468,7 @@ def connect_tescan(url: str, options: Mapping[str, Any]) -> Microscope:
     InvalidParameterError, OutOfRangeError
         When something is malformed or unknown; before anything is started.
     """
-    numbers = ("magnification", "working_distance", "pixel_size")
+    numbers = ("magnification", "working_distance", "pixel_size", "half_angle")
     parts, given = split_url(
         url, options, ("seed", *numbers, "preset", "path", "faults", "bits", "timeout"), "a TESCAN"
     )

@@ -68,7 +68,8 @@ class FocusRun:
     cancel : threading.Event, optional
         Obeyed before every move and every frame.
     beam : Beam
-        What calibration knows of the instrument. The probe that its capabilities report is used where it knows none.
+        What calibration knows of the instrument. The half-angle and the probe that its capabilities report are
+        used where it knows none.
     retakes : int
         Most spoiled frames of the run that are taken again.
 
@@ -110,7 +111,9 @@ class FocusRun:
         self.working_distance = self.start_working_distance
         self.magnification = self.start_magnification
         self._retakes = retakes
-        self.aperture = beam.aperture
+        angle = getattr(microscope.capabilities, "half_angle", None)
+        reported = None if angle is None else angle * 1e-3 * self.start_working_distance
+        self.aperture = reported if beam.aperture is None else beam.aperture
         diameter = getattr(microscope.capabilities, "probe_diameter", None)
         self._core = diameter * 1e-6 if beam.core is None and diameter is not None else beam.core
         self.limits = limits_of(microscope.capabilities.working_distance, settings, self.start_working_distance)

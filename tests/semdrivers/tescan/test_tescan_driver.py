@@ -12,7 +12,6 @@ import pytest
 import semdrivers
 from firmware_protocol import sharksem
 from firmware_protocol.sharksem import Flags, Reader
-from semdrivers.conformance import CHECKS, Skipped
 from semdrivers.emulator import TescanEmulator
 
 SURVEY = semdrivers.ScanMode("SURVEY", 200, 300, 1e-6)
@@ -36,17 +35,6 @@ def microscope(emulator):
 
 def faulty(faults):
     return pytest.mark.parametrize("emulator", [{"faults": faults}], indirect=True)
-
-
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
-def test_it_keeps_the_contract(check, emulator):
-    with opened(emulator, "timeout=5") as microscope:
-        try:
-            check(microscope)
-        except Skipped as reason:
-            pytest.skip(str(reason))
-        except semdrivers.ModelError as error:
-            pytest.skip(f"no shipped models: {error}")
 
 
 def test_it_reports_its_beam(microscope, emulator):
