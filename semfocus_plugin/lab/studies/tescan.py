@@ -76,7 +76,9 @@ def tables(
     runs: int, seed: int, half_angles: Sequence[float], workers: int | None = None
 ) -> dict[str, list[tuple[str, ...]]]:
     """Return a table of all runs, and a table of success, frames and errors for each half-angle."""
-    found = run_all(run_once, [(number, seed, angle) for angle in half_angles for number in range(runs)], workers=workers)
+    found = run_all(
+        run_once, [(number, seed, angle) for angle in half_angles for number in range(runs)], workers=workers
+    )
     each = [("specimen", "magnification", "half-angle, mrad", "status", "frames", "error, DoF")]
     each += [
         (
