@@ -46,6 +46,7 @@ class AutofocusSettings:
         Whether the method may look at another magnification. It is put back in any case.
     scan_mode : ScanMode, optional
         Mode of every frame; by default the fastest of at least 320×240 pixels that the instrument offers.
+        A plugin always receives one.
     accept_score : float, optional
         Least score (0 to 9) that counts as focused; the method's own by default.
     restore_on_failure : bool

@@ -91,7 +91,9 @@ def tables(
         )
         for run in found
     ]
-    summary = [("half-angle, mrad", "runs", "within 1 DoF", "false", "refused", "frames", "median error, DoF")]
+    summary: list[tuple[str, ...]] = [
+        ("half-angle, mrad", "runs", "within 1 DoF", "false", "refused", "frames", "median error, DoF")
+    ]
     for angle in half_angles:
         here = [run for run in found if run.half_angle == angle]
         focused = [run for run in here if run.status == "focused"]
