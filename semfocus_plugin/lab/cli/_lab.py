@@ -79,11 +79,7 @@ def findings(
 
 
 @lab.command()
-def specimens(
-    fields: Fields = 4,
-    pictures: Pictures = None,
-    out: Report = None,
-) -> None:
+def specimens(fields: Fields = 4, pictures: Pictures = None, out: Report = None) -> None:
     """Compare the emulated specimens with real micrographs: power spectrum and histogram of grey levels.
 
     Example: semfocus lab specimens --pictures micrographs
@@ -128,9 +124,7 @@ def spoiled(
 
 @lab.command()
 def fine_probe(
-    runs: Annotated[int, typer.Option(min=1, help="Runs of each kind.")] = 60,
-    seed: Seed = 101,
-    workers: Workers = None,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each kind.")] = 60, seed: Seed = 101, workers: Workers = None
 ) -> None:
     """Measure what it is worth to configure the diameter of a fine probe.
 
