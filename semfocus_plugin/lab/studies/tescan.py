@@ -79,7 +79,7 @@ def tables(
     found = run_all(
         run_once, [(number, seed, angle) for angle in half_angles for number in range(runs)], workers=workers
     )
-    each = [("specimen", "magnification", "half-angle, mrad", "status", "frames", "error, DoF")]
+    each: list[tuple[str, ...]] = [("specimen", "magnification", "half-angle, mrad", "status", "frames", "error, DoF")]
     each += [
         (
             run.specimen,
