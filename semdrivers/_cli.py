@@ -48,12 +48,11 @@ _OPTIONAL = {
 }
 
 
-class Mode(enum.StrEnum):
-    """A scan mode, as it is written on the command line."""
+class Make(enum.StrEnum):
+    """Whose microscope an emulator is of."""
 
-    FAST = "fast"
-    STANDARD = "standard"
-    SLOW = "slow"
+    EM30 = "em30"
+    TESCAN = "tescan"
 
 
 @app.command()
@@ -90,7 +89,9 @@ def info(url: Url, json: Json = False) -> None:
 def snap(
     url: Url,
     out: Annotated[Path, typer.Option("--out", "-o", help="The OME-TIFF to write (.ome.tif, .tif).")],
-    mode: Annotated[Mode, typer.Option(help="Frame size and speed.")] = Mode.SLOW,
+    mode: Annotated[
+        str, typer.Option(help="Scan mode: a name that semdrivers info lists, or fastest, or slowest.")
+    ] = "slowest",
     autofocus: Annotated[bool, typer.Option("--autofocus", help="Focus first; no picture if refused.")] = False,
     magnification: Annotated[float | None, typer.Option(help="Magnification to set first.")] = None,
     working_distance: Annotated[float | None, typer.Option(help="Working distance to set first, mm.")] = None,
@@ -104,13 +105,14 @@ def snap(
     _check_output(out, overwrite)
     image = None
     with opened(url) as microscope:
+        scan_mode = _mode(microscope.capabilities.scan_modes, mode)
         if magnification is not None:
             microscope.magnification = magnification
         if working_distance is not None:
             microscope.working_distance = working_distance
         result = _focus(microscope) if autofocus else None
         if result is None or result.focused:
-            image = microscope.acquire(ScanMode[mode.name])
+            image = microscope.acquire(scan_mode)
             image.save(out)
     if result is not None and image is None:
         fail(f"autofocus {result.status}: {result.reason}; no picture was taken")
@@ -334,14 +336,40 @@ def emulate(
     save_session: Annotated[
         Path | None, typer.Option(help="Record every message and frame in this new folder; replay:// opens it.")
     ] = None,
+    make: Annotated[Make, typer.Option(help="Whose microscope to emulate.")] = Make.EM30,
     json: Json = False,
 ) -> None:
-    """Run an EM-30 emulator for other programs on this computer, until Ctrl-C.
+    """Run an emulator for other programs on this computer, until Ctrl-C.
 
     Example: semdrivers emulate --specimen micrograph.tif --pixel-size 26.9
     """
-    from semdrivers.emulator import Emulator
+    from semdrivers.emulator import Emulator, TescanEmulator
 
+    if make is Make.TESCAN:
+        only = {"--usb-port": usb_port, "--serial": serial, "--realtime": realtime, "--save-session": save_session}
+        for option, given in only.items():
+            if given:
+                raise InvalidParameterError(f"{option} belongs to the emulator of an EM-30, not to --make tescan")
+        tescan = TescanEmulator(
+            specimen,
+            pixel_size=pixel_size,
+            seed=seed,
+            magnification=magnification,
+            working_distance=working_distance,
+            preset=preset,
+            port=control_port,
+            faults=faults,
+        )
+        with _until_stopped() as stop, tescan:
+            if json:
+                print_json({"url": tescan.url, "serial_url": None, "pid": os.getpid()}, one_line=True)
+            else:
+                output.print("a TESCAN emulator is running; Ctrl-C ends it. Connect to it with")
+                output.print(f"  {tescan.url}", markup=False, soft_wrap=True)
+            while not stop.wait(0.5):
+                pass
+        messages.print("the emulator has ended")
+        return
     emulator = Emulator(
         specimen,
         pixel_size=pixel_size,
@@ -406,6 +434,13 @@ def _describe(url: str, microscope: Any) -> dict[str, Any]:
         ],
         "offers": [name for name, protocol in _OPTIONAL.items() if isinstance(microscope, protocol)],
     }
+
+
+def _mode(offered: tuple[ScanMode, ...], name: str) -> ScanMode:
+    modes = {"fastest": offered[0], "slowest": offered[-1], **{mode.name.lower(): mode for mode in offered}}
+    if name.lower() not in modes:
+        raise InvalidParameterError(f"--mode {name}: there is no such scan mode; the instrument has {', '.join(modes)}")
+    return modes[name.lower()]
 
 
 def _check_output(path: Path, overwrite: bool) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from semdrivers.claims import claimed
 from semdrivers.errors import AutofocusError, InvalidParameterError
 from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress, RecordsFocus
-from semdrivers.microscope import Microscope, check_microscope, put_back, restoring
+from semdrivers.microscope import Microscope, check_microscope, offered_mode, put_back, restoring
 
 __all__ = ["autofocus"]
 
@@ -81,6 +81,8 @@ def autofocus(
         _ended_in_order(),
         restoring(microscope, only_on_error=True) as start,
     ):
+        mode = offered_mode(microscope.capabilities, settings.scan_mode)
+        settings = dataclasses.replace(settings, scan_mode=mode)
         result = plugins.autofocus_hook(settings.method)(
             microscope=microscope, settings=settings, progress=progress, cancel=cancel
         )

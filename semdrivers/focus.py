@@ -44,8 +44,9 @@ class AutofocusSettings:
         Lowest and highest working distance allowed, in mm.
     may_change_magnification : bool
         Whether the method may look at another magnification. It is put back in any case.
-    scan_mode : ScanMode
-        Mode of every frame.
+    scan_mode : ScanMode, optional
+        Mode of every frame; by default the fastest of at least 320×240 pixels that the instrument offers.
+        A plugin always receives one.
     accept_score : float, optional
         Least score (0 to 9) that counts as focused; the method's own by default.
     restore_on_failure : bool
@@ -65,7 +66,7 @@ class AutofocusSettings:
     max_travel: float | None = None
     bounds: tuple[float, float] | None = None
     may_change_magnification: bool = False
-    scan_mode: ScanMode = ScanMode.FAST
+    scan_mode: ScanMode | None = None
     accept_score: float | None = None
     restore_on_failure: bool = True
     may_change_brightness: bool = True
@@ -90,7 +91,7 @@ class AutofocusSettings:
             if low >= high:
                 raise OutOfRangeError(f"bounds must be (low, high) in mm with low < high, not ({low:g}, {high:g})")
             object.__setattr__(self, "bounds", (low, high))
-        if not isinstance(self.scan_mode, ScanMode):
+        if self.scan_mode is not None and not isinstance(self.scan_mode, ScanMode):
             raise InvalidParameterError(f"scan_mode must be a semdrivers.ScanMode, not {self.scan_mode!r}")
         if self.accept_score is not None:
             within("accept_score", self.accept_score, 0, 9)

@@ -16,10 +16,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from semdrivers.errors import InvalidParameterError, OutOfRangeError, TransportError
+from semdrivers.errors import DeviceError, InvalidParameterError, OutOfRangeError, TransportError
 from semdrivers.image import Image, ScanMode
 
+SIX_DIGITS = 5e-6
+"""Largest relative difference of a number that was rounded to six significant digits: two such numbers are equal."""
+
 __all__ = [
+    "SIX_DIGITS",
     "Capabilities",
     "HasBeam",
     "HasDetector",
@@ -31,6 +35,7 @@ __all__ = [
     "Microscope",
     "Range",
     "check_microscope",
+    "check_read_back",
     "has_member",
     "missing_members",
     "number",
@@ -91,6 +96,33 @@ def within(name: str, value: object, minimum: float, maximum: float, unit: str =
         suffix = f" {unit}" if unit else ""
         raise OutOfRangeError(f"{name} must be within {minimum:g} to {maximum:g}{suffix}, not {result:g}")
     return result
+
+
+def check_read_back(name: str, value: float, read: float, tolerance: float, unit: str = "") -> None:
+    """Raise when an instrument has cut or ignored a value: what it reads back is not what it was set to.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter, for the message.
+    value, read : float
+        As set, and as read back.
+    tolerance : float
+        Largest difference of rounding, beside six significant digits.
+    unit : str
+        For the message.
+
+    Raises
+    ------
+    DeviceError
+        The message has both values.
+    """
+    if not abs(read - value) <= max(tolerance, SIX_DIGITS * abs(value)) * 1.001:
+        suffix = f" {unit}" if unit else ""
+        raise DeviceError(
+            f"{name} was set to {value:g}{suffix} and reads {read:g}{suffix}: the instrument limits or ignores the "
+            "value; check its limits, and whether somebody else is operating it"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +187,7 @@ class Capabilities:
     magnification : Range
         Plain numbers.
     scan_modes : tuple of ScanMode
-        The modes that `Microscope.acquire` accepts.
+        The modes that `Microscope.acquire` accepts, fastest first; an instrument may accept others too.
     model, serial, firmware : str
         For people and records.
     probe_diameter : float, optional
@@ -181,16 +213,16 @@ class Capabilities:
     bit_depth: int | None = field(default=None, metadata={"unit": "bits"})
 
 
-def offered_mode(capabilities: Capabilities, mode: ScanMode = ScanMode.FAST) -> ScanMode:
+def offered_mode(capabilities: Capabilities, mode: ScanMode | None = None) -> ScanMode:
     """Return a scan mode that the instrument offers.
 
     Parameters
     ----------
     capabilities : Capabilities
         Of the instrument.
-    mode : ScanMode
-        The one asked for. FAST stands for the fastest: where an instrument has none of that name, the mode of the
-        fewest pixels is taken.
+    mode : ScanMode, optional
+        The one asked for. None, and FAST where the instrument has no such mode, stand for the fastest of at least
+        320×240 pixels, or for the fastest where none is so large.
 
     Raises
     ------
@@ -198,12 +230,14 @@ def offered_mode(capabilities: Capabilities, mode: ScanMode = ScanMode.FAST) -> 
         When another mode is asked for that the instrument does not offer.
     """
     modes = capabilities.scan_modes
-    if not modes or mode in modes:
+    if mode is not None and (not modes or mode in modes):
         return mode
-    if mode is ScanMode.FAST:
-        return min(modes, key=lambda offered: offered.width * offered.height)
+    if mode in (None, ScanMode.FAST):
+        least = ScanMode.FAST
+        large = [offered for offered in modes if offered.width >= least.width and offered.height >= least.height]
+        return next(iter(large or modes), least)
     raise InvalidParameterError(
-        f"scan_mode {mode.name} is not offered; the instrument has {', '.join(offered.name for offered in modes)}"
+        f"scan_mode {mode} is not offered; the instrument has {', '.join(offered.name for offered in modes)}"
     )
 
 

@@ -705,8 +705,8 @@ class EM30(MicroscopeBase):
 
 
 def _capabilities(name: str, hello: HelloReply, limits: Mapping[str, Range]) -> Capabilities:
-    offered = {(mode.width, mode.height) for mode in hello.scan_modes}
-    modes = tuple(mode for mode in ScanMode if mode.value in offered)
+    fastest_first = sorted(hello.scan_modes, key=lambda mode: mode.frame_time)
+    modes = tuple(ScanMode(mode.name, mode.width, mode.height) for mode in fastest_first)
     missing = [needed for needed in ("working_distance", "magnification") if needed not in limits]
     if missing or not modes:
         raise ProtocolError(

@@ -172,7 +172,7 @@ class Recorder(WrappedMicroscope):
 
 def written(arguments: list[Any]) -> str:
     """Return arguments as they are written down and compared: equal when the text is."""
-    return ", ".join(str(item) if isinstance(item, ScanMode) else repr(_number(item)) for item in arguments)
+    return ", ".join(f"ScanMode.{item}" if isinstance(item, ScanMode) else repr(_number(item)) for item in arguments)
 
 
 def _number(value: Any) -> Any:

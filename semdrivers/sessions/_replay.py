@@ -195,11 +195,19 @@ def _capabilities(folder: Path, values: dict[str, Any]) -> Capabilities:
         return Capabilities(
             working_distance=Range(**values["working_distance"]),
             magnification=Range(**values["magnification"]),
-            scan_modes=tuple(ScanMode[name.upper()] for name in values["scan_modes"]),
+            scan_modes=tuple(map(_mode, values["scan_modes"])),
             **(optional | texts),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InvalidParameterError(f"{folder / SESSION}: its capabilities cannot be read: {error!r}") from error
+
+
+def _mode(value: Any) -> ScanMode:
+    """Return a scan mode from its parts, or from its name: that alone stood in recordings of the EM-30."""
+    mode = ScanMode.parse(value.upper()) if isinstance(value, str) else ScanMode(**value)
+    if mode is None:
+        raise ValueError(f"there is no scan mode {value!r}")
+    return mode
 
 
 def _tuples(value: Any) -> Any:

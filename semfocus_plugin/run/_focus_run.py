@@ -32,6 +32,7 @@ from semfocus_plugin.networks import (
 from semfocus_plugin.optics import NOMINAL_PIXEL, UNKNOWN, Beam, depth_of_field
 from semfocus_plugin.run._brightness import SCARCE, Exposure, Unusable
 from semfocus_plugin.run._frame_checks import MOST_LATE, FrameChecks, FrameMismatchError, lens_stands_still
+from semfocus_plugin.run._frame_size import fitted
 from semfocus_plugin.run._limits import limits_of
 from semfocus_plugin.run._measurement import NOISE, Measurement, pixel_of
 from semfocus_plugin.run._spoiled import spoiled
@@ -304,8 +305,8 @@ class FocusRun:
             late = self._checks.late(image, self.working_distance, self.magnification, self._tolerance())
             if not late:
                 self._checks.accept(image, self.working_distance)
-                return image
-            self._record("late", self._evaluate(image.pixels, self.magnification))
+                return fitted(image)
+            self._record("late", self._evaluate(fitted(image).pixels, self.magnification))
             self._late += 1
         raise FrameMismatchError(
             f"the instrument returned {MOST_LATE + 1} frames in a row that are not the one asked for: {late}; "

@@ -17,6 +17,7 @@ from PIL import Image as Pillow
 
 import semdrivers
 from semdrivers.files import conditions_of, describe
+from semdrivers.image import SCAN_MODES
 
 OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
 
@@ -38,7 +39,7 @@ images = st.builds(
     pixel_size=positive,
     frame_id=st.none() | st.integers(0, 2**63),
     timestamp=st.none() | st.floats(0, 4e9) | st.just(1e300),
-    scan_mode=st.none() | st.sampled_from(semdrivers.ScanMode),
+    scan_mode=st.none() | st.sampled_from([*SCAN_MODES, semdrivers.ScanMode("SURVEY", 1024, 768, 3.2e-7)]),
     metadata=st.dictionaries(texts, values, max_size=3)
     | st.fixed_dictionaries({"autofocus": st.dictionaries(texts, values)}),
 )

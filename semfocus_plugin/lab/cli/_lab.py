@@ -136,6 +136,25 @@ def fine_probe(
 
 
 @lab.command()
+def tescan(
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each half-angle.")] = 20,
+    seed: Seed = 201,
+    half_angle: Annotated[
+        list[float] | None, typer.Option(help="Half-angle at 15 mm, mrad; repeatable. 3 by default.")
+    ] = None,
+    workers: Workers = None,
+) -> None:
+    """Focus emulated TESCAN microscopes over SharkSEM: success, frames, errors in depths of field.
+
+    Example: semfocus lab tescan --runs 20 --half-angle 1.2 --half-angle 20
+    """
+    from semfocus_plugin.lab.studies.tescan import tables
+
+    for title, rows in tables(runs, seed, half_angle or [3.0], workers).items():
+        _show(rows, title)
+
+
+@lab.command()
 def frame_times() -> None:
     """Measure how long the emulator computes a frame of each specimen, on one core.
 
