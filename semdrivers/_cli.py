@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import os
 import signal
 import threading
@@ -12,11 +13,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 import semdrivers
-from semdrivers.console import application, fail, messages, output, print_json
+from semdrivers.console import application, fail, messages, output, print_json, problem_of
 from semdrivers.errors import InvalidParameterError
 from semdrivers.files import plain
 from semdrivers.image import ScanMode
@@ -128,6 +131,101 @@ def snap(
         markup=False,
         soft_wrap=True,
     )
+
+
+@app.command()
+def show(
+    files: Annotated[list[Path], typer.Argument(help="Pictures: OME-TIFF, TIFF of any maker, PNG, JPEG, BMP.")],
+    json: Json = False,
+) -> None:
+    """Print all that is known of a picture: conditions, pixel size, data bar, bit depth, what its maker wrote.
+
+    Example: semdrivers show night/0001.tif
+    """
+    rows: list[dict[str, Any]] = []
+    for path in files:
+        try:
+            rows.append({"file": path, **_known(path), "error": None})
+        except Exception as error:
+            rows.append({"file": path, "error": problem_of(path, error)})
+    if json:
+        print_json({"pictures": rows})
+    else:
+        for row in (row for row in rows if row["error"] is None):
+            output.print(str(row["file"]), style="bold", markup=False, soft_wrap=True)
+            table = Table(show_header=False, box=None, pad_edge=False)
+            table.add_column(style="bold")
+            table.add_column(overflow="fold")
+            for name, value in _shown(row):
+                table.add_row(name, escape(value))
+            output.print(table)
+    failed = [row for row in rows if row["error"] is not None]
+    for row in failed:
+        fail(row["error"])
+    if failed:
+        raise typer.Exit(1)
+
+
+def _known(path: Path) -> dict[str, Any]:
+    """Return what is known of a picture, for JSON: values under the names of `semdrivers.Image`, and of its maker."""
+    from semdrivers.data_bar import bar_rows_of
+    from semdrivers.files import page_count
+    from semdrivers.grey_levels import full_scale
+
+    image = semdrivers.read_image(path)
+    height, width = image.pixels.shape
+    bar_rows = bar_rows_of(image.pixels, image.metadata)
+    sample = image.pixels[: height - bar_rows]
+    top = full_scale(sample, image.bit_depth)
+    vendor = dict(image.metadata.get("vendor") or {})
+    for name in ("working_distance", "magnification", "pixel_size", "bar_rows"):
+        vendor.pop(name, None)
+    return {
+        "width": width,
+        "height": height,
+        "pages": page_count(path),
+        "dtype": str(image.pixels.dtype),
+        "bit_depth": image.bit_depth,
+        "full_scale": top,
+        "saturated": float(np.mean(sample >= top)),
+        "black": float(np.mean(sample == 0)),
+        "working_distance": image.working_distance,
+        "magnification": image.magnification,
+        "pixel_size": image.pixel_size,
+        "field_width": image.pixel_size * width * 1e-3,
+        "bar_rows": bar_rows,
+        "bar_rows_source": "file" if "bar_rows" in image.metadata else "detected",
+        "frame_id": image.frame_id,
+        "timestamp": image.timestamp,
+        "scan_mode": image.scan_mode,
+        "vendor": vendor,
+        "metadata": {key: value for key, value in image.metadata.items() if key not in ("vendor", "bar_rows")},
+    }
+
+
+def _shown(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the lines of a table: name, and value with its unit; what is unknown says so."""
+
+    def known(name: str, unit: str) -> str:
+        return f"{row[name]:g}{unit}" if math.isfinite(row[name]) else "unknown"
+
+    depth = f"{row['bit_depth']} bits" if row["bit_depth"] else f"full scale {row['full_scale']}"
+    lines = [
+        ("size", f"{row['width']}×{row['height']} pixels" + (f", {row['pages']} pages" if row["pages"] > 1 else "")),
+        ("grey levels", f"{row['dtype']}, {depth}, {row['saturated']:.1%} saturated, {row['black']:.1%} black"),
+        ("working distance", known("working_distance", " mm")),
+        ("magnification", known("magnification", "×")),
+        ("pixel size", known("pixel_size", " nm")),
+        ("field width", known("field_width", " µm")),
+        ("data bar", f"{row['bar_rows']} rows, {'from the file' if row['bar_rows_source'] == 'file' else 'detected'}"),
+    ]
+    vendor = dict(row["vendor"])
+    vendor.pop("field_width", None)
+    units = {"voltage": " kV"}
+    lines += [(name, f"{value}{units.get(name, '')}") for name, value in vendor.items()]
+    lines += [(name.replace("_", " "), str(row[name])) for name in ("frame_id", "timestamp") if row[name] is not None]
+    lines += [(str(key), str(value)) for key, value in row["metadata"].items()]
+    return lines
 
 
 @app.command()

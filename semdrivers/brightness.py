@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.errors import InvalidParameterError
+from semdrivers.grey_levels import full_scale
 from semdrivers.image import Image, ScanMode
-from semdrivers.microscope import HasDetector, restoring, whole_number
+from semdrivers.microscope import HasDetector, offered_mode, restoring, whole_number
 
 __all__ = ["BrightnessResult", "autobrightness"]
 
@@ -51,11 +53,21 @@ class BrightnessResult:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
+    """One frame: percentiles, mean and ends of its grey levels, and the level at which they saturate."""
+
     brightness: float
     contrast: float
     mean: float
     spread: float
     clipped: float
+    top: int
+
+    def of(self, top: int) -> _Look:
+        """Return the look as shares of a larger full scale: a later frame has shown more bits."""
+        if top == self.top:
+            return self
+        factor = self.top / top
+        return replace(self, mean=self.mean * factor, spread=self.spread * factor, top=top)
 
     @property
     def good(self) -> bool:
@@ -104,10 +116,15 @@ def autobrightness(microscope: Any, *, max_frames: int = 10, mode: ScanMode = Sc
             f"autobrightness needs a microscope with brightness and contrast; a {type(microscope).__name__} has none"
         )
     whole_number("max_frames", max_frames, 1)
+    capabilities = getattr(microscope, "capabilities", None)
+    if capabilities is not None:
+        mode = offered_mode(capabilities, mode)
     looks: list[_Look] = []
     with restoring(microscope, "brightness", "contrast", only_on_error=True):
         while True:
             looks.append(_look(microscope, mode))
+            top = max(look.top for look in looks)
+            looks = [look.of(top) for look in looks]
             if looks[-1].good or len(looks) == max_frames:
                 break
             microscope.brightness, microscope.contrast = _next(looks)
@@ -119,11 +136,21 @@ def autobrightness(microscope: Any, *, max_frames: int = 10, mode: ScanMode = Sc
 
 def _look(microscope: Any, mode: ScanMode) -> _Look:
     image: Image = microscope.acquire(mode)
-    top = np.iinfo(image.pixels.dtype).max
-    low, high = np.percentile(image.pixels, (1, 99)) / top
-    clipped = np.mean((image.pixels == 0) | (image.pixels == top))
-    mean = float(image.pixels.mean()) / top
-    return _Look(microscope.brightness, microscope.contrast, mean, float(high - low), float(clipped))
+    depth = image.bit_depth
+    if depth is None:
+        depth = getattr(getattr(microscope, "capabilities", None), "bit_depth", None)
+    pixels = without_bar(image.pixels, bar_rows_of(image.pixels, image.metadata))
+    top = full_scale(pixels, depth)
+    low, high = np.percentile(pixels, (1, 99)) / top
+    clipped = np.mean((pixels == 0) | (pixels >= top))
+    return _Look(
+        float(microscope.brightness),
+        float(microscope.contrast),
+        float(pixels.mean()) / top,
+        float(high - low),
+        float(clipped),
+        top,
+    )
 
 
 def _next(looks: list[_Look]) -> tuple[float, float]:

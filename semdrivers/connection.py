@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, unquote
 
 from semdrivers.errors import InvalidParameterError, NotConnectedError, SemDriversError
 from semdrivers.microscope import Microscope, check_microscope, whole_number
@@ -100,16 +100,30 @@ def split_url(
     InvalidParameterError
         When the URL is malformed, or an option is unknown.
     """
-    try:
-        parts = urlsplit(url)
-        given = {**dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))), **options}
-    except ValueError as error:
-        raise InvalidParameterError(f"{url}: {error}") from None
+    scheme, _, rest = url.partition("://")
+    place, _, query = rest.partition("?")
+    host, slash, path = place.partition("/")
+    parts = SplitResult(scheme.lower(), host, slash + path, query, "")
+    given: dict[str, Any] = {**_query(url, query), **options}
     for name in given:
         if name not in known:
             offer = ", ".join(name for name in known if not name.startswith("on_")) or "none"
             raise InvalidParameterError(f"{url}: there is no option {name!r}; {whose} takes {offer}")
     return parts, given
+
+
+def _query(url: str, query: str) -> dict[str, str]:
+    """Return the options of a query, percent-encoding resolved.
+
+    Only ``&`` and ``=`` divide, so that ``#``, ``+`` and ``;`` of file names may stand for themselves.
+    """
+    given = {}
+    for field in query.split("&") if query else ():
+        name, equals, value = field.partition("=")
+        if not equals:
+            raise InvalidParameterError(f"{url}: bad query field: {field!r}; write name=value, and & in a value as %26")
+        given[unquote(name)] = unquote(value)
+    return given
 
 
 def flag_option(url: str, name: str, value: object) -> bool:

@@ -6,6 +6,8 @@ code 2 with a usage line; Ctrl-C exit code 130. Nothing but the answer itself go
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import os
 import sys
@@ -29,8 +31,41 @@ messages = Console(stderr=True, highlight=False)
 """Console of messages, errors and progress, stderr."""
 
 
+_SPELT = "semdrivers.spelt"
+_SPELLINGS = {
+    "×": "x",
+    "µ": "u",
+    "\u03bc": "u",
+    "→": "->",
+    "°": " deg",
+    "…": "...",
+    "\u2013": "-",
+    "\u2212": "-",
+    "±": "+/-",
+}
+
+
+def _spelt(error: UnicodeError) -> tuple[str, int]:
+    """Spell characters that a stream cannot encode, for `codecs.register_error`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    part = error.object[error.start : error.end]
+    text = "".join(_SPELLINGS.get(char) or char.encode("ascii", "backslashreplace").decode("ascii") for char in part)
+    return text, error.end
+
+
+codecs.register_error(_SPELT, _spelt)
+
+
 class CommandGroup(TyperGroup):
     """Commands whose errors end in one message and an exit code, never in a traceback."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Parse the arguments and run, whatever characters the terminal can show."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors=_SPELT)
+        return super().main(*args, **extra)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
@@ -89,6 +124,19 @@ def fail(message: str) -> None:
     messages.print(message, markup=False, soft_wrap=True)
 
 
+def problem_of(item: object, error: Exception) -> str:
+    """Return one line for an item of a batch that could not be done: its name, and the reason.
+
+    A batch goes on whatever one of its items does, so any exception has a line.
+    """
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, SemDriversError):
+        return f"{item}: {error.strerror}"
+    text = str(error) or type(error).__name__
+    if not isinstance(error, SemDriversError):
+        text = f"{type(error).__name__}: {text}"
+    return text if str(item) in text else f"{item}: {text}"
+
+
 def print_json(value: Any, *, one_line: bool = False) -> None:
     """Print one JSON value to stdout, for programs: dataclasses as objects, NaN and infinity as null.
 
@@ -100,5 +148,10 @@ def print_json(value: Any, *, one_line: bool = False) -> None:
         For a program that reads line by line while the command goes on.
     """
     indent = None if one_line else 2
-    sys.stdout.write(json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(plain(value), indent=indent, ensure_ascii=True, allow_nan=False)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,6 +50,8 @@ class AutofocusSettings:
     may_change_brightness : bool
         Whether brightness and contrast may be corrected before the first frame counts, when more than a quarter of its
         pixels are black or white. They stay corrected when the status is ``"focused"``, and are put back otherwise.
+    bar_rows : int, optional
+        Rows of a data bar at the bottom of every frame, which show no sample; detected by default.
     """
 
     method: str | None = None
@@ -62,6 +63,7 @@ class AutofocusSettings:
     accept_score: float | None = None
     restore_on_failure: bool = True
     may_change_brightness: bool = True
+    bar_rows: int | None = None
 
     def __post_init__(self) -> None:
         if self.method is not None and not isinstance(self.method, str):
@@ -85,6 +87,8 @@ class AutofocusSettings:
             raise InvalidParameterError(f"scan_mode must be a semdrivers.ScanMode, not {self.scan_mode!r}")
         if self.accept_score is not None:
             within("accept_score", self.accept_score, 0, 9)
+        if self.bar_rows is not None:
+            whole_number("bar_rows", self.bar_rows, 0)
         for name in ("may_change_magnification", "restore_on_failure", "may_change_brightness"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidParameterError(f"{name} must be True or False, not {getattr(self, name)!r}")
@@ -205,8 +209,9 @@ class AutofocusResult:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as JSON-ready values."""
-        return dataclasses.asdict(self)
+        """Return all fields as JSON-ready values: plain numbers, whatever numbers the instrument reads back."""
+        values: dict[str, Any] = plain(self)
+        return values
 
     def to_record(self) -> FocusRecord:
         """Return all fields but the trace."""

@@ -8,6 +8,7 @@ The XML is pure ASCII (other characters as references), so any reader of TIFF de
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semdrivers.errors import InvalidParameterError
-from semdrivers.files import conditions_of, describe, read_pixels, replacing, tiff_description
+from semdrivers.files import (
+    conditions_of,
+    describe,
+    read_pixels,
+    replacing,
+    tiff_bit_depth,
+    tiff_description,
+    vendor_conditions,
+)
+from semdrivers.grey_levels import native
 
 __all__ = ["Image", "ScanMode", "read_image", "write_image"]
 
@@ -52,17 +62,20 @@ def write_image(path: str | Path, image: Image) -> Path:
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise InvalidParameterError(f"{path}: the name of an OME-TIFF ends in .tif or .tiff, not {path.suffix!r}")
     pixels = np.asarray(image.pixels)
-    if pixels.ndim != 2 or pixels.size == 0 or pixels.dtype not in (np.uint8, np.uint16):
+    if pixels.ndim != 2 or pixels.size == 0 or pixels.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         raise InvalidParameterError(
             f"{path}: an image must have pixels of shape (H, W), uint8 or uint16, not {pixels.shape} of {pixels.dtype}"
         )
     conditions = {name: getattr(image, name) for name in _CONDITIONS}
     conditions["scan_mode"] = None if image.scan_mode is None else image.scan_mode.name
+    conditions |= {name: float(conditions[name]) for name in ("working_distance", "magnification", "pixel_size")}
+    pixels = native(pixels)
     description = describe(path.name, pixels.shape, str(pixels.dtype), conditions)
     with replacing(path) as temporary:
         tifffile.imwrite(
             temporary,
             np.ascontiguousarray(pixels),
+            **_resolution(conditions["pixel_size"]),
             photometric="minisblack",
             description=description,
             metadata=None,
@@ -72,32 +85,57 @@ def write_image(path: str | Path, image: Image) -> Path:
     return path
 
 
-def read_image(path: str | Path) -> Image:
+def read_image(path: str | Path, page: int = 0) -> Image:
     """Read a picture, with its conditions if it has them.
 
     Parameters
     ----------
     path : str or Path
         An OME-TIFF from `write_image`, or any picture that `read_pixels` takes.
+    page : int
+        Which picture of a file that holds several, from 0.
 
     Returns
     -------
     Image
-        What the file does not say of `working_distance`, `magnification` and `pixel_size` is NaN; a file from
-        `write_image` says all of it, an OME-TIFF from elsewhere the pixel size.
+        What the file does not say of `working_distance`, `magnification` and `pixel_size` is NaN. A file from
+        `write_image` says all of it; in others, OME-XML and what the maker of the microscope wrote count. The latter is
+        in ``metadata["vendor"]``, the height of a data bar that it names in ``metadata["bar_rows"]``.
 
     Raises
     ------
     InvalidParameterError
         When there is no such file, or it is no picture.
     """
-    pixels = read_pixels(path)
-    conditions = conditions_of(tiff_description(Path(path)))
+    path = Path(path)
+    pixels = read_pixels(path, page)
+    conditions = conditions_of(tiff_description(path))
     mode = conditions.pop("scan_mode", None)
+    if "metadata" not in conditions:
+        height, width = pixels.shape
+        vendor = vendor_conditions(path, width, height)
+        if not vendor and not all(math.isnan(conditions[name]) for name in ("magnification", "pixel_size")):
+            vendor = {"vendor": "OME-XML"}
+        for name in ("working_distance", "magnification", "pixel_size"):
+            if math.isnan(conditions[name]):
+                conditions[name] = vendor.get(name, math.nan)
+        metadata: dict[str, Any] = {"vendor": vendor} if vendor else {}
+        if "bar_rows" in vendor:
+            metadata["bar_rows"] = vendor["bar_rows"]
+        conditions["metadata"] = metadata
+    if conditions.get("bit_depth") is None:
+        conditions["bit_depth"] = tiff_bit_depth(path) if pixels.dtype == np.uint16 else None
     return Image(pixels=pixels, scan_mode=ScanMode.__members__.get(mode or ""), **conditions)
 
 
-_CONDITIONS = ("working_distance", "magnification", "pixel_size", "frame_id", "timestamp", "metadata")
+_CONDITIONS = ("working_distance", "magnification", "pixel_size", "frame_id", "timestamp", "bit_depth", "metadata")
+
+
+def _resolution(pixel_size: float) -> dict[str, Any]:
+    """Return the TIFF tags of a pixel size in nm, in pixels a centimetre; none where it is unknown."""
+    if not (math.isfinite(pixel_size) and 1e-2 <= pixel_size <= 1e6):
+        return {}
+    return {"resolution": (1e7 / pixel_size,) * 2, "resolutionunit": "CENTIMETER"}
 
 
 class ScanMode(enum.Enum):
@@ -139,7 +177,11 @@ class Image:
     scan_mode : ScanMode, optional
         Mode of the scan.
     metadata : mapping
-        Anything else; ``metadata["autofocus"]`` is the record of the autofocus run that preceded the frame.
+        Anything else; ``metadata["autofocus"]`` is the record of the autofocus run that preceded the frame,
+        ``metadata["bar_rows"]`` the height of a data bar at the bottom, where it is known.
+    bit_depth : int, optional
+        Bits of a grey level, where they are fewer than the type of the pixels holds: 10, 12 or 14 in uint16. Where
+        nothing is said they are detected; see `semdrivers.grey_levels.full_scale`.
     """
 
     pixels: NDArray[Any]
@@ -150,6 +192,7 @@ class Image:
     timestamp: float | None = None
     scan_mode: ScanMode | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    bit_depth: int | None = None
 
     def save(self, path: str | Path) -> Path:
         """Write the frame as OME-TIFF, with pixel size, conditions and focus record.

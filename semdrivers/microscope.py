@@ -33,11 +33,15 @@ __all__ = [
     "has_member",
     "missing_members",
     "number",
+    "offered_mode",
     "put_back",
     "restoring",
     "whole_number",
     "within",
 ]
+
+_ROUNDING = 1e-6
+"""Relative deviation of a number that was read back in single precision, or as text of six digits."""
 
 
 def number(name: str, value: object, unit: str = "") -> float:
@@ -119,10 +123,16 @@ class Range:
             When it is not finite or beyond a limit.
         """
         result = number(name, value, unit)
+        if self.misses_by_rounding(result):
+            return self.clip(result)
         if not self.minimum <= result <= self.maximum:
             suffix = f" {unit}" if unit else ""
             raise OutOfRangeError(f"{name} {result:g}{suffix} is outside {self.minimum:g} to {self.maximum:g}{suffix}")
         return result
+
+    def misses_by_rounding(self, value: float) -> bool:
+        """Whether a value is beyond a limit by no more than what single precision or decimal text changes."""
+        return value != self.clip(value) and math.isclose(value, self.clip(value), rel_tol=_ROUNDING)
 
     def clip(self, value: float) -> float:
         """Return the nearest value within the limits."""
@@ -149,6 +159,8 @@ class Capabilities:
         For people and records.
     probe_diameter : float, optional
         Of the focused beam, nm, where it is known: with the pixel it sets the depth of field.
+    bit_depth : int, optional
+        Bits of a grey level, where they are fewer than the type of the pixels holds: 10, 12 or 14 in uint16.
     """
 
     working_distance: Range
@@ -158,6 +170,33 @@ class Capabilities:
     serial: str = ""
     firmware: str = ""
     probe_diameter: float | None = field(default=None, metadata={"unit": "nm"})
+    bit_depth: int | None = field(default=None, metadata={"unit": "bits"})
+
+
+def offered_mode(capabilities: Capabilities, mode: ScanMode = ScanMode.FAST) -> ScanMode:
+    """Return a scan mode that the instrument offers.
+
+    Parameters
+    ----------
+    capabilities : Capabilities
+        Of the instrument.
+    mode : ScanMode
+        The one asked for. FAST stands for the fastest: where an instrument has none of that name, the mode of the
+        fewest pixels is taken.
+
+    Raises
+    ------
+    InvalidParameterError
+        When another mode is asked for that the instrument does not offer.
+    """
+    modes = capabilities.scan_modes
+    if not modes or mode in modes:
+        return mode
+    if mode is ScanMode.FAST:
+        return min(modes, key=lambda offered: offered.width * offered.height)
+    raise InvalidParameterError(
+        f"scan_mode {mode.name} is not offered; the instrument has {', '.join(offered.name for offered in modes)}"
+    )
 
 
 @runtime_checkable

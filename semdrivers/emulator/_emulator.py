@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from firmware_protocol.messages import Parameter
 from firmware_protocol.profile import EM30, InstrumentProfile, ScanModeProfile
 from semdrivers import links as usb_backends
+from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.emulator.instrument import Instrument
 from semdrivers.emulator.physics import ColumnPreset, ElectronColumn, ScanConditions, Truth, discharged, preset_with
 from semdrivers.emulator.specimens import PERIODIC, SPECIMENS, Picture, Specimen, make_specimen
@@ -62,6 +63,9 @@ class Emulator:
         At start, mm; by default 5 to 30 depths of field from best focus, by seed.
     pixel_size : float, optional
         Of a picture, nm.
+    bar_rows : int, optional
+        Rows of a data bar at the bottom of a picture file, which are no sample; by default known from the file, or
+        detected. Of an array none is cut by default.
     period : float, optional
         Of a periodic specimen (grating, mesh, dot-array, brick-wall, chip), µm; drawn by seed by default.
     rasters : str
@@ -99,6 +103,7 @@ class Emulator:
         preset: str | ColumnPreset = "typical",
         working_distance: float | None = None,
         pixel_size: float | None = None,
+        bar_rows: int | None = None,
         period: float | None = None,
         rasters: str = "",
         realtime: bool = False,
@@ -123,7 +128,10 @@ class Emulator:
         limits = Range(profile.magnification_minimum, profile.magnification_maximum)
         magnification = limits.check("magnification", magnification)
         self.column = ElectronColumn(
-            _specimen(specimen, self.seed, pixel_size, period), seed=self.seed, preset=preset, profile=profile
+            _specimen(specimen, self.seed, pixel_size, bar_rows, period),
+            seed=self.seed,
+            preset=preset,
+            profile=profile,
         )
         if working_distance is None:
             working_distance = _start(self.column, magnification, self.seed, profile)
@@ -276,7 +284,9 @@ def _with_rasters(profile: InstrumentProfile, rasters: str) -> InstrumentProfile
     return replace(profile, scan_modes=tuple(modes))
 
 
-def _specimen(specimen: object, seed: int, pixel_size: float | None, period: float | None) -> Specimen:
+def _specimen(
+    specimen: object, seed: int, pixel_size: float | None, bar_rows: int | None, period: float | None
+) -> Specimen:
     picture: NDArray[Any] | None = None
     if period is not None:
         if not (isinstance(specimen, str) and specimen in PERIODIC):
@@ -286,18 +296,27 @@ def _specimen(specimen: object, seed: int, pixel_size: float | None, period: flo
         return cast(Specimen, specimen)
     if isinstance(specimen, np.ndarray):
         picture = specimen
+        bar_rows = 0 if bar_rows is None else bar_rows
     elif isinstance(specimen, Path) or (isinstance(specimen, str) and _is_file_name(specimen)):
-        from semdrivers.files import read_pixels
+        from semdrivers.image import read_image
 
-        picture = read_pixels(specimen)
+        image = read_image(specimen)
+        picture = image.pixels
+        bar_rows = bar_rows_of(picture, image.metadata, bar_rows)
+        pixel_size = image.pixel_size if pixel_size is None and 0 < image.pixel_size < math.inf else pixel_size
     elif not isinstance(specimen, str):
         raise InvalidParameterError(
             f"specimen must be a name, the path of a picture, or a 2-D array, not {type(specimen).__name__}"
         )
     if picture is None:
-        if pixel_size is not None:
-            raise InvalidParameterError(f"pixel_size belongs to a picture; the specimen {specimen!r} is none")
+        for name, value in (("pixel_size", pixel_size), ("bar_rows", bar_rows)):
+            if value is not None:
+                raise InvalidParameterError(f"{name} belongs to a picture; the specimen {specimen!r} is none")
         return _named(str(specimen), seed)
+    if isinstance(bar_rows, bool) or not isinstance(bar_rows, int):
+        raise InvalidParameterError(f"bar_rows must be a whole number of rows, not {bar_rows!r}")
+    if picture.ndim == 2:
+        picture = without_bar(picture, bar_rows)
     if pixel_size is None:
         raise InvalidParameterError("a picture as specimen needs its pixel_size in nm, such as pixel_size=26.9")
     if number("pixel_size", pixel_size, "nm") <= 0:

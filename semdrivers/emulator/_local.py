@@ -16,7 +16,7 @@ from semdrivers.microscope import Microscope
 _SWITCHES = ("realtime", *(each.name for each in fields(ColumnPreset) if each.type == "bool"))
 _STRENGTHS = tuple(each.name for each in fields(ColumnPreset))
 _NUMBERS = ("magnification", "working_distance", "pixel_size", "period", *(n for n in _STRENGTHS if n not in _SWITCHES))
-_OPTIONS = ("seed", *_NUMBERS, *_SWITCHES, "preset", "path", "rasters", "faults")
+_OPTIONS = ("seed", *_NUMBERS, *_SWITCHES, "preset", "path", "bar_rows", "rasters", "faults")
 _DRIVER = ("bits", "client")
 
 
@@ -77,7 +77,7 @@ def _converted(url: str, name: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        if name == "seed":
+        if name in ("seed", "bar_rows"):
             return int(value)
         if name in _NUMBERS:
             return float(value)

@@ -1,19 +1,30 @@
-"""Files: pictures, OME-XML, plots, plain values. They know arrays and plain values, and no microscope."""
+"""Files: pictures, OME-XML, makers' metadata, tables, plots, plain values. They know arrays and plain values alone."""
 
 from semdrivers.files._atomic import replacing
 from semdrivers.files._omexml import conditions_of, describe
-from semdrivers.files._pictures import read_pixels, tiff_description
+from semdrivers.files._pictures import page_count, read_pixels, tiff_bit_depth, tiff_description
 from semdrivers.files._plain import plain
 from semdrivers.files._plotting import draw_scale_bar, plot_before_after, plot_result
+from semdrivers.files._tables import TableRow, read_table, table_columns
+from semdrivers.files._text import decimal, decoded
+from semdrivers.files._vendors import vendor_conditions
 
 __all__ = [
+    "TableRow",
     "conditions_of",
+    "decimal",
+    "decoded",
     "describe",
     "draw_scale_bar",
+    "page_count",
     "plain",
     "plot_before_after",
     "plot_result",
     "read_pixels",
+    "read_table",
     "replacing",
+    "table_columns",
+    "tiff_bit_depth",
     "tiff_description",
+    "vendor_conditions",
 ]

@@ -17,13 +17,18 @@ from uuid import uuid4
 from xml.etree import ElementTree as ET
 
 from semdrivers.files._plain import plain
+from semdrivers.files._text import decimal
 
 _OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 _SCHEMA = f"{_OME} {_OME}/ome.xsd"
 _RECORD = "semdrivers.frame"
 _CONDITIONS = "semdrivers.conditions"
 _AUTOFOCUS = "semdrivers.autofocus"
-_IN_NANOMETRES = {"nm": 1.0, "µm": 1e3, "um": 1e3, "mm": 1e6, "cm": 1e7, "m": 1e9, "pm": 1e-3, "Å": 0.1}
+_IN_NANOMETRES = {
+    **{"nm": 1.0, "µm": 1e3, "\u03bcm": 1e3, "um": 1e3, "micron": 1e3, "microns": 1e3, "mm": 1e6, "cm": 1e7, "m": 1e9},
+    **{"pm": 1e-3, "fm": 1e-6, "Å": 0.1, "in": 25.4e6},
+}
+_OME_ELEMENT = re.compile(r"<([\w.-]+:)?OME[\s>]")
 _NUMBERS = ("working_distance", "magnification", "pixel_size")
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -41,7 +46,7 @@ def describe(name: str, shape: tuple[int, int], dtype: str, conditions: Mapping[
         Type of its grey levels: ``"uint8"`` or ``"uint16"``.
     conditions : mapping
         Under the names of the fields of `semdrivers.Image`: ``working_distance`` (mm), ``magnification``,
-        ``pixel_size`` (nm), ``frame_id``, ``timestamp`` (s), ``scan_mode`` (its name) and ``metadata``.
+        ``pixel_size`` (nm), ``frame_id``, ``timestamp`` (s), ``scan_mode`` (its name), ``bit_depth`` and ``metadata``.
     """
     height, width = shape
     root = ET.Element(
@@ -55,7 +60,8 @@ def describe(name: str, shape: tuple[int, int], dtype: str, conditions: Mapping[
         },
     )
     instrument = ET.SubElement(root, "Instrument", ID="Instrument:0")
-    ET.SubElement(instrument, "Microscope", Type="Electron")
+    # The schema's list of types has no electron microscope.
+    ET.SubElement(instrument, "Microscope", Type="Other", Model="Scanning electron microscope")
     objective = ET.SubElement(instrument, "Objective", ID="Objective:0")
     _tell(objective, "NominalMagnification", conditions["magnification"])
     _tell(objective, "WorkingDistance", conditions["working_distance"], "mm")
@@ -76,8 +82,11 @@ def describe(name: str, shape: tuple[int, int], dtype: str, conditions: Mapping[
         SizeZ="1",
         SizeT="1",
     )
-    _tell(pixels, "PhysicalSizeX", conditions["pixel_size"], "nm")
-    _tell(pixels, "PhysicalSizeY", conditions["pixel_size"], "nm")
+    if conditions.get("bit_depth") is not None:
+        pixels.set("SignificantBits", str(int(conditions["bit_depth"])))
+    # Micrometres are what readers that pass over the unit suppose.
+    _tell(pixels, "PhysicalSizeX", conditions["pixel_size"] * 1e-3, "µm")
+    _tell(pixels, "PhysicalSizeY", conditions["pixel_size"] * 1e-3, "µm")
     ET.SubElement(pixels, "Channel", ID="Channel:0:0", SamplesPerPixel="1")
     ET.SubElement(pixels, "TiffData", IFD="0", PlaneCount="1")
     ET.SubElement(picture, "AnnotationRef", ID="Annotation:0")
@@ -86,7 +95,7 @@ def describe(name: str, shape: tuple[int, int], dtype: str, conditions: Mapping[
     notes = ET.SubElement(root, "StructuredAnnotations")
     record = ET.SubElement(notes, "CommentAnnotation", ID="Annotation:0", Namespace=_RECORD)
     ET.SubElement(record, "Value").text = json.dumps(_record(conditions))
-    _add_map(notes, "Annotation:1", _CONDITIONS, _shown(conditions))
+    _add_map(notes, "Annotation:1", _CONDITIONS, _named(conditions))
     focus = conditions["metadata"].get("autofocus")
     if isinstance(focus, Mapping):
         ET.SubElement(picture, "AnnotationRef", ID="Annotation:2")
@@ -95,38 +104,85 @@ def describe(name: str, shape: tuple[int, int], dtype: str, conditions: Mapping[
 
 
 def conditions_of(description: str) -> dict[str, Any]:
-    """Return the conditions that OME-XML reports, under the names that `describe` takes.
+    """Return what OME-XML says of a frame, under the names of the fields of `semdrivers.Image`.
 
     Parameters
     ----------
     description : str
-        OME-XML, or any other text, which tells nothing. What is not told is NaN.
+        OME-XML of any writer, or any other text, which says nothing.
+
+    Returns
+    -------
+    dict
+        ``working_distance`` (mm), ``magnification`` and ``pixel_size`` (nm), NaN where they are unknown: a size of
+        zero, infinity or none at all. A description of `describe` gives all that went into it; ``scan_mode`` is a name.
     """
-    told: dict[str, Any] = dict.fromkeys(_NUMBERS, math.nan)
-    if "<OME" not in description:
-        return told
+    unknown: dict[str, Any] = dict.fromkeys(_NUMBERS, math.nan)
+    if not _OME_ELEMENT.search(description):
+        return unknown
     try:
-        root = ET.fromstring(description)
+        root = ET.fromstring(description.strip().rstrip("\0"))
     except ET.ParseError:
-        return told
+        return unknown
     for note in root.iterfind("{*}StructuredAnnotations/{*}CommentAnnotation"):
         if note.get("Namespace") == _RECORD and (record := _recorded(note.findtext("{*}Value") or "")):
             return record
-    pixels = root.find("{*}Image/{*}Pixels")
-    if pixels is not None and (size := pixels.get("PhysicalSizeX")):
-        scale = _IN_NANOMETRES.get(pixels.get("PhysicalSizeXUnit", "µm"))
-        if scale is not None:
-            told["pixel_size"] = float(size) * scale
-    return told
+    return {**unknown, **_foreign(root)}
+
+
+def _foreign(root: ET.Element) -> dict[str, Any]:
+    """Return what another writer says of its first image; what it leaves out, or cannot be, is left out."""
+    found: dict[str, Any] = {}
+    image = root.find("{*}Image")
+    if image is None:
+        return found
+    pixels, settings = image.find("{*}Pixels"), image.find("{*}ObjectiveSettings")
+    if pixels is not None:
+        for name in ("PhysicalSizeX", "PhysicalSizeY"):
+            size = _length(pixels, name, "µm")
+            if size is not None:
+                found["pixel_size"] = size
+                break
+        bits = decimal(pixels.get("SignificantBits"))
+        if bits is not None and 1 <= bits <= 16 and pixels.get("Type") == "uint16" and bits < 16:
+            found["bit_depth"] = int(bits)
+    objectives = root.findall("{*}Instrument/{*}Objective")
+    used = None if settings is None else settings.get("ID")
+    objective = next((each for each in objectives if each.get("ID") == used), objectives[0] if objectives else None)
+    if objective is not None:
+        for name in ("CalibratedMagnification", "NominalMagnification"):
+            value = decimal(objective.get(name))
+            if value is not None and value > 0:
+                found["magnification"] = value
+                break
+        distance = _length(objective, "WorkingDistance", "µm")
+        if distance is not None:
+            found["working_distance"] = distance * 1e-6
+    try:
+        date = (image.findtext("{*}AcquisitionDate") or "").strip()
+        moment = datetime.fromisoformat(date.replace("Z", "+00:00"))
+        found["timestamp"] = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        pass
+    return found
+
+
+def _length(element: ET.Element, name: str, unit: str) -> float | None:
+    """Return a length in nm; `unit` is the one that the schema supposes."""
+    value, scale = decimal(element.get(name)), _IN_NANOMETRES.get((element.get(f"{name}Unit") or unit).strip())
+    return value * scale if value is not None and value > 0 and scale is not None else None
 
 
 def _record(conditions: Mapping[str, Any]) -> dict[str, Any]:
-    frame_id, timestamp = conditions["frame_id"], conditions["timestamp"]
+    def whole(name: str) -> int | None:
+        return None if conditions.get(name) is None else int(conditions[name])
+
     return {
         **{name: plain(float(conditions[name])) for name in _NUMBERS},
-        "frame_id": None if frame_id is None else int(frame_id),
-        "timestamp": None if timestamp is None else float(timestamp),
+        "frame_id": whole("frame_id"),
+        "timestamp": None if conditions["timestamp"] is None else float(conditions["timestamp"]),
         "scan_mode": conditions["scan_mode"],
+        "bit_depth": whole("bit_depth"),
         "metadata": plain(conditions["metadata"]),
     }
 
@@ -140,22 +196,24 @@ def _recorded(text: str) -> dict[str, Any]:
             "frame_id": record["frame_id"],
             "timestamp": record["timestamp"],
             "scan_mode": record["scan_mode"],
+            "bit_depth": record.get("bit_depth"),
             "metadata": dict(record["metadata"]),
         }
     except (ValueError, KeyError, TypeError):
         return {}
 
 
-def _shown(conditions: Mapping[str, Any]) -> dict[str, object]:
-    told = {
+def _named(conditions: Mapping[str, Any]) -> dict[str, object]:
+    named = {
         "working distance (mm)": conditions["working_distance"],
         "magnification": conditions["magnification"],
         "pixel size (nm)": conditions["pixel_size"],
         "frame id": conditions["frame_id"],
         "scan mode": conditions["scan_mode"],
+        "bit depth": conditions.get("bit_depth"),
         **{key: value for key, value in conditions["metadata"].items() if key != "autofocus"},
     }
-    return {key: value for key, value in told.items() if value is not None}
+    return {key: value for key, value in named.items() if value is not None}
 
 
 def _add_map(parent: ET.Element, identifier: str, namespace: str, values: Mapping[str, Any]) -> None:

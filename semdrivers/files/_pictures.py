@@ -6,6 +6,9 @@ compression without its optional codecs) and everything else by Pillow.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +18,20 @@ from numpy.typing import NDArray
 from semdrivers.errors import InvalidParameterError
 
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MOST_PIXELS = 2**31
+_limit_lock = threading.RLock()
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
-def read_pixels(path: str | Path) -> NDArray[Any]:
-    """Return the first picture in a file as grey levels.
+def read_pixels(path: str | Path, page: int = 0) -> NDArray[Any]:
+    """Return a picture of a file as grey levels.
 
     Parameters
     ----------
     path : str or Path
         TIFF, PNG, JPEG, BMP or whatever else Pillow reads.
+    page : int
+        Which picture of a file that holds several, from 0; thumbnails do not count.
 
     Returns
     -------
@@ -36,21 +43,52 @@ def read_pixels(path: str | Path) -> NDArray[Any]:
     Raises
     ------
     InvalidParameterError
-        When there is no such file, or it is no picture.
+        When there is no such file or page, or it is no picture.
     """
     path = Path(path)
     if not path.is_file():
         raise InvalidParameterError(f"{path}: {'that is a folder' if path.is_dir() else 'no such file'}")
-    if is_tiff(path):
+    if isinstance(page, bool) or not isinstance(page, int) or page < 0:
+        raise InvalidParameterError(f"{path}: page must be a whole number from 0, not {page!r}")
+    if page and page >= (pages := page_count(path)):
+        raise InvalidParameterError(f"{path}: page {page} is not there; the file has {pages}, numbered from 0")
+    try:
+        tiff = is_tiff(path)
+    except OSError as error:
+        raise InvalidParameterError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if tiff:
         try:
-            pixels, palette = _read_tiff(path)
+            pixels, palette = _read_tiff(path, page)
         except Exception as error:
-            pixels, palette = _read_with_pillow(path, because=error), None
+            pixels, palette = _read_with_pillow(path, page, because=error), None
     else:
-        pixels, palette = _read_with_pillow(path), None
+        pixels, palette = _read_with_pillow(path, page), None
     if palette is not None:
         pixels = _look_up(pixels, palette)
     return _to_grey(path, pixels)
+
+
+def page_count(path: str | Path) -> int:
+    """Return how many pictures a file holds, thumbnails not counted; 1 for one that cannot be read."""
+    path = Path(path)
+    try:
+        if is_tiff(path):
+            import tifffile
+
+            with tifffile.TiffFile(path) as file:
+                return max(1, len(_pages(file)))
+        from PIL import Image as Pillow
+
+        with Pillow.open(path) as picture:
+            return int(getattr(picture, "n_frames", 1))
+    except Exception:
+        return 1
+
+
+def _pages(file: Any) -> list[int]:
+    """Return the indices of a TIFF file's pages that are pictures of full size."""
+    found = [index for index, page in enumerate(file.pages) if not getattr(page, "is_reduced", False)]
+    return found or list(range(len(file.pages)))
 
 
 def is_tiff(path: Path) -> bool:
@@ -72,18 +110,36 @@ def tiff_description(path: Path) -> str:
         return ""
 
 
-def _read_tiff(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Return the samples of the first page with colour last, and the palette if it has one."""
+def tiff_bit_depth(path: Path) -> int | None:
+    """Return the bits of a grey level that a TIFF file names, where they are 9 to 15; else None."""
+    if not is_tiff(path):
+        return None
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first
+            bits = int(page.bitspersample)
+            highest = page.tags.get("MaxSampleValue")
+            if bits == 16 and highest is not None:
+                bits = int(np.max(highest.value)).bit_length()
+    except (tifffile.TiffFileError, ValueError, KeyError, TypeError):
+        return None
+    return bits if 9 <= bits <= 15 else None
+
+
+def _read_tiff(path: Path, number: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return the samples of a page with colour last, and the palette if it has one."""
     import tifffile
 
     with tifffile.TiffFile(path) as file:
-        page = file.pages.first
+        page = file.pages.first if len(file.pages) == 1 else file.pages[_pages(file)[number]].aspage()
         samples = page.asarray()
         palette = None
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
             palette = page.colormap
         elif page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and samples.dtype.kind == "u":
-            samples = np.iinfo(samples.dtype).max - samples
+            samples = np.asarray(2 ** min(int(page.bitspersample), 8 * samples.itemsize) - 1, samples.dtype) - samples
         elif page.photometric not in (
             tifffile.PHOTOMETRIC.MINISBLACK,
             tifffile.PHOTOMETRIC.MINISWHITE,
@@ -95,12 +151,14 @@ def _read_tiff(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
         return samples, palette
 
 
-def _read_with_pillow(path: Path, because: Exception | None = None) -> NDArray[Any]:
+def _read_with_pillow(path: Path, page: int, because: Exception | None = None) -> NDArray[Any]:
     from PIL import Image as Pillow
     from PIL import UnidentifiedImageError
 
     try:
-        with Pillow.open(path) as picture:
+        with _any_size(Pillow), Pillow.open(path) as picture:
+            if page:
+                picture.seek(page)
             if picture.mode in ("P", "PA"):
                 return np.asarray(picture.convert("RGBA"))
             if picture.mode in ("CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa", "La"):
@@ -110,6 +168,17 @@ def _read_with_pillow(path: Path, because: Exception | None = None) -> NDArray[A
         why = because or error
         detail = "" if isinstance(error, UnidentifiedImageError) and not because else f" ({why})"
         raise InvalidParameterError(f"{path}: no picture that can be read{detail}") from error
+
+
+@contextmanager
+def _any_size(pillow: Any) -> Iterator[None]:
+    """Lift Pillow's limit of the number of pixels: these files are the user's own, and mosaics exceed it."""
+    with _limit_lock:
+        before, pillow.MAX_IMAGE_PIXELS = pillow.MAX_IMAGE_PIXELS, _MOST_PIXELS
+        try:
+            yield
+        finally:
+            pillow.MAX_IMAGE_PIXELS = before
 
 
 def _look_up(indices: NDArray[Any], palette: NDArray[Any]) -> NDArray[Any]:
@@ -127,7 +196,8 @@ def _to_grey(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:
     if pixels.ndim != 2 or pixels.size == 0:
         raise InvalidParameterError(f"{path}: no picture of lines and columns, but an array of shape {pixels.shape}")
     if pixels.dtype in (np.uint8, np.uint16):
-        return np.array(pixels, dtype=pixels.dtype.newbyteorder("="), order="C")
+        native = np.asarray(pixels, dtype=pixels.dtype.newbyteorder("="), order="C")
+        return native if native.flags.writeable else native.copy()
     if pixels.dtype == np.bool_:
         return pixels.astype(np.uint8) * np.uint8(255)
     if pixels.dtype.kind not in "iuf":

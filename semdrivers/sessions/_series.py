@@ -10,7 +10,6 @@ no picture that a microscope would take: it shows both blurs at once, and less n
 from __future__ import annotations
 
 import bisect
-import csv
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semdrivers.files import read_pixels
+from semdrivers.files import decimal, read_pixels, read_table, table_columns
 from semdrivers.image import Image, ScanMode, read_image
 from semdrivers.microscope import Capabilities, Range, number
 from semdrivers.plugins import get_plugin_manager
@@ -30,7 +30,7 @@ from semdrivers.sessions._recorded import Recorded, folder_of
 _PICTURES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 _COLUMNS = ("file", "working_distance", "magnification", "pixel_size")
 _NUMBERS = ("magnification", "pixel_size")
-_OPTIONS = (*_NUMBERS, "planes")
+_OPTIONS = (*_NUMBERS, "planes", "bar_rows")
 _BETWEEN = ("nearest", "interpolated")
 _FIELD_WIDTH = 128e6
 """nm; width of the field at magnification 1, where a picture tells its pixel size but no magnification."""
@@ -54,6 +54,10 @@ class Plane:
         Lines and pixels along a line.
     bits : int
         Depth of the pixels.
+    bar_rows : int
+        Rows of a data bar at the bottom of the picture, which are left out; `shape` does not count them.
+    bit_depth : int or None
+        Bits of a grey level, where the file names fewer than `bits`.
     """
 
     path: Path
@@ -62,10 +66,12 @@ class Plane:
     pixel_size: float
     shape: tuple[int, int]
     bits: int
+    bar_rows: int = 0
+    bit_depth: int | None = None
 
 
 def open_series(url: str, options: Mapping[str, Any]) -> Series:
-    """Open the pictures at ``series:///folder[?magnification=…&pixel_size=…&planes=interpolated]``.
+    """Open the pictures at ``series:///folder[?magnification=…&pixel_size=…&bar_rows=…&planes=interpolated]``.
 
     Raises
     ------
@@ -74,7 +80,12 @@ def open_series(url: str, options: Mapping[str, Any]) -> Series:
     """
     folder, given = folder_of(url, options, _OPTIONS, "a series")
     numbers = {name: _told(url, name, given[name]) for name in _NUMBERS if name in given}
-    return Series(folder, planes=given.get("planes", "nearest"), **numbers)
+    rows = given.get("bar_rows")
+    if isinstance(rows, str):
+        if not rows.isdecimal():
+            raise InvalidParameterError(f"{url}: bar_rows must be a whole number of rows, not {rows!r}")
+        rows = int(rows)
+    return Series(folder, planes=given.get("planes", "nearest"), bar_rows=rows, **numbers)
 
 
 class Series(Recorded):
@@ -90,6 +101,9 @@ class Series(Recorded):
     planes : str
         What lies between two pictures: ``"nearest"``, the nearer of them, or ``"interpolated"``, a mixture of both in
         proportion.
+    bar_rows : int, optional
+        Rows of a data bar at the bottom of every picture, which are left out; by default known from the file, or
+        detected.
 
     Raises
     ------
@@ -105,12 +119,13 @@ class Series(Recorded):
         magnification: float | None = None,
         pixel_size: float | None = None,
         planes: str = "nearest",
+        bar_rows: int | None = None,
     ) -> None:
         super().__init__(folder, "series in")
         if planes not in _BETWEEN:
             raise InvalidParameterError(f"planes must be {' or '.join(_BETWEEN)}, not {planes!r}")
         self._interpolated = planes == "interpolated"
-        found = _planes(self.folder, magnification, pixel_size)
+        found = _planes(self.folder, magnification, pixel_size, bar_rows)
         shapes = [plane.shape for plane in found]
         self._modes = tuple(mode for mode in ScanMode if all(h >= mode.height and w >= mode.width for h, w in shapes))
         if not self._modes:
@@ -206,7 +221,7 @@ class Series(Recorded):
         metadata: dict[str, Any] = {"file": plane.path.name}
         if len(shares) > 1:
             metadata["interpolated"] = {each.path.name: share for each, share in shares}
-        pictures = [read_pixels(each.path) for each, _ in shares]
+        pictures = [without_bar(read_pixels(each.path), each.bar_rows) for each, _ in shares]
         mixed = sum(share * _fitted(picture, mode) for picture, (_, share) in zip(pictures, shares, strict=True))
         factor = min(plane.shape[1] / mode.width, plane.shape[0] / mode.height)
         image = Image(
@@ -216,7 +231,8 @@ class Series(Recorded):
             pixel_size=plane.pixel_size * factor,
             frame_id=frame_id,
             scan_mode=mode,
-            metadata=metadata,
+            metadata={**metadata, "bar_rows": 0},
+            bit_depth=plane.bit_depth,
         )
         get_plugin_manager().notify_frame(self, image)
         return image
@@ -258,79 +274,91 @@ def _check_alike(planes: list[Plane]) -> None:
                 )
 
 
-def _planes(folder: Path, magnification: float | None, pixel_size: float | None) -> list[Plane]:
+def _planes(folder: Path, magnification: float | None, pixel_size: float | None, bar_rows: int | None) -> list[Plane]:
     if not folder.is_dir():
         raise InvalidParameterError(f"{folder}: there is no such folder")
-    tables = sorted(folder.glob("*.csv"))
-    if len(tables) > 1:
-        raise InvalidParameterError(f"{folder}: has {len(tables)} CSV files; a series is described by one")
-    if tables:
-        rows = _rows(tables[0])
+    tables = {table: table_columns(table) for table in sorted(folder.glob("*.csv"))}
+    describing = [table for table, columns in tables.items() if all(name in columns for name in _COLUMNS[:2])]
+    if len(describing) > 1:
+        raise InvalidParameterError(
+            f"{folder}: {len(describing)} CSV files list pictures with their working distances "
+            f"({', '.join(table.name for table in describing)}); a series is described by one"
+        )
+    if describing:
+        rows = _rows(describing[0])
     else:
         pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
-        rows = [(path, _conditions(path)) for path in pictures]
+        rows = [(path, {}) for path in pictures]
     if not rows:
         raise InvalidParameterError(f"{folder}: holds no pictures ({', '.join(_PICTURES)})")
-    return [_plane(path, told, magnification, pixel_size) for path, told in rows]
+    try:
+        return [_plane(path, told, magnification, pixel_size, bar_rows) for path, told in rows]
+    except _Untold as error:
+        lacking = [
+            f"{table.name} lacks the column {next(name for name in _COLUMNS[:2] if name not in columns)!r}"
+            for table, columns in tables.items()
+            if table not in describing
+        ]
+        raise InvalidParameterError(
+            f"{error}; write it into a CSV file beside the pictures, with columns {', '.join(_COLUMNS)}"
+            + (f" ({'; '.join(lacking)})" if lacking else "")
+        ) from None
 
 
-def _conditions(path: Path) -> dict[str, float]:
-    image = read_image(path)
-    return {name: getattr(image, name) for name in _COLUMNS[1:]}
+class _Untold(Exception):
+    """A picture does not say what a plane needs."""
 
 
 def _rows(table: Path) -> list[tuple[Path, dict[str, float]]]:
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or []
-        missing = [name for name in _COLUMNS[:2] if name not in columns]
-        if missing:
-            raise InvalidParameterError(
-                f"{table}: lacks the column {missing[0]!r}; its first line must name the columns {', '.join(_COLUMNS)} "
-                "(the last two only if known), separated by commas"
-            )
-        rows = []
-        for row in reader:
-            where = f"{table}, line {reader.line_num}"
-            path = table.parent / (row["file"] or "").strip()
-            if not path.is_file():
-                raise InvalidParameterError(f"{where}: there is no file {row['file']!r}")
-            told = {name: _told(where, name, row[name]) for name in _COLUMNS[1:] if (row.get(name) or "").strip()}
-            rows.append((path, told))
+    rows = []
+    for row in read_table(table, _COLUMNS[:2]):
+        path = table.parent / row.text("file").replace("\\", "/")
+        path = path if path.is_file() else table.parent / row.text("file")
+        if not path.is_file():
+            raise InvalidParameterError(f"{row.where}: there is no file {row.text('file')!r}")
+        told = {name: _told(row.where, name, row.text(name)) for name in _COLUMNS[1:] if row.text(name)}
+        rows.append((path, told))
     return rows
 
 
 def _told(where: str, name: str, value: Any) -> float:
-    try:
-        result = float(value)
-    except (TypeError, ValueError):
-        result = math.nan
-    if not (math.isfinite(result) and result > 0):
+    result = decimal(value)
+    if result is None or not result > 0:
         raise InvalidParameterError(f"{where}: {name} must be a number above 0, not {value!r}")
     return result
 
 
-def _plane(path: Path, told: dict[str, float], magnification: float | None, pixel_size: float | None) -> Plane:
+def _plane(
+    path: Path, told: dict[str, float], magnification: float | None, pixel_size: float | None, bar_rows: int | None
+) -> Plane:
+    image = read_image(path)
+    vendor = "vendor" in image.metadata
+
     def known(name: str, otherwise: float | None) -> float:
-        value = told.get(name, math.nan)
-        return value if math.isfinite(value) else otherwise if otherwise is not None else math.nan
+        for value in (told.get(name), getattr(image, name), otherwise):
+            if value is not None and math.isfinite(value) and value > 0:
+                return float(value)
+        return math.nan
 
     distance = known("working_distance", None)
     pixel = known("pixel_size", pixel_size)
-    magnified = known("magnification", magnification)
-    pixels = read_pixels(path)
-    height, width = pixels.shape
+    # A maker's magnification refers to a screen or a photograph of his own; the pixel does not.
+    magnified = (
+        math.nan if vendor and "magnification" not in told and pixel > 0 else known("magnification", magnification)
+    )
+    width = image.pixels.shape[1]
     if math.isnan(magnified):
         magnified = _FIELD_WIDTH / (pixel * width)
     elif math.isnan(pixel):
         pixel = _FIELD_WIDTH / (magnified * width)
-    for name, value, unit in (("working_distance", distance, " in mm"), ("pixel_size", pixel, " in nm")):
+    for name, value, unit in (("working_distance", distance, "mm"), ("pixel_size", pixel, "nm")):
         if not (math.isfinite(value) and value > 0):
-            raise InvalidParameterError(
-                f"{path}: does not tell its {name}; write it{unit} into a CSV file beside the pictures, with columns "
-                f"{', '.join(_COLUMNS)}"
-            )
-    return Plane(path, distance, magnified, pixel, (height, width), 8 * pixels.itemsize)
+            raise _Untold(f"{path}: does not tell its {name} in {unit}")
+    rows = bar_rows_of(image.pixels, image.metadata, bar_rows)
+    shape = without_bar(image.pixels, rows, str(path)).shape
+    return Plane(
+        path, distance, magnified, pixel, (shape[0], shape[1]), 8 * image.pixels.itemsize, rows, image.bit_depth
+    )
 
 
 def _fitted(pixels: NDArray[Any], mode: ScanMode) -> NDArray[np.float32]:

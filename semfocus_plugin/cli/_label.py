@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -17,7 +18,8 @@ from semfocus_plugin.labelling import Row
 Folder = Annotated[Path, typer.Argument(help="Folder of pictures, in it and below: TIFF, PNG, JPEG, BMP.")]
 Magnification = Annotated[float | None, typer.Option(help="Magnification of pictures whose files do not hold it.")]
 BarRows = Annotated[
-    int | None, typer.Option(min=0, help="Rows of a data bar at the bottom of each; what the sheet says by default.")
+    int | None,
+    typer.Option(min=0, help="Rows of a data bar at the bottom of each; known from sheet or file, or detected."),
 ]
 Sheet = Annotated[Path | None, typer.Option("--out", "-o", help="The sheet (.csv); FOLDER/labels.csv by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
@@ -147,5 +149,5 @@ def _table(rows: list[Row]) -> Table:
         table.add_column(heading, justify="right")
     table.add_column("file", overflow="fold")
     for row in rows:
-        table.add_row(*(f"{getattr(row, name):.1f}" for name in ("label", "score", "disagreement")), row.file)
+        table.add_row(*(f"{getattr(row, name):.1f}" for name in ("label", "score", "disagreement")), escape(row.file))
     return table

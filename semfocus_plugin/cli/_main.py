@@ -10,8 +10,8 @@ import typer
 from rich.table import Table
 
 import semdrivers
-from semdrivers.console import INTERRUPTED, application, fail, output, print_json
-from semdrivers.errors import InvalidParameterError, SemDriversError
+from semdrivers.console import INTERRUPTED, application, fail, output, print_json, problem_of
+from semdrivers.errors import InvalidParameterError
 from semfocus_plugin.cli._calibrate import calibrate
 from semfocus_plugin.cli._label import label
 
@@ -121,27 +121,34 @@ def score(
     probe_diameter: Annotated[
         float | None, typer.Option(help="Diameter of the focused probe in nm, where it is not that of a tungsten gun.")
     ] = None,
+    bar_rows: Annotated[
+        int | None,
+        typer.Option(min=0, help="Rows of a data bar at the bottom of each; known or detected by default."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Score pictures: 0 (out of focus) to 9.
 
     Example: semfocus score night/*.tif --magnification 5000
     """
-    from semfocus_plugin.networks import evaluate
+    from rich.markup import escape
+
+    from semdrivers.files import page_count
+    from semfocus_plugin.networks import evaluate, magnification_of
 
     rows: list[dict[str, Any]] = []
-    for path in files:
-        row: dict[str, Any] = {"file": path}
+    for path, page in [(each, number) for each in files for number in range(page_count(each))]:
+        row: dict[str, Any] = {"file": path, "page": page}
         try:
-            image = semdrivers.read_image(path)
-            known = magnification if magnification is not None else image.magnification
+            image = semdrivers.read_image(path, page)
+            known = magnification if magnification is not None else magnification_of(image)
             if math.isnan(known):
                 raise InvalidParameterError(f"{path} does not hold its magnification: add --magnification")
-            found = evaluate(image, magnification=known, probe_diameter=probe_diameter)
+            found = evaluate(image, magnification=known, probe_diameter=probe_diameter, bar_rows=bar_rows)
             blur = None if found.log_blur is None else math.expm1(found.log_blur)
             row |= {"score": found.score, "magnification": known, "blur_pixels": blur, "error": None}
-        except SemDriversError as error:
-            row |= {"score": None, "magnification": None, "blur_pixels": None, "error": str(error)}
+        except Exception as error:
+            row |= {"score": None, "magnification": None, "blur_pixels": None, "error": problem_of(path, error)}
         rows.append(row)
     if json:
         print_json({"pictures": rows})
@@ -153,13 +160,17 @@ def score(
         for row in rows:
             if row["error"] is None:
                 blurred = "" if row["blur_pixels"] is None else f"{row['blur_pixels']:.1f} px"
-                table.add_row(f"{row['score']:.2f}", blurred, str(row["file"]))
+                table.add_row(f"{row['score']:.2f}", blurred, escape(_page_name(row)))
         output.print(table)
     failed = [row for row in rows if row["error"] is not None]
     for row in failed:
         fail(row["error"])
     if failed:
         raise typer.Exit(1)
+
+
+def _page_name(row: dict[str, Any]) -> str:
+    return f"{row['file']}" + (f", page {row['page']}" if row["page"] else "")
 
 
 @app.command()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from semfocus_plugin.labelling._sheet import COLUMNS, Row
 
 _WINDOW = (320, 240)
+_FINER = 4
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Labels</title>
 <meta http-equiv="Content-Security-Policy"
@@ -131,12 +132,19 @@ def thumbnail(pixels: NDArray[Any]) -> tuple[str, str]:
     """
     from PIL import Image as Pillow
 
-    low, high = np.percentile(pixels, [0.5, 99.5])
-    grey = np.clip((pixels.astype(np.float32) - low) * (255 / max(high - low, 1e-9)), 0, 255).astype(np.uint8)
-    height, width = grey.shape
+    height, width = pixels.shape
+    step = max(1, min(height // (_FINER * _WINDOW[1]), width // (_FINER * _WINDOW[0])))
     left, top = max(0, (width - _WINDOW[0]) // 2), max(0, (height - _WINDOW[1]) // 2)
-    whole = Pillow.fromarray(grey)
-    middle = whole.crop((left, top, min(width, left + _WINDOW[0]), min(height, top + _WINDOW[1])))
+    low, high = np.percentile(pixels[::step, ::step], [0.5, 99.5])
+
+    def stretched(part: NDArray[Any]) -> Any:
+        grey = (part.astype(np.float32) - low) * (255 / max(high - low, 1e-9))
+        return Pillow.fromarray(np.clip(grey, 0, 255).astype(np.uint8))
+
+    whole, middle = (
+        stretched(pixels[::step, ::step]),
+        stretched(pixels[top : top + _WINDOW[1], left : left + _WINDOW[0]]),
+    )
     whole.thumbnail(_WINDOW)
     return _data_uri(whole), _data_uri(middle)
 

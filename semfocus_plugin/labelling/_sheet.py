@@ -14,18 +14,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from semdrivers import read_image
-from semdrivers.errors import InvalidParameterError, OutOfRangeError, SemDriversError
-from semdrivers.files import replacing
-from semfocus_plugin.networks import evaluate
+from semdrivers.console import problem_of
+from semdrivers.data_bar import bar_rows_of, without_bar
+from semdrivers.errors import InvalidParameterError, OutOfRangeError
+from semdrivers.files import TableRow, read_table, replacing, table_columns
+from semfocus_plugin.networks import evaluate, magnification_of
 
 COLUMNS = ("file", "magnification", "score", "log_blur", "log_blur_sigma", "bar_rows", "label")
 """Columns of a sheet: the picture relative to the sheet; what AENet says (score, ln(1 + blur radius in pixels) and its
-standard deviation); rows of a data bar at the bottom, which are not looked at; and the label, 0 to 9, empty where
-nobody has looked yet."""
+standard deviation); rows of a data bar at the bottom, which are not looked at (empty: to be detected); and the label, 0
+to 9, empty where nobody has looked yet."""
 
 _PICTURES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 
@@ -39,7 +40,7 @@ class Row:
     score: float | None = None
     log_blur: float | None = None
     log_blur_sigma: float | None = None
-    bar_rows: int = 0
+    bar_rows: int | None = None
     label: float | None = None
 
     @property
@@ -59,19 +60,12 @@ def read_sheet(path: str | Path) -> list[Row]:
         When the file cannot be read.
     """
     path = Path(path)
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        first = file.readline()
-        file.seek(0)
-        delimiter = next((mark for mark in ("\t", ";") if mark in first), ",")
-        reader = csv.DictReader(file, delimiter=delimiter)
-        missing = [name for name in ("file", "magnification", "label") if name not in (reader.fieldnames or ())]
-        if missing:
-            raise InvalidParameterError(
-                f"{path}: lacks the column {missing[0]!r}; a sheet begins with the line {','.join(COLUMNS)}"
-            )
-        rows = [
-            _row(f"{path}, line {reader.line_num}", row, delimiter) for row in reader if (row["file"] or "").strip()
-        ]
+    missing = [name for name in ("file", "magnification", "label") if name not in table_columns(path)]
+    if missing:
+        raise InvalidParameterError(
+            f"{path}: lacks the column {missing[0]!r}; a sheet begins with the line {','.join(COLUMNS)}"
+        )
+    rows = [_row(row) for row in read_table(path) if row.text("file")]
     twice = next((row.file for k, row in enumerate(rows) if row.file in {other.file for other in rows[:k]}), None)
     if twice is not None:
         raise InvalidParameterError(f"{path}: the picture {twice!r} is there twice; delete one of the lines")
@@ -120,7 +114,7 @@ def propose(
     magnification : float, optional
         Of pictures that do not tell it themselves and have none in the sheet.
     bar_rows : int, optional
-        Rows of the data bar, of pictures that are not in the sheet yet; 0 by default.
+        Rows of the data bar, of pictures that are not in the sheet yet; by default known from the file, or detected.
     seen : callable, optional
         Called with every line and the pixels scored, of shape (H, W).
     progress : callable, optional
@@ -137,41 +131,30 @@ def propose(
     paths = find_pictures(folder)
     for count, path in enumerate(paths, 1):
         name = Path(os.path.relpath(path, base)).as_posix()
-        row = rows.get(name) or Row(name, bar_rows=bar_rows or 0)
+        row = rows.get(name) or Row(name)
         try:
             image = read_image(path)
-            told = image.magnification if math.isfinite(image.magnification) else None
-            factor = row.magnification or told or magnification
-            pixels = without_bar(image.pixels, row.bar_rows, path)
+            told = magnification_of(image)
+            factor = row.magnification or (told if math.isfinite(told) else magnification)
+            if row.bar_rows is None:
+                row = replace(row, bar_rows=bar_rows_of(image.pixels, image.metadata, bar_rows))
+            pixels = without_bar(image.pixels, row.bar_rows or 0, str(path))
             row = replace(row, magnification=factor, score=None, log_blur=None, log_blur_sigma=None)
             if factor is None:
                 raise InvalidParameterError(
                     f"{path} does not tell its magnification: write it into the sheet, or add --magnification"
                 )
-            found = evaluate(pixels, magnification=factor)
+            found = evaluate(image, magnification=factor, bar_rows=row.bar_rows)
             sigma = None if found.log_sigma is None else math.exp(found.log_sigma)
             row = replace(row, score=found.score, log_blur=found.log_blur, log_blur_sigma=sigma)
             if seen is not None:
                 seen(row, pixels)
-        except SemDriversError as error:
-            problems.append(str(error))
+        except Exception as error:
+            problems.append(problem_of(path, error))
         rows[name] = row
         if progress is not None:
             progress(count, len(paths))
     return sorted(rows.values(), key=lambda row: row.file), problems
-
-
-def without_bar(pixels: NDArray[Any], bar_rows: int, path: Path) -> NDArray[Any]:
-    """Return a picture without the data bar at its bottom.
-
-    Raises
-    ------
-    OutOfRangeError
-        When nothing would be left.
-    """
-    if not 0 <= bar_rows < len(pixels):
-        raise OutOfRangeError(f"{path}: bar_rows must be within 0 and {len(pixels) - 1}, not {bar_rows}")
-    return np.ascontiguousarray(pixels[: len(pixels) - bar_rows])
 
 
 def for_review(rows: Iterable[Row]) -> list[Row]:
@@ -188,26 +171,21 @@ def for_review(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=key)
 
 
-def _row(where: str, told: dict[str, Any], delimiter: str) -> Row:
+def _row(told: TableRow) -> Row:
     def value(name: str, low: float, high: float) -> float | None:
-        text = str(told.get(name) or "").strip()
-        if not text:
-            return None
-        try:
-            result = float(text.replace(",", ".") if delimiter != "," else text)
-        except ValueError:
-            raise InvalidParameterError(f"{where}: {name} must be a number, not {text!r}") from None
-        if not low <= result <= high:
-            raise OutOfRangeError(f"{where}: {name} must be within {low:g} to {high:g}, not {text}")
+        result = told.number(name)
+        if result is not None and not low <= result <= high:
+            raise OutOfRangeError(f"{told.where}: {name} must be within {low:g} to {high:g}, not {told.text(name)}")
         return result
 
+    rows = value("bar_rows", 0, 1e6)
     return Row(
-        file=str(told["file"]).strip().replace("\\", "/"),
+        file=told.text("file").replace("\\", "/"),
         magnification=value("magnification", 1e-3, 1e9),
         score=value("score", 0, 9),
         log_blur=value("log_blur", 0, 20),
         log_blur_sigma=value("log_blur_sigma", 0, 100),
-        bar_rows=int(value("bar_rows", 0, 1e6) or 0),
+        bar_rows=None if rows is None else int(rows),
         label=value("label", 0, 9),
     )
 

@@ -24,7 +24,7 @@ from semfocus_plugin.networks._preprocessing import (
     to_unit,
     told_magnification,
 )
-from semfocus_plugin.networks._scoring import check_pixels, evaluate, for_core, score
+from semfocus_plugin.networks._scoring import check_pixels, evaluate, for_core, magnification_of, sample_of, score
 from semfocus_plugin.networks._state import (
     ELEMENTS,
     HISTORY,
@@ -61,6 +61,7 @@ __all__ = [
     "for_core",
     "line_correlation",
     "load",
+    "magnification_of",
     "maximum_action",
     "maximum_action_paper",
     "median3",
@@ -70,6 +71,7 @@ __all__ = [
     "prepare",
     "preprocess",
     "read_manifest",
+    "sample_of",
     "score",
     "to_unit",
     "told_magnification",

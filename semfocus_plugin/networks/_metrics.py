@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semdrivers.grey_levels import full_scale
+
 BINS = 256
 _TILE = 16
 
@@ -68,8 +70,16 @@ def fine_structure(pixels: NDArray[Any]) -> tuple[float, float]:
     return product / brightness**2, min(max(product / power, -1.0), 1.0)
 
 
-def clipped_share(pixels: NDArray[Any]) -> float:
-    """Return the share of pixels at the lowest or the highest level of their type, 0 to 1."""
+def clipped_share(pixels: NDArray[Any], top: int | None = None) -> float:
+    """Return the share of pixels that are black or saturated, 0 to 1.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (H, W)
+        Grey levels; in floating point black is 0 and saturated 1.
+    top : int, optional
+        Level of saturation of integers; detected by `semdrivers.grey_levels.full_scale` by default.
+    """
     if not np.issubdtype(pixels.dtype, np.integer):
         return float(np.mean((pixels <= 0) | (pixels >= 1)))
-    return float(np.mean((pixels == 0) | (pixels == np.iinfo(pixels.dtype).max)))
+    return float(np.mean((pixels == 0) | (pixels >= (full_scale(pixels) if top is None else top))))

@@ -43,6 +43,9 @@ SMALLEST = (240, 320)
 LAWS: Mapping[str, MaximumAction] = MappingProxyType({"depth-of-field": maximum_action, "paper": maximum_action_paper})
 """Laws of the largest step, by the name that a manifest gives them."""
 
+_AT_ONCE = 6
+"""Windows of a large picture that are scored together: more take memory, and save no time."""
+
 _CONTRACTS = {"aenet": ("frames", "score"), "acnet": ("state", "action")}
 _lock = threading.Lock()
 _loaded: dict[tuple[Path, int], Networks] = {}
@@ -170,8 +173,8 @@ class AENet:
             When the network gives something else than one finite score map.
         """
         prepared = preprocess(pixels, magnification)
-        maps = self.maps(prepared.frames)
-        medians = {name: float(np.median(values)) for name, values in maps.items()}
+        parts = [self.maps(prepared.frames[k : k + _AT_ONCE]) for k in range(0, len(prepared.frames), _AT_ONCE)]
+        medians = {name: float(np.median([part[name] for part in parts])) for name in self._outputs}
         if not all(map(math.isfinite, medians.values())):
             raise ModelError(f"model {self.card.name!r} answered {medians}; {self.card.path} is not usable")
         return Evaluation(

@@ -13,8 +13,14 @@ from semdrivers.errors import InvalidParameterError
 MAGNIFICATION_SCALE = 100_000.0
 """Divisor of the magnification in the mag-image and in the state."""
 
-FAST_WIDTH = 320
-"""Pixels of a line of the FAST frame."""
+FAST_WIDTH, FAST_HEIGHT = 320, 240
+"""Pixels of a line, and lines, of the FAST frame: what AENet sees at once."""
+
+LARGEST = 2048 * 2048
+"""Pixels of the largest picture that is looked at as a whole; of larger ones windows are scored."""
+
+_WINDOWS = 6
+"""Windows of a large picture along either side."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,9 +30,9 @@ class Prepared:
     Parameters
     ----------
     unit : ndarray of shape (H, W), float32
-        Median-filtered picture in 0..1, for the metrics.
-    frames : ndarray of shape (1, 2, H, W), float32
-        Input of AENet: the normalised picture and the mag-image.
+        Median-filtered picture in 0..1, for the metrics; of a large picture its windows, one below the other.
+    frames : ndarray of shape (N, 2, H, W), float32
+        Input of AENet: the normalised picture and the mag-image. N is 1, or the number of windows of a large picture.
     """
 
     unit: NDArray[np.float32]
@@ -86,15 +92,31 @@ def preprocess(pixels: NDArray[Any], magnification: float) -> Prepared:
     Parameters
     ----------
     pixels : ndarray of shape (H, W), uint8 or uint16, or floating point in 0..1
-        Raw picture, the whole of the field scanned.
+        Raw picture, the whole width of the field scanned. Of one with more than `LARGEST` pixels, windows of 320×240
+        count, evenly spaced. One of less than 240 rows, as the removal of a data bar leaves it, is completed by its
+        mirror image.
     magnification : float
         Plain number.
     """
-    unit = to_unit(median3(pixels))
-    frames = np.empty((1, 2, *unit.shape), dtype=np.float32)
-    frames[0, 0] = normalise(unit)
-    frames[0, 1] = told_magnification(magnification, unit.shape[1]) / MAGNIFICATION_SCALE
-    return Prepared(unit, frames)
+    scale = told_magnification(magnification, pixels.shape[1]) / MAGNIFICATION_SCALE
+    windows = _windows(pixels) if pixels.size > LARGEST else pixels[None]
+    unit = to_unit(median3(windows))
+    whole = unit.reshape(-1, unit.shape[-1])
+    normalised = normalise(whole).reshape(unit.shape)
+    missing = FAST_HEIGHT - unit.shape[1]
+    if missing > 0:
+        normalised = np.pad(normalised, [(0, 0), (0, missing), (0, 0)], mode="reflect")
+    frames = np.empty((len(unit), 2, *normalised.shape[1:]), dtype=np.float32)
+    frames[:, 0] = normalised
+    frames[:, 1] = scale
+    return Prepared(whole, frames)
+
+
+def _windows(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return windows of a large picture, shape (N, 240, 320): a grid over the whole of it."""
+    tops = np.linspace(0, pixels.shape[0] - FAST_HEIGHT, _WINDOWS).astype(int)
+    lefts = np.linspace(0, pixels.shape[1] - FAST_WIDTH, _WINDOWS).astype(int)
+    return np.stack([pixels[top : top + FAST_HEIGHT, left : left + FAST_WIDTH] for top in tops for left in lefts])
 
 
 def told_magnification(magnification: float, width: int) -> float:

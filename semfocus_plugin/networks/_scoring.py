@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import semfocus_plugin.networks._models as networks
+from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
+from semdrivers.grey_levels import full_scale, in_unit, native
 from semdrivers.image import Image
 from semdrivers.microscope import number
 from semfocus_plugin.networks._models import Evaluation
-from semfocus_plugin.networks._preprocessing import told_magnification
+from semfocus_plugin.networks._preprocessing import FAST_WIDTH, told_magnification
 from semfocus_plugin.optics import NOMINAL_PIXEL, TUNGSTEN, check_probe_diameter, half_blur, ideal_score
+
+_SAME = 0.02
+"""Relative deviation of a magnification from that of the pixel size that is rounding."""
+
+LEAST_ROWS = 120
+"""Rows that the removal of a data bar must leave: the rest of what AENet reads is their mirror image."""
 
 
 def score(
-    image: Image | NDArray[Any], *, magnification: float | None = None, probe_diameter: float | None = None
+    image: Image | NDArray[Any],
+    *,
+    magnification: float | None = None,
+    probe_diameter: float | None = None,
+    bar_rows: int | None = None,
 ) -> float:
     """Return AENet's score of a picture: 0 (out of focus) to 9.
 
@@ -27,34 +40,43 @@ def score(
     ----------
     image : Image or ndarray of shape (H, W)
         At least 320 pixels wide and 240 high; uint8, uint16, or floating point in 0..1. The median of the
-        score map counts for a picture that is larger.
+        score map counts for a picture that is larger; beyond four million pixels it is that of 36 windows.
     magnification : float, optional
         Of the picture, a plain number. Taken from an `Image`; required with an array.
     probe_diameter : float, optional
         Diameter of the focused probe in nm, where it is known: of a fine probe a blur shows earlier than of the
         tungsten one of 36 nm that the score supposes.
+    bar_rows : int, optional
+        Rows of a data bar at the bottom, which are no sample and are left out. By default they are known from the
+        picture's metadata, or detected.
 
     Raises
     ------
     InvalidParameterError
         For something that is no grey picture, or an array without magnification.
     OutOfRangeError
-        For a picture that is too small, a magnification that is not above 0, or a probe that no instrument has.
+        For a picture that is too small, a data bar that leaves too little, a magnification that is not above 0, or a
+        probe that no instrument has.
     ModelError
         When the network cannot be loaded.
     """
-    return evaluate(image, magnification=magnification, probe_diameter=probe_diameter).score
+    return evaluate(image, magnification=magnification, probe_diameter=probe_diameter, bar_rows=bar_rows).score
 
 
 def evaluate(
-    image: Image | NDArray[Any], *, magnification: float | None = None, probe_diameter: float | None = None
+    image: Image | NDArray[Any],
+    *,
+    magnification: float | None = None,
+    probe_diameter: float | None = None,
+    bar_rows: int | None = None,
 ) -> networks.Evaluation:
     """Return all that is known of a picture; arguments and errors as in `score`."""
-    pixel = None
+    pixel, depth = None, None
+    metadata: Mapping[str, Any] = {}
     if isinstance(image, Image):
-        pixels = image.pixels
+        pixels, depth, metadata = image.pixels, image.bit_depth, image.metadata
         pixel = image.pixel_size * 1e-6 if 0 < image.pixel_size < math.inf else None
-        magnification = image.magnification if magnification is None else magnification
+        magnification = magnification_of(image) if magnification is None else magnification
     else:
         pixels = image
     if magnification is None:
@@ -66,10 +88,41 @@ def evaluate(
         raise OutOfRangeError(f"magnification must be above 0, not {factor:g}")
     diameter = None if probe_diameter is None else check_probe_diameter(probe_diameter) * 1e-6
     check_pixels(pixels)
-    found = networks.load().evaluator(pixels, factor)
+    pixels = native(sample_of(pixels, bar_rows_of(pixels, metadata, bar_rows)))
+    found = networks.load().evaluator(in_unit(pixels, full_scale(pixels, depth)), factor)
     if diameter is None:
         return found
     return for_core(found, diameter, magnification=factor, width=pixels.shape[1], pixel=pixel)
+
+
+def magnification_of(image: Image) -> float:
+    """Return the magnification that goes with the picture's pixel size in this project's field of 128 mm.
+
+    Makers refer their magnifications to screens and photographs of different widths, so of a picture from elsewhere the
+    pixel size decides where it is known. NaN where neither is.
+    """
+    told, width = image.magnification, image.pixels.shape[1]
+    if "vendor" not in image.metadata or not 0 < image.pixel_size < math.inf:
+        return told
+    from_pixel = NOMINAL_PIXEL * FAST_WIDTH / (image.pixel_size * 1e-6 * width)
+    return told if math.isclose(told, from_pixel, rel_tol=_SAME) else from_pixel
+
+
+def sample_of(pixels: NDArray[Any], bar_rows: int, name: str = "the picture") -> NDArray[Any]:
+    """Return a picture without its data bar, as a view.
+
+    Raises
+    ------
+    OutOfRangeError
+        When less than half of the rows that AENet reads are left.
+    """
+    sample = without_bar(pixels, bar_rows, name)
+    if len(sample) < LEAST_ROWS:
+        raise OutOfRangeError(
+            f"{name}: a data bar of {bar_rows} rows leaves {len(sample)} of {len(pixels)}; the score needs at least "
+            f"{LEAST_ROWS}: check bar_rows"
+        )
+    return sample
 
 
 def check_pixels(pixels: object, name: str = "the picture") -> None:
@@ -91,7 +144,7 @@ def check_pixels(pixels: object, name: str = "the picture") -> None:
     if pixels.ndim != 2:
         raise InvalidParameterError(f"{name} must have two axes (height, width), not the shape {pixels.shape}")
     floating = np.issubdtype(pixels.dtype, np.floating)
-    if not floating and pixels.dtype not in (np.uint8, np.uint16):
+    if not floating and pixels.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         raise InvalidParameterError(f"{name} must be uint8, uint16 or floating point in 0..1, not {pixels.dtype}")
     height, width = pixels.shape
     if height < networks.SMALLEST[0] or width < networks.SMALLEST[1]:

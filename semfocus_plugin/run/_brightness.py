@@ -150,7 +150,7 @@ class _Sight:
         self._seen.append(self._look())
         self.settings = self.brightness, self.contrast
         nothing = shows_nothing(self.last)
-        top = np.iinfo(self.last.image.pixels.dtype).max
+        top = max(seen.full_scale for seen in self._seen)
         means = [float(seen.image.pixels.mean()) / top for seen in self._seen[-3:]]
         if nothing and len(means) == 3 and max(means) - min(means) < ANSWER:
             raise Unusable(f"{nothing} (brightness and contrast, tried, change nothing)")

@@ -10,10 +10,12 @@ import dataclasses
 import math
 import threading
 
+from semdrivers.data_bar import bar_rows_of
 from semdrivers.errors import AutofocusError, SemDriversError
 from semdrivers.focus import AutofocusSettings, FocusStep, Progress
+from semdrivers.grey_levels import full_scale, in_unit, native
 from semdrivers.image import Image
-from semdrivers.microscope import Microscope, Range, number, put_back
+from semdrivers.microscope import Microscope, Range, number, offered_mode, put_back
 from semfocus_plugin.networks import (
     Evaluation,
     Evaluator,
@@ -22,6 +24,7 @@ from semfocus_plugin.networks import (
     fine_structure,
     for_core,
     line_correlation,
+    sample_of,
 )
 from semfocus_plugin.optics import NOMINAL_CONVERGENCE, NOMINAL_PIXEL, UNKNOWN, Beam, depth_of_field
 from semfocus_plugin.run._brightness import SCARCE, Exposure, Unusable
@@ -95,7 +98,10 @@ class FocusRun:
         self._measurements: list[Measurement] = []
         self._spoiled: list[str] = []
         self._late = 0
-        self._checks = FrameChecks(settings.scan_mode)
+        self._mode = offered_mode(microscope.capabilities, settings.scan_mode)
+        self._bar_rows = 0
+        self._full_scale = 1
+        self._checks = FrameChecks(self._mode)
         self._exposure = Exposure(microscope, settings.may_change_brightness)
         self.max_frames = max_frames
         self.start_working_distance = self._read_working_distance()
@@ -229,27 +235,30 @@ class FocusRun:
         """Acquire a frame here and score it; once more where it was spoiled."""
         self._check_next()
         image = self._acquire()
-        evaluation = self._evaluate(image.pixels, self.magnification)
+        pixels = image.pixels
+        self._full_scale = max(self._full_scale, full_scale(pixels, image.bit_depth))
+        evaluation = self._evaluate(in_unit(pixels, self._full_scale), self.magnification)
         if self._core is not None:
             evaluation = for_core(
                 evaluation,
                 self._core,
                 magnification=self.magnification,
-                width=image.pixels.shape[1],
+                width=pixels.shape[1],
                 pixel=pixel_of(image, self.magnification),
             )
-        structure, detail = fine_structure(image.pixels)
+        structure, detail = fine_structure(pixels)
         measurement = Measurement(
             working_distance=self.working_distance,
             magnification=self.magnification,
             evaluation=evaluation,
-            correlation=line_correlation(image.pixels),
+            correlation=line_correlation(pixels),
             structure=structure,
             detail=detail,
-            clipped=clipped_share(image.pixels),
+            clipped=clipped_share(pixels, self._full_scale),
             image=image,
+            full_scale=self._full_scale,
         )
-        damage = spoiled(image.pixels) if again and len(self._spoiled) < self._retakes else ""
+        damage = spoiled(pixels) if again and len(self._spoiled) < self._retakes else ""
         self._record("spoiled" if damage else phase, evaluation)
         if damage:
             self._spoiled.append(damage)
@@ -260,8 +269,9 @@ class FocusRun:
         """Acquire a frame of this place; one that is late is dropped and asked for again."""
         for _ in range(MOST_LATE + 1):
             self._check_next()
-            image = self._microscope.acquire(self._settings.scan_mode)
+            image = self._microscope.acquire(self._mode)
             self._check_frame(image)
+            image = self._sample_of(image)
             late = self._checks.late(image, self.working_distance, self.magnification, self._tolerance())
             if not late:
                 self._checks.accept(image, self.working_distance)
@@ -272,6 +282,22 @@ class FocusRun:
             f"the instrument returned {MOST_LATE + 1} frames in a row that are not the one asked for: {late}; "
             "flush its frame buffer or restart its acquisition, and focus again"
         )
+
+    def _sample_of(self, image: Image) -> Image:
+        """Return a frame without its data bar, which is that of the whole run, and with the instrument's bit depth."""
+        depth = image.bit_depth
+        if depth is None:
+            depth = getattr(self._microscope.capabilities, "bit_depth", None)
+        rows = bar_rows_of(image.pixels, image.metadata, self._settings.bar_rows)
+        self._bar_rows = rows = max(rows, self._bar_rows)
+        try:
+            pixels = native(sample_of(image.pixels, rows, "the frame") if rows else image.pixels)
+        except SemDriversError as error:
+            raise AutofocusError(f"acquire() returned a frame that cannot be scored: {error}") from error
+        if pixels is image.pixels and depth == image.bit_depth:
+            return image
+        metadata = {**image.metadata, "bar_rows": 0}
+        return dataclasses.replace(image, pixels=pixels, bit_depth=depth, metadata=metadata)
 
     def _record(self, phase: str, evaluation: Evaluation) -> None:
         """Add a frame to the trace, and report it."""

@@ -32,7 +32,9 @@ def limits_of(capability: Range, settings: AutofocusSettings, start: float) -> R
     if settings.bounds is not None:
         limits = limits.intersect(*settings.bounds)
         names += f" and bounds {settings.bounds[0]:g} to {settings.bounds[1]:g} mm"
-    if not limits.minimum <= start <= limits.maximum:
+    if not limits.minimum <= start <= limits.maximum and abs(start - limits.clip(start)) > max(
+        1e-6 * abs(start), 0.5 * limits.step
+    ):
         raise OutOfRangeError(
             f"working distance {start:g} mm is outside {names}; move there first, or widen the bounds"
         )

@@ -30,7 +30,9 @@ class Measurement:
     clipped : float
         Share of pixels at the darkest or brightest level, 0 to 1.
     image : Image
-        The frame itself.
+        The frame itself, without its data bar.
+    full_scale : int
+        Grey level at which it saturates; 1 in floating point.
     """
 
     working_distance: float
@@ -41,6 +43,7 @@ class Measurement:
     detail: float
     clipped: float
     image: Image
+    full_scale: int = 255
 
     @property
     def score(self) -> float:
@@ -55,7 +58,7 @@ class Measurement:
 
 def pixel_of(image: Image, magnification: float) -> float:
     """Return the pixel in mm as the image tells it, or the nominal one where it tells nothing."""
-    told = image.pixel_size * 1e-6
+    told = float(image.pixel_size) * 1e-6
     return told if 0 < told < math.inf else NOMINAL_PIXEL / magnification
 
 

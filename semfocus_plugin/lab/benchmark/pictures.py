@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from semdrivers import read_image
+from semdrivers.console import problem_of
+from semdrivers.data_bar import bar_rows_of
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semdrivers.files import read_pixels
+from semdrivers.files import decimal, read_table
 from semdrivers.microscope import number
 from semfocus_plugin.networks import SMALLEST
 
@@ -45,7 +48,7 @@ class Picture:
     assumed: bool = False
 
 
-def read_picture(path: Path, pixel_size: float | None = None, bar_rows: int = 0) -> Picture:
+def read_picture(path: Path, pixel_size: float | None = None, bar_rows: int | None = None) -> Picture:
     """Return a picture file as a specimen.
 
     Parameters
@@ -53,9 +56,9 @@ def read_picture(path: Path, pixel_size: float | None = None, bar_rows: int = 0)
     path : Path
         TIFF, PNG or JPEG.
     pixel_size : float, optional
-        nm; `NOMINAL_PIXEL_SIZE` is assumed by default.
-    bar_rows : int
-        Rows of a data bar at the bottom, cut off.
+        nm; by default that of the file, and `NOMINAL_PIXEL_SIZE` where it names none.
+    bar_rows : int, optional
+        Rows of a data bar at the bottom, cut off; by default known from the file, or detected.
 
     Raises
     ------
@@ -66,10 +69,13 @@ def read_picture(path: Path, pixel_size: float | None = None, bar_rows: int = 0)
     """
     if pixel_size is not None and number("pixel_size", pixel_size, "nm") <= 0:
         raise OutOfRangeError(f"pixel_size must be above 0 nm, not {pixel_size:g} nm")
-    if bar_rows < 0:
+    if bar_rows is not None and bar_rows < 0:
         raise OutOfRangeError(f"bar_rows must be at least 0, not {bar_rows}")
-    pixels = read_pixels(path)
-    pixels = pixels[: max(pixels.shape[0] - bar_rows, 0)]
+    image = read_image(path)
+    pixels = image.pixels
+    pixels = pixels[: max(pixels.shape[0] - bar_rows_of(pixels, image.metadata, bar_rows), 0)]
+    if pixel_size is None and 0 < image.pixel_size < math.inf:
+        pixel_size = image.pixel_size
     height, width = pixels.shape
     if height < SMALLEST[0] or width < SMALLEST[1]:
         raise OutOfRangeError(f"{path}: {width}×{height} pixels are left; a specimen needs at least 320×240")
@@ -84,7 +90,9 @@ def folder_in_use(named: Path | None) -> Path | None:
     return usual if (usual / "MANIFEST.csv").is_file() else None
 
 
-def read_folder(folder: Path, pixel_size: float | None = None) -> tuple[Picture, ...]:
+def read_folder(
+    folder: Path, pixel_size: float | None = None, problems: list[str] | None = None
+) -> tuple[Picture, ...]:
     """Return the pictures that ``MANIFEST.csv`` in a folder lists.
 
     The manifest has a column ``file``; ``bar_rows`` and a pixel size written as ``12.3 nm/px`` in any column
@@ -94,23 +102,33 @@ def read_folder(folder: Path, pixel_size: float | None = None) -> tuple[Picture,
     Raises
     ------
     InvalidParameterError
-        When there is no manifest, no column ``file``, or a listed file is missing.
+        When there is no manifest, no column ``file``, or a listed file is missing or no picture, unless `problems` is
+        a list, to which that is then added.
     """
     manifest = folder / "MANIFEST.csv"
     if not manifest.is_file():
         raise InvalidParameterError(f"{folder} holds no MANIFEST.csv; name picture files instead")
-    with manifest.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = [row.cells for row in read_table(manifest)]
     if not rows or "file" not in rows[0]:
         raise InvalidParameterError(f"{manifest} lists no pictures (a column 'file' is needed)")
     pictures = []
     for row in rows:
         if row.get("suggested_split") == "series" or not is_sharp(row):
             continue
-        found = _PIXEL_SIZE.search(" ".join(value for value in row.values() if isinstance(value, str)))
-        known = float(found.group(1)) if found else pixel_size
-        pictures.append(read_picture(_locate(folder, row["file"]), known, int(row.get("bar_rows") or 0)))
+        try:
+            pictures.append(_of_row(folder, row, pixel_size))
+        except Exception as error:
+            if problems is None:
+                raise
+            problems.append(problem_of(row["file"], error))
     return tuple(pictures)
+
+
+def _of_row(folder: Path, row: dict[str, str], pixel_size: float | None) -> Picture:
+    found = _PIXEL_SIZE.search(" ".join(row.values()))
+    known = float(found.group(1)) if found else pixel_size
+    rows = decimal(row.get("bar_rows"))
+    return read_picture(_locate(folder, row["file"]), known, None if rows is None else int(rows))
 
 
 def is_sharp(row: dict[str, str]) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import semdrivers
-from semdrivers.console import fail, messages, output, print_json
+from semdrivers.console import fail, messages, output, print_json, problem_of
 from semdrivers.errors import InvalidParameterError
 from semfocus_plugin.cli import Json, MaxFrames, MethodName, progress_bars
 from semfocus_plugin.lab.cli._shared import Workers, check_outputs, print_table, write_report
@@ -21,8 +21,12 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Name, picture file, or folder with MANIFEST.csv; repeatable. All six names by default."),
     ] = None,
-    pixel_size: Annotated[float | None, typer.Option(help="Pixel size of picture files, nm; 100 by default.")] = None,
-    bar_rows: Annotated[int, typer.Option(help="Rows of a data bar to cut off picture files.")] = 0,
+    pixel_size: Annotated[
+        float | None, typer.Option(help="Pixel size of picture files, nm; what the file says, or 100, by default.")
+    ] = None,
+    bar_rows: Annotated[
+        int | None, typer.Option(help="Rows of a data bar to cut off picture files; known or detected by default.")
+    ] = None,
     method: MethodName = None,
     max_frames: MaxFrames = None,
     preset: Annotated[
@@ -61,7 +65,8 @@ def evaluate(
     if method is not None:
         semdrivers.get_plugin_manager().check_autofocus_method(method)
     name = method or METHODS[0].name
-    specimens = _specimens(specimen, pixel_size, bar_rows)
+    problems: list[str] = []
+    specimens = _specimens(specimen, pixel_size, bar_rows, problems)
     trials = [trial for one in presets for trial in draw_online(specimens, runs, seed, one)]
     with progress_bars() as stage:
         records = run_trials(
@@ -90,11 +95,16 @@ def evaluate(
     failed = [run for run in records if run.status == "error"]
     for run in failed:
         fail(f"{run.specimen}, seed {run.seed}: {run.reason}")
-    if failed:
+    for problem in problems:
+        fail(problem)
+    if failed or problems:
         raise typer.Exit(1)
 
 
-def _specimens(names: list[str] | None, pixel_size: float | None, bar_rows: int) -> list[Any]:
+def _specimens(
+    names: list[str] | None, pixel_size: float | None, bar_rows: int | None, problems: list[str]
+) -> list[Any]:
+    """Return names and pictures; what cannot be read is added to `problems`, unless nothing is left."""
     from semfocus_plugin.lab.benchmark.pictures import read_folder, read_picture
     from semfocus_plugin.lab.benchmark.trials import MAGNIFICATIONS
 
@@ -104,13 +114,18 @@ def _specimens(names: list[str] | None, pixel_size: float | None, bar_rows: int)
         if name in MAGNIFICATIONS:
             specimens.append(name)
         elif path.is_dir():
-            specimens += read_folder(path, pixel_size)
+            specimens += read_folder(path, pixel_size, problems)
         elif path.suffix or path.exists():
-            specimens.append(read_picture(path, pixel_size, bar_rows))
+            try:
+                specimens.append(read_picture(path, pixel_size, bar_rows))
+            except Exception as error:
+                problems.append(problem_of(path, error))
         else:
             raise InvalidParameterError(
                 f"--specimen {name}: neither a specimen ({', '.join(MAGNIFICATIONS)}) nor a file"
             )
+    if not specimens:
+        raise InvalidParameterError("--specimen: nothing is left to focus on: " + "; ".join(problems))
     for picture in specimens:
         if not isinstance(picture, str) and picture.assumed:
             messages.print(

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from semdrivers.console import application, output
+from semdrivers.console import application, fail, output
 from semdrivers.errors import AutofocusError, InvalidParameterError
 from semfocus_plugin.cli import moved, progress_bar
 from semfocus_plugin.lab.cli._shared import Workers, print_table
@@ -123,7 +123,8 @@ def finetune(
     changes = _given(epochs=epochs, batch=batch, learning_rate=learning_rate) | {"seed": seed}
     config = module.FinetuneConfig(tuple(map(str, sheets)), tuple(map(str, frames or [made])), **changes)
     _check_resume(out, resume)
-    module.read_pictures(config.sheets)
+    problems: list[str] = []
+    module.read_pictures(config.sheets, problems)
     if not frames:
         with _bar("emulated frames") as advance:
             datasets.build(module.KEPT, made, progress=advance)
@@ -140,6 +141,10 @@ def finetune(
     path = export.export_aenet(checkpoint, out)
     _bring(out, "acnet")
     _announce(path)
+    for problem in problems:
+        fail(problem)
+    if problems:
+        raise typer.Exit(1)
 
 
 @train.command()

@@ -18,14 +18,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from semdrivers import read_image
+from semdrivers.console import problem_of
+from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semdrivers.files import read_pixels
+from semdrivers.grey_levels import full_scale, in_unit, native
 from semfocus_plugin import networks
 from semfocus_plugin.lab.training import aenet, checkpoint, datasets
 from semfocus_plugin.lab.training.architecture import CompactAENet, nominal_half_blur
 from semfocus_plugin.lab.training.descent import descend
 from semfocus_plugin.lab.training.shipped import read_compact
-from semfocus_plugin.labelling import read_sheet, without_bar
+from semfocus_plugin.labelling import read_sheet
 from semfocus_plugin.networks import MAGNIFICATION_SCALE, check_pixels, median3, normalise, to_unit, told_magnification
 
 __all__ = ["KEPT", "LEAST_PICTURES", "FinetuneConfig", "Pictures", "Report", "read_pictures", "train"]
@@ -127,32 +130,46 @@ class Pictures:
         return torch.from_numpy(np.stack([normalise(unit), told])[None])
 
 
-def read_pictures(sheets: tuple[str, ...]) -> Pictures:
+def read_pictures(sheets: tuple[str, ...], problems: list[str] | None = None) -> Pictures:
     """Read the labelled pictures of sheets into memory.
+
+    Parameters
+    ----------
+    sheets : tuple of str
+        As `semfocus label` writes them.
+    problems : list of str, optional
+        Takes a line for every labelled picture that cannot be read or has no magnification; the others are used.
 
     Raises
     ------
     InvalidParameterError, OutOfRangeError
-        When a sheet or a picture cannot be read, a labelled picture has no magnification, or there are fewer than
-        `LEAST_PICTURES`.
+        When a sheet cannot be read, or fewer than `LEAST_PICTURES` pictures can be used.
     """
+    problems = [] if problems is None else problems
     pixels, told, labels = [], [], []
     for sheet in map(Path, sheets):
         for row in read_sheet(sheet):
             if row.label is None:
                 continue
             path = sheet.parent / row.file
-            if row.magnification is None:
-                raise InvalidParameterError(f"{sheet}: {row.file} has a label and no magnification; fill it in")
-            picture = without_bar(read_pixels(path), row.bar_rows, path)
-            check_pixels(picture, str(path))
+            try:
+                if row.magnification is None:
+                    raise InvalidParameterError(f"{sheet}: {row.file} has a label and no magnification; fill it in")
+                image = read_image(path)
+                rows = bar_rows_of(image.pixels, image.metadata, row.bar_rows)
+                picture = native(without_bar(image.pixels, rows, str(path)))
+                check_pixels(picture, str(path))
+                picture = in_unit(picture, full_scale(picture, image.bit_depth))
+            except Exception as error:
+                problems.append(problem_of(path, error))
+                continue
             pixels.append(median3(picture))
             told.append(told_magnification(row.magnification, picture.shape[1]) / MAGNIFICATION_SCALE)
             labels.append(row.label)
     if len(labels) < LEAST_PICTURES:
         raise InvalidParameterError(
             f"{', '.join(sheets)}: {len(labels)} pictures have a label, and it takes {LEAST_PICTURES} at least; "
-            "fill in the column label"
+            "fill in the column label" + "".join(f"\n  {problem}" for problem in problems)
         )
     return Pictures(pixels, np.array(told, np.float32), np.array(labels, np.float32))
 
