@@ -18,11 +18,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from semdrivers.autofocus import autofocus
-from semdrivers.connection import connect
+from semdrivers.connection import OpenMicroscope, connect
 from semdrivers.errors import (
     AutofocusError,
     BusyError,
     DeviceError,
+    ExistingFileError,
     HardwareFault,
     InterlockError,
     InvalidParameterError,
@@ -84,6 +85,7 @@ __all__ = [
     "BusyError",
     "Capabilities",
     "DeviceError",
+    "ExistingFileError",
     "FocusRecord",
     "FocusStep",
     "FrameSkippedError",
@@ -101,6 +103,7 @@ __all__ = [
     "ModelError",
     "NotConnectedError",
     "NotFocusedError",
+    "OpenMicroscope",
     "OutOfRangeError",
     "PluginRecord",
     "ProtocolError",

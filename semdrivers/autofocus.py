@@ -8,6 +8,7 @@ magnification put back whatever happens.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress, Recor
 from semdrivers.microscope import Microscope, check_microscope, put_back, restoring
 
 __all__ = ["autofocus"]
+
+_log = logging.getLogger("semdrivers.autofocus")
 
 
 def autofocus(
@@ -33,7 +36,8 @@ def autofocus(
     Parameters
     ----------
     microscope : Microscope
-        Anything with the five members of the protocol.
+        Anything with the five members of the protocol. A ``max_travel`` in mm, which a named instrument has, limits
+        every run besides.
     settings : AutofocusSettings, optional
         How to focus.
     progress : callable, optional
@@ -61,6 +65,9 @@ def autofocus(
     """
     settings = _settings(settings, overrides)
     check_microscope(microscope)
+    limits = [limit for limit in (settings.max_travel, getattr(microscope, "max_travel", None)) if limit is not None]
+    if limits:
+        settings = dataclasses.replace(settings, max_travel=min(limits))
     for name, callback, kind in (("progress", progress, callable), ("cancel", cancel, _is_event)):
         if callback is not None and not kind(callback):
             raise InvalidParameterError(f"{name} cannot be {callback!r}")
@@ -83,6 +90,18 @@ def autofocus(
         result = dataclasses.replace(result, working_distance=microscope.working_distance)
     if isinstance(microscope, RecordsFocus):
         microscope.focus_record = result.to_record()
+    _log.info(
+        "autofocus %s at %.4f mm (from %.4f mm): score %.1f, confidence %.2f, %d frames, %.1f s, %s: %s",
+        result.status,
+        result.working_distance,
+        result.start_working_distance,
+        result.score,
+        result.confidence,
+        result.frames,
+        result.elapsed,
+        result.method,
+        result.reason,
+    )
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import difflib
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
@@ -35,7 +36,9 @@ __all__ = ["METHODS", "PROPERTIES", "MicroscopeBase", "WrappedMicroscope"]
 class MicroscopeBase(abc.ABC):
     """A microscope in terms of three methods: a subclass implements `_read`, `_write` and, for stages, `_call`.
 
-    Subclasses add `capabilities`, `acquire` and `close`, and get `autofocus` and the ``with`` statement.
+    Subclasses add `capabilities`, `acquire` and `close`, and get `autofocus` and the ``with`` statement. Setting an
+    attribute that the class does not have raises AttributeError, so that no misspelt setting is lost; a subclass
+    declares public attributes of its own in the class (``folder: Path``), and names with an underscore are free.
     """
 
     offers: ClassVar[tuple[str, ...]] = ()
@@ -100,6 +103,16 @@ class MicroscopeBase(abc.ABC):
         self._check_open()
         return autofocus(self, **settings)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name.startswith("_") or hasattr(type(self), name) or _declared(type(self), name)):
+            known = {known for known in dir(type(self)) if not known.startswith("_")}
+            nearest = difflib.get_close_matches(name, [*known, *_MEMBERS], 1)
+            which = nearest[0] if nearest else ""
+            hint = f": this instrument does not offer {which}" if which and which not in known else ""
+            hint = f"; did you mean {which!r}?" if which in known else hint
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r} to set{hint}", name=name, obj=self)
+        super().__setattr__(name, value)
+
     def __enter__(self) -> Self:
         self._check_open()
         return self
@@ -146,6 +159,12 @@ class WrappedMicroscope(MicroscopeBase):
         capabilities: Capabilities = self._read("capabilities")
         return capabilities
 
+    @property
+    def max_travel(self) -> float | None:
+        """Furthest that autofocus may go from its start, mm, where a named instrument limits it; else None."""
+        limit: float | None = getattr(self._microscope, "max_travel", None)
+        return limit
+
     def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
         """Scan one frame."""
         image: Image = self._call("acquire", mode)
@@ -166,6 +185,11 @@ class WrappedMicroscope(MicroscopeBase):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._microscope!r}>"
+
+
+def _declared(kind: type, name: str) -> bool:
+    """Whether a class, or one of its bases, declares an attribute of instances."""
+    return any(name in vars(base).get("__annotations__", {}) for base in kind.__mro__)
 
 
 def _property(name: str) -> property:

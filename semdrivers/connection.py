@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, Self
 from urllib.parse import SplitResult, unquote
 
 from semdrivers.errors import InvalidParameterError, NotConnectedError, SemDriversError
+from semdrivers.focus import AutofocusResult
+from semdrivers.instruments import LimitedMicroscope, read_instruments
 from semdrivers.microscope import Microscope, check_microscope, whole_number
 
-__all__ = ["connect", "flag_option", "split_url", "whole_option"]
+__all__ = ["OpenMicroscope", "connect", "flag_option", "split_url", "whole_option"]
+
+_log = logging.getLogger("semdrivers.connection")
 
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 
 
-def connect(url: str, **options: Any) -> Any:
+class OpenMicroscope(Microscope, Protocol):
+    """What `semdrivers.connect` returns: a `Microscope` with `autofocus`, for a ``with`` statement.
+
+    A type checker thus detects a misspelt member. Drivers of this distribution have all of it; one of another may have
+    the five members of `Microscope` alone, which `semdrivers.autofocus` and `contextlib.closing` take as well. What an
+    instrument offers beyond it is found with ``isinstance``, which narrows the type too:
+    ``if isinstance(microscope, HasStage): microscope.move_stage(1.0, 2.0)``.
+    """
+
+    def autofocus(self, **settings: Any) -> AutofocusResult:
+        """Focus; the same as ``semdrivers.autofocus(microscope, **settings)``."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *details: object) -> None: ...
+
+
+def connect(url: str, **options: Any) -> OpenMicroscope:
     """Open the microscope that `url` names.
 
     Parameters
@@ -25,15 +48,16 @@ def connect(url: str, **options: Any) -> Any:
     url : str
         ``em30://HOST[:PORT][?usb=VID:PID[:SERIAL]]``, ``em30+serial:///dev/ttyUSB0?baudrate=115200``,
         ``emulator://SPECIMEN[?seed=…&magnification=…]``, or a scheme that a plugin adds (``semdrivers
-        plugins`` lists them).
+        plugins`` lists them). A name without ``://`` is that of an instrument in the user's settings, whose limits
+        then hold (`semdrivers.instruments`).
     **options
         Handed to the driver; each stands above its namesake in the URL's query.
 
     Returns
     -------
-    Microscope
-        Usable in a ``with`` statement if it comes from this distribution. Typed as Any, since what it offers
-        beyond `Microscope` depends on the instrument.
+    OpenMicroscope
+        Usable in a ``with`` statement. What it offers beyond that depends on the instrument; ask with ``isinstance``
+        and the protocols of `semdrivers.microscope`.
 
     Raises
     ------
@@ -47,9 +71,13 @@ def connect(url: str, **options: Any) -> Any:
     if not isinstance(url, str):
         raise InvalidParameterError(f"a microscope's address must be a string, not {url!r}")
     match = _SCHEME.match(url)
+    named = read_instruments().get(url) if match is None else None
+    if named is not None:
+        return LimitedMicroscope(connect(named.url, **options), named)
     if match is None:
         raise InvalidParameterError(
-            f"{url!r} is no address of a microscope; it must look like em30://192.168.1.30 or emulator://tin-balls"
+            f"{url!r} is no address of a microscope; it must look like em30://192.168.1.30 or emulator://tin-balls, "
+            "or be a name that `semdrivers instrument add` keeps"
         )
     if _CONTROL.search(url):
         raise InvalidParameterError(f"{url!r} holds a space or a control character; write a space as %20")
@@ -68,7 +96,8 @@ def connect(url: str, **options: Any) -> Any:
         except InvalidParameterError as error:
             crashes[f"plugin {plugin}"] = f"what it returned, a {error}"
             continue
-        microscope: Microscope = answer
+        microscope: OpenMicroscope = answer
+        _log_connected(url, microscope)
         return microscope
     if crashes:
         raise NotConnectedError(f"could not open {url}", {**crashes, **plugins.failures})
@@ -77,6 +106,18 @@ def connect(url: str, **options: Any) -> Any:
     raise InvalidParameterError(
         f"cannot open {url}: {message}" + "".join(f"\n  {name}: {why}" for name, why in plugins.failures.items())
     )
+
+
+def _log_connected(url: str, microscope: Microscope) -> None:
+    """Log what was connected, which must not cost a question to the instrument nor an error."""
+    if not _log.isEnabledFor(logging.INFO):
+        return
+    try:
+        about = microscope.capabilities
+        name = " ".join(filter(None, (about.model, about.serial, about.firmware))) or type(microscope).__name__
+    except Exception as error:
+        name = f"{type(microscope).__name__}, whose capabilities cannot be read: {error}"
+    _log.info("connected to %s: %s", url, name)
 
 
 def split_url(

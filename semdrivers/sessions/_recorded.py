@@ -35,6 +35,8 @@ class Recorded(MicroscopeBase):
         What it is, for messages, such as ``"replay of"``.
     """
 
+    folder: Path
+
     def __init__(self, folder: str | Path, title: str) -> None:
         self.folder = Path(folder)
         self._title = title

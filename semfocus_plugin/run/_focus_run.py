@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
+import time
 
 from semdrivers.data_bar import bar_rows_of
 from semdrivers.errors import AutofocusError, SemDriversError
@@ -95,6 +96,7 @@ class FocusRun:
         self._progress = progress
         self._cancel = cancel
         self._steps: list[FocusStep] = []
+        self._began = time.perf_counter()
         self._measurements: list[Measurement] = []
         self._spoiled: list[str] = []
         self._late = 0
@@ -309,6 +311,7 @@ class FocusRun:
             score=evaluation.score,
             variance=evaluation.variance,
             entropy=evaluation.entropy,
+            time=time.perf_counter() - self._began,
         )
         self._steps.append(step)
         if self._progress is not None:

@@ -18,7 +18,10 @@ def result(status="focused", frames=6) -> semdrivers.AutofocusResult:
         semdrivers.FocusStep(i, ("search", "control", "verify")[i % 3], 18 - i * 0.2, 5000, 1.4 * (i % 6), 0.1, 5.0)
         for i in range(frames)
     )
-    return semdrivers.AutofocusResult(status, "µ & <so>", 16.74, 18.0, 8.7, 0.9, frames, 1.3, "dual-network", trace)
+    return semdrivers.AutofocusResult(
+        status=status, reason="µ & <so>", working_distance=16.74, start_working_distance=18.0, score=8.7, confidence=0.9,
+        frames=frames, elapsed=1.3, method="dual-network", trace=trace,
+    )  # fmt: skip
 
 
 def image(pixel_size=80.0, level=128) -> semdrivers.Image:
@@ -36,24 +39,25 @@ def test_a_result_is_drawn(tmp_path, status, frames):
 
 @pytest.mark.parametrize("pixel_size", [80.0, 1250.0, 0.5, float("nan")])
 def test_before_and_after_are_drawn(tmp_path, pixel_size):
-    path = plot_before_after(image(pixel_size, 40), image(pixel_size, 200), tmp_path / "pair.png")
+    before, after = (image(pixel_size, level).pixels for level in (40, 200))
+    path = plot_before_after(before, after, ("before", "after"), pixel_size, tmp_path / "pair.png")
     assert semdrivers.read_pixels(path).shape[1] > 1000
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".pdf"])
 def test_vector_formats(tmp_path, suffix):
-    assert plot_result(result(), tmp_path / f"run{suffix}").stat().st_size > 5000
+    assert plot_result(result().to_dict(), tmp_path / f"run{suffix}").stat().st_size > 5000
 
 
 def test_another_ending_is_refused(tmp_path):
     with pytest.raises(semdrivers.InvalidParameterError, match=r"run\.txt: a figure's name ends in"):
-        plot_result(result(), tmp_path / "run.txt")
+        plot_result(result().to_dict(), tmp_path / "run.txt")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_several_threads_draw_at_once(tmp_path):
     with ThreadPoolExecutor(4) as pool:
-        paths = list(pool.map(lambda i: plot_result(result(), tmp_path / f"{i}.png"), range(4)))
+        paths = list(pool.map(lambda i: plot_result(result().to_dict(), tmp_path / f"{i}.png"), range(4)))
     contents = {path.read_bytes() for path in paths}
     assert len(contents) == 1
 
@@ -61,7 +65,8 @@ def test_several_threads_draw_at_once(tmp_path):
 def test_pyplot_is_left_alone(tmp_path):
     code = (
         "import sys, semdrivers; "
-        "semdrivers.AutofocusResult('refused', '', 1.0, 1.0, 0.0, 0.0, 0, 0.0, 'm').plot(sys.argv[1]); "
+        "semdrivers.AutofocusResult(status='refused', reason='', working_distance=1.0, start_working_distance=1.0, "
+        "score=0.0, confidence=0.0, frames=0, elapsed=0.0, method='m').plot(sys.argv[1]); "
         "print('matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run(
