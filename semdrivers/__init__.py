@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from semdrivers.image import read_image, write_image
     from semdrivers.plugins import PluginRecord, get_plugin_manager, hookimpl
     from semdrivers.sessions import Recorder
+    from semdrivers.threads import on_one_thread
 
     __version__: str
 
@@ -72,6 +73,7 @@ _LAZY = {
     "autobrightness": "semdrivers.brightness",
     "get_plugin_manager": "semdrivers.plugins",
     "hookimpl": "semdrivers.plugins",
+    "on_one_thread": "semdrivers.threads",
     "read_image": "semdrivers.image",
     "read_pixels": "semdrivers.files",
     "write_image": "semdrivers.image",
@@ -119,6 +121,7 @@ __all__ = [
     "connect",
     "get_plugin_manager",
     "hookimpl",
+    "on_one_thread",
     "read_image",
     "read_pixels",
     "write_image",

@@ -377,6 +377,9 @@ def emulate(
         str, typer.Option(help="Specimen under the beam: a name, or the file of a picture.")
     ] = "tin-balls",
     pixel_size: Annotated[float | None, typer.Option(help="Pixel size of a picture, nm.")] = None,
+    bar_rows: Annotated[
+        int | None, typer.Option(min=0, help="Rows of a data bar to cut off a picture; known or detected by default.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Random seed; fixes specimen, place, start and noise.")] = 0,
     magnification: Annotated[float, typer.Option(help="Magnification at the start.")] = 5000.0,
     working_distance: Annotated[
@@ -402,6 +405,7 @@ def emulate(
     emulator = Emulator(
         specimen,
         pixel_size=pixel_size,
+        bar_rows=bar_rows,
         seed=seed,
         magnification=magnification,
         working_distance=working_distance,

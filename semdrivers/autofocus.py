@@ -10,11 +10,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from semdrivers.errors import AutofocusError, BusyError, InvalidParameterError
+from semdrivers.claims import claimed
+from semdrivers.errors import AutofocusError, InvalidParameterError
 from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress, RecordsFocus
 from semdrivers.microscope import Microscope, check_microscope, put_back, restoring
 
@@ -57,7 +56,8 @@ def autofocus(
     InvalidParameterError, OutOfRangeError
         Before any I/O, for settings that make no sense.
     BusyError
-        When an autofocus run is under way on this microscope.
+        When an autofocus run is under way on this microscope, through whatever wrapper, or a keeper of another
+        thread holds it.
     AutofocusError
         When no installed plugin offers the method.
     SemDriversError
@@ -76,7 +76,7 @@ def autofocus(
     plugins = get_plugin_manager()
     if settings.method is not None:
         plugins.check_autofocus_method(settings.method)
-    with _exclusive(microscope), restoring(microscope, only_on_error=True) as start:
+    with claimed(microscope, "an autofocus run"), restoring(microscope, only_on_error=True) as start:
         result = plugins.autofocus_hook(settings.method)(
             microscope=microscope, settings=settings, progress=progress, cancel=cancel
         )
@@ -119,23 +119,3 @@ def _settings(settings: AutofocusSettings | None, overrides: dict[str, Any]) -> 
 
 def _is_event(value: object) -> bool:
     return callable(getattr(value, "is_set", None))
-
-
-_running: set[int] = set()
-_running_lock = threading.Lock()
-
-
-@contextmanager
-def _exclusive(microscope: object) -> Iterator[None]:
-    """Hold the microscope for one run, by identity: a foreign object need not be hashable."""
-    with _running_lock:
-        if id(microscope) in _running:
-            raise BusyError(
-                f"an autofocus run is under way on this {type(microscope).__name__}; wait for it or cancel it"
-            )
-        _running.add(id(microscope))
-    try:
-        yield
-    finally:
-        with _running_lock:
-            _running.discard(id(microscope))

@@ -17,7 +17,7 @@ import numpy as np
 
 from semdrivers.autofocus import autofocus
 from semdrivers.errors import InvalidParameterError, OutOfRangeError, SemDriversError
-from semdrivers.focus import AutofocusResult, RecordsFocus
+from semdrivers.focus import AutofocusResult, RecordsFocus, record_of_frame
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import (
     Capabilities,
@@ -115,6 +115,8 @@ def check_capabilities(microscope: Any) -> None:
         assert 0 < limits.minimum < limits.maximum, f"{name} runs from {limits.minimum:g} to {limits.maximum:g}"
         assert 0 <= limits.step < limits.maximum - limits.minimum, f"the step of {name} is {limits.step:g}"
     probe = capabilities.probe_diameter
+    depth = getattr(capabilities, "bit_depth", None)
+    assert depth is None or 1 <= depth <= 16, f"bit_depth is {depth}; it is 1 to 16, or None where unknown"
     assert probe is None or 0.1 <= probe <= 1000, f"probe_diameter is {probe}; it is in nm, or None where unknown"
     modes = capabilities.scan_modes
     assert modes, "no scan mode is offered"
@@ -284,7 +286,10 @@ def check_stigmator(microscope: Any) -> None:
 
 
 def check_focus_record_travels(microscope: Any) -> None:
-    """The record of an autofocus, where it is kept, stands in the metadata of the frames that follow."""
+    """The record of an autofocus, where it is kept, stands in the metadata of the frames that follow.
+
+    Where it has ``lens_offset``, that is how far the frame's working distance is from the record's.
+    """
     acquire = microscope.acquire
     if not isinstance(microscope, RecordsFocus):
         raise Skipped("it keeps no focus record")
@@ -301,8 +306,9 @@ def check_focus_record_travels(microscope: Any) -> None:
     ).to_record()
     with restoring(microscope, "focus_record"):
         microscope.focus_record = record
-        recorded = acquire().metadata.get("autofocus")
-    assert recorded == record, f"the frame says {recorded!r}"
+        image = acquire()
+    recorded = image.metadata.get("autofocus")
+    assert recorded in (record, record_of_frame(record, image.working_distance)), f"the frame says {recorded!r}"
 
 
 def check_cancelled_autofocus_restores(microscope: Any) -> None:

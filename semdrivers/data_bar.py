@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from semdrivers.errors import OutOfRangeError
 
+__all__ = ["bar_rows_of", "detect_bar_rows", "without_bar"]
+
 _TALLEST = 0.35
 """Greatest height of a bar, as a share of the picture."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, Protocol, TypedDict, cast, runtime_checkable
@@ -22,6 +23,7 @@ __all__ = [
     "NotFocusedError",
     "Progress",
     "RecordsFocus",
+    "record_of_frame",
 ]
 
 
@@ -151,6 +153,8 @@ class FocusRecord(TypedDict):
     method: str
     frames_since: NotRequired[int]
     """Frames between the run and this frame; recorded by `semdrivers.hosts` alone."""
+    lens_offset: NotRequired[float | None]
+    """How far the lens stood from where focus was found, mm; None when none was found. In frames alone."""
 
 
 @runtime_checkable
@@ -315,3 +319,27 @@ class FrameSkippedError(AutofocusError):
     def __init__(self, message: str, result: AutofocusResult | None = None) -> None:
         super().__init__(message)
         self.result = result
+
+
+def record_of_frame(record: Mapping[str, Any], working_distance: float) -> dict[str, Any]:
+    """Return a focus record as it travels in ``metadata["autofocus"]`` of one frame.
+
+    Parameters
+    ----------
+    record : mapping
+        Of an autofocus run, such as ``microscope.focus_record``.
+    working_distance : float
+        At which the frame was scanned, mm.
+
+    Returns
+    -------
+    dict
+        The record, with ``lens_offset``: how far the lens stood from where focus was found, mm; None when the run
+        found none. A record without ``working_distance`` stays as it is.
+    """
+    focus = record.get("working_distance")
+    if focus is None:
+        return dict(record)
+    offset = float(working_distance) - float(focus)
+    known = record.get("status") == "focused" and math.isfinite(offset)
+    return {**record, "lens_offset": round(offset, 6) if known else None}

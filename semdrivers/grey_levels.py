@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 
+__all__ = ["check_bit_depth", "full_scale", "in_unit", "native"]
+
 _DEPTHS = (10, 12, 14)
 _SMALLEST = 511
 _MOST_SHIFTED = 8

@@ -27,7 +27,7 @@ from semdrivers.files import (
     tiff_description,
     vendor_conditions,
 )
-from semdrivers.grey_levels import native
+from semdrivers.grey_levels import check_bit_depth, native
 
 __all__ = ["Image", "ScanMode", "read_image", "write_image"]
 
@@ -73,6 +73,8 @@ def write_image(path: str | Path, image: Image, *, overwrite: bool = False) -> P
     conditions = {name: getattr(image, name) for name in _CONDITIONS}
     conditions["scan_mode"] = None if image.scan_mode is None else image.scan_mode.name
     conditions |= {name: float(conditions[name]) for name in ("working_distance", "magnification", "pixel_size")}
+    if conditions["bit_depth"] is not None:
+        check_bit_depth(conditions["bit_depth"], f"{path}: bit_depth")
     pixels = native(pixels)
     description = describe(path.name, pixels.shape, str(pixels.dtype), conditions)
     with replacing(path, overwrite) as temporary:

@@ -11,10 +11,10 @@ from firmware_protocol.profile import EM30
 from semdrivers.emulator import physics
 from semfocus_plugin import optics
 
-WORKING_DISTANCE = EM30.aperture_radius * 1e-3 / optics.NOMINAL_CONVERGENCE
-"""mm; where the half-angle of the beam is the nominal one."""
+WORKING_DISTANCE = 15.0
+"""mm; the half-angle of the beam is 3 mrad there."""
 CORE = 50.0
-"""nm; the nominal probe core of the autofocus."""
+"""nm"""
 
 
 def test_field_and_aperture() -> None:
@@ -30,7 +30,8 @@ def test_depth_of_field() -> None:
     alpha = physics.half_angle(WORKING_DISTANCE, EM30.aperture_radius)
     for magnification in (200.0, 1000.0, 5000.0, 30_000.0):
         expected = physics.depth_of_field(physics.pixel_size(magnification, 320), CORE, alpha)
-        assert optics.depth_of_field(magnification) == pytest.approx(expected)
+        computed = optics.depth_of_field(optics.NOMINAL_PIXEL / magnification, CORE * 1e-6, alpha)
+        assert computed == pytest.approx(expected)
 
 
 def test_ideal_score() -> None:

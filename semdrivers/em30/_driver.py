@@ -41,7 +41,7 @@ from semdrivers.em30._control_link import ControlLink
 from semdrivers.em30._image_link import FrameOrder, ImageLink
 from semdrivers.em30._transport import open_serial, open_tcp
 from semdrivers.errors import DeviceError, InvalidParameterError, NotConnectedError, ProtocolError
-from semdrivers.focus import FocusRecord
+from semdrivers.focus import FocusRecord, record_of_frame
 from semdrivers.image import Image, ScanMode
 from semdrivers.links import parse_target
 from semdrivers.microscope import Capabilities, Range
@@ -361,7 +361,7 @@ class EM30(MicroscopeBase):
         depth = "<u2" if leader.pixel_format is PixelFormat.MONO16 else "u1"
         metadata: dict[str, Any] = {"model": self._capabilities.model, "serial": self._capabilities.serial}
         if self._focus_record is not None:
-            metadata["autofocus"] = dict(self._focus_record)
+            metadata["autofocus"] = record_of_frame(self._focus_record, leader.working_distance)
         return Image(
             pixels=np.frombuffer(frame.payload, depth).reshape(leader.height, leader.width),
             working_distance=leader.working_distance,

@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from semdrivers.hosts._cadence import FocusKeeper, FocusPolicy
     from semdrivers.hosts._scripts import FocusedMicroscope, focused
+    from semdrivers.hosts._unattended import unattended
 
 _HOMES = {
     "FocusKeeper": "semdrivers.hosts._cadence",
     "FocusPolicy": "semdrivers.hosts._cadence",
     "FocusedMicroscope": "semdrivers.hosts._scripts",
     "focused": "semdrivers.hosts._scripts",
+    "unattended": "semdrivers.hosts._unattended",
 }
 
-__all__ = ["FocusKeeper", "FocusPolicy", "FocusedMicroscope", "focused"]
+__all__ = ["FocusKeeper", "FocusPolicy", "FocusedMicroscope", "focused", "unattended"]
 
 
 def __getattr__(name: str) -> Any:

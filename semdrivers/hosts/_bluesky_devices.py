@@ -1,26 +1,54 @@
 """A `Microscope` as Bluesky devices, by Bluesky's protocols alone; `semdrivers.hosts.bluesky` has the plans.
 
-Units are the microscope's: working distance and stage mm, pixel size nm.
+Units are the microscope's: working distance and stage mm, pixel size nm. Each data key begins with the name of its
+device's kind, so that any devices can be read in one event; what is unknown is None, which is null in a document.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from semdrivers.connection import connect
 from semdrivers.errors import InvalidParameterError
 from semdrivers.focus import AutofocusResult, NotFocusedError
 from semdrivers.hosts._cadence import FocusKeeper
 from semdrivers.image import Image, ScanMode
-from semdrivers.microscope import Microscope, Range, missing_members
+from semdrivers.microscope import Microscope, Range, missing_members, number
+from semdrivers.threads import on_one_thread
 
 Reading = dict[str, dict[str, Any]]
 """What ``read`` and ``describe`` return: an entry for each field."""
 
-_UNITS = {"working_distance": "mm", "start_working_distance": "mm", "pixel_size": "nm", "elapsed": "s"}
+_RESULT = {
+    "status": ("string", ""),
+    "reason": ("string", ""),
+    "working_distance": ("number", "mm"),
+    "start_working_distance": ("number", "mm"),
+    "score": ("number", ""),
+    "confidence": ("number", ""),
+    "frames": ("integer", ""),
+    "elapsed": ("number", "s"),
+    "method": ("string", ""),
+}
+"""Fields of the autofocus device: type and unit of each."""
+_NOTHING = {"status": "", "reason": "", "frames": 0, "method": ""}
+"""Fields of a result before the first focusing; the others are None."""
+_FOCUS = {
+    "status": ("string", ""),
+    "working_distance": ("number", "mm"),
+    "score": ("number", ""),
+    "confidence": ("number", ""),
+    "lens_offset": ("number", "mm"),
+    "frames_since": ("integer", ""),
+}
+"""Fields of a frame's focus record."""
+_FRAME = {"working_distance": ("number", "mm"), "magnification": ("number", ""), "pixel_size": ("number", "nm")}
+"""Conditions of a frame."""
 
 
 class ThreadStatus:
@@ -109,10 +137,15 @@ class Setting(_Device):
 
     def set(self, value: float) -> ThreadStatus:
         """Set the number; one beyond the limits raises `OutOfRangeError` before anything moves."""
-        if self._limits is not None:
-            value = self._limits.check(self.name, value, self._unit)
-        self._status = ThreadStatus(lambda: self._write(value), self.name)
+        checked = self.check_value(value)
+        self._status = ThreadStatus(lambda: self._write(checked), self.name)
         return self._status
+
+    def check_value(self, value: float) -> float:
+        """Return the number as it would be set; one that cannot be raises as `set` does. Nothing moves."""
+        if self._limits is not None:
+            return self._limits.check(self.name, value, self._unit)
+        return number(self.name, value, self._unit)
 
     def stop(self, *, success: bool = True) -> None:
         """Return once a set under way has taken effect: it is one command of the instrument, and cannot be halved."""
@@ -130,7 +163,7 @@ class Setting(_Device):
 
     def describe(self) -> Reading:
         """Describe the number."""
-        return {self.name: _key(f"semdrivers:{self.name}", 0.0, self._unit)}
+        return {self.name: _key(f"semdrivers:{self.name}", "number", self._unit)}
 
 
 class Autofocus(_Device):
@@ -180,15 +213,18 @@ class Autofocus(_Device):
             self.keeper.cancel.set()
             status.thread.join()
 
+    def check_value(self, value: object) -> None:
+        """Accept anything: whatever is set, it focuses."""
+
     def read(self) -> Reading:
         """Return the last result, field by field, without its trace."""
-        return _reading({f"{self.name}_{field}": value for field, value in _record(self.result).items()})
+        result = self.result
+        record = _NOTHING if result is None else {field: getattr(result, field) for field in _RESULT}
+        return _reading({f"{self.name}_{field}": record.get(field) for field in _RESULT})
 
     def describe(self) -> Reading:
         """Describe the fields of a result."""
-        return {
-            f"{self.name}_{field}": _key("semdrivers:autofocus", v, _UNITS.get(field, "")) for field, v in _NONE.items()
-        }
+        return {f"{self.name}_{field}": _key("semdrivers:autofocus", *kind) for field, kind in _RESULT.items()}
 
 
 class Detector(_Device):
@@ -196,49 +232,114 @@ class Detector(_Device):
 
     def __init__(self, name: str, microscope: Microscope, autofocus: Autofocus, mode: ScanMode) -> None:
         super().__init__(name)
-        self._microscope, self._autofocus, self.mode = microscope, autofocus, mode
+        self._microscope, self._autofocus, self._mode = microscope, autofocus, mode
         self.image: Image | None = None
+        self._staged = False
+        self._description: Reading = {}
+
+    @property
+    def mode(self) -> ScanMode:
+        """Mode of the frames. Inside a run, change it with ``bps.configure(sem.detector, {"mode": "STANDARD"})``."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, value: ScanMode) -> None:
+        if self._staged and value is not self._mode:
+            raise InvalidParameterError(
+                f"{self.name} is in a run, whose documents hold the size of a {self._mode.name} frame; change its mode "
+                f"in the plan, with bps.configure(detector, {{'mode': '{getattr(value, 'name', value)}'}})"
+            )
+        self._mode = self._offered(value)
 
     @property
     def hints(self) -> dict[str, Any]:
         """The mean grey level."""
         return {"fields": [f"{self.name}_mean"]}
 
+    def stage(self) -> list[Any]:
+        """Begin a run: the mode changes by `configure` alone."""
+        self._staged = True
+        return [self]
+
+    def unstage(self) -> list[Any]:
+        """End a run."""
+        self._staged = False
+        return [self]
+
+    def configure(self, values: dict[str, Any]) -> tuple[Reading, Reading]:
+        """Set the scan mode, ``{"mode": "STANDARD"}``; return the configuration before and after.
+
+        The RunEngine writes a new descriptor, with the new size of a frame.
+
+        Raises
+        ------
+        InvalidParameterError
+            For another key, and for a mode that the microscope does not offer.
+        """
+        before = self.read_configuration()
+        unknown = set(values) - {"mode"}
+        if unknown:
+            raise InvalidParameterError(f"{self.name} has no setting {sorted(unknown)[0]!r}; it has 'mode'")
+        if "mode" in values:
+            self._mode = self._offered(values["mode"])
+        self._description.update(self._described())  # the RunEngine keeps what `describe` returned
+        return before, self.read_configuration()
+
+    def read_configuration(self) -> Reading:
+        """Return the scan mode."""
+        return _reading({f"{self.name}_mode": self._mode.name})
+
+    def describe_configuration(self) -> Reading:
+        """Describe the scan mode."""
+        return {f"{self.name}_mode": _key("semdrivers:scan_mode", "string", "")}
+
     def trigger(self) -> ThreadStatus:
         """Scan one frame."""
 
         def work() -> None:
-            self.image = self._autofocus.keeper.after_frame(self._microscope.acquire(self.mode))
+            self.image = self._autofocus.keeper.after_frame(self._microscope.acquire(self._mode))
 
         return ThreadStatus(work, self.name)
 
     def read(self) -> Reading:
-        """Return the last frame."""
-        return _reading(self._fields())
-
-    def describe(self) -> Reading:
-        """Describe a frame."""
-        return {
-            field: _key("semdrivers:frame", value, _UNITS.get(field.removeprefix(f"{self.name}_"), ""))
-            for field, value in self._fields().items()
-        }
-
-    def _fields(self) -> dict[str, Any]:
+        """Return the last frame; raises `InvalidParameterError` before the first."""
         image = self.image
         if image is None:
             raise InvalidParameterError(f"{self.name} has taken no frame yet; trigger it first")
-        record = {**_NONE, **(image.metadata.get("autofocus") or {})}
-        focus = {f"autofocus_{field}": record[field] for field in ("status", "working_distance", "score", "confidence")}
-        fields = {
-            "image": image.pixels,
-            "mean": float(image.pixels.mean()),
-            "working_distance": float(image.working_distance),
-            "magnification": float(image.magnification),
-            "pixel_size": float(image.pixel_size),
-            **focus,
-            "autofocus_frames_since": int(record.get("frames_since", -1)),
+        record = {"status": "", "frames_since": -1, **(image.metadata.get("autofocus") or {})}
+        return _reading(
+            {
+                f"{self.name}_image": image.pixels,
+                f"{self.name}_mean": float(image.pixels.mean()),
+                **{f"{self.name}_frame_{field}": getattr(image, field) for field in _FRAME},
+                **{f"{self.name}_focus_{field}": record.get(field) for field in _FOCUS},
+            }
+        )
+
+    def describe(self) -> Reading:
+        """Describe a frame of the mode in force; before the first frame the type of its pixels is not known."""
+        self._description = self._described()
+        return self._description
+
+    def _described(self) -> Reading:
+        image = _key("semdrivers:frame", "array", "")
+        image["shape"] = [self._mode.height, self._mode.width]
+        if self.image is not None:
+            image["dtype_numpy"] = self.image.pixels.dtype.str
+        return {
+            f"{self.name}_image": image,
+            f"{self.name}_mean": _key("semdrivers:frame", "number", ""),
+            **{f"{self.name}_frame_{field}": _key("semdrivers:frame", *kind) for field, kind in _FRAME.items()},
+            **{f"{self.name}_focus_{field}": _key("semdrivers:frame", *kind) for field, kind in _FOCUS.items()},
         }
-        return {f"{self.name}_{field}": value for field, value in fields.items()}
+
+    def _offered(self, mode: Any) -> ScanMode:
+        """Return a mode, given as such or by name, that the microscope offers."""
+        offered = {offered.name: offered for offered in self._microscope.capabilities.scan_modes}
+        name = getattr(mode, "name", mode)
+        if name not in offered:
+            raise InvalidParameterError(f"{self.name}: mode must be one of {', '.join(offered)}, not {mode!r}")
+        return offered[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,13 +355,13 @@ class Devices:
     stage_y: Setting | None = None
 
 
-def devices(microscope: Microscope, name: str = "sem", mode: ScanMode = ScanMode.FAST) -> Devices:
+def devices(microscope: Microscope | str, name: str = "sem", mode: ScanMode = ScanMode.FAST) -> Devices:
     """Return the Bluesky devices of a microscope.
 
     Parameters
     ----------
-    microscope : Microscope
-        Any.
+    microscope : Microscope or str
+        Any; or an address for `semdrivers.connect`, opened on a thread of its own: close ``sem.microscope`` at the end.
     name : str
         Of the detector, and before the others' names.
     mode : ScanMode
@@ -271,6 +372,9 @@ def devices(microscope: Microscope, name: str = "sem", mode: ScanMode = ScanMode
     InvalidParameterError
         When it lacks a member of the protocol.
     """
+    if isinstance(microscope, str):
+        address = microscope
+        return devices(on_one_thread(lambda: connect(address)), name, mode)
     missing = missing_members(microscope)
     if missing:
         raise InvalidParameterError(f"{type(microscope).__name__} is no Microscope: it lacks {', '.join(missing)}")
@@ -319,36 +423,17 @@ def _stage(microscope: Any, name: str) -> tuple[Setting, Setting]:
     return axis(0), axis(1)
 
 
-_NONE: dict[str, Any] = {
-    "status": "",
-    "reason": "",
-    "working_distance": float("nan"),
-    "start_working_distance": float("nan"),
-    "score": float("nan"),
-    "confidence": float("nan"),
-    "frames": 0,
-    "elapsed": float("nan"),
-    "method": "",
-}
-"""A focus record before the first focusing."""
-
-
-def _record(result: AutofocusResult | None) -> dict[str, Any]:
-    return dict(_NONE) if result is None else {field: getattr(result, field) for field in _NONE}
-
-
 def _reading(fields: dict[str, Any]) -> Reading:
+    """Return values as a reading; a number that is not finite is None, for documents are JSON."""
     now = time.time()
-    return {field: {"value": value, "timestamp": now} for field, value in fields.items()}
+    return {field: {"value": _finite(value), "timestamp": now} for field, value in fields.items()}
 
 
-def _key(source: str, value: Any, unit: str) -> dict[str, Any]:
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _key(source: str, dtype: str, unit: str) -> dict[str, Any]:
     """Describe a value to Bluesky."""
-    key: dict[str, Any] = {"source": source, "dtype": "number", "shape": []}
-    if isinstance(value, str):
-        key["dtype"] = "string"
-    elif isinstance(value, int):
-        key["dtype"] = "integer"
-    elif not isinstance(value, float):
-        key.update(dtype="array", shape=list(value.shape), dtype_numpy=value.dtype.str)
+    key: dict[str, Any] = {"source": source, "dtype": dtype, "shape": []}
     return {**key, "units": unit} if unit else key

@@ -4,22 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from semdrivers.autofocus import autofocus
-from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semdrivers.focus import AutofocusResult, AutofocusSettings, FrameSkippedError, NotFocusedError, Progress
+from semdrivers.claims import Claim, check_free, claimed
+from semdrivers.errors import BusyError, InvalidParameterError, OutOfRangeError
+from semdrivers.focus import (
+    AutofocusResult,
+    AutofocusSettings,
+    FrameSkippedError,
+    NotFocusedError,
+    Progress,
+    record_of_frame,
+)
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import Microscope, number
 
 ON_FAILURE = ("retry", "skip", "continue", "abort")
+ON_DISTURBANCE = ("again", "skip", "abort")
 FIRST = "first frame"
 """Why focus is wanted before anything was tried."""
 
+LENS_STEPS, LENS_TRAVEL = 2.0, 0.002
+"""A lens that stands further than so many of its steps, and than so many mm, from where it was left, was moved."""
+BUSY_PAUSE = 1.0
+"""Seconds between two tries at a busy instrument, at most."""
+
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +68,17 @@ class FocusPolicy:
         `attempts` times, then skips; ``"continue"`` takes the frame at the old working distance, and its
         metadata say so. A cancel, and an exception of the instrument, end the run under every policy.
     attempts : int
-        Tries in all under ``"retry"``.
+        Tries in all under ``"retry"``, and frames in all when each is disturbed while it is scanned.
+    on_disturbance : str
+        When the lens no longer stands where it was left in focus (a hand on the knob, a stage move that sets it back,
+        another program), and when the instrument is busy: ``"again"`` focuses again, and waits for a busy instrument;
+        ``"skip"`` takes no frame (`FrameSkippedError`), and the next one is focused; ``"abort"`` ends the run
+        (`NotFocusedError` for the lens, `BusyError` for a busy instrument).
+    lens_travel : float, optional
+        How far the lens may stand from where it was left before that is a disturbance, mm; by default two of the
+        instrument's steps, and at least 0.002 mm.
+    busy_timeout : float
+        How long ``"again"`` waits for a busy instrument before `BusyError` ends the run, s.
     settings : AutofocusSettings
         How to focus.
 
@@ -69,6 +97,9 @@ class FocusPolicy:
     temperature_change: float | None = None
     on_failure: str = "abort"
     attempts: int = 3
+    on_disturbance: str = "again"
+    lens_travel: float | None = None
+    busy_timeout: float = 60.0
     settings: AutofocusSettings = field(default_factory=AutofocusSettings)
 
     def __post_init__(self) -> None:
@@ -85,6 +116,8 @@ class FocusPolicy:
             ("stage_travel", "mm", 0.0),
             ("magnification_change", "", 1e-9),
             ("temperature_change", "°C", 1e-9),
+            ("lens_travel", "mm", 0.0),
+            ("busy_timeout", "s", 0.0),
         ):
             value = getattr(self, name)
             if value is not None and number(name, value, unit) < least:
@@ -93,8 +126,9 @@ class FocusPolicy:
             given, read = getattr(self, value), getattr(self, reader)
             if (given is None) != (read is None) or (read is not None and not callable(read)):
                 raise InvalidParameterError(f"{value} and {reader} (a function) belong together; give both or neither")
-        if self.on_failure not in ON_FAILURE:
-            raise InvalidParameterError(f"on_failure must be one of {', '.join(ON_FAILURE)}, not {self.on_failure!r}")
+        for name, choices in (("on_failure", ON_FAILURE), ("on_disturbance", ON_DISTURBANCE)):
+            if getattr(self, name) not in choices:
+                raise InvalidParameterError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
         if not isinstance(self.settings, AutofocusSettings):
             raise InvalidParameterError(f"settings must be an AutofocusSettings, not {self.settings!r}")
 
@@ -162,6 +196,8 @@ class FocusKeeper:
         Of the last focusing.
     frames : int
         Frames taken since the keeper was made.
+    around_focus : callable
+        Makes the context in which each focusing runs, such as one that has the beam on; none by default.
     """
 
     def __init__(
@@ -179,6 +215,8 @@ class FocusKeeper:
         self.progress = progress
         self.result: AutofocusResult | None = None
         self.frames = 0
+        self.around_focus: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self._claim: Claim | None = None
         if self.policy.stage_travel is not None and not hasattr(type(microscope), "stage_position"):
             raise InvalidParameterError(
                 f"{type(microscope).__name__} has no stage_position, which stage_travel needs; leave stage_travel out"
@@ -192,6 +230,22 @@ class FocusKeeper:
         self._first_score: float | None = None
         self._last_score: float | None = None
         self._place: Mapping[str, Any] = {}
+        self._left_at: float | None = None
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Hold the instrument for the frames of the block: no other keeper, and no autofocus of another thread.
+
+        Raises
+        ------
+        BusyError
+            When it is held already, through whatever wrapper.
+        """
+        with claimed(self.microscope, "a run of frames kept in focus", as_keeper=True) as self._claim:
+            try:
+                yield
+            finally:
+                self._claim = None
 
     @property
     def record(self) -> dict[str, Any] | None:
@@ -201,11 +255,43 @@ class FocusKeeper:
         record = {name: value for name, value in self.result.to_dict().items() if name != "trace"}
         return {**record, "frames_since": self._since}
 
+    def record_of(self, working_distance: float) -> dict[str, Any] | None:
+        """Return the record of a frame at a working distance in mm: with ``lens_offset``; None before any focusing."""
+        return None if self.record is None else record_of_frame(self.record, working_distance)
+
+    def accept_lens(self, working_distance: float | None = None) -> None:
+        """Take the lens where it stands, or at a working distance in mm, for moved on purpose: no disturbance.
+
+        For frames away from focus that are meant so, such as a focal series. Their record says how far away.
+        """
+        if self._left_at is not None:
+            self._left_at = self.microscope.working_distance if working_distance is None else float(working_distance)
+
+    def disturbance(self) -> str:
+        """Return how far the lens was moved since it was left in focus, or an empty text."""
+        return "" if self._left_at is None else self._moved(self.microscope.working_distance)
+
+    def obey_disturbance(self) -> str:
+        """Return what `disturbance` says; under ``"skip"`` and ``"abort"``, raise if it says anything.
+
+        Raises
+        ------
+        FrameSkippedError, NotFocusedError
+            As `FocusPolicy.on_disturbance` says. The next frame will want focus.
+        """
+        moved = "" if self._wanted else self.disturbance()
+        if moved:
+            self._disturbed(moved)
+        return moved
+
     def due(self) -> str:
         """Return why the next frame wants focus, or an empty text."""
         policy, place = self.policy, self._place
         if self._wanted:
             return self._wanted
+        moved = self.disturbance()
+        if moved:
+            return moved
         if policy.every is not None and self._since >= policy.every:
             return f"{self._since} frames since the last focusing"
         if policy.score_drop is not None and self._first_score is not None and self._last_score is not None:
@@ -234,13 +320,18 @@ class FocusKeeper:
         Raises
         ------
         NotFocusedError
-            When the run must end: cancelled, or refused under ``"abort"``.
+            When the run must end: cancelled, refused under ``on_failure="abort"``, or disturbed under
+            ``on_disturbance="abort"``.
         FrameSkippedError
             When the frame must not be taken; the next one will want focus again.
+        BusyError
+            When another autofocus run is under way on the instrument, or the instrument stays busy.
         """
         if self.cancel.is_set():
             raise NotFocusedError("cancelled before the frame was taken", self.result)
-        reason = self.due()
+        with self._acting():
+            check_free(self.microscope)
+            reason = self._when_free(lambda: self.obey_disturbance() or self.due())
         if reason:
             _log.info("focusing: %s", reason)
             self.focus()
@@ -249,12 +340,12 @@ class FocusKeeper:
     def focus(self) -> AutofocusResult:
         """Focus now, whatever the cadence, and apply the failure policy. Raises as `before_frame` does."""
         policy, tries = self.policy, 0
-        self._wanted = "the last focusing did not succeed"
+        self._wanted, self._left_at = "the last focusing did not succeed", None
+        with self._acting():
+            check_free(self.microscope)
         while True:
             tries += 1
-            self.result = result = autofocus(
-                self.microscope, settings=policy.settings, progress=self.progress, cancel=self.cancel
-            )
+            self.result = result = self._when_free(self._autofocus)
             self._since, self._first_score, self._last_score = 0, None, None
             if result.status == "cancelled":
                 raise NotFocusedError(f"autofocus was cancelled: {result.reason}", result)
@@ -265,13 +356,20 @@ class FocusKeeper:
                 raise NotFocusedError(f"autofocus {result.status}: {result.reason}", result)
             if policy.on_failure == "skip" or tries >= policy.attempts:
                 raise FrameSkippedError(f"autofocus {result.status} {tries} times: {result.reason}", result)
-        self._wanted = ""
+        self._wanted, self._left_at = "", result.working_distance
         self._place = self._read_place()
         return result
 
+    def _autofocus(self) -> AutofocusResult:
+        with self._acting(), self.around_focus():
+            return autofocus(self.microscope, settings=self.policy.settings, progress=self.progress, cancel=self.cancel)
+
     def after_frame(self, image: Image) -> Image:
         """Count a frame that was taken; return it with the focus record in its metadata."""
-        record = self.record
+        record = self.record_of(image.working_distance)
+        moved = "" if self._left_at is None else self._moved(image.working_distance)
+        if moved:
+            _log.warning("frame %d: %s", self.frames, moved)
         self.count()
         if self.policy.score is not None:
             self._last_score = float(self.policy.score(image))
@@ -285,9 +383,65 @@ class FocusKeeper:
         self._since += 1
 
     def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
-        """Focus if due, and take a frame. Raises as `before_frame` and the microscope do."""
-        self.before_frame()
-        return self.after_frame(self.microscope.acquire(mode))
+        """Focus if due, and take a frame; one during which the lens was moved is taken again, in focus.
+
+        Raises
+        ------
+        NotFocusedError, FrameSkippedError, BusyError
+            As `before_frame`; also when the lens was moved during `FocusPolicy.attempts` frames one after another.
+        SemDriversError
+            Whatever the microscope raises.
+        """
+        moved = ""
+        for _ in range(self.policy.attempts):
+            self.before_frame()
+            image = self._when_free(lambda: self.microscope.acquire(mode))
+            moved = "" if self._left_at is None else self._moved(image.working_distance)
+            if not moved:
+                return self.after_frame(image)
+            self._disturbed(f"by what the frame says, {moved}")
+        raise FrameSkippedError(f"{self.policy.attempts} frames one after another were disturbed: {moved}", self.result)
+
+    def _acting(self) -> AbstractContextManager[None]:
+        """Let the present thread act for this keeper."""
+        return self._claim.here() if self._claim is not None else nullcontext()
+
+    def _moved(self, working_distance: float) -> str:
+        """Return how far a working distance is from where the lens was left, or an empty text; NaN says nothing."""
+        offset = working_distance - (working_distance if self._left_at is None else self._left_at)
+        allowed = self.policy.lens_travel
+        if allowed is None:
+            allowed = max(LENS_STEPS * self.microscope.capabilities.working_distance.step, LENS_TRAVEL)
+        if not math.isfinite(offset) or abs(offset) <= allowed + 1e-9:
+            return ""
+        return f"the lens stands {offset:+.4f} mm from where it was left in focus"
+
+    def _disturbed(self, what: str) -> None:
+        """Make the next frame want focus, and raise as the policy says."""
+        _log.warning("disturbed: %s", what)
+        self._wanted = what
+        if self.policy.on_disturbance == "abort":
+            raise NotFocusedError(f"the run was disturbed: {what}", self.result)
+        if self.policy.on_disturbance == "skip":
+            raise FrameSkippedError(f"the frame was disturbed: {what}", self.result)
+
+    def _when_free(self, work: Callable[[], _T]) -> _T:
+        """Do something with the instrument; one that is busy is waited for, as the policy says."""
+        give_up = time.monotonic() + self.policy.busy_timeout
+        while True:
+            try:
+                return work()
+            except BusyError as error:
+                if self.policy.on_disturbance == "skip":
+                    raise FrameSkippedError(f"the instrument is busy: {error}", self.result) from error
+                if self.policy.on_disturbance == "abort" or time.monotonic() >= give_up:
+                    raise
+                _log.warning("busy, trying again: %s", error)
+            pause_ends = time.monotonic() + min(BUSY_PAUSE, self.policy.busy_timeout / 10)
+            while time.monotonic() < pause_ends:
+                if self.cancel.is_set():
+                    raise NotFocusedError("cancelled while the instrument was busy", self.result)
+                time.sleep(0.02)
 
     def _read_place(self) -> Mapping[str, Any]:
         """Read what the policy watches, and no more: each value is a question to the instrument."""

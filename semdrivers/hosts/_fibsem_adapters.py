@@ -77,6 +77,11 @@ class MicroscopeOfFibsem:
         self.keep_frames = False
 
     @property
+    def __wrapped__(self) -> Any:
+        """The fibsem microscope, which two of these share."""
+        return self.fibsem
+
+    @property
     def capabilities(self) -> Capabilities:
         """Limits as they were given."""
         return self._capabilities
@@ -154,6 +159,11 @@ class FibsemLike:
             raise InvalidParameterError(f"{type(microscope).__name__} is no Microscope: it lacks {', '.join(missing)}")
         self.microscope: Any = microscope
         self._last: Any = None
+
+    @property
+    def __wrapped__(self) -> Any:
+        """The microscope."""
+        return self.microscope
 
     def is_working_distance_settable(self, beam_type: Any) -> bool:
         """Only of the electron beam: there is no other."""

@@ -11,19 +11,24 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
+from pymmcore_plus import PixelFormat
 from pymmcore_plus.experimental.unicore import CameraDevice, ShutterDevice, StageDevice, XYStageDevice
 
 from semdrivers.connection import connect
-from semdrivers.errors import InvalidParameterError, NotConnectedError
+from semdrivers.errors import DeviceError, InvalidParameterError, NotConnectedError
 from semdrivers.files import plain
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import Microscope, missing_members
+from semdrivers.threads import on_one_thread
 
 CAMERA, FOCUS, STAGE, SHUTTER = "Camera", "WorkingDistance", "Stage", "Beam"
 """Labels of the devices that `load_microscope` loads."""
+PIXEL_SIZE = "SEM"
+"""Name of the core's pixel size configuration that follows the camera's frames."""
 
 _UM = 1000.0
 
@@ -56,7 +61,7 @@ class _OfMicroscope:
         address = self.get_property_value("Address")  # type: ignore[attr-defined]
         if self._given is None and address:
             with _shared_lock:
-                microscope, users = _shared.get(address) or (connect(address), 0)
+                microscope, users = _shared.get(address) or (on_one_thread(lambda: connect(address)), 0)
                 _shared[address] = microscope, users + 1
             self._given, self._connected = microscope, address
 
@@ -74,14 +79,25 @@ class _OfMicroscope:
 
 
 class MicroscopeCamera(_OfMicroscope, CameraDevice):
-    """Frames, with properties ``ScanMode`` and ``Magnification``. `last_image` is the last one, with its conditions."""
+    """Frames, with properties ``ScanMode``, ``Magnification`` and ``PixelType``; the last one is `last_image`.
+
+    It learns the type of the grey levels and the size of a pixel from one frame of the fastest mode when it is
+    initialized. Where that cannot be taken, since the beam is off, they are uint8 and unknown until the first frame.
+    Once `follow` has given it the core, that core's pixel size follows magnification and mode, and under auto shutter
+    each frame is taken with the beam on and leaves it off.
+    """
 
     last_image: Image | None = None
     _mode = ScanMode.FAST
     _exposure = 0.0
+    error: Exception | None = None
+    """What kept the last frame from being taken; cores log it and go on."""
+    _core: Any = None
+    _told = 0.0
+    _pixel_size_is_old = False
 
     def initialize(self) -> None:
-        """Connect, and learn modes and limits."""
+        """Connect, and learn modes, limits and what a frame is."""
         super().initialize()
         capabilities = self.microscope.capabilities
         self._mode = capabilities.scan_modes[0]
@@ -89,17 +105,42 @@ class MicroscopeCamera(_OfMicroscope, CameraDevice):
             "ScanMode",
             property_type=str,
             getter=lambda camera: camera._mode.name,
-            setter=lambda camera, name: setattr(camera, "_mode", ScanMode[name]),
+            setter=lambda camera, name: camera._set_mode(ScanMode[name]),
             allowed_values=[mode.name for mode in capabilities.scan_modes],
         )
         self.register_property(
             "Magnification",
             property_type=float,
             getter=lambda camera: camera.microscope.magnification,
-            setter=lambda camera, value: setattr(camera.microscope, "magnification", value),
+            setter=lambda camera, value: camera._set_magnification(value),
             limits=(capabilities.magnification.minimum, capabilities.magnification.maximum),
         )
+        self.register_property(
+            "PixelType",
+            property_type=str,
+            getter=lambda camera: f"{8 * camera.dtype().itemsize}bit",
+            is_read_only=True,
+        )
+        with suppress(DeviceError):
+            self.last_image = self.microscope.acquire(self._mode)
         _cameras.add(self)
+
+    def follow(self, core: Any) -> None:
+        """Give the core the pixel size from here on, and obey its auto shutter."""
+        self._core, self._told = core, 0.0
+        if PIXEL_SIZE not in core.getAvailablePixelSizeConfigs():
+            core.definePixelSizeConfig(PIXEL_SIZE)
+        self._tell_pixel_size()
+
+    def serves(self, core: Any) -> bool:
+        """Whether it follows this core, or none."""
+        return self._core is None or self._core is core
+
+    def shutdown(self) -> None:
+        """Leave the core, and the connection."""
+        self._core = None
+        _cameras.discard(self)
+        super().shutdown()
 
     def get_exposure(self) -> float:
         """Return what the last frame took, ms."""
@@ -109,22 +150,69 @@ class MicroscopeCamera(_OfMicroscope, CameraDevice):
         """Refuse: an SEM's frame time follows from its scan mode."""
         raise InvalidParameterError(f"exposure {exposure:g} ms: choose the camera's property ScanMode instead")
 
+    def get_pixel_format(self) -> Any:
+        """Return the format of the grey levels."""
+        return PixelFormat.MONO16 if self.dtype().itemsize > 1 else PixelFormat.MONO8
+
     def shape(self) -> tuple[int, int]:
         """Return (height, width) in pixels."""
         return self._mode.height, self._mode.width
 
     def dtype(self) -> Any:
-        """Return the type of the last frame's grey levels, uint8 before the first."""
+        """Return the type of the last frame's grey levels."""
         return self.last_image.pixels.dtype if self.last_image is not None else np.dtype(np.uint8)
+
+    def pixel_size(self, magnification: float) -> float:
+        """Return the size of a pixel of the mode in force at a magnification, µm; 0 before the first frame."""
+        image = self.last_image
+        if image is None:
+            return 0.0
+        return float(
+            image.pixel_size / _UM * image.magnification / magnification * image.pixels.shape[1] / self._mode.width
+        )
 
     def start_sequence(self, n: int | None, get_buffer: Callable[..., Any]) -> Iterator[Mapping[str, Any]]:
         """Scan `n` frames, or until stopped; yield the conditions of each."""
-        for _ in itertools.count() if n is None else range(n):
-            began = time.perf_counter()
-            self.last_image = image = self.microscope.acquire(self._mode)
-            get_buffer(image.pixels.shape, image.pixels.dtype)[:] = image.pixels
-            self._exposure = 1000 * (time.perf_counter() - began)
-            yield conditions(image)
+        remaining = itertools.count() if n is None else iter(range(n - 1, -1, -1))
+        with beam_for_frames(self._core) as darken:
+            for left in remaining:
+                began = time.perf_counter()
+                try:
+                    self.last_image = image = self.microscope.acquire(self._mode)
+                except Exception as error:
+                    self.error = error
+                    raise
+                if n is not None and left == 0:
+                    darken()  # the core may not ask again
+                get_buffer(image.pixels.shape, image.pixels.dtype)[:] = image.pixels
+                self._exposure = 1000 * (time.perf_counter() - began)
+                self._pixel_size_is_old = True
+                yield conditions(image)
+
+    def _set_mode(self, mode: ScanMode) -> None:
+        self._mode, self._pixel_size_is_old = mode, True
+
+    def _set_magnification(self, value: float) -> None:
+        self.microscope.magnification = value
+        self._pixel_size_is_old = True
+
+    def __exit__(self, *failure: Any) -> None:
+        """Let go of the camera's lock, and only then tell the core: who hears of it may ask the camera."""
+        super().__exit__(*failure)
+        if self._pixel_size_is_old:
+            self._tell_pixel_size()
+
+    def _tell_pixel_size(self) -> None:
+        """Give the core pixel size and affine matrix: rows run along the stage's y, columns along its x."""
+        self._pixel_size_is_old = False
+        if self._core is None or self._core.getCameraDevice() not in ("", self.get_label()):
+            return
+        size = self.pixel_size(float(self.microscope.magnification))
+        if size == self._told:
+            return
+        self._told = size
+        self._core.setPixelSizeUm(PIXEL_SIZE, size)
+        self._core.setPixelSizeAffine(PIXEL_SIZE, [size, 0.0, 0.0, 0.0, size, 0.0])
 
 
 class WorkingDistanceDrive(_OfMicroscope, StageDevice):
@@ -191,7 +279,8 @@ class BeamShutter(_OfMicroscope, ShutterDevice):
 def load_microscope(core: Any, microscope: Microscope) -> None:
     """Load a microscope into a ``UniMMCore`` as camera and focus drive, and as stage and shutter where it has them.
 
-    The auto-shutter is switched off: the beam of an SEM is not switched for each frame.
+    The auto shutter is switched off: the beam of an SEM is not switched for each frame. Switch it on with
+    ``core.setAutoShutter(True)``, and the beam is on for each frame and each focusing, and off between them.
 
     Raises
     ------
@@ -216,6 +305,51 @@ def load_microscope(core: Any, microscope: Microscope) -> None:
     if SHUTTER in devices:
         core.setShutterDevice(SHUTTER)
     core.setAutoShutter(False)
+    devices[CAMERA].follow(core)
+
+
+def follow(core: Any) -> None:
+    """Give the core the pixel sizes of its `MicroscopeCamera`, and let that obey the core's auto shutter.
+
+    `load_microscope` does it by itself; call it after ``core.loadSystemConfiguration``.
+
+    Raises
+    ------
+    InvalidParameterError
+        When the core's camera is no `MicroscopeCamera`.
+    """
+    label = core.getCameraDevice()
+    for camera in list(_cameras):
+        if camera.get_label() == label and camera.serves(core):
+            camera.follow(core)
+            return
+    raise InvalidParameterError(f"the core's camera {label!r} is no MicroscopeCamera; load one and set it as camera")
+
+
+@contextmanager
+def beam_for_frames(core: Any) -> Iterator[Callable[[], None]]:
+    """Open the core's shutter, such as a `BeamShutter`, for the block, where its auto shutter says so.
+
+    Yields
+    ------
+    callable
+        Closes it before the end of the block.
+    """
+    opened = False
+
+    def darken() -> None:
+        nonlocal opened
+        if opened:
+            opened = False
+            core.setShutterOpen(False)
+
+    if core is not None and core.getAutoShutter() and core.getShutterDevice() and not core.getShutterOpen():
+        core.setShutterOpen(True)
+        opened = True
+    try:
+        yield darken
+    finally:
+        darken()
 
 
 def conditions(image: Image) -> dict[str, Any]:
@@ -224,10 +358,10 @@ def conditions(image: Image) -> dict[str, Any]:
     return {name: plain(getattr(image, name)) for name in names}
 
 
-def last_image(core: Any, microscope: Microscope) -> Image | None:
-    """Return the last frame of the core's camera, or None when that camera is no `MicroscopeCamera` of `microscope`."""
+def camera_of(core: Any, microscope: Microscope) -> MicroscopeCamera | None:
+    """Return the core's camera, or None when that is no `MicroscopeCamera` of `microscope`."""
     label = core.getCameraDevice()
-    for camera in _cameras:
-        if camera.get_label() == label and camera.microscope is microscope:
-            return camera.last_image
+    for camera in list(_cameras):
+        if camera.get_label() == label and camera.serves(core) and camera.microscope is microscope:
+            return camera
     return None

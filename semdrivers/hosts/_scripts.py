@@ -16,6 +16,7 @@ import functools
 import logging
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, ParamSpec, TypeVar
 
 from semdrivers.focus import FrameSkippedError
@@ -42,6 +43,14 @@ class FocusedMicroscope:
     def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
         """Focus if due, and take a frame; raises `FrameSkippedError` or `NotFocusedError` where there is none."""
         return self.keeper.acquire(mode)
+
+    def picture(self, mode: ScanMode = ScanMode.FAST) -> Image | None:
+        """Focus if due, and take a frame; None, with the reason in the log, where one is left out for want of focus."""
+        try:
+            return self.keeper.acquire(mode)
+        except FrameSkippedError as error:
+            _log.warning("no picture: %s", error)
+            return None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -100,16 +109,23 @@ class focused:
     ------
     InvalidParameterError, OutOfRangeError
         For values that make no sense, before any I/O.
+    BusyError
+        On entering the ``with`` block, when another keeper or an autofocus run holds the instrument.
     """
 
     def __init__(self, microscope: Microscope, policy: FocusPolicy | None = None, **options: Any) -> None:
         self.keeper = FocusKeeper(microscope, policy, **options)
+        self._holds: list[AbstractContextManager[None]] = []
 
     def __enter__(self) -> FocusedMicroscope:
+        hold = self.keeper.hold()
+        hold.__enter__()
+        self._holds.append(hold)
         self.keeper.restart()
         return FocusedMicroscope(self.keeper)
 
     def __exit__(self, kind: object, *_: object) -> None:
+        self._holds.pop().__exit__(None, None, None)
         if kind is None and self.keeper.due() == FIRST and not self.keeper.cancel.is_set():
             warnings.warn(
                 "nothing was focused: take frames through the microscope that focused() yields "

@@ -6,7 +6,8 @@
     RE(autofocus_wrapper(bp.list_scan([sem.detector], sem.stage_x, [0, 1, 2]), sem, every=1))
     RE.preprocessors.append(autofocus_preprocessor(sem, every=10, on_failure="skip"))  # or: in every plan from here on
 
-Each event of the detector holds the focus record, and each focusing inside a run is an event of the stream
+Each event of the detector holds the focus record (``sem_focus_status`` and so on) and the conditions of the frame
+(``sem_frame_working_distance``), and each focusing inside a run is an event of the stream
 ``autofocus``. Abort, stop and pause reach inside: the lens is back at its start before the RunEngine goes on.
 Written for Bluesky 1.15.
 """
@@ -100,16 +101,18 @@ def autofocus_wrapper(
     Yields
     ------
     Msg
-        Those of the plan. A frame left out for want of focus leaves no event.
+        Those of the plan. A frame left out for want of focus leaves no event. In a scan of ``sem.working_distance`` the
+        lens is the plan's: nothing is focused. Where the plan sets it otherwise, that is no disturbance.
     """
     sem = sem if isinstance(sem, Devices) else devices(sem)
     keeper = sem.autofocus.keeper = FocusKeeper(sem.microscope, policy, **overrides)
     runs = 0
-    left_out = False
+    left_out = lens_is_scanned = False
 
     def focused_trigger(message: Any) -> Plan:
         nonlocal left_out
         try:
+            keeper.obey_disturbance()
             yield from _focus(sem, STREAM if runs else None)
         except FrameSkippedError:
             left_out = True
@@ -118,16 +121,20 @@ def autofocus_wrapper(
             yield message
 
     def process(message: Any) -> tuple[Plan | None, None]:
-        nonlocal runs, left_out
+        nonlocal runs, left_out, lens_is_scanned
         command = message.command
         if command == "open_run":
             runs += 1
             keeper.restart()
+            lens_is_scanned = sem.working_distance.name in (message.kwargs.get("motors") or ())
         elif command == "close_run":
             runs -= 1
+            lens_is_scanned = False
+        elif command == "set" and message.obj is sem.working_distance:
+            keeper.accept_lens(message.args[0])
         elif command == "trigger" and message.obj is sem.detector:
             left_out = False
-            if keeper.due():
+            if not lens_is_scanned and keeper.due():
                 return focused_trigger(message), None
         elif left_out and command == "read" and message.obj is sem.detector:
             return _instead("null"), None
@@ -148,7 +155,8 @@ def autofocus_preprocessor(sem: Devices, policy: FocusPolicy | None = None, **ov
 def autofocus_per_step(sem: Devices, policy: FocusPolicy | None = None, **overrides: Any) -> Callable[..., Any]:
     """Return a ``per_step`` for scans: move, focus, read. By default every point is focused.
 
-    A point without focus under ``"skip"`` or ``"retry"`` leaves no event.
+    A point without focus under ``"skip"`` or ``"retry"`` leaves no event. Nothing is focused where the working distance
+    is scanned.
     """
     overrides = overrides if policy is not None else {"every": 1, **overrides}
     keeper = FocusKeeper(sem.microscope, policy, **overrides)
@@ -157,7 +165,8 @@ def autofocus_per_step(sem: Devices, policy: FocusPolicy | None = None, **overri
         sem.autofocus.keeper = keeper
         yield from bps.move_per_step(step, pos_cache)
         try:
-            if keeper.due():
+            if sem.working_distance not in step and keeper.due():
+                keeper.obey_disturbance()
                 yield from _focus(sem, STREAM)
         except FrameSkippedError:
             return

@@ -133,7 +133,7 @@ class FocusedFibsem:
             return self._fibsem.acquire_image(image_settings=image_settings, beam_type=beam_type)
         self.keeper.before_frame()
         image = self._fibsem.acquire_image(image_settings=image_settings, beam_type=beam_type)
-        image.focus_record = plain(self.keeper.record)
+        image.focus_record = plain(self.keeper.record_of(self.keeper.microscope.working_distance))
         self.keeper.count()
         if getattr(image, "filepath", None):
             _write_record(image)

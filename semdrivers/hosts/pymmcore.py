@@ -34,8 +34,10 @@ try:
         MicroscopeCamera,
         MicroscopeStage,
         WorkingDistanceDrive,
+        beam_for_frames,
+        camera_of,
         conditions,
-        last_image,
+        follow,
         load_microscope,
     )
 except ImportError as error:
@@ -50,6 +52,7 @@ __all__ = [
     "MicroscopeStage",
     "WorkingDistanceDrive",
     "autofocus_before",
+    "follow",
     "load_microscope",
 ]
 
@@ -73,6 +76,7 @@ class FocusingEngine:
         self._core, self._engine, self._keeper = core, engine, keeper
         self._corrections: dict[Any, float] = {}
         self._left_out = ""
+        keeper.around_focus = lambda: beam_for_frames(core)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -100,6 +104,8 @@ class FocusingEngine:
         self._engine.setup_event(
             event.model_copy(update={"z_pos": event.z_pos + self._corrections[at]}) if corrected else event
         )
+        if event.z_pos is not None:
+            self._keeper.accept_lens()
         if not _takes_frame(event) or "z" in event.index:
             return
         try:
@@ -118,11 +124,15 @@ class FocusingEngine:
             self._focus(event)
             return
         frames = iter(self._engine.exec_event(event) or ())
-        signal = None
+        signal, camera = None, camera_of(self._core, self._keeper.microscope) if _takes_frame(event) else None
+        if camera is not None:
+            camera.error = None
         while True:
             try:
                 payload = frames.send(signal) if isinstance(frames, types.GeneratorType) else next(frames)
             except StopIteration:
+                if camera is not None and camera.error is not None:
+                    raise camera.error from None  # the other engine logs it and goes on without the frame
                 return
             signal = yield self._described(payload) if payload is not None and _takes_frame(event) else payload
 
@@ -154,7 +164,8 @@ class FocusingEngine:
 
     def _described(self, payload: Any) -> Any:
         pixels, event, metadata = payload
-        microscope, image = self._keeper.microscope, last_image(self._core, self._keeper.microscope)
+        microscope, camera = self._keeper.microscope, camera_of(self._core, self._keeper.microscope)
+        image = None if camera is None else camera.last_image
         if image is None:
             width = metadata.get("pixel_size_um") or 0.0
             image = Image(pixels, microscope.working_distance, microscope.magnification, width * 1000)
@@ -177,6 +188,8 @@ def autofocus_before(
 ) -> Iterator[FocusKeeper]:
     """Focus during the acquisitions that run inside the ``with`` block; the engine found is put back at its end.
 
+    A frame that the instrument refuses (beam off, link lost) ends the acquisition with that error.
+
     Autofocus events of the sequence (``autofocus_plan``) focus; so do the first frame of a run and whatever the
     policy wants besides. A z-stack is left to the plan. ``core.mda.cancel()`` is obeyed before the next frame,
     autofocus frames included. The block ends when an acquisition that was started in it has ended.
@@ -194,20 +207,26 @@ def autofocus_before(
     ------
     FocusKeeper
         With the last result.
+
+    Raises
+    ------
+    BusyError
+        When another keeper or an autofocus run holds the instrument.
     """
     cancel = PolledEvent(lambda: bool(core.mda.status.cancel_requested))
     keeper = FocusKeeper(microscope, policy, cancel=cancel, progress=progress, **overrides)
     started_before = set(threading.enumerate())
     engine = core.mda.engine
-    core.mda.set_engine(FocusingEngine(core, engine, keeper))
-    try:
-        yield keeper
-        _wait(core, started_before)
-    finally:
-        if core.mda.is_running():
-            core.mda.cancel()
+    with keeper.hold():
+        core.mda.set_engine(FocusingEngine(core, engine, keeper))
+        try:
+            yield keeper
             _wait(core, started_before)
-        core.mda.set_engine(engine)
+        finally:
+            if core.mda.is_running():
+                core.mda.cancel()
+                _wait(core, started_before)
+            core.mda.set_engine(engine)
 
 
 def _wait(core: Any, started_before: set[threading.Thread]) -> None:

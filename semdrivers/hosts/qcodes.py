@@ -22,6 +22,7 @@ from semdrivers.focus import AutofocusResult, FrameSkippedError, NotFocusedError
 from semdrivers.hosts._cadence import FocusKeeper, FocusPolicy
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import Microscope, Range, missing_members
+from semdrivers.threads import on_one_thread
 
 try:
     from qcodes.instrument import Instrument
@@ -41,14 +42,15 @@ class MicroscopeInstrument(Instrument):
     Parameters there are: ``working_distance`` and ``stage_x``, ``stage_y`` in mm, ``magnification``, ``scan_mode``,
     ``beam`` (the last three of stage and beam where the microscope has them), ``frame`` over ``row`` and
     ``column``, and, read only, ``frame_working_distance``, ``focus_status``, ``focus_working_distance``,
-    ``focus_score``, ``frames_since_focus`` and ``focus_record``, which the snapshot holds.
+    ``focus_score``, ``frames_since_focus``, ``lens_offset`` (mm) and ``focus_record``, which the snapshot
+    holds.
 
     Parameters
     ----------
     name : str
         Of the instrument.
     microscope : Microscope or str
-        Any; or an address for `semdrivers.connect`, closed with the instrument.
+        Any; or an address for `semdrivers.connect`, opened on a thread of its own and closed with the instrument.
     policy : FocusPolicy, optional
         With a policy, or one field of it, ``frame`` focuses by itself whenever the cadence wants it. Without, only
         `autofocus` focuses. A frame left out under ``"skip"`` or ``"retry"`` is all NaN.
@@ -70,7 +72,9 @@ class MicroscopeInstrument(Instrument):
         cadence = {"every", "score_drop", "stage_travel", "magnification_change", "temperature_change", "on_failure"}
         self._focuses_frames = policy is not None or bool(cadence & set(overrides))
         self._address = microscope if isinstance(microscope, str) else None
-        self.microscope: Any = connect(microscope) if isinstance(microscope, str) else microscope
+        self.microscope: Any = microscope
+        if isinstance(microscope, str):
+            self.microscope = on_one_thread(lambda: connect(microscope))
         self._left_out = False
         self._mode = ScanMode.FAST
         self.image: Image | None = None
@@ -116,7 +120,7 @@ class MicroscopeInstrument(Instrument):
     def focus(self) -> tuple[Any, ...]:
         """The parameters that tell how a frame was focused, to be measured beside it."""
         names = ("frame_working_distance", "focus_status", "focus_working_distance", "focus_score")
-        return tuple(self.parameters[name] for name in (*names, "frames_since_focus"))
+        return tuple(self.parameters[name] for name in (*names, "frames_since_focus", "lens_offset"))
 
     def get_idn(self) -> dict[str, str | None]:
         """Return model, serial number and firmware."""
@@ -124,10 +128,14 @@ class MicroscopeInstrument(Instrument):
         return {"vendor": None, "model": told.model, "serial": told.serial, "firmware": told.firmware}
 
     def close(self) -> None:
-        """Close the instrument, and the connection if it was opened by address."""
-        if self._address is not None and hasattr(self, "microscope"):
-            self.microscope.close()
-        super().close()
+        """Close the instrument, and the connection if it was opened by address. A second call does nothing."""
+        if "microscope" not in vars(self):  # QCoDeS strips a closed instrument of its attributes
+            return
+        try:
+            if self._address is not None:
+                self.microscope.close()
+        finally:
+            super().close()
 
     def _add_settings(self) -> None:
         microscope, limits = self.microscope, self.microscope.capabilities
@@ -161,7 +169,7 @@ class MicroscopeInstrument(Instrument):
             name,
             unit=unit,
             get_cmd=lambda: getattr(self.microscope, name),
-            set_cmd=lambda value: setattr(self.microscope, name, value),
+            set_cmd=lambda value: self._set_number(name, value),
             vals=Numbers(limits.minimum, limits.maximum),
         )
 
@@ -198,19 +206,29 @@ class MicroscopeInstrument(Instrument):
         def of_frame() -> float:
             return _NAN if self.image is None else float(self.image.working_distance)
 
-        def since() -> float:
-            record = {} if self.image is None else self.image.metadata.get("autofocus", {})
-            return float(record.get("frames_since", _NAN))
+        def of_frames_record(field: str) -> Callable[[], float]:
+            def read() -> float:
+                record = {} if self.image is None else self.image.metadata.get("autofocus") or {}
+                value = record.get(field)
+                return _NAN if value is None else float(value)
+
+            return read
 
         for name, unit, read in (
             ("frame_working_distance", "mm", of_frame),
             ("focus_working_distance", "mm", of_record("working_distance", _NAN)),
             ("focus_score", "", of_record("score", _NAN)),
-            ("frames_since_focus", "", since),
+            ("frames_since_focus", "", of_frames_record("frames_since")),
+            ("lens_offset", "mm", of_frames_record("lens_offset")),
         ):
             self.add_parameter(name, unit=unit, get_cmd=read, set_cmd=False)
         self.add_parameter("focus_status", get_cmd=of_record("status", "none"), set_cmd=False, vals=Strings())
         self.add_parameter("focus_record", get_cmd=lambda: self.keeper.record, set_cmd=False)
+
+    def _set_number(self, name: str, value: float) -> None:
+        setattr(self.microscope, name, value)
+        if name == "working_distance":
+            self.keeper.accept_lens()
 
     def _move(self, index: int, value: float) -> None:
         place = list(self.microscope.stage_position)

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from semdrivers.errors import InvalidParameterError, SemDriversError
 from semdrivers.files import replacing
 from semdrivers.instruments import settings_folder
-from semfocus_plugin.optics import TUNGSTEN, Beam, check_probe_diameter
+from semfocus_plugin.optics import UNKNOWN, Beam, check_probe_diameter, depth_of_field
 
 CALIBRATION_VARIABLE = "SEMFOCUS_CALIBRATION"
 """Environment variable that names a calibration file, or another folder of them."""
@@ -118,9 +118,8 @@ class Calibration:
 
     @property
     def depth_of_field(self) -> float:
-        """Depth of field at `working_distance` and `magnification`, mm; of a tungsten gun where no probe was told."""
-        core = TUNGSTEN if self.probe_diameter is None else self.probe_diameter * 1e-6
-        return math.hypot(self.pixel * 1e-6, core) / self.half_angle * 1e3
+        """Depth of field at `working_distance` and `magnification`, mm, as a run computes it."""
+        return depth_of_field(self.pixel * 1e-6, self.beam.core or UNKNOWN, self.half_angle * 1e-3)
 
     @property
     def depth_of_field_sigma(self) -> float:

@@ -19,7 +19,7 @@ Folder = Annotated[Path, typer.Argument(help="Folder of pictures, in it and belo
 Magnification = Annotated[float | None, typer.Option(help="Magnification of pictures whose files do not hold it.")]
 BarRows = Annotated[
     int | None,
-    typer.Option(min=0, help="Rows of a data bar at the bottom of each; known from sheet or file, or detected."),
+    typer.Option(min=0, help="Rows of a data bar at the bottom of each; known or detected by default."),
 ]
 Sheet = Annotated[Path | None, typer.Option("--out", "-o", help="The sheet (.csv); FOLDER/labels.csv by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]

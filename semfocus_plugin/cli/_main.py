@@ -92,6 +92,9 @@ def run(
     keep_brightness: Annotated[
         bool, typer.Option("--keep-brightness", help="Leave brightness and contrast alone, even if clipped.")
     ] = False,
+    bar_rows: Annotated[
+        int | None, typer.Option(min=0, help="Rows of a data bar at the bottom of every frame; detected by default.")
+    ] = None,
     save: Annotated[Path | None, typer.Option(help="Take a picture when focused: .ome.tif.")] = None,
     record: Annotated[Path | None, typer.Option(help="Write the result with its trace: .json.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw score against working distance: .png.")] = None,
@@ -123,6 +126,7 @@ def run(
         accept_score=accept_score,
         may_change_magnification=blind,
         may_change_brightness=not keep_brightness,
+        bar_rows=bar_rows,
     )
     if anywhere and max_travel is not None:
         raise InvalidParameterError("--anywhere and --max-travel exclude each other: leave one out")
@@ -138,7 +142,7 @@ def run(
         if magnification is not None:
             microscope.magnification = magnification
         if max_travel is None and not anywhere:
-            settings = replace(settings, max_travel=default_travel(microscope.magnification))
+            settings = replace(settings, max_travel=default_travel(microscope))
         with cancelled_by_interrupt() as cancel, FrameTable() as table:
             progress = None if json else table.add
             result = semdrivers.autofocus(microscope, settings=settings, progress=progress, cancel=cancel)
@@ -163,11 +167,18 @@ def run(
     leave(result)
 
 
-def default_travel(magnification: float) -> float:
-    """Return how far from its start `semfocus run` lets the lens go unless configured otherwise, mm."""
-    from semfocus_plugin.optics import depth_of_field
+def default_travel(microscope: semdrivers.Microscope) -> float:
+    """Return how far from its start `semfocus run` lets the lens go unless configured otherwise, mm.
 
-    return max(TRAVEL[0], TRAVEL[1] * depth_of_field(magnification))
+    The depth of field is that of where the lens stands, by the calibration of the instrument where there is one.
+    """
+    from semfocus_plugin.calibration import calibration_for
+    from semfocus_plugin.optics import NOMINAL_APERTURE, NOMINAL_PIXEL, UNKNOWN, depth_of_field
+
+    kept = calibration_for(microscope.capabilities)
+    aperture = NOMINAL_APERTURE if kept is None else kept.aperture
+    pixel, half_angle = NOMINAL_PIXEL / microscope.magnification, aperture / microscope.working_distance
+    return max(TRAVEL[0], TRAVEL[1] * depth_of_field(pixel, UNKNOWN, half_angle))
 
 
 app.command()(calibrate)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from semfocus_plugin.networks._preprocessing import MAGNIFICATION_SCALE
-from semfocus_plugin.optics import depth_of_field
+from semfocus_plugin.optics import trained_depth_of_field
 
 HISTORY = 20
 """Frames that the state remembers, the present one included."""
@@ -54,7 +54,7 @@ def maximum_action(magnification: float) -> float:
     meets equation 5 at 1 000× (1.2 mm) and 10 000× (0.19 mm), follows 1/M between them, where the step of the
     tanh would jump over the peak, and ends at the probe core (0.15 mm).
     """
-    return 9.0 * depth_of_field(magnification)
+    return 9.0 * trained_depth_of_field(magnification)
 
 
 def encode(

@@ -5,7 +5,6 @@ from semfocus_plugin.optics._findings import finding
 from semfocus_plugin.optics._nominal import (
     HALF_SCORE,
     NOMINAL_APERTURE,
-    NOMINAL_CONVERGENCE,
     NOMINAL_PIXEL,
     TUNGSTEN,
     UNKNOWN,
@@ -14,6 +13,7 @@ from semfocus_plugin.optics._nominal import (
     depth_of_field,
     half_blur,
     ideal_score,
+    trained_depth_of_field,
 )
 from semfocus_plugin.optics._posterior import Estimate, Posterior, Sighting
 from semfocus_plugin.optics._relief import Relief, relief
@@ -24,7 +24,6 @@ __all__ = [
     "HALF_SCORE",
     "LEAST",
     "NOMINAL_APERTURE",
-    "NOMINAL_CONVERGENCE",
     "NOMINAL_PIXEL",
     "TUNGSTEN",
     "UNKNOWN",
@@ -44,5 +43,6 @@ __all__ = [
     "ideal_score",
     "relief",
     "spectrum",
+    "trained_depth_of_field",
     "transfer",
 ]

@@ -31,24 +31,29 @@ NOMINAL_PIXEL = 0.4
 """Pixel of the FAST frame at magnification 1, in mm."""
 
 
-NOMINAL_CORE = 50e-6
-"""Nominal probe core, in mm: between the 36 nm and 78 nm of a tungsten gun at 20 and 100 pA, 15 kV."""
-
-
-NOMINAL_CONVERGENCE = 0.003
-"""Nominal half-angle of the beam, in rad."""
-
-
-def depth_of_field(magnification: float) -> float:
-    """Return the nominal depth of field in mm: √((0.4 mm / m)² + (50 nm)²) / 3 mrad.
-
-    The instrument's true value depends on aperture and working distance; methods need only the scale.
-    """
-    return math.hypot(NOMINAL_PIXEL / magnification, NOMINAL_CORE) / NOMINAL_CONVERGENCE
-
-
 NOMINAL_APERTURE = 0.045
-"""Aperture radius in mm: 3 mrad at 15 mm."""
+"""Radius of the aperture, mm: 3 mrad at 15 mm."""
+
+TRAINED_CORE, TRAINED_HALF_ANGLE = 50e-6, 0.003
+"""Probe (mm) and half-angle (rad) of the scale of defocus that the step networks were trained in, and keep."""
+
+
+def depth_of_field(pixel: float, core: float, half_angle: float) -> float:
+    """Return the depth of field in mm, the defocus whose blur has the radius of a pixel and a probe: √(p² + d²) / α.
+
+    Parameters
+    ----------
+    pixel, core : float
+        Pixel, and diameter of the focused probe; mm.
+    half_angle : float
+        Half-angle α of the beam, rad.
+    """
+    return math.hypot(pixel, core) / half_angle
+
+
+def trained_depth_of_field(magnification: float) -> float:
+    """Return the unit of defocus that ACNet and the pair network were trained in, mm, whatever the instrument."""
+    return depth_of_field(NOMINAL_PIXEL / magnification, TRAINED_CORE, TRAINED_HALF_ANGLE)
 
 
 @dataclass(frozen=True, slots=True)

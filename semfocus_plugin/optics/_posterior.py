@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semfocus_plugin.optics._nominal import NOMINAL_APERTURE, TUNGSTEN
+from semfocus_plugin.optics._nominal import NOMINAL_APERTURE, TUNGSTEN, depth_of_field
 from semfocus_plugin.optics._spectra import Pair, Spectrum
 
 Array = NDArray[Any]
@@ -178,7 +178,7 @@ class Posterior:
         An aperture that seems much smaller than expected is not believed here: it would make every claim coarser.
         """
         alpha = self.aperture * math.exp(max(self._scale, _LEAST_SCALE)) / max(working_distance, 0.1)
-        return math.hypot(self.pixel, self.core) / alpha
+        return depth_of_field(self.pixel, self.core, alpha)
 
     def best(self, half_width: float) -> Estimate:
         """Return the likeliest piece of the given half-width (mm)."""

@@ -14,7 +14,7 @@ import time
 from semdrivers.data_bar import bar_rows_of
 from semdrivers.errors import AutofocusError, SemDriversError
 from semdrivers.focus import AutofocusSettings, FocusStep, Progress
-from semdrivers.grey_levels import full_scale, in_unit, native
+from semdrivers.grey_levels import check_bit_depth, full_scale, in_unit, native
 from semdrivers.image import Image
 from semdrivers.microscope import Microscope, Range, number, offered_mode, put_back
 from semfocus_plugin.networks import (
@@ -27,7 +27,7 @@ from semfocus_plugin.networks import (
     line_correlation,
     sample_of,
 )
-from semfocus_plugin.optics import NOMINAL_CONVERGENCE, NOMINAL_PIXEL, UNKNOWN, Beam, depth_of_field
+from semfocus_plugin.optics import NOMINAL_APERTURE, NOMINAL_PIXEL, UNKNOWN, Beam, depth_of_field
 from semfocus_plugin.run._brightness import SCARCE, Exposure, Unusable
 from semfocus_plugin.run._frame_checks import MOST_LATE, FrameChecks, FrameMismatchError, lens_stands_still
 from semfocus_plugin.run._limits import limits_of
@@ -128,13 +128,26 @@ class FocusRun:
 
     @property
     def depth_of_field(self) -> float:
-        """Nominal depth of field at the present magnification, mm."""
-        return depth_of_field(self.magnification)
+        """Depth of field at the present place and magnification, mm, with what is known of the beam."""
+        return depth_of_field(self.pixel, self.core, self.half_angle)
 
     @property
     def distance_per_pixel(self) -> float:
-        """Defocus that blurs by a radius of one pixel at the nominal convergence, mm."""
-        return NOMINAL_PIXEL / self.magnification / NOMINAL_CONVERGENCE
+        """Defocus that blurs by a radius of one pixel, mm, with what is known of the beam."""
+        return self.pixel / self.half_angle
+
+    @property
+    def pixel(self) -> float:
+        """Pixel at the present magnification, mm: that of the last frame, or the nominal one before the first."""
+        last = self._measurements[-1] if self._measurements else None
+        return (
+            NOMINAL_PIXEL / self.magnification if last is None else last.pixel * last.magnification / self.magnification
+        )
+
+    @property
+    def half_angle(self) -> float:
+        """Half-angle of the beam at the present place, rad; the nominal one where calibration knows none."""
+        return (self.aperture or NOMINAL_APERTURE) / abs(self.working_distance)
 
     @property
     def frames(self) -> int:
@@ -290,6 +303,8 @@ class FocusRun:
         depth = image.bit_depth
         if depth is None:
             depth = getattr(self._microscope.capabilities, "bit_depth", None)
+        if depth is not None:
+            depth = check_bit_depth(depth, "the instrument's bit_depth")
         rows = bar_rows_of(image.pixels, image.metadata, self._settings.bar_rows)
         self._bar_rows = rows = max(rows, self._bar_rows)
         try:

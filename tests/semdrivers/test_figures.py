@@ -24,10 +24,6 @@ def result(status="focused", frames=6) -> semdrivers.AutofocusResult:
     )  # fmt: skip
 
 
-def image(pixel_size=80.0, level=128) -> semdrivers.Image:
-    return semdrivers.Image(np.full((240, 320), level, np.uint8), 16.7, 5000.0, pixel_size)
-
-
 @pytest.mark.parametrize("status", ["focused", "refused", "cancelled"])
 @pytest.mark.parametrize("frames", [0, 1, 6, 60])
 def test_a_result_is_drawn(tmp_path, status, frames):
@@ -39,8 +35,8 @@ def test_a_result_is_drawn(tmp_path, status, frames):
 
 @pytest.mark.parametrize("pixel_size", [80.0, 1250.0, 0.5, float("nan")])
 def test_before_and_after_are_drawn(tmp_path, pixel_size):
-    before, after = (image(pixel_size, level).pixels for level in (40, 200))
-    path = plot_before_after(before, after, ("before", "after"), pixel_size, tmp_path / "pair.png")
+    dark, bright = (np.full((240, 320), level, np.uint8) for level in (40, 200))
+    path = plot_before_after(dark, bright, ("before", "after"), pixel_size, tmp_path / "pair.png")
     assert semdrivers.read_pixels(path).shape[1] > 1000
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from semdrivers import Capabilities, Image, Range, ScanMode
-from semfocus_plugin.lab.benchmark import comparison, tracks
+from semfocus_plugin.lab.benchmark import runs, trials
 from semfocus_plugin.lab.benchmark.peers import Bench, Optics, deepfocus_like
-from semfocus_plugin.optics import depth_of_field
+from semfocus_plugin.optics import trained_depth_of_field
 
 OPTICS = Optics(aperture_radius=0.045, core=36e-6)
 
@@ -40,13 +40,13 @@ def test_the_network_that_ships_is_the_one_described_and_small():
     assert entry["sha256"] == hashlib.sha256(data).hexdigest()
     assert len(data) <= 1_200_000
     assert [recipe["step"] for recipe in entry["data"]] == [deepfocus_like.TEST_DEFOCUS] * len(entry["data"])
-    assert set(entry["specimens"]).isdisjoint(tracks.UNSEEN)
+    assert set(entry["specimens"]).isdisjoint(trials.UNSEEN)
 
 
 def test_every_pair_is_the_fixed_step_to_either_side_and_the_count_is_fixed(monkeypatch):
     monkeypatch.setattr(deepfocus_like, "defocus", lambda frames, magnification: -2.0)
     microscope = Blank()
-    unit = depth_of_field(microscope.magnification)
+    unit = trained_depth_of_field(microscope.magnification)
     bench = Bench(microscope, OPTICS, (14.6, 15.4), 15.0)
     answer = deepfocus_like.find(bench)
     seen = np.array(microscope.seen).reshape(-1, 2)
@@ -66,9 +66,9 @@ def test_corrections_end_at_the_window(monkeypatch):
 
 @pytest.mark.parametrize("name", ["near", "unseen"])
 def test_it_comes_within_a_few_depths_of_field_on_the_emulator(name):
-    trials = tracks.draw_trials(tracks.TRACKS[name], 5, tracks.DEVELOPMENT_SEED)
-    found = [comparison.run_trial(trial, "deepfocus-like") for trial in trials]
-    assert all(record.claimed for record in found)
-    assert np.median([record.error for record in found]) < 3.0
+    drawn = trials.draw_trials(trials.TRACKS[name], 5, trials.DEVELOPMENT_SEED)
+    records = [runs.run_trial(trial, "deepfocus-like") for trial in drawn]
+    assert all(record.focused for record in records)
+    assert np.median([record.error for record in records]) < 3.0
     if name == "near":
-        assert {record.frames for record in found} == {2 * deepfocus_like.ITERATIONS}
+        assert {record.frames for record in records} == {2 * deepfocus_like.ITERATIONS}

@@ -19,7 +19,7 @@ from semfocus_plugin.lab.training.pair import pair_network, pairs
 from semfocus_plugin.lab.training.pair.pair_input import TEST_DEFOCUS, prepared
 from semfocus_plugin.lab.training.pair.pairs import PairsConfig
 from semfocus_plugin.lab.training.sampling import Field, draw_field
-from semfocus_plugin.optics import depth_of_field
+from semfocus_plugin.optics import trained_depth_of_field
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_pairs_lie_the_step_to_either_side_in_nominal_depths_of_field(monkeypatc
     steps = []
     for (field, low), (_, high) in zip(asked[::2], asked[1::2], strict=True):
         truth = field.column.truth(field.conditions)
-        steps.append((high - low) * truth.depth_of_field / depth_of_field(field.conditions.magnification))
+        steps.append((high - low) * truth.depth_of_field / trained_depth_of_field(field.conditions.magnification))
     assert steps == pytest.approx([2 * TEST_DEFOCUS] * len(steps))
     assert arrays["pixels"].shape == (8, 2, 240, 320)
     assert np.abs(arrays["defocus"]).max() <= pairs.REACH

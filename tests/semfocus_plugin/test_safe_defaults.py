@@ -62,7 +62,8 @@ def foreign_settings():
 
 def test_the_default_travel_is_the_larger_of_3_mm_and_60_depths_of_field(travels):
     assert travels("--magnification", 20000) == 3.0
-    assert travels("--magnification", 1000) == pytest.approx(60 * np.hypot(0.4 / 1000, 50e-6) / 3e-3)
+    depth_of_field = np.hypot(0.4 / 1000, 10e-6) / (0.045 / 12)
+    assert travels("--magnification", 1000) == pytest.approx(60 * depth_of_field, rel=1e-3)
     assert travels("--max-travel", 1.5) == 1.5
     assert travels("--anywhere") is None
     found = semfocus("run", URL, "--anywhere", "--max-travel", 1)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semfocus_plugin.networks import State, encode, maximum_action, maximum_action_paper, paper_factor
-from semfocus_plugin.optics import depth_of_field
+from semfocus_plugin.optics import trained_depth_of_field
 
 
 def test_first_state_holds_no_differences():
@@ -75,6 +75,6 @@ def test_equation_5_has_the_papers_ends():
 
 @given(st.floats(100, 100_000))
 def test_our_law_follows_the_depth_of_field(magnification):
-    assert maximum_action(magnification) == pytest.approx(9 * depth_of_field(magnification))
+    assert maximum_action(magnification) == pytest.approx(9 * trained_depth_of_field(magnification))
     assert maximum_action(magnification) >= 9 * 50e-6 / 0.003
-    assert depth_of_field(1000) == pytest.approx(0.134, abs=0.001)
+    assert trained_depth_of_field(1000) == pytest.approx(0.134, abs=0.001)

@@ -321,9 +321,12 @@ def test_the_focus_record_travels_with_the_frames_that_follow(microscope, offer_
     image = microscope.acquire()
     assert result.focused
     assert image.metadata["autofocus"]["score"] == 8.5
-    assert image.metadata["autofocus"] == dict(microscope.focus_record)
+    assert image.metadata["autofocus"] == {**microscope.focus_record, "lens_offset": 0.0}
+    microscope.working_distance = 15.159
+    assert microscope.acquire().metadata["autofocus"]["lens_offset"] == pytest.approx(1.0, abs=0.002)
     again = semdrivers.read_image(image.save(tmp_path / "focused.ome.tif"))
     assert again.metadata["autofocus"]["status"] == "focused"
+    assert again.metadata["autofocus"]["lens_offset"] == 0.0
 
 
 def test_two_autofocus_runs_at_once_are_one_too_many(microscope, offer_method):

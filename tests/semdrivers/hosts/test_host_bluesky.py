@@ -86,16 +86,16 @@ def test_four_positions_of_differing_height_are_sharp_and_say_so(
 ):
     errors = []
     RE.subscribe(
-        lambda name, event: errors.append(error(event["data"].get("sem_working_distance", float("nan")))), "event"
+        lambda name, event: errors.append(error(event["data"].get("sem_frame_working_distance", float("nan")))), "event"
     )
     RE(autofocus_wrapper(over(sem, places), sem, every=1, method=best_method))
     frames = events(documents)
     assert len(frames) == 4
     assert max(value for value in errors if value == value) < 2
-    heights = [frame["sem_working_distance"] for frame in frames]
+    heights = [frame["sem_frame_working_distance"] for frame in frames]
     assert max(heights) - min(heights) > 5 * emulator.truth.depth_of_field
     for frame in frames:
-        assert (frame["sem_autofocus_status"], frame["sem_autofocus_frames_since"]) == ("focused", 0)
+        assert (frame["sem_focus_status"], frame["sem_focus_frames_since"]) == ("focused", 0)
         assert frame["sem_image"].shape == (240, 320)
     focusings = events(documents, "autofocus")
     assert [focusing["sem_autofocus_status"] for focusing in focusings] == ["focused"] * 4
@@ -106,7 +106,7 @@ def test_once_a_run_by_default_and_each_run_anew(RE, sem, documents, places, tol
     for runs in (1, 2):
         RE(autofocus_wrapper(over(sem, places), sem, method="told"))
         assert told.runs == runs
-    assert [frame["sem_autofocus_frames_since"] for frame in events(documents)] == [0, 1, 2, 3] * 2
+    assert [frame["sem_focus_frames_since"] for frame in events(documents)] == [0, 1, 2, 3] * 2
 
 
 def test_as_preprocessor_it_is_in_every_plan(RE, sem, documents, places, told):
@@ -151,7 +151,7 @@ def test_a_point_without_focus_leaves_no_event(RE, sem, documents, places, told,
 def test_under_continue_the_frame_is_taken_and_says_so(RE, sem, documents, places, told, microscope):
     told.refuse = lambda: microscope.stage_position == (9.0, 0.0)
     RE(autofocus_wrapper(over(sem, places), sem, every=1, on_failure="continue", method="told"))
-    statuses = [frame["sem_autofocus_status"] for frame in events(documents)]
+    statuses = [frame["sem_focus_status"] for frame in events(documents)]
     assert statuses == ["focused", "refused", "focused", "focused"]
 
 
@@ -203,7 +203,7 @@ def test_a_pause_stops_the_lens_and_resuming_focuses_again(RE, sem, documents, p
     assert microscope.working_distance == start
     RE.resume()
     assert told.runs == 2
-    assert [frame["sem_autofocus_status"] for frame in events(documents)] == ["focused"] * 4
+    assert [frame["sem_focus_status"] for frame in events(documents)] == ["focused"] * 4
 
 
 def test_a_fault_of_the_instrument_ends_the_run_and_the_lens_is_back(RE, sem, places, told, microscope):

@@ -203,3 +203,21 @@ def test_both_ways_it_is_a_microscope(microscope):
     assert image.pixels.shape == (480, 640)
     assert image.pixel_size == pytest.approx(100.0, rel=0.01)
     assert np.ptp(image.pixels) > 0
+
+
+def test_a_lens_that_a_hand_moved_is_focused_again(instrument, told):
+    held = FocusedFibsem(instrument, method="told")
+    assert held.acquire_image(SHOT).focus_record["lens_offset"] == pytest.approx(0.0, abs=1e-6)
+    instrument.set_working_distance(told.sent[0] / 1e3 + 1e-5, ELECTRON)
+    assert held.acquire_image(SHOT).focus_record["lens_offset"] == pytest.approx(0.0, abs=1e-6)
+    assert told.runs == 2
+
+
+def test_two_ways_to_one_fibsem_microscope_exclude_each_other(instrument, told):
+    def beside(taken: int) -> None:
+        with pytest.raises(semdrivers.BusyError):
+            run_auto_focus(instrument, hfw=WIDTH, method="told")
+
+    told.at_frame = beside
+    assert FocusedFibsem(instrument, method="told").acquire_image(SHOT).focus_record["status"] == "focused"
+    assert told.runs == 1

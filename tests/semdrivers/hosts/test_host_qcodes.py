@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import numpy as np
@@ -209,3 +210,55 @@ def test_an_instrument_that_cannot_be_made_leaves_no_connection(emulator, instru
 def test_what_is_no_microscope_is_refused():
     with pytest.raises(semdrivers.InvalidParameterError, match="no Microscope"):
         MicroscopeInstrument("none", object())
+
+
+@pytest.mark.parametrize("by_address", [True, False])
+def test_closing_twice_does_nothing(emulator, by_address):
+    microscope = None if by_address else semdrivers.connect(emulator.url)
+    sem = MicroscopeInstrument("twice", microscope or emulator.url)
+    for _ in range(2):
+        sem.close()
+        assert not MicroscopeInstrument.exist("twice")
+    if microscope is not None:
+        assert microscope.working_distance > 0, "a microscope that was given stays open"
+        microscope.close()
+
+
+def test_a_sweep_of_the_lens_is_no_disturbance_and_the_frames_say_how_far(instrument, microscope, told):
+    sem = instrument(every=100, method="told")
+    sem.frame()
+    place = told.sent[0]
+    dataset, _, _ = dond(
+        LinSweep(sem.working_distance, place - 0.2, place + 0.2, 3), sem.frame, *sem.focus, show_progress=False
+    )
+    assert told.runs == 1
+    assert column(dataset, "lens_offset") == pytest.approx([-0.2, 0.0, 0.2], abs=0.002)
+    microscope.working_distance = 15.0
+    sem.frame()
+    assert told.runs == 2, "a hand on the knob is one"
+
+
+def test_every_parameter_is_read_and_named_once_and_the_snapshot_is_json(instrument):
+    sem = instrument()
+    sem.frame()
+    json.dumps(sem.snapshot(update=True), default=str)
+    names = [parameter.full_name for parameter in sem.parameters.values()]
+    assert len(names) == len(set(names))
+    for name, parameter in sem.parameters.items():
+        if parameter.gettable and name != "IDN":
+            parameter.validate(parameter.get()) if name not in ("focus_record",) else parameter.get()
+        if not parameter.settable and name not in ("frame", "row", "column", "IDN"):
+            with pytest.raises(Exception, match=r"set|settable"):
+                parameter.set(1)
+    assert sem.print_readable_snapshot() is None
+
+
+def test_an_address_is_served_from_every_thread(emulator):
+    sem, shapes = MicroscopeInstrument("own", emulator.url), []
+    threads = [threading.Thread(target=lambda: shapes.append(sem.frame().shape)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    sem.close()
+    assert shapes == [(240, 320)] * 3

@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 import semdrivers
+from semdrivers.focus import record_of_frame
 from tescan_like import wire
 
 DISPLAY = 128.0
@@ -136,7 +137,7 @@ class TescanLike:
                 missing[rows] = False
         metadata: dict[str, Any] = {"model": self._capabilities.model, "serial": self._capabilities.serial}
         if self.focus_record is not None:
-            metadata["autofocus"] = dict(self.focus_record)
+            metadata["autofocus"] = record_of_frame(self.focus_record, block.working_distance)
         return semdrivers.Image(
             pixels,
             block.working_distance,

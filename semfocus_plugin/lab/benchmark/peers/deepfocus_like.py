@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semfocus_plugin.lab.benchmark.peers.bench import Answer, Bench, Peer
-from semfocus_plugin.lab.benchmark.peers.mapfost_pair import TEST_DEFOCUS
-from semfocus_plugin.lab.training.pair.pair_input import prepared
-from semfocus_plugin.optics import depth_of_field
+from semfocus_plugin.lab.training.pair.pair_input import TEST_DEFOCUS, prepared
+from semfocus_plugin.optics import trained_depth_of_field
 
 __all__ = ["BRACKETING_STEP", "ITERATIONS", "NETWORK", "PEER", "defocus", "find"]
 
@@ -36,14 +35,14 @@ ITERATIONS = 3
 def find(bench: Bench) -> Answer:
     """Correct a fixed number of times; where the last correction leads is not looked at."""
     low, high = bench.window
-    step = TEST_DEFOCUS * depth_of_field(bench.magnification)
+    step = TEST_DEFOCUS * trained_depth_of_field(bench.magnification)
     bench.bracket(BRACKETING_STEP)
     here = bench.place(bench.sharpest) if bench.wide else bench.start
     moved = 0.0
     for _ in range(ITERATIONS):
         frames = np.stack([bench.look(_on_grid(bench, here + offset)) for offset in (-step, step)])
         moved = -defocus(frames, bench.magnification)
-        here = min(max(here + moved * depth_of_field(bench.magnification), low), high)
+        here = min(max(here + moved * trained_depth_of_field(bench.magnification), low), high)
     return Answer(_on_grid(bench, here), True, f"the last correction was {abs(moved):.2f} nominal depths of field")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semdrivers.files import read_pixels
+from semdrivers.grey_levels import full_scale
 from semfocus_plugin import networks
 from semfocus_plugin.lab.benchmark.pictures import Picture
 from semfocus_plugin.lab.parallel import required
@@ -99,7 +100,7 @@ def score_triplet(folder: Path) -> tuple[float, ...]:
 
 def _in_bytes(pixels: NDArray[Any]) -> NDArray[np.float64]:
     """Return the picture in 0..255, at half its size where it is `_LARGE` pixels wide or more."""
-    picture = pixels.astype(np.float64) * (255.0 / (65535.0 if pixels.max() > 255 else 255.0))
+    picture = pixels.astype(np.float64) * (255.0 / full_scale(pixels))
     if picture.shape[1] >= _LARGE:
         even = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
         picture = even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2).mean(axis=(1, 3))

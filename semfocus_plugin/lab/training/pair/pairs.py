@@ -16,7 +16,7 @@ from semdrivers.errors import OutOfRangeError
 from semfocus_plugin.lab.training.datasets import build_shards
 from semfocus_plugin.lab.training.pair.pair_input import TEST_DEFOCUS
 from semfocus_plugin.lab.training.sampling import Field, Sample, draw_field
-from semfocus_plugin.optics import depth_of_field
+from semfocus_plugin.optics import trained_depth_of_field
 
 __all__ = ["LIKE_NOMINAL", "REACH", "PairsConfig", "build", "draw_pairs"]
 
@@ -146,7 +146,7 @@ def draw_pairs(random: np.random.Generator, count: int, step: float = TEST_DEFOC
 def _nominal_in_own(field: Field) -> float:
     """Return the nominal depth of field in units of the column's own."""
     truth = field.column.truth(field.conditions, field.conditions.width)
-    return depth_of_field(field.conditions.magnification) / truth.depth_of_field
+    return trained_depth_of_field(field.conditions.magnification) / truth.depth_of_field
 
 
 def _draw_pair(
