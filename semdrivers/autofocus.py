@@ -12,10 +12,10 @@ import logging
 import threading
 from typing import Any
 
-from semdrivers.claims import claimed
+from semdrivers.claims import claimed, layers
 from semdrivers.errors import AutofocusError, InvalidParameterError
 from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress, RecordsFocus
-from semdrivers.microscope import Microscope, check_microscope, put_back, restoring
+from semdrivers.microscope import LimitsTravel, Microscope, check_microscope, put_back, restoring
 
 __all__ = ["autofocus"]
 
@@ -35,8 +35,8 @@ def autofocus(
     Parameters
     ----------
     microscope : Microscope
-        Anything with the five members of the protocol. A ``max_travel`` in mm, which a named instrument has, limits
-        every run besides.
+        Anything with the five members of the protocol. The limits of a named instrument (`LimitsTravel`)
+        hold besides the settings.
     settings : AutofocusSettings, optional
         How to focus.
     progress : callable, optional
@@ -65,9 +65,9 @@ def autofocus(
     """
     settings = _settings(settings, overrides)
     check_microscope(microscope)
-    limits = [limit for limit in (settings.max_travel, getattr(microscope, "max_travel", None)) if limit is not None]
-    if limits:
-        settings = dataclasses.replace(settings, max_travel=min(limits))
+    travels = [settings.max_travel, *(each.max_travel for each in layers(microscope) if isinstance(each, LimitsTravel))]
+    limits = [travel for travel in travels if travel is not None]
+    settings = dataclasses.replace(settings, max_travel=min(limits, default=None))
     for name, callback, kind in (("progress", progress, callable), ("cancel", cancel, _is_event)):
         if callback is not None and not kind(callback):
             raise InvalidParameterError(f"{name} cannot be {callback!r}")

@@ -159,12 +159,6 @@ class WrappedMicroscope(MicroscopeBase):
         capabilities: Capabilities = self._read("capabilities")
         return capabilities
 
-    @property
-    def max_travel(self) -> float | None:
-        """Furthest that autofocus may go from its start, mm, where a named instrument limits it; else None."""
-        limit: float | None = getattr(self._microscope, "max_travel", None)
-        return limit
-
     def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
         """Scan one frame."""
         image: Image = self._call("acquire", mode)

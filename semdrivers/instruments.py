@@ -17,7 +17,7 @@ from typing import Any
 from semdrivers.base import WrappedMicroscope
 from semdrivers.errors import ExistingFileError, InvalidParameterError, OutOfRangeError
 from semdrivers.files import plain, replacing
-from semdrivers.microscope import Capabilities, Range, number
+from semdrivers.microscope import Capabilities, LimitsTravel, Range, number
 
 __all__ = [
     "SETTINGS_VARIABLE",
@@ -82,7 +82,7 @@ class Instrument:
         return ", ".join([self.url, *(limits or ["no limits of its own"])])
 
 
-class LimitedMicroscope(WrappedMicroscope):
+class LimitedMicroscope(WrappedMicroscope, LimitsTravel):
     """A microscope within the limits of a named instrument.
 
     `capabilities` report the narrower range of working distances, a set beyond it raises before anything moves, and
@@ -109,8 +109,7 @@ class LimitedMicroscope(WrappedMicroscope):
     @property
     def max_travel(self) -> float | None:
         """Furthest that an autofocus run may go from its start, mm; None for no limit."""
-        inner, own = super().max_travel, self._instrument.max_travel
-        return min((limit for limit in (inner, own) if limit is not None), default=None)
+        return self._instrument.max_travel
 
     def _write(self, name: str, value: Any) -> None:
         if name == "working_distance" and self._instrument.bounds is not None:

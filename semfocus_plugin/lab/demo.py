@@ -94,7 +94,7 @@ def demonstrate(
         Whether the files of an earlier demonstration may be replaced; all of them are, so that none stays beside a new
         result.
     announce : callable, optional
-        Called with one line before the specimen is drawn, and one before the focusing begins.
+        Called with one line before the specimen is drawn, before the focusing begins, and before the pictures.
 
     Raises
     ------
@@ -129,6 +129,7 @@ def demonstrate(
         )
         result = semdrivers.autofocus(microscope, settings=settings, progress=progress, cancel=cancel)
         truth = emulator.truth
+        announce("the pictures are taken, and the figures drawn")
         files = [result.save(folder / _RESULT), result.plot(folder / _SCORE)]
         if result.status != "cancelled":
             after = microscope.acquire(ScanMode.STANDARD)
