@@ -15,6 +15,7 @@ from semdrivers.image import ScanMode
 from semdrivers.microscope import number, whole_number, within
 
 __all__ = [
+    "Astigmatism",
     "AutofocusResult",
     "AutofocusSettings",
     "FocusRecord",
@@ -49,6 +50,9 @@ class AutofocusSettings:
         Least score (0 to 9) that counts as focused; the method's own by default.
     restore_on_failure : bool
         Whether the working distance goes back to the start unless the status is ``"focused"``.
+    learn_aperture : bool
+        Whether the run starts from the aperture that earlier runs on this instrument measured, and keeps what it
+        measures.
     may_change_brightness : bool
         Whether brightness and contrast may be corrected before the first frame counts, when more than a quarter of its
         pixels are black or white. They stay corrected when the status is ``"focused"``, and are put back otherwise.
@@ -65,6 +69,7 @@ class AutofocusSettings:
     accept_score: float | None = None
     restore_on_failure: bool = True
     may_change_brightness: bool = True
+    learn_aperture: bool = True
     bar_rows: int | None = None
 
     def __post_init__(self) -> None:
@@ -91,7 +96,7 @@ class AutofocusSettings:
             within("accept_score", self.accept_score, 0, 9)
         if self.bar_rows is not None:
             whole_number("bar_rows", self.bar_rows, 0)
-        for name in ("may_change_magnification", "restore_on_failure", "may_change_brightness"):
+        for name in ("may_change_magnification", "restore_on_failure", "may_change_brightness", "learn_aperture"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidParameterError(f"{name} must be True or False, not {getattr(self, name)!r}")
 
@@ -173,6 +178,35 @@ class RecordsFocus(Protocol):
 _STATUSES = ("focused", "refused", "cancelled")
 
 
+@dataclass(frozen=True, slots=True)
+class Astigmatism:
+    """Two-fold astigmatism that remains at the focus.
+
+    Parameters
+    ----------
+    x, y : float
+        Components of half the distance between the two line foci, µm: the amount times cos 2θ and times sin 2θ, θ being
+        the direction in the picture, from the lines towards the next line, in which a picture above the focus (at a
+        longer working distance) is blurred most. `x` is along 0° and 90°, `y` along 45° and 135°.
+    sigma : float
+        Standard deviation of each, µm.
+    """
+
+    x: float
+    y: float
+    sigma: float
+
+    @property
+    def amount(self) -> float:
+        """Half the distance between the line foci, µm."""
+        return math.hypot(self.x, self.y)
+
+    @property
+    def angle(self) -> float:
+        """Direction θ in degrees, 0 to 180."""
+        return math.degrees(0.5 * math.atan2(self.y, self.x)) % 180.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutofocusResult:
     """How a run ended. It has no truth value: ask `focused`.
@@ -197,6 +231,10 @@ class AutofocusResult:
         Name of the method.
     trace : tuple of FocusStep
         One step a frame.
+    astigmatism : Astigmatism or None
+        What remains at the focus; None where the method does not measure it, or the frames do not show it.
+    at_limit : bool
+        Whether the sharpest place allowed is at a limit of the run, so that the true focus may lie beyond it.
 
     Raises
     ------
@@ -215,6 +253,8 @@ class AutofocusResult:
     elapsed: float
     method: str
     trace: tuple[FocusStep, ...] = ()
+    astigmatism: Astigmatism | None = None
+    at_limit: bool = False
 
     def __post_init__(self) -> None:
         if self.status not in _STATUSES:

@@ -161,6 +161,11 @@ class Capabilities:
         For people and records.
     probe_diameter : float, optional
         Of the focused beam, nm, where it is known: with the pixel it sets the depth of field.
+    half_angle : float, optional
+        Half-angle of the beam at the present working distance, mrad, where it is known.
+    numerical_aperture : float, optional
+        The same for an instrument whose angle does not depend on the working distance: an optical microscope, or a
+        stage that moves the sample through focus.
     bit_depth : int, optional
         Bits of a grey level, where they are fewer than the type of the pixels holds: 10, 12 or 14 in uint16.
     """
@@ -172,6 +177,8 @@ class Capabilities:
     serial: str = ""
     firmware: str = ""
     probe_diameter: float | None = field(default=None, metadata={"unit": "nm"})
+    half_angle: float | None = field(default=None, metadata={"unit": "mrad"})
+    numerical_aperture: float | None = field(default=None, metadata={"unit": ""})
     bit_depth: int | None = field(default=None, metadata={"unit": "bits"})
 
 

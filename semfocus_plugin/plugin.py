@@ -14,8 +14,7 @@ from semdrivers.microscope import Microscope
 from semdrivers.plugins import hookimpl
 from semfocus_plugin import methods
 from semfocus_plugin import run as loop
-from semfocus_plugin.calibration import calibration_for
-from semfocus_plugin.optics import Beam
+from semfocus_plugin.calibration import apertures_in_use, calibration_for
 
 __all__ = ["semdrivers_autofocus", "semdrivers_autofocus_methods"]
 
@@ -32,8 +31,16 @@ def semdrivers_autofocus(
     if method is None:
         return None
     kept = calibration_for(microscope.capabilities)
-    beam = Beam() if kept is None else kept.beam
-    return loop.run(method, microscope, settings, progress, cancel, beam=beam)
+    return loop.run(
+        method,
+        microscope,
+        settings,
+        progress,
+        cancel,
+        beam=None if kept is None else kept.beam,
+        core=None if kept is None else kept.core,
+        apertures=apertures_in_use(),
+    )
 
 
 @hookimpl

@@ -15,6 +15,9 @@ settings.load_profile("unhurried")
 os.environ["SEMFOCUS_CALIBRATION"] = os.devnull
 """No calibration that the person running the tests keeps."""
 
+os.environ["SEMFOCUS_LEARNING"] = "off"
+"""No aperture that earlier runs measured."""
+
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:

@@ -11,14 +11,18 @@ from semfocus_plugin.calibration._file import (
     place_for,
     save,
 )
+from semfocus_plugin.calibration._learned import LEARNING_VARIABLE, FileApertures, apertures_in_use
 from semfocus_plugin.calibration._measure import CalibrationCancelled, calibrate
 
 __all__ = [
     "CALIBRATION_VARIABLE",
+    "LEARNING_VARIABLE",
     "RADII",
     "Calibration",
     "CalibrationCancelled",
+    "FileApertures",
     "aperture_for",
+    "apertures_in_use",
     "blur",
     "calibrate",
     "calibration_for",

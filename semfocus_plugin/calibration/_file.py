@@ -103,8 +103,13 @@ class Calibration:
 
     @property
     def beam(self) -> Beam:
-        """What a run needs to know of it."""
-        return Beam(self.aperture, None if self.probe_diameter is None else self.probe_diameter * 1e-6)
+        """Beam that a run starts from."""
+        return Beam.of_aperture(self.aperture)
+
+    @property
+    def core(self) -> float | None:
+        """Diameter of the focused probe, mm; None where it is not known."""
+        return None if self.probe_diameter is None else self.probe_diameter * 1e-6
 
     @property
     def half_angle(self) -> float:
@@ -119,7 +124,7 @@ class Calibration:
     @property
     def depth_of_field(self) -> float:
         """Depth of field at `working_distance` and `magnification`, mm, as a run computes it."""
-        return depth_of_field(self.pixel * 1e-6, self.beam.core or UNKNOWN, self.half_angle * 1e-3)
+        return depth_of_field(self.pixel * 1e-6, self.core or UNKNOWN, self.half_angle * 1e-3)
 
     @property
     def depth_of_field_sigma(self) -> float:

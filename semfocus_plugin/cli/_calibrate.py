@@ -36,6 +36,9 @@ def calibrate(
         typer.Option("--out", "-o", help="Write this file (.json), not the instrument's own in the user's settings."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out if it exists.")] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Measure nothing; show what is calibrated, and what runs have learned.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
     """Measure the aperture by one focal series, and keep it for later autofocus.
@@ -45,6 +48,9 @@ def calibrate(
 
     Example: semfocus calibrate em30://192.168.1.30 --magnification 3000
     """
+    if show:
+        _show(url, json)
+        return
     from semfocus_plugin import calibration
     from semfocus_plugin.cli._display import FrameTable, cancelled_by_interrupt
 
@@ -91,4 +97,40 @@ def calibrate(
         ("kept in", str(path)),
     ):
         table.add_row(name, text)
+    output.print(table)
+
+
+def _show(url: str, json: bool) -> None:
+    """Print the beam that the next run on an instrument starts from."""
+    from semfocus_plugin.calibration import apertures_in_use, calibration_for
+    from semfocus_plugin.optics import beam_of, instrument_of
+
+    microscope = semdrivers.connect(url)
+    try:
+        capabilities, place = microscope.capabilities, microscope.working_distance
+        instrument = instrument_of(microscope, capabilities)
+    finally:
+        microscope.close()
+    kept, store = calibration_for(capabilities), apertures_in_use()
+    known = store.get(instrument) if store is not None and instrument is not None else None
+    beam = beam_of(capabilities, place, None if kept is None else kept.beam, known)
+    source = "calibrated" if kept is not None else f"learned in {known.runs} runs" if known is not None else "nominal"
+    if source == "nominal" and beam.sigma is not None:
+        source = "reported by the instrument"
+    values = {
+        "instrument": instrument or "unnamed",
+        "half_angle": float(beam.angle(place)) * 1e3,
+        "sigma": None if beam.sigma is None else beam.sigma * float(beam.angle(place)) * 1e3,
+        "working_distance": place,
+        "source": source,
+        "learning": store is not None,
+    }
+    if json:
+        print_json(values)
+        return
+    spread = "" if values["sigma"] is None else f" ± {values['sigma']:.2f}"
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_row("instrument", str(values["instrument"]))
+    table.add_row("half-angle", f"{values['half_angle']:.2f}{spread} mrad at {place:.3f} mm, {source}")
+    table.add_row("learning in use", "on" if store is not None else "off")
     output.print(table)

@@ -167,6 +167,10 @@ def run(
     leave(result)
 
 
+_NOMINAL_DISTANCE = 15.0
+"""Working distance in mm that stands for a focus drive that is not counted from the pole piece, and may be below 0."""
+
+
 def default_travel(microscope: semdrivers.Microscope) -> float:
     """Return how far from its start `semfocus run` lets the lens go unless configured otherwise, mm.
 
@@ -177,7 +181,9 @@ def default_travel(microscope: semdrivers.Microscope) -> float:
 
     kept = calibration_for(microscope.capabilities)
     aperture = NOMINAL_APERTURE if kept is None else kept.aperture
-    pixel, half_angle = NOMINAL_PIXEL / microscope.magnification, aperture / microscope.working_distance
+    place = microscope.working_distance
+    half_angle = aperture / (place if place > 0 else _NOMINAL_DISTANCE)
+    pixel = NOMINAL_PIXEL / microscope.magnification
     return max(TRAVEL[0], TRAVEL[1] * depth_of_field(pixel, UNKNOWN, half_angle))
 
 

@@ -9,11 +9,14 @@ which chooses every step and decides when to stop.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from semdrivers.errors import ModelError
+from semdrivers.focus import Astigmatism
 from semfocus_plugin.networks import Networks
-from semfocus_plugin.optics import NOMINAL_APERTURE, Estimate, Posterior, Sighting, spectrum
+from semfocus_plugin.optics import HALF_SCORE, UNKNOWN, Estimate, Posterior, Sighting, half_blur, ideal_score, spectrum
 from semfocus_plugin.run import HOPELESS, NOISE, FocusRun, Measurement, Method, Outcome, best_of, shows_nothing
 
 MAX_FRAMES = 20
@@ -45,11 +48,29 @@ SHOWN = 2.25
 CONTRAST = 1.5
 """Least amount by which the focus must outscore a frame that is out of focus."""
 
+LEAST_SHARE = 0.12
+"""Of the best score; where astigmatism leaves less, a focus is not told from its surroundings."""
+
+SHARP_BLUR = 2.0
+"""Largest blur radius, pixels, of a frame that may be in focus where nothing out of focus can be seen."""
+
+DETAIL = 0.03
+"""Least share of the fine contrast that must be the sample's in such a frame; noise alone reaches 0.004."""
+
 PATIENCE = 6
 """Frames after which a run that has not seen that much ends; …"""
 
 PATIENCE_ZOOMED = 9
 """… and one that may change the magnification, and whose frames hold more than noise."""
+
+PATIENCE_PERIODIC = 14
+"""The same for a periodic sample, whose score says little."""
+
+LOBE = 0.82
+"""Periods of blur radius at which a periodic sample comes back with reversed contrast."""
+
+OUTSHINES = 2.0
+"""Least ratio of the fine structure in focus to that of a frame out of focus, for a periodic sample."""
 
 BEYOND = 60.0
 """Pixels of blur that the interval of possible places extends beyond the limits."""
@@ -65,26 +86,37 @@ def focus(run: FocusRun, accept: float) -> Outcome:
     """See the module's description."""
     target = run.magnification
     sightings: list[Sighting] = []
-    place, phase = run.working_distance, "search"
+    place: float | None = run.working_distance
+    phase = "search"
     if run.may_change_magnification:
         _look(run, _lowest(run, target))
     while True:
+        assert place is not None
         sightings.append(_sighting(run.measure(place, phase)))
         seen = run.measurements
         posterior = _posterior(run, sightings, seen[0].pixel * seen[0].magnification / target)
         near = _found(posterior, run)
         at_target = [m for m in seen if _same(m.magnification, target)]
         if near.mass >= SURE and _within(run, near):
-            close = [m for m in at_target if abs(m.working_distance - near.working_distance) <= NEAR * near.unit]
+            close = [m for m in at_target if abs(m.working_distance - near.working_distance) <= _reach(run, near)]
             if not close:
                 _look(run, target)
                 place, phase = near.working_distance, "verify"
                 continue
-            best, blurred = best_of(tuple(close)), min(m.score for m in seen)
+            best = max(close, key=_sharpness if posterior.period is None else lambda m: m.structure)
+            blurred = min(map(_sharpness, seen))
+            flank = _unseen_lobe(run, posterior, near, at_target)
+            if flank is not None:
+                place, phase = flank, "verify"
+                continue
             flank = _open_flank(run, near, at_target)
-            pinned = near.half_width < 1.5 * near.unit and best.score - blurred >= SHOWN
-            if flank is None or pinned:
-                return _judge(best, blurred, near, accept)
+            share = _share_of_peak(posterior, near)
+            pinned = near.half_width < 1.5 * near.unit and _sharpness(best) - blurred >= SHOWN * share
+            if flank is None or pinned or _taken(run, flank, at_target, LEAST_STEP * near.unit):
+                outcome = _judge(run, best, blurred, near, accept, share)
+                if posterior.period is not None:
+                    outcome = _judge_periodic(posterior.period, best, at_target, near, outcome)
+                return _with_measurements(outcome, posterior, near)
             place, phase = flank, "verify"
             continue
         refusal = _hopeless(run, posterior, seen)
@@ -95,6 +127,65 @@ def focus(run: FocusRun, accept: float) -> Outcome:
             _look(run, _comfortable(run, posterior, target))
         here = [m for m in seen if _same(m.magnification, run.magnification)]
         place, phase = _next(run, posterior, here), "search"
+        if place is None:
+            share = _share_of_peak(posterior, near)
+            return _with_measurements(_sharpest(run, at_target, near, accept, share), posterior, near)
+
+
+def _unseen_lobe(run: FocusRun, posterior: Posterior, near: Estimate, here: list[Measurement]) -> float | None:
+    """Return a place where a periodic sample would show more if the estimate were a false focus, or None.
+
+    Where the blur radius is 0.82 periods, and again every half period further out, contrast comes back reversed; a
+    lobe nearer to the focus is always the stronger one.
+    """
+    if posterior.period is None:
+        return None
+    away = LOBE * posterior.period * here[0].pixel / math.hypot(here[0].pixel, run.core) * near.unit
+    for side in (1, -1):
+        offsets = [side * (m.working_distance - near.working_distance) / away for m in here]
+        place = near.working_distance + side * away
+        if run.limits.minimum <= place <= run.limits.maximum and not any(0.7 <= u <= 1.6 for u in offsets):
+            return place
+    return None
+
+
+def _judge_periodic(
+    period: float, best: Measurement, here: list[Measurement], near: Estimate, outcome: Outcome
+) -> Outcome:
+    """Return the outcome on a periodic sample: its fine structure decides, and not what a network makes of it."""
+    others = [m for m in here if abs(m.working_distance - near.working_distance) > 2 * near.unit]
+    most = max((m.structure for m in others), default=0.0)
+    least = min((m.structure for m in others), default=best.structure)
+    place = f"the sample repeats itself every {period:.0f} pixels"
+    if best.structure < most:
+        reason = f"{place}, and another working distance shows more of it than the best one found: move the stage"
+        return replace(outcome, focused=False, reason=reason, confidence=0.0)
+    if outcome.focused or best.score < METHOD.accept_score or best.structure < OUTSHINES * max(least, 1e-12):
+        return outcome
+    reason = f"score {best.score:.1f}; {place}, and shows most here"
+    return replace(outcome, focused=True, reason=reason, working_distance=near.working_distance, confidence=near.mass)
+
+
+def _share_of_peak(posterior: Posterior, near: Estimate) -> float:
+    """Return what the astigmatism leaves of the best score at the circle of least confusion, 1 where there is none."""
+    found = posterior.astigmatism()
+    if found is None or posterior.astigmatic < SURE:
+        return 1.0
+    amount = math.hypot(found[0], found[1]) / near.unit
+    share = 1 / (1 + (amount / HALF_SCORE) ** 2)
+    return share if share >= LEAST_SHARE else 1.0
+
+
+def _sharpness(m: Measurement) -> float:
+    """Return the score of a frame by its blur in pixels alone, 0 to 9: a wide probe does not forgive any."""
+    if m.evaluation.log_blur is None:
+        return m.score
+    return ideal_score(m.evaluation.log_blur, half_blur(m.pixel, min(UNKNOWN, m.pixel)))
+
+
+def _reach(run: FocusRun, near: Estimate) -> float:
+    """Return how far from the estimate a frame verifies it, mm: the lens may have coarser steps."""
+    return max(NEAR * near.unit, 0.5 * run.limits.step)
 
 
 def _found(posterior: Posterior, run: FocusRun) -> Estimate:
@@ -106,41 +197,49 @@ def _found(posterior: Posterior, run: FocusRun) -> Estimate:
 
 def _posterior(run: FocusRun, sightings: list[Sighting], pixel: float) -> Posterior:
     """Return the posterior over the limits and a little beyond: the focus need not lie within."""
-    beyond = BEYOND * pixel / NOMINAL_APERTURE * run.limits.maximum
-    low = max(0.2, run.limits.minimum - beyond)
-    return Posterior(sightings, low, run.limits.maximum + beyond, pixel, run.aperture, run.core)
+    beam, low, high = run.beam, run.limits.minimum, run.limits.maximum
+    beyond = BEYOND * pixel / float(beam.angle(high))
+    low = low - beyond if beam.at is None else max(0.2, low - beyond)
+    return Posterior(sightings, low, high + beyond, pixel, beam, run.core)
 
 
 def _sighting(m: Measurement) -> Sighting:
-    blur, sigma = m.evaluation.log_blur, m.evaluation.log_sigma
+    blur, sigma, ellipse = m.evaluation.log_blur, m.evaluation.log_sigma, getattr(m.evaluation, "ellipse", None)
     assert blur is not None
+    sigma = -1.5 if sigma is None else sigma
+    if ellipse is not None:
+        blur = 0.5 * (ellipse.log_larger + ellipse.log_smaller)
+        sigma = math.log(0.5 * (ellipse.sigma_larger + ellipse.sigma_smaller))
     structure = m.correlation > NOISE and not shows_nothing(m)
-    return Sighting(
-        m.working_distance,
-        m.pixel,
-        blur,
-        sigma if sigma is not None else -1.5,
-        structure,
-        spectrum(m.image.pixels) if structure else None,
-    )
+    seen = spectrum(m.image.pixels)
+    return Sighting(m.working_distance, m.pixel, blur, sigma, structure, seen, ellipse, m.structure)
 
 
-def _next(run: FocusRun, posterior: Posterior, here: list[Measurement]) -> float:
-    """Return where to look next.
+def _next(run: FocusRun, posterior: Posterior, here: list[Measurement]) -> float | None:
+    """Return where to look next, or None when no place is left that could tell more.
 
     Far from the focus: the middle of the likeliest gap between the frames taken, at whatever magnification: between the
     two places that one frame leaves there is nothing to see. Near it: the likeliest place, then
     where the blur changes fastest with working distance, on the side that has no such frame yet; two flanks pin the
-    focus between them, whatever floor the blur has.
+    focus between them, whatever floor the blur has. Last, the limits of the run.
     """
+    unit = posterior.unit(run.working_distance)
+    about = posterior.best(ABOUT * unit)
+    for place in _places(run, posterior, about, here):
+        if not _taken(run, place, here, 0.4 * unit):
+            return place
+    return None
+
+
+def _places(run: FocusRun, posterior: Posterior, about: Estimate, here: list[Measurement]) -> Iterator[float]:
+    """Yield places worth a look, the best first."""
     taken = [m.working_distance for m in here]
-    about = posterior.best(ABOUT * posterior.unit(run.working_distance))
     if about.mass >= ABOUT_SURE:
         if all(abs(other - about.working_distance) > LEAST_STEP * about.unit for other in taken):
-            return run.limits.clip(about.working_distance)
+            yield run.limits.clip(about.working_distance)
         flank = _open_flank(run, about, here)
         if flank is not None:
-            return flank
+            yield flank
     everywhere = [m.working_distance for m in run.measurements]
     place = posterior.likeliest_gap(everywhere, run.limits.minimum, run.limits.maximum)
     least = LEAST_STEP * posterior.unit(place)
@@ -151,19 +250,33 @@ def _next(run: FocusRun, posterior: Posterior, here: list[Measurement]) -> float
     elif above and min(above) - place < least:
         place = min(above) - least
     place = run.limits.clip(place)
-    if any(abs(other - place) < 0.7 * least for other in taken):
-        # No room is left between the frames about here: only the flanks can tell more.
-        return _open_flank(run, about, here) or place
-    return place
+    if all(abs(other - place) >= 0.7 * least for other in taken):
+        yield place
+    # No room is left between the frames about here: only the flanks can tell more.
+    flank = _open_flank(run, about, here)
+    if flank is not None:
+        yield flank
+    yield place
+    yield run.limits.clip(about.working_distance)
+    middle = run.working_distance
+    reach = FLANK * posterior.unit(middle)
+    yield from (run.limits.clip(middle + step) for step in (reach, -reach))
+
+
+def _taken(run: FocusRun, place: float, here: list[Measurement], tolerance: float) -> bool:
+    """Return whether there is a frame at a place, or so near that the lens cannot tell them apart."""
+    nearest = min((abs(m.working_distance - run.snap(place)) for m in here), default=math.inf)
+    return nearest <= max(min(tolerance, 0.2 * (run.limits.maximum - run.limits.minimum)), 0.51 * run.limits.step)
 
 
 def _open_flank(run: FocusRun, about: Estimate, here: list[Measurement]) -> float | None:
     """Return a place on a side of the estimate that lacks a frame clearly worse than the best; None when none does.
 
-    Where a frame is there already and is not worse, the place is further out; a side without room is left alone.
+    Where a frame is there already and is not worse, the place is further out; on a side without room it is
+    the limit, if that is a depth of field away from the estimate and from every frame.
     """
-    top = max((m.score for m in here), default=9.0)
-    offsets = [((m.working_distance - about.working_distance) / about.unit, m.score) for m in here]
+    top = max(map(_sharpness, here), default=9.0)
+    offsets = [((m.working_distance - about.working_distance) / about.unit, _sharpness(m)) for m in here]
     nearest = min(offsets, key=lambda offset: abs(offset[0]), default=(0.0, 0.0))[0]
     for side in (1, -1) if nearest <= 0 else (-1, 1):
         if any(0.5 * FLANK <= side * offset <= 2.2 * FLANK and score <= top - WORSE for offset, score in offsets):
@@ -172,6 +285,10 @@ def _open_flank(run: FocusRun, about: Estimate, here: list[Measurement]) -> floa
         place = about.working_distance + side * FLANK * (1 + beyond) * about.unit
         if run.limits.minimum <= place <= run.limits.maximum:
             return place
+        edge = run.limits.clip(place)
+        apart = min((abs(m.working_distance - edge) for m in here), default=math.inf)
+        if side * (edge - about.working_distance) >= about.unit and apart >= max(about.unit, 0.51 * run.limits.step):
+            return edge
     return None
 
 
@@ -187,6 +304,8 @@ def _hopeless(run: FocusRun, posterior: Posterior, seen: tuple[Measurement, ...]
     best = max(m.score for m in seen)
     noise = sum(m.correlation <= NOISE for m in seen)
     patience = PATIENCE_ZOOMED if run.may_change_magnification and 2 * noise <= len(seen) else PATIENCE
+    if posterior.period is not None:
+        patience = PATIENCE_PERIODIC
     if len(seen) >= patience and best < HOPELESS:
         return (
             f"{len(seen)} frames show nothing to focus on (best score {best:.1f}); move the stage, or start "
@@ -194,26 +313,93 @@ def _hopeless(run: FocusRun, posterior: Posterior, seen: tuple[Measurement, ...]
         )
     outside = 1 - posterior.mass_between(run.limits.minimum, run.limits.maximum)
     edges = (run.limits.minimum, run.limits.maximum)
-    if outside > SURE and any(abs(m.working_distance - edge) < 1e-6 for m in seen for edge in edges):
+    at_edge = any(abs(m.working_distance - edge) < 1e-6 for m in seen for edge in edges)
+    if outside > SURE and at_edge and not _sharp(max(seen, key=_sharpness)):
         return "the focus lies beyond the limits of this run; widen bounds or max_travel, or move the stage"
     return ""
 
 
-def _judge(best: Measurement, blurred: float, near: Estimate, accept: float) -> Outcome:
-    """Return the outcome at the estimated focus, given the score of a frame out of focus."""
-    contrast = best.score - blurred
-    if best.score < accept:
+def _with_measurements(outcome: Outcome, posterior: Posterior, near: Estimate) -> Outcome:
+    """Add the beam as measured, and what remains of astigmatism.
+
+    The latter where the frames show it to half a depth of field, or to a third of it.
+    """
+    outcome = replace(outcome, beam=posterior.measured_beam())
+    found = posterior.astigmatism()
+    if found is None or not outcome.focused:
+        return outcome
+    x, y, sigma = (1e3 * value for value in found)
+    if sigma > max(0.5e3 * near.unit, math.hypot(x, y) / 3):
+        return outcome
+    return replace(outcome, astigmatism=Astigmatism(x, y, sigma))
+
+
+def _sharp(m: Measurement) -> bool:
+    """Return whether a frame is as sharp as any frame of a sample with fine structure gets."""
+    blur = m.evaluation.log_blur
+    assert blur is not None
+    return math.expm1(blur) <= SHARP_BLUR and m.detail >= DETAIL
+
+
+def _at_limit(run: FocusRun, near: Estimate) -> float | None:
+    """Return the limit (mm) at or beyond which the focus seems to lie, or None."""
+    low, high = run.limits.minimum, run.limits.maximum
+    if near.working_distance > high - 0.5 * near.unit:
+        return high
+    return low if near.working_distance < low + 0.5 * near.unit else None
+
+
+def _judge(run: FocusRun, best: Measurement, blurred: float, near: Estimate, accept: float, share: float) -> Outcome:
+    """Return the outcome at the estimated focus, given the sharpness of a frame out of focus.
+
+    Astigmatism leaves a `share` of the best score, and of what the score falls by out of focus.
+    """
+    contrast = (_sharpness(best) - blurred) / share
+    if best.score < (accept * share if accept <= METHOD.accept_score else accept):
         reason = f"the best place found scores {best.score:.1f}, below {accept:g}"
         return Outcome(False, reason, best.working_distance, best.score, retry=False)
-    if contrast < CONTRAST:
-        reason = (
-            f"the score hardly depends on the working distance ({best.score:.1f} here, {blurred:.1f} out of focus); "
-            "the sample shows nothing to focus on here: move the stage"
-        )
-        return Outcome(False, reason, best.working_distance, best.score)
-    confidence = near.mass * min(1.0, contrast / (2 * CONTRAST))
-    reason = f"score {best.score:.1f}, {contrast:.1f} above out of focus"
-    return Outcome(True, reason, near.working_distance, best.score, confidence)
+    edge = _at_limit(run, near)
+    note = "" if edge is None else f"; the sharpest place is at the limit of {edge:.3f} mm, the focus may lie beyond it"
+    place = run.limits.clip(near.working_distance)
+    if contrast >= CONTRAST:
+        confidence = near.mass * min(1.0, contrast / (2 * CONTRAST))
+        reason = f"score {best.score:.1f}, {contrast:.1f} above out of focus{note}"
+        return Outcome(True, reason, place, best.score, confidence, at_limit=edge is not None)
+    if _sharp(best) and not _room(run, near):
+        reason = f"score {best.score:.1f}, as sharp as a frame of this sample gets within these limits{note}"
+        return Outcome(True, reason, place, best.score, near.mass, at_limit=edge is not None)
+    reason = (
+        f"the score hardly depends on the working distance ({_sharpness(best):.1f} here, {blurred:.1f} out of focus); "
+        "the sample shows nothing to focus on here: move the stage"
+    )
+    return Outcome(False, reason, best.working_distance, best.score)
+
+
+def _room(run: FocusRun, near: Estimate) -> bool:
+    """Return whether the limits leave room for a frame out of focus."""
+    away = max(near.working_distance - run.limits.minimum, run.limits.maximum - near.working_distance)
+    return away >= FLANK * near.unit
+
+
+def _sharpest(run: FocusRun, seen: list[Measurement], near: Estimate, accept: float, share: float) -> Outcome:
+    """Return the outcome where no place is left to look at: the sharpest frame, if it is sharp, else a refusal."""
+    best = max(seen or run.measurements, key=_sharpness)
+    blurred = min(map(_sharpness, seen), default=0.0)
+    place = run.limits.clip(near.working_distance)
+    if near.mass >= SURE and abs(place - near.working_distance) <= near.unit:
+        return _judge(run, best, blurred, near, accept, share)
+    edge = min(run.limits.minimum, run.limits.maximum, key=lambda limit: abs(limit - best.working_distance))
+    beyond = abs(best.working_distance - edge) <= max(0.5 * near.unit, 0.51 * run.limits.step)
+    lies = f"the focus may lie beyond the limit of {edge:.3f} mm"
+    if _sharp(best) and best.score >= accept:
+        reason = f"score {best.score:.1f}, the sharpest place within these limits"
+        reason += f", as sharp as a frame of this sample gets; {lies}" if beyond else ""
+        return Outcome(True, reason, best.working_distance, best.score, near.mass, at_limit=beyond)
+    reason = f"the sharpest place within these limits scores {best.score:.1f}, at {best.working_distance:.3f} mm"
+    reason += (
+        f"; {lies}: widen bounds or max_travel" if beyond else ", and no other frame would say more: move the stage"
+    )
+    return Outcome(False, reason, best.working_distance, best.score, at_limit=beyond)
 
 
 def _comfortable(run: FocusRun, posterior: Posterior, target: float) -> float:

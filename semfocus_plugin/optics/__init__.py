@@ -2,6 +2,7 @@
 
 from semfocus_plugin.optics._astigmatism import LEAST, Astigmatism, astigmatism
 from semfocus_plugin.optics._findings import finding
+from semfocus_plugin.optics._learning import SURE, Apertures, LearnedAperture, beam_of, instrument_of, learned
 from semfocus_plugin.optics._nominal import (
     HALF_SCORE,
     NOMINAL_APERTURE,
@@ -15,32 +16,40 @@ from semfocus_plugin.optics._nominal import (
     ideal_score,
     trained_depth_of_field,
 )
-from semfocus_plugin.optics._posterior import Estimate, Posterior, Sighting
+from semfocus_plugin.optics._posterior import Estimate, Posterior
 from semfocus_plugin.optics._relief import Relief, relief
-from semfocus_plugin.optics._spectra import Pair, spectrum
-from semfocus_plugin.optics._views import View, transfer
+from semfocus_plugin.optics._sighting import BlurEllipse, Sighting
+from semfocus_plugin.optics._spectra import Pair, spectrum, transfer
+from semfocus_plugin.optics._views import View
 
 __all__ = [
     "HALF_SCORE",
     "LEAST",
     "NOMINAL_APERTURE",
     "NOMINAL_PIXEL",
+    "SURE",
     "TUNGSTEN",
     "UNKNOWN",
+    "Apertures",
     "Astigmatism",
     "Beam",
+    "BlurEllipse",
     "Estimate",
+    "LearnedAperture",
     "Pair",
     "Posterior",
     "Relief",
     "Sighting",
     "View",
     "astigmatism",
+    "beam_of",
     "check_probe_diameter",
     "depth_of_field",
     "finding",
     "half_blur",
     "ideal_score",
+    "instrument_of",
+    "learned",
     "relief",
     "spectrum",
     "trained_depth_of_field",

@@ -18,8 +18,8 @@ from functools import lru_cache
 import numpy as np
 
 from semfocus_plugin.optics._nominal import TUNGSTEN
-from semfocus_plugin.optics._spectra import BEYOND_BINS, LEAST_DISAGREEMENT, variance
-from semfocus_plugin.optics._views import Array, View, Views, prepare, transfer, visible
+from semfocus_plugin.optics._spectra import BEYOND_BINS, LEAST_DISAGREEMENT, transfer, variance
+from semfocus_plugin.optics._views import Array, View, Views, prepare, visible
 
 LEAST = 1.0
 """Depths of field of astigmatism that are worth a word."""

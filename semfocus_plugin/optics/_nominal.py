@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from semdrivers.microscope import within
 
@@ -58,18 +61,31 @@ def trained_depth_of_field(magnification: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Beam:
-    """What is known of the beam of an instrument; None where it is not.
+    """Half-angle of the beam, as far as it is known.
 
     Parameters
     ----------
-    aperture : float, optional
-        Radius of the aperture, mm. The half-angle of the beam is this over the working distance.
-    core : float, optional
-        Diameter of the focused probe, mm.
+    half_angle : float
+        rad.
+    at : float or None
+        Working distance of that angle, mm: the angle falls as 1/WD behind an aperture in a fixed place. None where it
+        is the same at every working distance: a lens of a numerical aperture, a stage that moves the sample.
+    sigma : float or None
+        Standard deviation of its logarithm; None for a nominal value.
     """
 
-    aperture: float | None = None
-    core: float | None = None
+    half_angle: float = NOMINAL_APERTURE / 15.0
+    at: float | None = 15.0
+    sigma: float | None = None
+
+    @classmethod
+    def of_aperture(cls, radius: float, sigma: float = 0.1) -> Beam:
+        """Return the beam behind an aperture of a known radius (mm)."""
+        return cls(radius / 15.0, 15.0, sigma)
+
+    def angle(self, working_distance: Any) -> Any:
+        """Return the half-angle in rad at working distances in mm."""
+        return self.half_angle if self.at is None else self.half_angle * self.at / np.maximum(working_distance, 0.1)
 
 
 _PROBES = (0.1, 1000.0)

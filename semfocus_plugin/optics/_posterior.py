@@ -4,13 +4,16 @@ A frame at working distance w shows a disc of radius r = α |w − w*| / pixel, 
 its uncertainty. One frame leaves two places; two frames at different w leave one. Two frames also compare: the ratio of
 their power spectra tells both blurs, whatever the sample (`semfocus_plugin.optics`). Three things are not known
 and are carried along: the place w*, the aperture (α = aperture radius / working distance), and a floor under
-the blur (probe core, residual astigmatism, a sample that is soft by nature).
+the blur (probe core, a sample that is soft by nature).
+
+Astigmatism that shows is a hypothesis of its own, with two more unknowns (`semfocus_plugin.optics`): the posterior is
+the mixture of both, each weighted by how well the frames agree with it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,61 +21,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semfocus_plugin.optics._nominal import NOMINAL_APERTURE, TUNGSTEN, depth_of_field
-from semfocus_plugin.optics._spectra import Pair, Spectrum
+import semfocus_plugin.optics._elliptic as elliptic
+from semfocus_plugin.optics._nominal import TUNGSTEN, Beam, depth_of_field
+from semfocus_plugin.optics._sighting import Sighting
+from semfocus_plugin.optics._spectra import Pair
 
 Array = NDArray[Any]
-
 
 WIDEST = 150.0
 """Blur radius in pixels beyond which all frames look alike."""
 
-_SCALES = np.array([-1.2, -0.8, -0.5, -0.28, -0.12, 0.0, 0.12, 0.28, 0.5, 0.8, 1.2])
+_SCALES = np.array([-1.2, -0.8, -0.5, -0.28, -0.12, 0.0, 0.12, 0.28, 0.5, 0.8, 1.2, 1.6])
 """ln(aperture / expected)."""
 _LEAST_SCALE = -0.2
-_NOMINAL_SHARE, _CALIBRATED_SHARE = 0.35, 0.9
-"""Of the prior: at the aperture expected, by the design or by calibration; the rest is spread over a factor of two."""
+_NOMINAL_SHARE, _KNOWN_SHARE = 0.35, 0.9
+"""Of the prior: at the aperture expected, nominal or known; the rest is spread over a factor of two."""
+_LEAST_SIGMA = 0.08
+_ASTIGMATIC_SHARE = 1e-3
+"""Probability of astigmatism below which its samples are left out."""
 _FLOORS = np.array([0.0, 0.7, 1.4, 2.1, 3.0], np.float32)
 _FLOOR_PRIOR = np.array([0.4, 0.25, 0.15, 0.1, 0.1])
 _SIGMA_FACTOR = 0.9
 _SIGMA_FLOOR = 0.06
 _OUTLIER = 0.02
-_NOISE_RADIUS, _NOISE_WIDTH = 45.0, 0.4
+DIRECTIONS = 5
+"""Sectors of eight in which the sample must show, for astigmatism to be told from the sample's own direction."""
+
+MISLED_SIGMA, MISLED_SHARE = 0.9, 0.4
 _NEAR_PRIOR = 60.0
 """The prior falls as 1/distance from the first frame, faster beyond the distance that blurs it by this many pixels."""
 _USUAL, _USUAL_WIDTH = math.log(12.0), 0.6
 """Working distances that microscopists work at, as a log-normal prior: ln mm. It only tells sides far apart."""
 _TAIL_QUANTILE = 0.35
-_COARSE, _FINE = 2500, 400
+_COARSE, _FINE = 1600, 320
 _RADII = np.geomspace(0.005, WIDEST, 4096, dtype=np.float32)
 """Blur radii of the table of a frame's likelihood, pixels."""
 _LOG_LEAST, _PER_LOG = math.log(_RADII[0]), (len(_RADII) - 1) / math.log(_RADII[-1] / _RADII[0])
-
-
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """What one frame tells of the focus.
-
-    Parameters
-    ----------
-    working_distance : float
-        mm.
-    pixel : float
-        mm.
-    log_blur, log_sigma : float
-        ln(1 + blur radius in pixels), and ln of its standard deviation.
-    structure : bool
-        False when the frame holds nothing but noise, which only says that the focus is far away.
-    spectrum : Spectrum, optional
-        Of the frame, to compare with other frames of the same field and magnification.
-    """
-
-    working_distance: float
-    pixel: float
-    log_blur: float
-    log_sigma: float
-    structure: bool = True
-    spectrum: Spectrum | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +92,15 @@ class Posterior:
         Interval that the focus may lie in, mm.
     pixel : float
         Pixel, in mm, at the magnification to focus for; sets the depth of field.
-    aperture : float, optional
-        Aperture radius in mm, where it has been calibrated; even so it is only likely.
+    beam : Beam
+        Its half-angle; even a known one is only likely.
     core : float
         Diameter of the focused probe, mm; sets the depth of field.
+
+    Attributes
+    ----------
+    period : float or None
+        Pixels after which the sample repeats itself; None where it does not.
     """
 
     def __init__(
@@ -120,15 +109,24 @@ class Posterior:
         low: float,
         high: float,
         pixel: float,
-        aperture: float | None = None,
+        beam: Beam | None = None,
         core: float = TUNGSTEN,
     ) -> None:
         self.pixel = pixel
         self.core = core
-        self.aperture = NOMINAL_APERTURE if aperture is None else aperture
-        self._scale_prior = _scale_prior(_NOMINAL_SHARE if aperture is None else _CALIBRATED_SHARE)
-        self._scale = 0.0
+        self.beam = Beam() if beam is None else beam
+        self._scale_prior = _scale_prior(self.beam.sigma)
+        self._pairs = tuple(_comparisons(sightings))
+        waves = [s.spectrum for s in sightings if s.spectrum is not None and s.misled]
+        strongest = max(waves, key=lambda found: found.peak, default=None)
+        self.period = None if strongest is None else strongest.period
+        self._samples: elliptic.Samples | None = None
         self._evaluate(sightings, low, high, _COARSE)
+        self._look_closer(sightings, low, high)
+        if self._pairs or any(s.ellipse is not None and s.structure for s in sightings):
+            self._add_astigmatism(sightings)
+
+    def _look_closer(self, sightings: list[Sighting], low: float, high: float) -> None:
         cumulative = np.cumsum(self.probability)
         first, last = np.searchsorted(cumulative, [5e-4, 1 - 5e-4])
         margin = 2 * (self.places[1] - self.places[0])
@@ -138,26 +136,102 @@ class Posterior:
 
     def _evaluate(self, sightings: list[Sighting], low: float, high: float, count: int) -> None:
         self.places = np.linspace(low, high, count)
-        first = sightings[0]
-        reach = _NEAR_PRIOR * first.pixel * first.working_distance / self.aperture
-        away = np.abs(self.places - first.working_distance) / reach
-        prior = -np.log(0.03 + away) - 0.5 * np.log1p(away**2)
-        prior -= 0.5 * ((np.log(self.places) - _USUAL) / _USUAL_WIDTH) ** 2
+        prior = self._log_prior(sightings[0])(self.places)
         compared = (np.log(self._scale_prior)[:, None] + prior).astype(np.float32)
-        for one, other in _comparisons(sightings):
-            compared += self._log_comparison(one, other)
+        for i, j in self._pairs:
+            compared += self._log_comparison(sightings[i], sightings[j])
         log = compared[:, :, None] + np.log(_FLOOR_PRIOR).astype(np.float32)
         for sighting in sightings:
             log += self._log_likelihood(sighting)
         weight = np.exp(log - log.max())
         by_place = weight.sum(axis=0).sum(axis=1)
-        by_scale = weight.sum(axis=(1, 2))
+        self._by_scale = weight.sum(axis=(1, 2))
         self.probability = by_place / by_place.sum()
-        self._scale = float(by_scale @ _SCALES / by_scale.sum())
+        self._scale = float(self._by_scale @ _SCALES / self._by_scale.sum())
+
+    def _log_prior(self, first: Sighting) -> Callable[[Array], Array]:
+        """Return the log of the prior density, not normalised, as a function of places (mm)."""
+        reach = _NEAR_PRIOR * first.pixel / float(self.beam.angle(first.working_distance))
+        usual = self.beam.at is not None
+
+        def log_prior(places: Array) -> Array:
+            away = np.abs(places - first.working_distance) / reach
+            log = -np.log(0.03 + away) - 0.5 * np.log1p(away**2)
+            if usual:
+                log = log - 0.5 * ((np.log(np.maximum(places, 1e-3)) - _USUAL) / _USUAL_WIDTH) ** 2
+            return np.asarray(log)
+
+        return log_prior
+
+    def _add_astigmatism(self, sightings: list[Sighting]) -> None:
+        """Mix in the posterior with astigmatism that shows."""
+        density = np.log(self._scale_prior / np.gradient(_SCALES))
+        middle = float(self.probability @ self.places)
+        start = elliptic.Round(
+            self.places,
+            self.probability,
+            _SCALES,
+            self._by_scale,
+            self._log_prior(sightings[0]),
+            lambda scale: np.interp(scale, _SCALES, density) - 200 * np.maximum(np.abs(scale) - 1.8, 0.0),
+        )
+        angles = [float(self.beam.angle(s.working_distance)) for s in sightings]
+        trust = [(MISLED_SHARE, MISLED_SIGMA) if s.misled else (_OUTLIER, _SIGMA_FLOOR) for s in sightings]
+        at_focus = float(self.beam.angle(middle))
+        found = elliptic.sample(sightings, self._pairs, start, angles, self.pixel, at_focus, trust)
+        self._samples = found
+        if found is None or found.probability < _ASTIGMATIC_SHARE:
+            return
+        order = np.argsort(found.place)
+        ends = np.searchsorted(np.cumsum(found.weight[order]), [5e-4, 1 - 5e-4])
+        low = min(self.places[0], found.place[order[ends[0]]])
+        high = max(self.places[-1], found.place[order[min(ends[1], len(order) - 1)]])
+        places = np.linspace(low, high, _FINE)
+        without = np.interp(places, self.places, self.probability, left=0.0, right=0.0)
+        step = places[1] - places[0]
+        edges = np.concatenate([places - 0.5 * step, [places[-1] + 0.5 * step]])
+        with_it, _ = np.histogram(found.place, edges, weights=found.weight)
+        share = found.probability
+        mixed = (1 - share) * without / without.sum() + share * with_it / max(float(with_it.sum()), 1e-12)
+        self.places, self.probability = places, mixed
+        self._scale = (1 - share) * self._scale + share * float(found.weight @ found.scale)
+
+    def measured_beam(self) -> Beam:
+        """Return the half-angle that the frames say, what was known of it included."""
+        share = self._by_scale / self._by_scale.sum()
+        mean = float(share @ _SCALES)
+        variance = float(share @ (_SCALES - mean) ** 2)
+        if self._samples is not None:
+            s, p = self._samples, self._samples.probability
+            other = float(s.weight @ s.scale)
+            spread = float(s.weight @ (s.scale - other) ** 2)
+            both = (1 - p) * mean + p * other
+            variance = (1 - p) * (variance + (mean - both) ** 2) + p * (spread + (other - both) ** 2)
+            mean = both
+        return Beam(self.beam.half_angle * math.exp(mean), self.beam.at, math.sqrt(variance))
+
+    @property
+    def astigmatic(self) -> float:
+        """Probability of astigmatism that shows."""
+        return 0.0 if self._samples is None else self._samples.probability
+
+    def astigmatism(self) -> tuple[float, float, float] | None:
+        """Return a cos 2θ, a sin 2θ and the standard deviation of each, mm.
+
+        None before frames are compared, and where the sample shows in too few directions.
+
+        `a` is half the distance between the line foci, θ the axis whose disc is α |z + a|.
+        """
+        if self._samples is None or self._samples.directions < DIRECTIONS:
+            return None
+        s = self._samples
+        x, y = float(s.weight @ s.x), float(s.weight @ s.y)
+        spread = float(s.weight @ ((s.x - x) ** 2 + (s.y - y) ** 2))
+        return x, y, math.sqrt(0.5 * spread)
 
     def _radius(self, s: Sighting) -> Array:
         """Return the disc of every scale and place, pixels."""
-        alpha = self.aperture / s.working_distance
+        alpha = float(self.beam.angle(s.working_distance))
         distance = (np.abs(self.places - s.working_distance) * (alpha / s.pixel)).astype(np.float32)
         return np.exp(_SCALES).astype(np.float32)[:, None] * distance
 
@@ -170,14 +244,15 @@ class Posterior:
         """Return it for every scale, place and floor, shape (11, N, 5); or (11, N, 1) where the floor tells nothing."""
         radius = np.maximum(self._radius(s), np.float32(_RADII[0]))
         nearest = (np.log(radius) * np.float32(_PER_LOG) + np.float32(0.5 - _LOG_LEAST * _PER_LOG)).astype(np.int32)
-        return _likelihood_table(s.log_blur, s.log_sigma, s.structure).take(nearest, axis=0, mode="clip")
+        table = _likelihood_table(s.log_blur, s.log_sigma, s.structure, s.misled)
+        return table.take(nearest, axis=0, mode="clip")
 
     def unit(self, working_distance: float) -> float:
         """Depth of field in mm at a working distance, with the aperture as estimated.
 
         An aperture that seems much smaller than expected is not believed here: it would make every claim coarser.
         """
-        alpha = self.aperture * math.exp(max(self._scale, _LEAST_SCALE)) / max(working_distance, 0.1)
+        alpha = float(self.beam.angle(working_distance)) * math.exp(max(self._scale, _LEAST_SCALE))
         return depth_of_field(self.pixel, self.core, alpha)
 
     def best(self, half_width: float) -> Estimate:
@@ -228,37 +303,44 @@ class Posterior:
             half_width *= 1.5
 
 
-def _scale_prior(share: float) -> Array:
-    """Return the prior over `_SCALES` with `share` of it at the aperture expected."""
-    narrow = np.exp(-0.5 * (_SCALES / 0.1) ** 2) / 0.1
+def _scale_prior(sigma: float | None) -> Array:
+    """Return the prior over `_SCALES`, given the standard deviation of ln aperture where it is known."""
+    share = _NOMINAL_SHARE if sigma is None else _KNOWN_SHARE
+    width = 0.1 if sigma is None else max(sigma, _LEAST_SIGMA)
+    narrow = np.exp(-0.5 * (_SCALES / width) ** 2) / width
     wide = np.exp(-0.5 * (_SCALES / 0.6) ** 2) / 0.6
     return np.asarray(np.gradient(_SCALES) * (share * narrow + (1 - share) * wide))
 
 
 @lru_cache(maxsize=64)
-def _likelihood_table(log_blur: float, log_sigma: float, structure: bool) -> Array:
+def _likelihood_table(log_blur: float, log_sigma: float, structure: bool, periodic: bool) -> Array:
     """Return the log-likelihood of what a frame told, for every radius of `_RADII` and every floor under the blur."""
     if not structure:
-        beyond = (np.log(_RADII) - math.log(_NOISE_RADIUS)) / _NOISE_WIDTH
-        return np.log(0.02 + 0.98 / (1 + np.exp(-beyond)))[:, None]
+        return elliptic.log_noise(_RADII)[:, None]
     radius = np.minimum(np.sqrt(_RADII[:, None] ** 2 + _FLOORS**2), np.float32(WIDEST))
-    sigma = math.hypot(_SIGMA_FACTOR * math.exp(log_sigma), _SIGMA_FLOOR)
+    outlier, least = (MISLED_SHARE, MISLED_SIGMA) if periodic else (_OUTLIER, _SIGMA_FLOOR)
+    sigma = math.hypot(_SIGMA_FACTOR * math.exp(log_sigma), least)
     residual = (np.log1p(radius) - log_blur) / sigma
     likelihood = np.exp(-0.5 * residual**2) / (sigma * math.sqrt(2 * math.pi))
-    return np.log((1 - _OUTLIER) * likelihood + np.float32(_OUTLIER / 5))
+    return np.log((1 - outlier) * likelihood + np.float32(outlier / 5))
 
 
 _pair = lru_cache(maxsize=64)(Pair)
 """A comparison is made once in a run, however often the posterior is evaluated."""
 
 
-def _comparisons(sightings: list[Sighting]) -> Iterator[tuple[Sighting, Sighting]]:
-    """Yield every frame with the sharpest one before it of the same magnification."""
+def _comparisons(sightings: list[Sighting]) -> Iterator[tuple[int, int]]:
+    """Yield the numbers of frames to compare: each with the one of the same magnification that shows most."""
+    groups: dict[int, list[int]] = {}
     for k, sighting in enumerate(sightings):
-        before = [s for s in sightings[:k] if _comparable(s) and math.isclose(s.pixel, sighting.pixel, rel_tol=0.01)]
-        if before and _comparable(sighting):
-            yield min(before, key=lambda s: s.log_blur), sighting
+        if _comparable(sighting):
+            groups.setdefault(round(100 * math.log(sighting.pixel)), []).append(k)
+    for group in groups.values():
+        best = max(group, key=lambda k: (sightings[k].structure, sightings[k].detail, -sightings[k].log_blur))
+        if not sightings[best].structure:
+            continue
+        yield from ((min(best, k), max(best, k)) for k in group if k != best)
 
 
 def _comparable(sighting: Sighting) -> bool:
-    return sighting.spectrum is not None and sighting.structure
+    return sighting.spectrum is not None

@@ -1,8 +1,8 @@
 """Relief and tilt that no single working distance brings into focus, read off the frames that a run took anyway.
 
 The field is split into tiles. In every tile the ratio of the power spectra of the frames tells where the focus of that
-tile lies, whatever the sample. Where one focus for all tiles fits
-much worse than a focus for each, and these foci lie further apart than their errors, the field has no single focus.
+tile lies, whatever the sample. Where one focus for all tiles fits much worse than a focus for each, and these foci lie
+further apart than their errors, the field has no single focus.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from functools import lru_cache
 import numpy as np
 
 from semfocus_plugin.optics._nominal import TUNGSTEN
-from semfocus_plugin.optics._spectra import BEYOND_BINS, LEAST_DISAGREEMENT, variance
-from semfocus_plugin.optics._views import Array, View, Views, prepare, transfer, visible
+from semfocus_plugin.optics._spectra import BEYOND_BINS, LEAST_DISAGREEMENT, transfer, variance
+from semfocus_plugin.optics._views import Array, View, Views, prepare, visible
 
 LEAST = 1.5
 """Depths of field over the field that are worth a word."""
@@ -88,7 +88,7 @@ def relief(
     """Return how far the focus differs over the field, or None when it does not or the frames cannot tell.
 
     Astigmatism can pass for relief, where edges of one direction fill one tile and those of another the next: ask
-    `semfocus_plugin.optics.finding`, which looks for astigmatism first.
+    `semfocus_plugin.findings.finding`, which looks for astigmatism first.
 
     Parameters
     ----------

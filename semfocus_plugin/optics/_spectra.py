@@ -27,7 +27,7 @@ _SMALLEST, _LARGEST, _COUNT = 0.25, 80.0, 96
 _GROWTH = math.log(_LARGEST / _SMALLEST) / (_COUNT - 2)
 RELIEF = (0.85, 0.93, 1.0, 1.07, 1.15)
 """A real sample is not flat, so a frame holds a range of blurs, which fills the zeros of a single disc."""
-LEAST_TRANSFER = 1e-3
+LEAST_TRANSFER = 2e-4
 MODEL_ERROR = 0.15
 """Relative error of a power that the disc does not explain: astigmatism, charging, a sample that moved."""
 COMMON = 0.3
@@ -36,10 +36,27 @@ NOISE_EXCESS = 1.5
 """Detector lag and 8-bit levels make the noise's power scatter this much more than white noise does."""
 LEAST_DISAGREEMENT = 1.5
 """Neighbouring frequencies are not independent: the sum of squares counts only a part of them."""
+_SHOWN = 2.4
+"""Sum of the weights of the rings in a sector that shows it; noise alone comes to 1 by chance, to 2 seldom."""
 _VISIBLE = 2.0
 """Standard errors of its power at which a frequency counts half."""
 _OUTLIER = 0.01
 _LARGEST_SIDE = 640
+SECTORS = 8
+"""Directions that the half-plane of frequencies is split into."""
+_RING_EDGES = np.geomspace(0.0125, 0.4, 15)
+"""Limits of the rings of a sector, cycles a pixel."""
+_RINGS = len(_RING_EDGES) - 1
+_CENTRES, _RING_CENTRES = (np.sqrt(edges[1:] * edges[:-1]) for edges in (_EDGES, _RING_EDGES))
+_MANY = 60
+"""Modes of a bin in which a peak shows."""
+_AROUND, _RIDGE = 6, 4.0
+_LOWEST_COLUMN = 3
+"""Gain of a line and streaks change from line to line: they lie in the columns of the lowest horizontal frequencies."""
+
+
+SECTOR_ANGLES = np.arange(SECTORS) * math.pi / SECTORS - math.pi / 2
+"""Direction of every sector in radians, from the lines towards the next line."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,10 +69,27 @@ class Spectrum:
         Of the sample: noise is taken off.
     error : ndarray of shape (24,), float64
         Variance of `power`.
+    frequency : ndarray of shape (24,), float64
+        Mean frequency of the power in every bin, cycles a pixel: a periodic sample has it at one frequency alone.
+    sectors, sectors_error, sectors_frequency : ndarray of shape (8, 14), float64
+        The same by direction and frequency; the middle of sector k is at `SECTOR_ANGLES[k]`.
+    peak : float
+        How far the strongest mode stands out: some 10 for textures, 18 and more for periodic samples.
+    dominance : float
+        Share of that mode and its surroundings in the power of the sample.
+    period : float
+        Pixels; of that mode.
     """
 
     power: Array
     error: Array
+    frequency: Array
+    sectors: Array
+    sectors_error: Array
+    sectors_frequency: Array
+    peak: float
+    dominance: float
+    period: float
 
 
 def spectrum(pixels: NDArray[Any]) -> Spectrum:
@@ -72,16 +106,65 @@ def spectrum(pixels: NDArray[Any]) -> Spectrum:
     height, width = pixels.shape
     top, left = max(0, height - _LARGEST_SIDE) // 2, max(0, width - _LARGEST_SIDE) // 2
     frame = pixels[top : top + _LARGEST_SIDE, left : left + _LARGEST_SIDE].astype(np.float32)
-    window, bins, counts, noisy = _geometry(*frame.shape)
+    window, bins, counts, sectors, sector_counts, noisy, frequencies = _geometry(*frame.shape)
     mean = float(frame.mean(dtype=np.float64))
     frame = frame / np.float32(mean if mean > 0 else 1.0)
     frame -= np.float32(float((frame * window).sum(dtype=np.float64)) / float(window.sum(dtype=np.float64)))
     transform = np.fft.rfft2(frame * window)
+    height = len(transform)
     power = (transform.real**2 + transform.imag**2) / float(np.square(window).sum(dtype=np.float64))
-    noise = np.broadcast_to(power[noisy].mean(axis=0), power.shape)
-    total = np.bincount(bins, power.ravel(), len(_EDGES) + 1)[1:-1] / counts
-    floor = np.bincount(bins, noise.ravel(), len(_EDGES) + 1)[1:-1] / counts
-    return Spectrum(total - floor, variance(total - floor, floor, counts))
+    column = power[noisy].mean(axis=0)
+    noise = np.broadcast_to(column, power.shape).ravel()
+    power = power.ravel()
+    moment = power * frequencies
+    total, floor, first = (_by_bin(bins, values, len(_EDGES) + 1)[1:-1] for values in (power, noise, moment))
+    in_sectors = tuple(_by_bin(sectors, values, SECTORS * _RINGS + 1)[:-1] for values in (power, noise, moment))
+    peak, where, lobe = _peak(power.reshape(height, -1), bins, total / counts, counts)
+    shape = SECTORS, _RINGS
+    by_sector, below, moments = in_sectors
+    return Spectrum(
+        power=(total - floor) / counts,
+        error=variance((total - floor) / counts, floor / counts, counts),
+        frequency=_mean_frequency(first, total, _CENTRES),
+        sectors=((by_sector - below) / sector_counts).reshape(shape),
+        sectors_error=variance((by_sector - below) / sector_counts, below / sector_counts, sector_counts).reshape(
+            shape
+        ),
+        sectors_frequency=_mean_frequency(moments.reshape(shape), by_sector.reshape(shape), _RING_CENTRES),
+        peak=peak,
+        dominance=lobe / max(float((total - floor).sum()), 1e-30),
+        period=1 / max(float(frequencies[where]), 1e-3),
+    )
+
+
+def _by_bin(bins: Array, values: Array, count: int) -> Array:
+    return np.bincount(bins, values, count)
+
+
+def _mean_frequency(moment: Array, total: Array, centre: Array) -> Array:
+    return np.where(total > 0, moment / np.maximum(total, 1e-30), centre)
+
+
+def _peak(power: Array, bins: Array, mean: Array, counts: Array) -> tuple[float, int, float]:
+    """Return how far the strongest mode stands out from its bin, its index, and the power around it.
+
+    Where it stands out less from its surroundings, that counts.
+    The edge of a sample makes a ridge, of which every mode has neighbours like itself.
+    """
+    scale = np.zeros(len(mean) + 2, np.float32)
+    scale[1:-1] = np.where(counts >= _MANY, 1 / np.maximum(mean, 1e-30), 0.0)
+    relative = power * scale.take(bins).reshape(power.shape)
+    relative[:, :_LOWEST_COLUMN] = 0.0
+    y, x = divmod(int(relative.argmax()), relative.shape[1])
+    rows = np.arange(y - _AROUND, y + _AROUND + 1) % len(relative)
+    left = max(x - _AROUND, 0)
+    around = power[rows, left : x + _AROUND + 1].copy()
+    inside = slice(_AROUND - 2, _AROUND + 3), slice(max(x - 2 - left, 0), x + 3 - left)
+    lobe = float(around[inside].sum())
+    top = float(power[y, x])
+    around[inside] = 0.0
+    standing = min(float(relative[y, x]), _RIDGE * top / max(float(around.max()), 1e-30))
+    return standing, y * relative.shape[1] + x, lobe
 
 
 def variance(power: Array, floor: Array, modes: Array) -> Array:
@@ -101,7 +184,9 @@ class Pair:
     """
 
     def __init__(self, first: Spectrum, second: Spectrum) -> None:
-        transfer = _transfer()
+        transfer = _disc_power(
+            _radii(), _common_frequency(first.frequency, first.power, second.frequency, second.power)
+        )
         one, other = transfer[:, None, :], transfer[None, :, :]
         weight = _visible(first, second)
         power = [(s.power * np.sqrt(weight)).astype(np.float32) for s in (first, second)]
@@ -126,9 +211,84 @@ class Pair:
         return np.asarray(low + di * (high - low))
 
 
+class SectorPair:
+    """Disagreement of two frames of one field about their blurs, direction by direction.
+
+    Parameters
+    ----------
+    first, second : Spectrum
+        Of the two frames.
+
+    Attributes
+    ----------
+    terms : float
+        Bins that show the sample.
+    directions : int
+        Sectors that show the sample, of eight; a pattern of stripes shows in one or two.
+    """
+
+    def __init__(self, first: Spectrum, second: Spectrum) -> None:
+        common = _common_frequency(first.sectors_frequency, first.sectors, second.sectors_frequency, second.sectors)
+        weight = _weight(first.sectors, first.sectors_error, second.sectors, second.sectors_error)
+        self.terms = float(weight.sum())
+        self.directions = int((np.where(weight > 0.5, weight, 0.0).sum(axis=1) >= _SHOWN).sum())
+        root = np.sqrt(weight)
+        one, other = ((s.sectors * root).astype(np.float32) for s in (first, second))
+        one_error, other_error = (s.sectors_error.astype(np.float32) for s in (first, second))
+        table = np.empty((SECTORS, _NODES, _NODES), np.float32)
+        radii = _node_radii()
+        for sector in range(SECTORS):
+            transfer = _disc_power(radii, common[sector])
+            squared = transfer * transfer
+            # (P₁ T₂ − P₂ T₁)² / (var P₁ T₂² + var P₂ T₁²), summed over the rings
+            difference = (transfer * one[sector])[None, :, :] - (transfer * other[sector])[:, None, :]
+            difference *= difference
+            difference /= (squared * one_error[sector])[None, :, :] + (squared * other_error[sector])[:, None, :]
+            difference.sum(axis=-1, out=table[sector])
+        self._table = table.ravel()
+
+    def __call__(self, first: tuple[Array, Array], second: tuple[Array, Array]) -> Array:
+        """Return the sum of squares over all sectors, shape (N,).
+
+        Parameters
+        ----------
+        first, second : tuple of ndarray of shape (N, 8)
+            `sector_position` of the blur radii of the two frames in every sector.
+        """
+        (i, di), (j, dj) = first, second
+        base = i * _NODES + j + _SECTOR_OFFSETS
+        low, low_next = self._table.take(base), self._table.take(base + 1)
+        low += dj * (low_next - low)
+        base += _NODES
+        high, high_next = self._table.take(base), self._table.take(base + 1)
+        high += dj * (high_next - high)
+        low += di * (high - low)
+        return np.asarray(low.sum(axis=-1))
+
+
+_NODES = 72
+_NODE_GROWTH = math.log(_LARGEST / _SMALLEST) / (_NODES - 2)
+_SECTOR_OFFSETS = (np.arange(SECTORS) * _NODES * _NODES).astype(np.int32)
+
+
+def sector_position(radius: Array) -> tuple[Array, Array]:
+    """Return where blur radii (pixels) lie in the tables of a `SectorPair`: node below, and fraction to the next."""
+    place = np.log(np.maximum(radius, np.float32(_SMALLEST)) * np.float32(1 / _SMALLEST))
+    place *= np.float32(1 / _NODE_GROWTH)
+    place += 1
+    place = np.where(radius < _SMALLEST, radius * np.float32(1 / _SMALLEST), place)
+    np.minimum(place, np.float32(_NODES - 1.001), out=place)
+    index = place.astype(np.int32)
+    return index, place - index
+
+
 def _visible(first: Spectrum, second: Spectrum) -> Array:
     """Return 0 to 1 for every frequency: whether either frame shows the sample there, and not noise alone."""
-    signal = np.maximum(first.power**2 / first.error, second.power**2 / second.error)
+    return _weight(first.power, first.error, second.power, second.error)
+
+
+def _weight(power: Array, error: Array, other: Array, other_error: Array) -> Array:
+    signal = np.maximum(power**2 / error, other**2 / other_error)
     return np.asarray(signal / (signal + _VISIBLE**2))
 
 
@@ -142,28 +302,76 @@ def _position(radius: Array) -> tuple[Array, Array]:
 
 
 @lru_cache(maxsize=4)
-def _geometry(height: int, width: int) -> tuple[Array, Array, Array, Array]:
-    """Return window, frequency bin of every mode, modes in every bin, and the lines that hold noise alone."""
+def _geometry(height: int, width: int) -> tuple[Array, Array, Array, Array, Array, Array, Array]:
+    """Return window, bins and modes in each, the same by sector, lines of noise alone, frequency of every mode."""
     window = (np.hanning(height)[:, None] * np.hanning(width)).astype(np.float32)
     vertical = np.abs(np.fft.fftfreq(height))
-    bins = np.digitize(np.hypot(vertical[:, None], np.fft.rfftfreq(width)), _EDGES).ravel()
+    horizontal = np.fft.rfftfreq(width)
+    frequency = np.hypot(vertical[:, None], horizontal)
+    bins = np.digitize(frequency, _EDGES).ravel()
     counts = np.maximum(np.bincount(bins, minlength=len(_EDGES) + 1)[1:-1], 1)
-    return window, bins, counts, vertical > BEYOND_BINS
+    direction = np.arctan2(np.fft.fftfreq(height)[:, None], horizontal)
+    ring = np.digitize(frequency, _RING_EDGES) - 1
+    sector = np.floor((direction / math.pi + 0.5) * SECTORS + 0.5).astype(np.int64) % SECTORS
+    used = (ring >= 0) & (ring < _RINGS) & (np.arange(len(horizontal)) >= _LOWEST_COLUMN)
+    sectors = np.where(used, sector * _RINGS + ring, SECTORS * _RINGS).ravel()
+    sector_counts = np.maximum(np.bincount(sectors, minlength=SECTORS * _RINGS + 1)[:-1], 1)
+    return window, bins, counts, sectors, sector_counts, vertical > BEYOND_BINS, frequency.astype(np.float32).ravel()
 
 
 @lru_cache(maxsize=1)
-def _transfer() -> Array:
-    """Return the power transfer of every blur radius of the table at every frequency, shape (96, 24)."""
-    radii = np.concatenate([[0.0], _SMALLEST * np.exp(_GROWTH * np.arange(_COUNT - 1))])
-    frequencies = np.sqrt(_EDGES[1:] * _EDGES[:-1])
-    phase = 2 * math.pi * radii[:, None, None] * frequencies[:, None] * np.array(RELIEF)
-    return np.asarray((_airy(phase) ** 2).mean(axis=-1) + LEAST_TRANSFER, dtype=np.float32)
+def _radii() -> Array:
+    """Return the blur radii of the table of a `Pair`, shape (96,)."""
+    return np.concatenate([[0.0], _SMALLEST * np.exp(_GROWTH * np.arange(_COUNT - 1))])
 
 
-def _airy(x: Array) -> Array:
-    """Return 2 J₁(x) / x: the transfer of a disc, ∫ cos(x sin τ) cos² τ dτ over a turn, divided by π."""
-    turns = np.linspace(0, 2 * math.pi, 512, endpoint=False)
-    total = np.zeros_like(x)
-    for turn in turns:
-        total += np.cos(x * math.sin(turn)) * math.cos(turn) ** 2
-    return total * (2 / len(turns))
+@lru_cache(maxsize=1)
+def _node_radii() -> Array:
+    """Return those of a `SectorPair`, shape (72,)."""
+    return np.concatenate([[0.0], _SMALLEST * np.exp(_NODE_GROWTH * np.arange(_NODES - 1))])
+
+
+def _common_frequency(first: Array, power: Array, second: Array, other: Array) -> Array:
+    """Return the mean frequency of the power that two frames have in every bin."""
+    one, two = np.maximum(power, 0.0) + 1e-12, np.maximum(other, 0.0) + 1e-12
+    return np.asarray((first * one + second * two) / (one + two))
+
+
+def _disc_power(radii: Array, frequencies: Array) -> Array:
+    """Return the share of power that discs leave, shape (radii, frequencies), float32."""
+    return transfer(np.outer(radii, 2 * math.pi * frequencies)).astype(np.float32)
+
+
+_STEP, _END, _TURNS = 0.02, 210.0, 256
+
+
+def transfer(argument: Array) -> Array:
+    """Return the share of power that a disc leaves.
+
+    Parameters
+    ----------
+    argument : ndarray
+        2π · frequency (cycles a pixel) · radius of the disc (pixels).
+
+    Returns
+    -------
+    ndarray of the same shape, float64
+        (2 J₁(x) / x)² over a small range of radii, and a small constant.
+    """
+    table = _transfer_table()
+    place = np.minimum(argument * (1 / _STEP), len(table) - 1.001)
+    index = place.astype(np.int32)
+    low = table.take(index)
+    return np.asarray(low + (place - index) * (table.take(index + 1) - low))
+
+
+@lru_cache(maxsize=1)
+def _transfer_table() -> Array:
+    """Return `transfer` on a grid; 2 J₁(x)/x by Poisson's integral, (2/π) ∫ cos(x cos t) sin² t dt over 0..π."""
+    x = np.arange(0.0, _END * max(RELIEF) + 2 * _STEP, _STEP)
+    t = (np.arange(_TURNS) + 0.5) * (math.pi / _TURNS)
+    disc = np.concatenate(
+        [2 * np.cos(np.outer(part, np.cos(t))) @ np.sin(t) ** 2 / _TURNS for part in np.array_split(x, 64)]
+    )
+    grid = np.arange(0.0, _END, _STEP)
+    return np.asarray(np.mean([np.interp(grid * f, x, disc**2) for f in RELIEF], axis=0) + LEAST_TRANSFER)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,14 +16,12 @@ from numpy.typing import NDArray
 
 from semdrivers.errors import InvalidParameterError
 from semfocus_plugin.optics._nominal import NOMINAL_APERTURE, TUNGSTEN
-from semfocus_plugin.optics._spectra import LEAST_TRANSFER, RELIEF
 
 Array = NDArray[Any]
 
 _WIDTH = 320
 _WIDEST = 40.0
 """Pixels of blur beyond which a frame has too little left to compare."""
-_STEP, _END, _NODES = 0.02, 80.0, 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,26 +116,6 @@ def prepare(views: Sequence[View], focus: float, aperture: float | None, core: f
     return Views(list(frames), np.array(defocus_of), np.array(blur_of))
 
 
-def transfer(radius: Array) -> Array:
-    """Return the share of power that a disc leaves.
-
-    Parameters
-    ----------
-    radius : ndarray
-        2π · frequency (cycles a pixel) · radius of the disc (pixels).
-
-    Returns
-    -------
-    ndarray of the same shape, float64
-        (2 J₁(x) / x)² over a small range of radii, at least 0.001.
-    """
-    table = _transfer_table()
-    place = np.minimum(radius * (1 / _STEP), len(table) - 1.001)
-    index = place.astype(np.int32)
-    low = table.take(index)
-    return np.asarray(low + (place - index) * (table.take(index + 1) - low))
-
-
 def visible(power: Array, error: Array) -> Array:
     """Return a weight of 0 to 1 for what at least one frame shows above its noise.
 
@@ -159,13 +136,3 @@ def _reduced(pixels: NDArray[Any], step: int) -> Array:
         frame = frame.reshape(height, step, width, step).mean(axis=(1, 3))
     mean = float(frame.mean(dtype=np.float64))
     return frame / np.float32(mean if mean > 0 else 1.0)
-
-
-@lru_cache(maxsize=1)
-def _transfer_table() -> Array:
-    """Return `transfer` on a grid; 2 J₁(x)/x by Poisson's integral, (2/π) ∫ cos(x cos t) sin² t dt over 0..π."""
-    x = np.arange(0.0, _END * max(RELIEF) + 2 * _STEP, _STEP)
-    t = (np.arange(_NODES) + 0.5) * (math.pi / _NODES)
-    disc = (2 * np.cos(np.outer(x, np.cos(t))) @ np.sin(t) ** 2 / _NODES) ** 2
-    grid = np.arange(0.0, _END, _STEP)
-    return np.asarray(np.mean([np.interp(grid * f, x, disc) for f in RELIEF], axis=0) + LEAST_TRANSFER)

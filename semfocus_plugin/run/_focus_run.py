@@ -27,7 +27,7 @@ from semfocus_plugin.networks import (
     line_correlation,
     sample_of,
 )
-from semfocus_plugin.optics import NOMINAL_APERTURE, NOMINAL_PIXEL, UNKNOWN, Beam, depth_of_field
+from semfocus_plugin.optics import NOMINAL_PIXEL, UNKNOWN, Beam, depth_of_field
 from semfocus_plugin.run._brightness import SCARCE, Exposure, Unusable
 from semfocus_plugin.run._frame_checks import MOST_LATE, FrameChecks, FrameMismatchError, lens_stands_still
 from semfocus_plugin.run._limits import limits_of
@@ -67,8 +67,10 @@ class FocusRun:
         the caller: a host whose display broke must not drive a lens on.
     cancel : threading.Event, optional
         Obeyed before every move and every frame.
-    beam : Beam
-        What calibration knows of the instrument. The probe that its capabilities report is used where it knows none.
+    beam : Beam, optional
+        Beam of the instrument; the nominal one by default.
+    core : float, optional
+        Diameter of the focused probe, mm; what its capabilities report by default.
     retakes : int
         Most spoiled frames of the run that are taken again.
 
@@ -87,7 +89,8 @@ class FocusRun:
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
         *,
-        beam: Beam = Beam(),  # noqa: B008 - a frozen value
+        beam: Beam | None = None,
+        core: float | None = None,
         retakes: int = MOST_RETAKES,
     ) -> None:
         self._microscope = microscope
@@ -111,15 +114,19 @@ class FocusRun:
         self.working_distance = self.start_working_distance
         self.magnification = self.start_magnification
         self._retakes = retakes
-        self.aperture = beam.aperture
+        self.beam = Beam() if beam is None else beam
+        self.aperture = None if self.beam.sigma is None or self.beam.at is None else self.beam.half_angle * self.beam.at
         diameter = getattr(microscope.capabilities, "probe_diameter", None)
-        self._core = diameter * 1e-6 if beam.core is None and diameter is not None else beam.core
+        self._core = diameter * 1e-6 if core is None and diameter is not None else core
         self.limits = limits_of(microscope.capabilities.working_distance, settings, self.start_working_distance)
+        self._on_grid = True
 
     @property
     def core(self) -> float:
         """Diameter of the focused probe to reckon with, mm; a fine one where nobody tells it."""
-        return UNKNOWN if self._core is None else self._core
+        nominal = NOMINAL_PIXEL / self.magnification
+        pixel = self._measurements[-1].pixel if self._measurements else nominal
+        return min(UNKNOWN, pixel) if self._core is None else self._core
 
     @property
     def blur_range(self) -> float | None:
@@ -146,8 +153,8 @@ class FocusRun:
 
     @property
     def half_angle(self) -> float:
-        """Half-angle of the beam at the present place, rad; the nominal one where calibration knows none."""
-        return (self.aperture or NOMINAL_APERTURE) / abs(self.working_distance)
+        """Half-angle of the beam at the present place, rad, as far as it is known."""
+        return float(self.beam.angle(self.working_distance))
 
     @property
     def frames(self) -> int:
@@ -183,7 +190,7 @@ class FocusRun:
         """Return the nearest working distance that the instrument can take within the limits."""
         if not math.isfinite(working_distance):
             raise AutofocusError(f"the method asked for a working distance of {working_distance} mm")
-        step = self.limits.step
+        step = self.limits.step if self._on_grid else 0.0
         snapped = round(working_distance / step) * step if step > 0 else working_distance
         return self.limits.clip(round(snapped, 9))
 
@@ -206,6 +213,7 @@ class FocusRun:
             self._microscope.working_distance = target
             self.working_distance = self._read_working_distance()
             self._check_place(target)
+            self._check_grid(target)
             if self._steps:
                 last = self._steps[-1]
                 moved = (last.action or 0.0) + self.working_distance - before
@@ -241,7 +249,7 @@ class FocusRun:
             if measurement is not first and measurement.correlation <= NOISE:
                 self.max_frames = min(self.max_frames, SCARCE)
         self._measurements.append(measurement)
-        still = lens_stands_still(self._measurements)
+        still = lens_stands_still(self._measurements, self.half_angle)
         if still:
             raise Unusable(still)
         return measurement
@@ -402,6 +410,14 @@ class FocusRun:
                 f"{self.working_distance:.3f} mm, beyond the limits {self.limits.minimum:.3f} to "
                 f"{self.limits.maximum:.3f} mm; check the lens before focusing again"
             )
+
+    def _check_grid(self, target: float) -> None:
+        """Give up the grid of whole steps where the lens reads back another place: only its readings count then."""
+        step = self.limits.step
+        if self._on_grid and step > 0 and 1e-3 * step < abs(self.working_distance - target) <= step:
+            capability = self._microscope.capabilities.working_distance
+            free = limits_of(Range(capability.minimum, capability.maximum), self._settings, self.start_working_distance)
+            self._on_grid, self.limits = False, Range(free.minimum, free.maximum, step)
 
     def _check_frame(self, image: object) -> None:
         """Refuse a frame that cannot be what was asked for."""

@@ -13,14 +13,13 @@ import numpy as np
 
 from semdrivers.errors import AutofocusError
 from semdrivers.image import Image, ScanMode
-from semfocus_plugin.optics import NOMINAL_APERTURE
 from semfocus_plugin.run._measurement import NOISE, Measurement
 
 MOST_LATE = 2
 """Frames in a row that may be late; each is dropped and taken again, the next one ends the run."""
 
 _LEAST_APERTURE = 0.45
-"""Share of the nominal aperture below which no instrument's is: 1.4 mrad at 15 mm."""
+"""Share of the expected half-angle below which no instrument's is: 1.4 mrad at 15 mm for the nominal one."""
 
 _SCATTER = 0.15
 """Largest spread of ln(1 + blur radius) among frames of one field and one place: noise alone."""
@@ -101,7 +100,7 @@ def _identical(image: Image, other: Image) -> bool:
     )
 
 
-def lens_stands_still(measurements: Sequence[Measurement]) -> str:
+def lens_stands_still(measurements: Sequence[Measurement], half_angle: float) -> str:
     """Return why the frames cannot come from a lens that moves, or an empty text.
 
     Of three places one at least differs from the others in defocus, wherever the focus lies, and so in blur. Three
@@ -112,6 +111,8 @@ def lens_stands_still(measurements: Sequence[Measurement]) -> str:
     ----------
     measurements : sequence of Measurement
         Of one run; those of the present magnification that show a sample and report a blur are compared.
+    half_angle : float
+        Half-angle of the beam as far as it is known, rad.
     """
     seen = [m for m in measurements if m.correlation > NOISE and m.evaluation.log_blur is not None]
     seen = [m for m in seen if math.isclose(m.magnification, measurements[-1].magnification, rel_tol=1e-2)]
@@ -121,7 +122,7 @@ def lens_stands_still(measurements: Sequence[Measurement]) -> str:
     blur = np.array([m.evaluation.log_blur or 0.0 for m in seen])
     if np.ptp(blur) > _SCATTER:
         return ""
-    slope = _LEAST_APERTURE * NOMINAL_APERTURE / places.mean() / seen[-1].pixel
+    slope = _LEAST_APERTURE * half_angle / seen[-1].pixel
     candidates = np.linspace(places.min() - np.ptp(places), places.max() + np.ptp(places), 121)
     distance = slope * np.abs(candidates[:, None] - places)
     floors = (0.0, min(math.expm1(blur.min()), _WIDEST_FLOOR))

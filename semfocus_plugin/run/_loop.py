@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress
+from semdrivers.focus import Astigmatism, AutofocusResult, AutofocusSettings, Progress
 from semdrivers.microscope import Microscope
 from semfocus_plugin import networks as network_files
 from semfocus_plugin.networks import Networks
-from semfocus_plugin.optics import Beam, View, finding
+from semfocus_plugin.optics import SURE, Apertures, Beam, View, beam_of, depth_of_field, finding, instrument_of, learned
 from semfocus_plugin.run._brightness import Unusable
 from semfocus_plugin.run._focus_run import MOST_RETAKES, BudgetSpent, Cancelled, FocusRun
 from semfocus_plugin.run._measurement import Measurement
@@ -49,6 +49,12 @@ class Outcome:
         0 to 1.
     retry : bool
         When not focused: whether a second attempt from `working_distance` is worthwhile.
+    astigmatism : Astigmatism or None
+        What remains there, where the method measures it.
+    at_limit : bool
+        Whether the place is at a limit of the run, so that the true focus may lie beyond it.
+    beam : Beam or None
+        Half-angle of the beam as the run measured it, where the method does.
     """
 
     focused: bool
@@ -57,6 +63,9 @@ class Outcome:
     score: float
     confidence: float = 0.0
     retry: bool = False
+    astigmatism: Astigmatism | None = None
+    at_limit: bool = False
+    beam: Beam | None = None
 
 
 Focus = Callable[[FocusRun, float], Outcome]
@@ -97,7 +106,9 @@ def run(
     cancel: threading.Event | None = None,
     *,
     networks: Networks | None = None,
-    beam: Beam = Beam(),  # noqa: B008 - a frozen value
+    beam: Beam | None = None,
+    core: float | None = None,
+    apertures: Apertures | None = None,
     retakes: int = MOST_RETAKES,
 ) -> AutofocusResult:
     """Focus `microscope` with `method`.
@@ -114,8 +125,12 @@ def run(
         As in `semdrivers.autofocus`.
     networks : Networks, optional
         The shipped ones by default.
-    beam : Beam
-        What calibration knows of the instrument; nothing by default.
+    beam : Beam, optional
+        Beam of the instrument as calibrated.
+    core : float, optional
+        Diameter of the focused probe as calibrated, mm.
+    apertures : Apertures, optional
+        Where the apertures of instruments are kept; without it nothing is learned.
     retakes : int
         Most spoiled frames of the run that are taken again.
 
@@ -140,7 +155,13 @@ def run(
     focus = method.bind(networks)
     accept = method.accept_score if settings.accept_score is None else settings.accept_score
     budget = method.max_frames if settings.max_frames is None else settings.max_frames
-    run = FocusRun(microscope, settings, networks.evaluator, budget, progress, cancel, beam=beam, retakes=retakes)
+    capabilities = microscope.capabilities
+    instrument = instrument_of(microscope, capabilities) if settings.learn_aperture and apertures is not None else None
+    known = apertures.get(instrument) if apertures is not None and instrument is not None else None
+    start = beam_of(capabilities, microscope.working_distance, beam, known)
+    run = FocusRun(
+        microscope, settings, networks.evaluator, budget, progress, cancel, beam=start, core=core, retakes=retakes
+    )
     try:
         status, outcome = _attempt(method, focus, run, accept)
         if outcome.focused:
@@ -153,6 +174,9 @@ def run(
         except Exception as second:
             error.add_note(f"and the start could not be restored: {second}")
         raise
+    sure = outcome.focused and outcome.confidence >= SURE
+    if apertures is not None and instrument is not None and sure and outcome.beam is not None:
+        apertures.put(instrument, learned(outcome.beam, known))
     cause = "" if status == "cancelled" else _finding(run, outcome)
     return AutofocusResult(
         status=status,
@@ -165,6 +189,8 @@ def run(
         elapsed=time.perf_counter() - began,
         method=method.name,
         trace=run.trace,
+        astigmatism=outcome.astigmatism,
+        at_limit=outcome.at_limit,
     )
 
 
@@ -214,9 +240,25 @@ def _finding(run: FocusRun, outcome: Outcome) -> str:
         if math.isclose(m.pixel, last.pixel, rel_tol=1e-3) and m.image.pixels.shape == last.image.pixels.shape
     ]
     nearest = sorted(alike, key=lambda m: abs(m.working_distance - place))[:_MOST_VIEWS]
+    if outcome.astigmatism is not None:
+        beam = outcome.beam if outcome.beam is not None else run.beam
+        unit = depth_of_field(last.pixel, run.core, float(beam.angle(place))) * 1e3
+        sentence = _sentence(outcome.astigmatism, unit)
+        if sentence:
+            return sentence
     views = [View(m.working_distance, last.pixel, m.image.pixels) for m in nearest]
     found = finding(views, place, aperture=run.aperture, core=run.core)
     return "" if found is None else found.sentence
+
+
+def _sentence(astigmatism: Astigmatism, unit: float) -> str:
+    """Return what to do about astigmatism of a depth of field (µm) or more, or an empty text."""
+    if astigmatism.amount < max(unit, 3 * astigmatism.sigma):
+        return ""
+    return (
+        f"astigmatism of {astigmatism.amount / unit:.1f} ± {astigmatism.sigma / unit:.1f} depths of field "
+        f"({astigmatism.amount:.3g} µm) at {astigmatism.angle:.0f}°: correct the stigmator, then focus again"
+    )
 
 
 def _unfinished(run: FocusRun, reason: str) -> Outcome:

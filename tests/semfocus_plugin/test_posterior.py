@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semfocus_plugin.optics import NOMINAL_APERTURE, TUNGSTEN, Posterior, Sighting
+from semfocus_plugin.optics import NOMINAL_APERTURE, TUNGSTEN, Beam, Posterior, Sighting
 
 PIXEL = 0.4 / 3000
 
@@ -92,11 +92,11 @@ def test_probabilities_add_up():
 def test_a_calibrated_aperture_tells_the_distance_from_one_frame():
     aperture = 1.5 * NOMINAL_APERTURE
     sightings = [sight(15.0, 16.5, aperture=aperture)]
-    told = Posterior(sightings, 1.0, 50.0, PIXEL, aperture)
+    told = Posterior(sightings, 1.0, 50.0, PIXEL, Beam.of_aperture(aperture))
     assert told.mass_between(16.2, 16.8) > 1.5 * Posterior(sightings, 1.0, 50.0, PIXEL).mass_between(16.2, 16.8)
 
 
 def test_a_wrong_calibration_is_overruled_by_frames():
     places = [16.5 + u * unit(16.5) for u in (-12.0, 9.0, 0.3, -5.0, 5.0)]
-    posterior = Posterior([sight(p, 16.5) for p in places], 1.0, 50.0, PIXEL, 2.0 * NOMINAL_APERTURE)
+    posterior = Posterior([sight(p, 16.5) for p in places], 1.0, 50.0, PIXEL, Beam.of_aperture(2.0 * NOMINAL_APERTURE))
     assert abs(posterior.best(unit(16.5)).working_distance - 16.5) < unit(16.5)

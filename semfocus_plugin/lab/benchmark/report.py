@@ -109,6 +109,18 @@ class Column:
     tables: tuple[str, ...] = (BENCHMARK, EVALUATE)
 
 
+def _named(group: Group) -> float | None:
+    """Return the share of runs in focus, on 0.9 DoF of astigmatism at least, that report it within 30 % and 15°."""
+    sharp = [r for r in group.records if r.focused and r.error <= 1.0 and math.hypot(*r.astigmatism) > 0.9]
+    right = 0
+    for record in sharp:
+        if record.reported_astigmatism is not None:
+            true, reported = complex(*record.astigmatism), complex(*record.reported_astigmatism)
+            turn = abs(np.angle(reported / true, deg=True)) / 2 if reported else 90.0
+            right += abs(abs(reported) - abs(true)) <= 0.3 * abs(true) and turn <= 15.0
+    return right / len(sharp) if sharp else None
+
+
 COLUMNS: tuple[Column, ...] = (
     Column("runs", {"runs": lambda g: g.runs}, "{runs}"),
     Column(
@@ -168,6 +180,7 @@ COLUMNS: tuple[Column, ...] = (
         {"false_focus": lambda g: len(g.errors) if g.blank else len(g.errors) - g.within(FALSE_FOCUS)},
         "{false_focus}",
     ),
+    Column("astigmatism named", {"named": _named}, "{named:.0%}", (BENCHMARK,)),
     Column("refused", {"refused": lambda g: g.count("refused")}, "{refused}"),
     Column("errors", {"errors": lambda g: g.count("error")}, "{errors}"),
     Column(

@@ -8,7 +8,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import semdrivers
 from firmware_protocol.profile import EM30
@@ -17,15 +20,17 @@ from semdrivers.emulator.physics import probe_core_of
 from semdrivers.errors import InvalidParameterError
 from semdrivers.focus import AutofocusResult, AutofocusSettings
 from semdrivers.image import Image, ScanMode
-from semdrivers.microscope import HasStage, Microscope
+from semdrivers.microscope import HasStage, HasStigmator, Microscope
 from semfocus_plugin import methods, networks
 from semfocus_plugin import run as loop
 from semfocus_plugin.lab.benchmark import peers
+from semfocus_plugin.lab.benchmark.instruments import Station, station, visits
 from semfocus_plugin.lab.benchmark.peers import Bench, Optics, Peer, pair_bound, zoom_ladder
 from semfocus_plugin.lab.benchmark.peers.bench import approach
+from semfocus_plugin.lab.benchmark.pictures import read_folder
 from semfocus_plugin.lab.benchmark.trials import ANYWHERE, Trial
 from semfocus_plugin.lab.parallel import run_all
-from semfocus_plugin.optics import Beam
+from semfocus_plugin.optics import Apertures, LearnedAperture
 from semfocus_plugin.run import MOST_RETAKES
 
 __all__ = [
@@ -100,6 +105,10 @@ class Record:
         AENet's, of fresh FAST frames where the run ended and at the true best working distance; NaN where not taken.
     restored : bool
         Whether a run that did not focus left the working distance where it was.
+    astigmatism : tuple of float
+        True, as (a cos 2θ, a sin 2θ) in depths of field.
+    reported_astigmatism : tuple of float or None
+        The same as the method reports it.
     """
 
     track: str
@@ -124,6 +133,8 @@ class Record:
     final_score: float = math.nan
     best_score: float = math.nan
     restored: bool = True
+    astigmatism: tuple[float, float] = (0.0, 0.0)
+    reported_astigmatism: tuple[float, float] | None = None
 
     @property
     def focused(self) -> bool:
@@ -297,8 +308,10 @@ def run_trials(
 
 def run_trial(trial: Trial, method: str, max_frames: int | None = None, scored: bool = False) -> Record:
     """Let one method focus once, on an emulator of its own; see `run_trials`."""
+    if trial.track.instrument:
+        return _on_another_instrument(trial, method, max_frames)
     with prepared(trial) as (emulator, microscope):
-        record = _focused(trial, method, max_frames, emulator, microscope)
+        record = _focused(trial, method, max_frames, _scene(trial, emulator, microscope))
         return _compared(record, emulator, microscope) if scored else record
 
 
@@ -307,7 +320,7 @@ def photograph(trial: Trial, method: str, max_frames: int | None = None) -> Phot
     with prepared(trial) as (emulator, microscope):
         start_score = networks.score(microscope.acquire(ScanMode.FAST))
         start = microscope.acquire(ScanMode.STANDARD)
-        record = _focused(trial, method, max_frames, emulator, microscope)
+        record = _focused(trial, method, max_frames, _scene(trial, emulator, microscope))
         final = microscope.acquire(ScanMode.STANDARD)
         record = _compared(record, emulator, microscope)
         return Photographs(record, start, final, microscope.acquire(ScanMode.STANDARD), start_score)
@@ -335,10 +348,102 @@ def prepared(trial: Trial) -> Iterator[tuple[Emulator, Microscope]]:
         truth, limits = emulator.truth, microscope.capabilities.working_distance
         start, mirrored = trial.place(truth.working_distance, truth.depth_of_field)
         microscope.working_distance = limits.clip(start if start in limits else mirrored)
+        off = trial.track.stigmator[trial.number % len(trial.track.stigmator)]
+        if off:
+            assert isinstance(microscope, HasStigmator)
+            x, y = _turned(off, trial)
+            microscope.stigmator = x * truth.depth_of_field * 1e3, y * truth.depth_of_field * 1e3
         yield emulator, microscope
 
 
-def focus(microscope: Microscope, settings: AutofocusSettings, *, retakes: int = MOST_RETAKES) -> AutofocusResult:
+def _turned(amount: float, trial: Trial) -> tuple[float, float]:
+    turn = 2 * math.pi * np.random.default_rng([trial.seed, 3]).random()
+    return amount * math.cos(turn), amount * math.sin(turn)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scene:
+    """What a method is tried on: an instrument, and its truth.
+
+    Lengths are mm, `astigmatism` in depths of field. `defocus` returns the distance of the beam's focus from the
+    truth in depths of field, `clock` the seconds that the instrument has taken, `score` the ideal score there.
+    """
+
+    microscope: Microscope
+    focus: float
+    depth_of_field: float
+    optics: Optics
+    defocus: Callable[[], float]
+    clock: Callable[[], float]
+    score: Callable[[], float] = lambda: math.nan
+    astigmatism: tuple[float, float] = (0.0, 0.0)
+    bounds: tuple[float, float] | None = None
+
+
+def _scene(trial: Trial, emulator: Emulator, microscope: Microscope) -> _Scene:
+    truth = emulator.truth
+
+    def defocus() -> float:
+        # Where the beam is really focused: the reading, and what the lens lags behind.
+        conditions = emulator.instrument.conditions()
+        return (conditions.working_distance + conditions.focus_offset - truth.working_distance) / truth.depth_of_field
+
+    return _Scene(
+        microscope,
+        truth.working_distance,
+        truth.depth_of_field,
+        nominal_optics(),
+        defocus,
+        emulator.instrument.clock.now,
+        lambda: emulator.truth.score,
+        _turned(trial.track.stigmator[trial.number % len(trial.track.stigmator)], trial),
+    )
+
+
+def _on_another_instrument(trial: Trial, method: str, max_frames: int | None) -> Record:
+    """Let one method focus on an instrument that is not the emulator, after earlier runs where the track has them."""
+    pictures = read_folder(Path(trial.folder)) if trial.folder else ()
+    if not trial.track.earlier:
+        series = Path(trial.folder) / "series" if trial.folder else None
+        drawn = station(trial.track.instrument, trial.number, trial.base_seed, pictures, series)
+        return _at(drawn, trial, method, max_frames, None)
+    apertures = _Apertures()
+    *earlier, last = visits(trial.number, trial.base_seed, pictures, trial.track.earlier + 1)
+    for drawn in earlier if method in OURS else ():
+        _at(drawn, trial, method, max_frames, apertures)
+    return _at(last, trial, method, max_frames, apertures)
+
+
+class _Apertures(dict[str, LearnedAperture]):
+    """Apertures learned within one trial."""
+
+    def put(self, instrument: str, aperture: LearnedAperture) -> None:
+        """Keep what is known of an instrument."""
+        self[instrument] = aperture
+
+
+def _at(drawn: Station, trial: Trial, method: str, max_frames: int | None, apertures: _Apertures | None) -> Record:
+    trial = dataclasses.replace(trial, specimen=drawn.specimen, magnification=drawn.microscope.magnification)
+    scene = _Scene(
+        drawn.microscope,
+        drawn.focus,
+        drawn.depth_of_field,
+        Optics(drawn.aperture, drawn.core),
+        drawn.defocus,
+        lambda: 0.0,
+        astigmatism=drawn.astigmatism,
+        bounds=drawn.bounds,
+    )
+    return _focused(trial, method, max_frames, scene, apertures)
+
+
+def focus(
+    microscope: Microscope,
+    settings: AutofocusSettings,
+    *,
+    retakes: int = MOST_RETAKES,
+    apertures: Apertures | None = None,
+) -> AutofocusResult:
     """Focus by a plugin's method; by ours as on an instrument that nobody has calibrated.
 
     What this user keeps of an emulator of the same serial number must not change a figure.
@@ -346,15 +451,17 @@ def focus(microscope: Microscope, settings: AutofocusSettings, *, retakes: int =
     method = methods.find(settings.method)
     if method is None:
         return semdrivers.autofocus(microscope, settings=settings)
-    return loop.run(method, microscope, settings, beam=Beam(), retakes=retakes)
+    return loop.run(method, microscope, settings, apertures=apertures, retakes=retakes)
 
 
-def _focused(trial: Trial, method: str, max_frames: int | None, emulator: Emulator, microscope: Microscope) -> Record:
+def _focused(
+    trial: Trial, method: str, max_frames: int | None, scene: _Scene, apertures: Apertures | None = None
+) -> Record:
     """Focus, and leave the lens where that ends."""
-    truth, start = emulator.truth, microscope.working_distance
+    microscope, start = scene.microscope, scene.microscope.working_distance
 
     def defocus(working_distance: float) -> float:
-        return (working_distance - truth.working_distance) / truth.depth_of_field
+        return (working_distance - scene.focus) / scene.depth_of_field
 
     record = Record(
         track=trial.track.name,
@@ -372,29 +479,28 @@ def _focused(trial: Trial, method: str, max_frames: int | None, emulator: Emulat
         instrument_seconds=None,
         compute_ms=None,
         preset=trial.track.preset,
+        astigmatism=scene.astigmatism,
     )
     if method == pair_bound.NAME:
         return _bound(record)
     counted = CountedMicroscope(microscope)
-    instrument_began, began = emulator.instrument.clock.now(), time.thread_time()
+    instrument_began, began = scene.clock(), time.thread_time()
     try:
-        answer = _answer(trial, method, max_frames, counted, truth.depth_of_field)
+        answer = _answer(trial, method, max_frames, counted, scene, apertures)
     except Exception as error:  # a peer's package may raise anything; the comparison goes on
         answer = {"status": "error", "reason": f"{type(error).__name__}: {error}"}
     computed = time.thread_time() - began
     step = max(microscope.capabilities.working_distance.step, 1e-6)
-    # Where the beam is really focused: the reading, and what the lens lags behind.
-    conditions = emulator.instrument.conditions()
     return dataclasses.replace(
         record,
         **answer,
-        error=abs(defocus(conditions.working_distance + conditions.focus_offset)),
+        error=abs(scene.defocus()),
         frames=counted.frames,
         dose=sum((magnification / trial.magnification) ** 2 for _, magnification in counted.visits),
-        instrument_seconds=emulator.instrument.clock.now() - instrument_began,
+        instrument_seconds=scene.clock() - instrument_began,
         compute_ms=1e3 * (computed - counted.seconds_inside) / max(counted.frames, 1),
         places=tuple((round(defocus(place), 2), magnification) for place, magnification in counted.visits),
-        true_score=emulator.truth.score,
+        true_score=scene.score(),
         restored=answer["status"] == "focused" or abs(microscope.working_distance - start) <= step,
     )
 
@@ -412,33 +518,45 @@ def _bound(record: Record) -> Record:
 
 
 def _answer(
-    trial: Trial, method: str, max_frames: int | None, microscope: CountedMicroscope, depth_of_field: float
+    trial: Trial,
+    method: str,
+    max_frames: int | None,
+    microscope: CountedMicroscope,
+    scene: _Scene,
+    apertures: Apertures | None,
 ) -> dict[str, Any]:
     """Focus, and return what the method says of it: fields of `Record`."""
     peer = next((peer for peer in peers.PEERS if peer.name == method), None)
     if peer is None:
-        settings = AutofocusSettings(method=method, max_frames=max_frames, may_change_magnification=trial.track.blind)
-        result = focus(microscope, settings)
+        settings = AutofocusSettings(
+            method=method, max_frames=max_frames, may_change_magnification=trial.track.blind, bounds=scene.bounds
+        )
+        result = focus(microscope, settings, apertures=apertures)
+        left, unit = result.astigmatism, scene.depth_of_field * 1e3
         return {
             "status": result.status,
             "reason": result.reason,
             "confidence": result.confidence,
             "score": result.score,
+            "reported_astigmatism": None if left is None else (left.x / unit, left.y / unit),
             "search_frames": sum(step.phase == "search" for step in result.trace),
         }
-    answer = _peers_answer(peer, trial, microscope, depth_of_field)
-    approach(microscope, microscope.capabilities.working_distance, answer.working_distance)
+    answer = _peers_answer(peer, trial, microscope, scene)
+    limits = microscope.capabilities.working_distance
+    approach(microscope, limits if scene.bounds is None else limits.intersect(*scene.bounds), answer.working_distance)
     return {"status": "focused" if answer.claimed else "refused", "reason": answer.reason}
 
 
-def _peers_answer(peer: Peer, trial: Trial, microscope: Microscope, depth_of_field: float) -> peers.Answer:
+def _peers_answer(peer: Peer, trial: Trial, microscope: Microscope, scene: _Scene) -> peers.Answer:
     """Give the peer the nominal beam, and a window in which the focus lies."""
     if trial.track.reach is None:
-        return zoom_ladder.climb(peer.find, microscope, nominal_optics(), ANYWHERE)
+        return zoom_ladder.climb(peer.find, microscope, scene.optics, ANYWHERE)
     start = microscope.working_distance
-    reach = SPARE * trial.track.reach * depth_of_field
+    reach = SPARE * trial.track.reach * scene.depth_of_field
     window = max(start - reach, ANYWHERE[0]), min(start + reach, ANYWHERE[1])
-    return peer.find(Bench(microscope, nominal_optics(), window, start))
+    if trial.track.instrument:
+        window = scene.bounds or (start - reach, start + reach)
+    return peer.find(Bench(microscope, scene.optics, window, start))
 
 
 def nominal_optics() -> Optics:

@@ -93,6 +93,12 @@ class Track:
         True aperture over the nominal one, which peers are given; taken in turn.
     refuses : bool
         Whether the only right answer is a refusal.
+    stigmator : tuple of float
+        Depths of field by which the stigmator is off, in a random direction; taken in turn.
+    instrument : str
+        What stands in for the emulator: a name of `semfocus_plugin.lab.benchmark.instruments`, or empty.
+    earlier : int
+        Runs on the same instrument before the one that counts, on other samples; apertures are learned in them.
     """
 
     name: str
@@ -103,11 +109,14 @@ class Track:
     preset: str = "typical"
     aperture_factors: tuple[float, ...] = (1.0,)
     refuses: bool = False
+    stigmator: tuple[float, ...] = (0.0,)
+    instrument: str = ""
+    earlier: int = 0
 
     @property
     def real(self) -> bool:
         """Whether the specimens are real micrographs."""
-        return not self.specimens
+        return not self.specimens and not self.instrument
 
     @property
     def blind(self) -> bool:
@@ -138,6 +147,31 @@ TRACKS: Mapping[str, Track] = MappingProxyType(
                 aperture_factors=(0.8, 1.2),
             ),
             Track("featureless", "nothing but noise; the right answer is a refusal", (FEATURELESS,), refuses=True),
+            Track(
+                "stigmator",
+                "five specimens, stigmator off by 1, 2, 3, 5 DoF, start within ±9 DoF",
+                stigmator=(1.0, 2.0, 3.0, 5.0),
+            ),
+            Track(
+                "astigmatic", "the same on a column of its own, micrographs and textures", (), instrument="astigmatic"
+            ),
+            Track("limits", "limits of ±1, 2, 3, 5 DoF around the focus", (), reach=5.0, instrument="limits"),
+            Track(
+                "wave",
+                "wave-optical probe, 2 kV 8 mrad and 15 kV 3 mrad, astigmatism 0, 1, 2 DoF, start within ±9 DoF",
+                (),
+                instrument="wave",
+            ),
+            Track("wild", "instruments drawn at random, unlike the EM-30, start within ±9 DoF", (), instrument="wild"),
+            Track(
+                "wild-third",
+                "the same instruments, third run: the aperture is learned from the first two",
+                (),
+                instrument="wild",
+                earlier=2,
+            ),
+            Track("periodic", "periodic samples, start 4 to 40 DoF away", (), FAR, instrument="periodic"),
+            Track("series", "focal series recorded on real instruments", (), instrument="series"),
         )
     }
 )
@@ -175,6 +209,10 @@ class Trial:
         True aperture over the nominal one.
     seed : int
         Seed of the emulator.
+    number, base_seed : int
+        Number of the trial within its track, and seed of all trials.
+    folder : str
+        Folder of micrographs, where there is one.
     """
 
     track: Track
@@ -185,6 +223,9 @@ class Trial:
     start: float
     aperture_factor: float
     seed: int
+    number: int = 0
+    base_seed: int = 0
+    folder: str = ""
 
     def place(self, focus: float, depth_of_field: float) -> tuple[float, float]:
         """Return the working distance to start from, and the one to take where the lens does not reach it; mm."""
@@ -208,8 +249,13 @@ def tracks_named(names: Sequence[str]) -> tuple[Track, ...]:
     return tuple(track for track in TRACKS.values() if not names or track.name in names)
 
 
-def draw_trials(track: Track, runs: int, seed: int, pictures: Sequence[Picture] = ()) -> tuple[Trial, ...]:
+def draw_trials(
+    track: Track, runs: int, seed: int, pictures: Sequence[Picture] = (), folder: str = ""
+) -> tuple[Trial, ...]:
     """Return `runs` trials of a track, its specimens in turn.
+
+    An instrument that is no emulator is drawn where the trial is run: from its number, `seed`, and the micrographs in
+    `folder`.
 
     Raises
     ------
@@ -221,6 +267,11 @@ def draw_trials(track: Track, runs: int, seed: int, pictures: Sequence[Picture] 
     _check(runs, seed)
     if track.real and not pictures:
         raise InvalidParameterError(f"track {track.name!r} needs pictures")
+    if track.instrument:
+        return tuple(
+            Trial(track, track.instrument, None, 0.0, (0.0, 0.0), 0.0, 1.0, number, number, seed, folder)
+            for number in range(runs)
+        )
     specimens = pictures if track.real else track.specimens
     return tuple(
         _trial(np.random.default_rng([seed, _key(track.name), number]), track, specimens, number)
@@ -277,6 +328,7 @@ def _trial(random: np.random.Generator, track: Track, specimens: Sequence[str | 
         start=float(random.uniform(*track.starts(magnification))),
         aperture_factor=track.aperture_factors[number % len(track.aperture_factors)],
         seed=int(random.integers(1, 2**31)),
+        number=number,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -43,6 +43,7 @@ def benchmark(
     """
     from semfocus_plugin.lab.benchmark import report
     from semfocus_plugin.lab.benchmark.figures import draw_comparison, draw_reliability
+    from semfocus_plugin.lab.benchmark.pictures import folder_in_use, read_folder
     from semfocus_plugin.lab.benchmark.runs import OURS, choose_methods, planned, run_trials
     from semfocus_plugin.lab.benchmark.trials import draw_trials, tracks_named
 
@@ -51,14 +52,19 @@ def benchmark(
     chosen = list(tracks_named(_names(tracks)))
     names, skipped = choose_methods(_names(methods))
     report.wilson(0, 1)  # raises now, not after hours of runs, where SciPy is not installed
-    shown = _pictures(pictures) if any(track.real for track in chosen) else ()
+    folder = folder_in_use(pictures) if any(track.real or track.instrument for track in chosen) else None
+    shown = read_folder(folder) if folder is not None and any(track.real for track in chosen) else ()
+    if folder is None or not (folder / "series" / "slopes.json").is_file():
+        for track in [track for track in chosen if track.instrument == "series"]:
+            chosen.remove(track)
+            skipped[f"track {track.name}"] = "no folder of recorded series (--pictures, or SEMFOCUS_DATA)"
     if not shown:
         for track in [track for track in chosen if track.real]:
             chosen.remove(track)
             skipped[f"track {track.name}"] = "no folder of micrographs (--pictures, or SEMFOCUS_DATA)"
     for name, reason in skipped.items():
         messages.print(f"left out: {name}, {reason}", markup=False, soft_wrap=True)
-    trials = [trial for track in chosen for trial in draw_trials(track, runs, seed, shown)]
+    trials = [trial for track in chosen for trial in draw_trials(track, runs, seed, shown, str(folder or ""))]
     with progress_bars() as stage:
         records = run_trials(trials, names, workers=workers, progress=stage("focusing", len(planned(trials, names))))
     rows = report.rows(records, report.BENCHMARK)
@@ -124,13 +130,6 @@ def _conditions(runs: int, seed: int, names: tuple[str, ...]) -> dict[str, str]:
     }
     conditions = {**versions(), "runs": f"{runs} a method and track", "seed": kinds.get(seed, str(seed))}
     return conditions | {name: text for name, text in descriptions().items() if name in names}
-
-
-def _pictures(folder: Path | None) -> tuple[Any, ...]:
-    from semfocus_plugin.lab.benchmark.pictures import folder_in_use, read_folder
-
-    used = folder_in_use(folder)
-    return () if used is None else read_folder(used)
 
 
 def _names(given: list[str] | None) -> list[str]:

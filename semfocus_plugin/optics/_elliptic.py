@@ -1,0 +1,460 @@
+"""The focus of a column with astigmatism: working distance and both components together, by importance sampling.
+
+Along the axis θ the disc of a frame has the radius α |z + a|, across it α |z − a|: in the direction φ
+r² = α² (z² + a² + 2 z a cos 2(φ − θ)). Of two frames of one field the ratio of their power spectra, direction by
+direction, holds both ellipses and nothing of the sample, so two frames determine z, a cos 2θ and a sin 2θ together
+(Binding, Mikula & Denk, Microscopy and Microanalysis 19, 2013). The posterior has up to a mode for every gap between
+frames; it is sampled by a mixture of Student's t that is fitted to it in a few rounds (adaptive importance sampling,
+Cappé et al., Statistics and Computing 18, 2008).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semfocus_plugin.optics._sighting import BlurEllipse, Sighting
+from semfocus_plugin.optics._spectra import SECTOR_ANGLES, SectorPair, sector_position
+
+Array = NDArray[Any]
+
+PRIOR = 0.15
+"""Probability, before any frame, of astigmatism that shows."""
+
+LENGTH = 2.0
+"""Pixels; the prior of such astigmatism falls as exp(−|a| / length) in each direction of the plane of components."""
+
+SPIKE = 0.35
+"""Pixels; standard deviation of both components where the astigmatism does not show."""
+
+_CANDIDATES, _DRAWS, _ROUNDS, _FINAL, _CHECKS = 2600, 280, 14, 600, 160
+_LEAST_SCALE = 3.0
+"""Sectors and rings are not independent: a sum of squares counts only a part of them."""
+_REPEATS, _LEAST_EFFECTIVE = 4, 40.0
+"""Samples that must count at least; where they do not, after so many tries, their weights are evened out."""
+_FEW = 14.0
+"""Samples that must count for the next mixture."""
+_COMPONENTS = 4
+_OUTLIER = 1e-6
+_FREEDOM = 4.0
+_COS = np.cos(2 * SECTOR_ANGLES).astype(np.float32)
+_SIN = np.sin(2 * SECTOR_ANGLES).astype(np.float32)
+_LEAST_WIDTH = np.array([0.05, 0.03, 0.05, 0.05])
+"""Least standard deviation of a component of the mixture: pixels of blur, ln scale, pixels, pixels."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """Weighted samples of the posterior with astigmatism that shows.
+
+    Parameters
+    ----------
+    place : ndarray of shape (N,)
+        Working distance of the circle of least confusion, mm.
+    scale : ndarray of shape (N,)
+        ln of the aperture over the one expected.
+    x, y : ndarray of shape (N,)
+        a cos 2θ and a sin 2θ in mm, `a` being half the distance between the line foci.
+    weight : ndarray of shape (N,)
+        They sum to 1.
+    probability : float
+        That there is such astigmatism.
+    directions : int
+        Sectors, of eight, in which frames show the sample; 0 where none are compared.
+    """
+
+    place: Array
+    scale: Array
+    x: Array
+    y: Array
+    weight: Array
+    probability: float
+    directions: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Round:
+    """The posterior without astigmatism, on a grid, where the sampling starts.
+
+    Parameters
+    ----------
+    places, probability : ndarray of shape (N,)
+        mm, and the share of every node.
+    scales, by_scale : ndarray of shape (S,)
+        ln scale, and the posterior of each.
+    log_prior : callable
+        Log of the prior density over places, from mm (any shape).
+    log_scale_prior : callable
+        Log of the prior density over ln scale.
+    """
+
+    places: Array
+    probability: Array
+    scales: Array
+    by_scale: Array
+    log_prior: Callable[[Array], Array]
+    log_scale_prior: Callable[[Array], Array]
+
+
+_pair = lru_cache(maxsize=32)(SectorPair)
+"""A comparison is made once in a run."""
+
+
+def sample(
+    sightings: Sequence[Sighting],
+    pairs: Sequence[tuple[int, int]],
+    start: Round,
+    half_angles: Sequence[float],
+    pixel: float,
+    half_angle: float,
+    trust: Sequence[tuple[float, float]],
+) -> Samples | None:
+    """Return samples of the posterior with astigmatism, or None where the sampling fails.
+
+    Parameters
+    ----------
+    sightings : sequence of Sighting
+        All frames.
+    pairs : sequence of tuple of int
+        Frames to compare, by number.
+    start : Round
+        The posterior without astigmatism.
+    half_angles : sequence of float
+        Expected half-angle of every frame, rad.
+    pixel : float
+        Of the magnification to focus for, mm; components of the astigmatism are reckoned in it.
+    half_angle : float
+        Expected at the focus, rad.
+    trust : sequence of tuple of float
+        For every frame: probability that its blur is misread, and least standard deviation of ln(1 + radius) if not.
+    """
+    random = np.random.default_rng(7)
+    target = _Target(sightings, pairs, half_angles, pixel, start, trust)
+    per_mm = half_angle / pixel
+    spike = target.seen(_candidates(start, per_mm, random, _CHECKS, spike=True))
+    seen = target.seen(_candidates(start, per_mm, random, _CANDIDATES, spike=False))
+    width = _LEAST_WIDTH * np.array([1 / per_mm, 1, 1, 1])
+    mixture = _Mixture(seen.points, _tempered(target(seen), 40.0), target.gaps, width, random)
+    for _ in range(_ROUNDS):
+        points = mixture.draw(_DRAWS, random)
+        log = target(target.seen(points)) - mixture.log_density(points)
+        mixture = _Mixture(points, _tempered(log, _FEW), target.gaps, width, random)
+        if 1 / float(np.square(_normalised(log)).sum()) > 0.25 * _DRAWS:
+            break
+    for _ in range(_REPEATS):
+        points = mixture.draw(_FINAL, random)
+        seen = target.seen(points)
+        log = target(seen) - mixture.log_density(points)
+        weight = _tempered(log, _LEAST_EFFECTIVE)
+        if 1 / float(np.square(_normalised(log)).sum()) >= _LEAST_EFFECTIVE:
+            break
+        mixture = _Mixture(points, _tempered(log, _FEW), target.gaps, width, random)
+    round_evidence = _spike_evidence(target, spike)
+    evidence = float(np.log(np.mean(np.exp(log - log.max()))) + log.max())
+    if not math.isfinite(evidence):
+        return None
+    odds = math.log(PRIOR / (1 - PRIOR)) + evidence - round_evidence
+    scale = points[:, 1]
+    to_mm = 1 / (per_mm * np.exp(scale))
+    return Samples(
+        points[:, 0],
+        scale,
+        points[:, 2] * to_mm,
+        points[:, 3] * to_mm,
+        weight,
+        1 / (1 + math.exp(min(-odds, 700.0))),
+        target.directions,
+    )
+
+
+def _normalised(log: Array) -> Array:
+    weight = np.exp(log - log.max())
+    return np.asarray(weight / weight.sum())
+
+
+def _tempered(log: Array, least: float) -> Array:
+    """Return weights exp(β log), normalised, with the largest β up to 1 of which `least` samples count."""
+    beta = 1.0
+    for _ in range(24):
+        weight = _normalised(beta * log)
+        if 1 / float(np.square(weight).sum()) >= least:
+            break
+        beta *= 0.7
+    return weight
+
+
+def _candidates(start: Round, per_mm: float, random: np.random.Generator, count: int, *, spike: bool) -> Array:
+    """Return points (place, ln scale, both components in pixels), shape (count, 4), to start from.
+
+    With `spike` places and scales follow the round posterior, and the astigmatism does not show. Else places are drawn
+    wider, and displaced by the astigmatism to either side, since without it the focus is seen at a line focus.
+    """
+    share = start.probability if spike else start.probability**0.3
+    cumulative = np.cumsum(share)
+    where = (np.arange(count) + random.random(count)) / count
+    index = np.minimum(np.searchsorted(cumulative / cumulative[-1], where), len(start.places) - 1)
+    gaps = np.gradient(start.places)
+    place = start.places[index] + (random.random(count) - 0.5) * gaps[index]
+    by_scale = start.by_scale if spike else start.by_scale**0.5
+    scale_index = random.choice(len(start.scales), count, p=by_scale / by_scale.sum())
+    scale = start.scales[scale_index] + (random.random(count) - 0.5) * np.gradient(start.scales)[scale_index]
+    if spike:
+        x, y = random.normal(0.0, SPIKE, (2, count))
+    else:
+        amount, turn = random.gamma(1.5, LENGTH, count), random.uniform(0, 2 * math.pi, count)
+        x, y = amount * np.cos(turn), amount * np.sin(turn)
+        place = place + random.integers(-1, 2, count) * amount / (per_mm * np.exp(scale))
+    order = random.permutation(count)
+    low, high = start.places[0], start.places[-1]
+    return np.stack([np.clip(place, low, high)[order], scale[order], x, y], axis=1)
+
+
+def _spike_evidence(target: _Target, seen: _Seen) -> float:
+    """Return the log evidence of no astigmatism, from draws of the round posterior, whose density is known."""
+    points, log = seen.points, target.log_likelihood(seen)
+    start = target.start
+    density = np.interp(points[:, 0], start.places, np.log(start.probability / np.gradient(start.places) + 1e-300))
+    step = np.gradient(start.scales)
+    nearest = np.abs(points[:, 1, None] - start.scales).argmin(axis=1)
+    density = density + np.log(start.by_scale[nearest] / start.by_scale.sum() / step[nearest] + 1e-300)
+    log = log + start.log_prior(points[:, 0]) + start.log_scale_prior(points[:, 1]) - density
+    return float(np.log(np.mean(np.exp(log - log.max()))) + log.max())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """Points, and how far every pair of frames disagrees with them."""
+
+    points: Array
+    squares: list[Array]
+
+
+class _Target:
+    """Log of prior times likelihood at points (place, ln scale, x, y in pixels), shape (N, 4)."""
+
+    def __init__(
+        self,
+        sightings: Sequence[Sighting],
+        pairs: Sequence[tuple[int, int]],
+        half_angles: Sequence[float],
+        pixel: float,
+        start: Round,
+        trust: Sequence[tuple[float, float]],
+    ) -> None:
+        self.start, self._trust = start, trust
+        self._sightings, self._pairs = sightings, pairs
+        self._compared = sorted({k for pair in pairs for k in pair})
+        self._per_mm = [angle / s.pixel for angle, s in zip(half_angles, sightings, strict=True)]
+        self._growth = [pixel / s.pixel for s in sightings]
+        self._tables = []
+        for i, j in pairs:
+            one, other = sightings[i].spectrum, sightings[j].spectrum
+            assert one is not None
+            assert other is not None
+            self._tables.append(_pair(one, other))
+        self.directions = max((table.directions for table in self._tables), default=0)
+        self._least = [math.inf] * len(pairs)
+        self.gaps = np.unique([s.working_distance for s in sightings])
+
+    def seen(self, points: Array) -> _Seen:
+        """Return points with the disagreement of every pair; the least one met is what the pair can reach."""
+        squares = self._disagreements(points)
+        self._least = [min(least, float(each.min())) for least, each in zip(self._least, squares, strict=True)]
+        return _Seen(points, squares)
+
+    def __call__(self, seen: _Seen) -> Array:
+        return self.log_likelihood(seen) + self._log_prior(seen.points)
+
+    def _log_prior(self, points: Array) -> Array:
+        amount = np.hypot(points[:, 2], points[:, 3])
+        log = -amount / LENGTH - math.log(2 * math.pi * LENGTH**2)
+        inside = (points[:, 0] >= self.start.places[0]) & (points[:, 0] <= self.start.places[-1])
+        log = log + self.start.log_prior(points[:, 0]) + self.start.log_scale_prior(points[:, 1])
+        return np.where(inside, log, -1e6)
+
+    def log_likelihood(self, seen: _Seen) -> Array:
+        """Return the log-likelihood of all frames and pairs, shape (N,)."""
+        points = seen.points
+        log = np.zeros(len(points))
+        for least, table, squares in zip(self._least, self._tables, seen.squares, strict=True):
+            scale = max(_LEAST_SCALE, 2 * least / max(table.terms, 1.0))
+            log += np.log((1 - _OUTLIER) * np.exp(-0.5 * np.maximum(squares - least, 0.0) / scale) + _OUTLIER)
+        return log + log_frames(self._sightings, *self._signed(points), points[:, 2:], self._growth, self._trust)
+
+    def _signed(self, points: Array) -> tuple[list[Array], Array]:
+        """Return z in pixels of blur for every frame, with its sign, and the amount of astigmatism in pixels."""
+        stretch = np.exp(points[:, 1])
+        signed = [
+            (s.working_distance - points[:, 0]) * stretch * per_mm
+            for s, per_mm in zip(self._sightings, self._per_mm, strict=True)
+        ]
+        return signed, np.hypot(points[:, 2], points[:, 3])
+
+    def _disagreements(self, points: Array) -> list[Array]:
+        """Return the sum of squares of every pair, each of shape (N,)."""
+        signed, amount = self._signed(points)
+        turned = (points[:, 2, None] * _COS + points[:, 3, None] * _SIN).astype(np.float32)
+        placed = {}
+        for k in self._compared:
+            z, growth = signed[k].astype(np.float32), np.float32(self._growth[k])
+            squared = (z * z + (amount * growth) ** 2)[:, None] + (2 * growth * z)[:, None] * turned
+            placed[k] = sector_position(np.sqrt(np.maximum(squared, 0.0)).astype(np.float32))
+        return [table(placed[i], placed[j]) for table, (i, j) in zip(self._tables, self._pairs, strict=True)]
+
+
+_FLOORS = np.array([0.0, 1.0, 2.5], np.float32)
+_LOG_FLOOR_PRIOR = np.log(np.array([0.5, 0.32, 0.18], np.float32))
+_SIGMA_FACTOR = 0.9
+_WIDEST = 150.0
+_NOISE_RADIUS, _NOISE_WIDTH = 16.0, 0.5
+"""Blur at which half of the samples have nothing left to show: fine patterns vanish early."""
+_SHOWN = 0.2
+"""Difference of the log radii at which an ellipse shows its direction half."""
+_MISLED = 0.45
+"""A network that reports one radius may report any between those of an ellipse: σ, as a share of their distance."""
+
+
+def log_frames(
+    sightings: Sequence[Sighting],
+    signed: Sequence[Array],
+    amount: Array,
+    parts: Array,
+    growth: Sequence[float],
+    trust: Sequence[tuple[float, float]],
+) -> Array:
+    """Return the log-likelihood of what AENet reports of every frame, shape (N,), whatever the floor under the blur.
+
+    Parameters
+    ----------
+    sightings : sequence of Sighting
+        All frames.
+    signed : sequence of ndarray of shape (N,)
+        Defocus of every frame, in pixels of blur radius, with its sign.
+    amount : ndarray of shape (N,)
+        Astigmatism in pixels of the magnification to focus for.
+    parts : ndarray of shape (N, 2)
+        Its two components.
+    growth : sequence of float
+        Pixels of every frame that such a pixel is.
+    trust : sequence of tuple of float
+        As in `sample`.
+    """
+    total = np.broadcast_to(_LOG_FLOOR_PRIOR, (len(amount), len(_FLOORS)))
+    for sighting, z, scale, (outlier, least) in zip(sightings, signed, growth, trust, strict=True):
+        distance, share = np.abs(z).astype(np.float32), (amount * scale).astype(np.float32)
+        larger, smaller = distance + share, np.abs(distance - share)
+        if not sighting.structure:
+            total = total + log_noise(larger)[:, None]
+            continue
+        log_larger, log_smaller = (
+            np.log1p(np.minimum(np.sqrt((radius * radius)[:, None] + _FLOORS**2), np.float32(_WIDEST)))
+            for radius in (larger, smaller)
+        )
+        if sighting.ellipse is None:
+            likelihood, unexplained = _one_radius(sighting, log_larger, log_smaller, least), 1 / 5
+        else:
+            likelihood, unexplained = _both_radii(sighting.ellipse, log_larger, log_smaller, z, parts, least), 1 / 30
+        total = total + np.log((1 - outlier) * likelihood + outlier * unexplained)
+    peak = total.max(axis=1)
+    return np.asarray(peak + np.log(np.exp(total - peak[:, None]).sum(axis=1)))
+
+
+def log_noise(radius: Array) -> Array:
+    """Return the log-likelihood of a frame that shows nothing but noise, for blur radii in pixels."""
+    beyond = (np.log(np.maximum(radius, 1e-3)) - math.log(_NOISE_RADIUS)) / _NOISE_WIDTH
+    return np.asarray(np.log(0.02 + 0.98 / (1 + np.exp(-beyond))))
+
+
+def _one_radius(sighting: Sighting, larger: Array, smaller: Array, least: float) -> Array:
+    sigma = math.hypot(_SIGMA_FACTOR * math.exp(sighting.log_sigma), least)
+    spread = np.sqrt(sigma**2 + np.square(_MISLED * (larger - smaller)))
+    residual = (0.5 * (larger + smaller) - sighting.log_blur) / spread
+    return np.asarray(np.exp(-0.5 * residual**2) / (spread * math.sqrt(2 * math.pi)))
+
+
+def _moments(points: Array, weight: Array) -> tuple[Array, Array]:
+    share = weight / weight.sum()
+    mean = share @ points
+    away = points - mean
+    return mean, (away * share[:, None]).T @ away
+
+
+def _both_radii(ellipse: BlurEllipse, larger: Array, smaller: Array, z: Array, parts: Array, least: float) -> Array:
+    """Return the density of a reported ellipse: of the mean of its log radii, of their difference, of its direction."""
+    mean_sigma = math.hypot(_SIGMA_FACTOR * 0.5 * (ellipse.sigma_larger + ellipse.sigma_smaller), least)
+    difference_sigma = math.hypot(_SIGMA_FACTOR * math.hypot(ellipse.sigma_larger, ellipse.sigma_smaller), least)
+    difference = larger - smaller
+    residual = (0.5 * (larger + smaller - ellipse.log_larger - ellipse.log_smaller) / mean_sigma) ** 2
+    residual = residual + ((difference - ellipse.log_larger + ellipse.log_smaller) / difference_sigma) ** 2
+    shown = difference / (difference + _SHOWN)
+    unit = np.sign(z) / np.maximum(np.hypot(parts[:, 0], parts[:, 1]), 1e-6)
+    direction_sigma = math.hypot(ellipse.sigma_direction, 0.1)
+    for part, reported in ((parts[:, 0], ellipse.cos2), (parts[:, 1], ellipse.sin2)):
+        residual = residual + ((shown * (unit * part)[:, None] - reported) / direction_sigma) ** 2
+    norm = (2 * math.pi) ** 2 * mean_sigma * difference_sigma * direction_sigma**2
+    return np.asarray(np.exp(-0.5 * residual) / norm)
+
+
+class _Mixture:
+    """Student's t distributions: a few for every gap between frames that holds weight."""
+
+    def __init__(self, points: Array, weight: Array, gaps: Array, least: Array, random: np.random.Generator) -> None:
+        group = np.searchsorted(gaps, points[:, 0])
+        mass = np.bincount(group, weight, len(gaps) + 1)
+        components: list[tuple[float, Array, Array]] = []
+        for k in np.flatnonzero(mass >= 0.01):
+            member = group == k
+            components += _components(
+                points[member], weight[member], least, random, max(round(_COMPONENTS * float(mass[k])), 1)
+            )
+        shares, means, covariances = zip(*components, strict=True)
+        self._shares = 0.1 / len(shares) + 0.9 * np.array(shares) / sum(shares)
+        self._means = np.array(means)
+        self._roots = np.linalg.cholesky(np.array(covariances))
+        self._inverse = np.linalg.inv(self._roots)
+
+    def draw(self, count: int, random: np.random.Generator) -> Array:
+        """Return points, shape (count, 4)."""
+        which = np.searchsorted(np.cumsum(self._shares)[:-1], (np.arange(count) + random.random(count)) / count)
+        tail = np.sqrt(_FREEDOM / random.chisquare(_FREEDOM, count))
+        normal = random.normal(size=(count, 4)) * tail[:, None]
+        return np.asarray(self._means[which] + (self._roots[which] @ normal[..., None])[..., 0])
+
+    def log_density(self, points: Array) -> Array:
+        """Return the log of the density at points, shape (N,)."""
+        constant = math.lgamma(0.5 * (_FREEDOM + 4)) - math.lgamma(0.5 * _FREEDOM) - 2 * math.log(math.pi * _FREEDOM)
+        total = np.zeros(len(points))
+        for share, mean, inverse in zip(self._shares, self._means, self._inverse, strict=True):
+            away = (points - mean) @ inverse.T
+            log = constant + float(np.log(np.diag(inverse)).sum())
+            total += share * np.exp(log - 0.5 * (_FREEDOM + 4) * np.log1p((away * away).sum(axis=1) / _FREEDOM))
+        return np.log(np.maximum(total, 1e-300))
+
+
+def _components(
+    points: Array, weight: Array, least: Array, random: np.random.Generator, count: int
+) -> list[tuple[float, Array, Array]]:
+    """Return share, mean and covariance of a few components: points go to the nearest of those drawn by weight."""
+    mass = float(weight.sum())
+    mean, whole = _moments(points, weight)
+    whole += np.diag(least**2)
+    if count == 1:
+        return [(mass, mean, 1.25 * whole)]
+    centres = points[random.choice(len(points), count, p=weight / mass)]
+    inverse = np.linalg.inv(np.linalg.cholesky(whole)).T
+    flat, middle = points @ inverse, centres @ inverse
+    nearest = ((middle * middle).sum(axis=1) - 2 * flat @ middle.T).argmin(axis=1)
+    found = []
+    for k in range(count):
+        member = nearest == k
+        share = float(weight[member].sum())
+        if share > 0.02 * mass:
+            mean, covariance = _moments(points[member], weight[member])
+            found.append((share, mean, 1.2 * covariance + 0.05 * whole))
+    return found

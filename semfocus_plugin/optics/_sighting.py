@@ -1,0 +1,82 @@
+"""What one frame says of the focus: the blur that a network sees in it, and its spectrum."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from semfocus_plugin.optics._spectra import Spectrum
+
+
+@dataclass(frozen=True, slots=True)
+class BlurEllipse:
+    """The ellipse that the defocused probe draws, as AENet sees it in one frame.
+
+    Parameters
+    ----------
+    log_larger, log_smaller : float
+        ln(1 + radius in pixels) of the larger and the smaller semi-axis; `log_smaller` is at most `log_larger`.
+    cos2, sin2 : float
+        Mean of the cosine and sine of twice the angle from the lines, towards the next line, to the larger semi-axis.
+        Its length is at most 1: near 0 where nothing in the frame shows the direction.
+    sigma_larger, sigma_smaller : float
+        Standard deviations of `log_larger` and `log_smaller`.
+    sigma_direction : float
+        Standard deviation of each of `cos2` and `sin2`; about 0.7 where the direction is unknown. Half of it is about
+        that of the angle in radians, where it is small.
+    """
+
+    log_larger: float
+    log_smaller: float
+    cos2: float
+    sin2: float
+    sigma_larger: float
+    sigma_smaller: float
+    sigma_direction: float
+
+    @property
+    def direction(self) -> float:
+        """Angle of the larger semi-axis in degrees, above −90 up to 90."""
+        return math.degrees(math.atan2(self.sin2, self.cos2)) / 2
+
+
+PERIODIC, DOMINANT = 18.0, 0.15
+"""Peak of a spectrum, and its share of the power, from which a frame of a periodic sample shows little but one wave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What one frame tells of the focus.
+
+    Parameters
+    ----------
+    working_distance : float
+        mm.
+    pixel : float
+        mm.
+    log_blur, log_sigma : float
+        ln(1 + blur radius in pixels), and ln of its standard deviation.
+    structure : bool
+        False when the frame holds nothing but noise, which only says that the focus is far away.
+    spectrum : Spectrum, optional
+        Of the frame, to compare with other frames of the same field and magnification.
+    detail : float
+        Fine structure of the frame, to be compared with other frames of the same field and magnification.
+    ellipse : BlurEllipse, optional
+        Both radii and the direction of the blur, where the network reports them; `log_blur` is then their mean.
+    """
+
+    working_distance: float
+    pixel: float
+    log_blur: float
+    log_sigma: float
+    structure: bool = True
+    spectrum: Spectrum | None = None
+    ellipse: BlurEllipse | None = None
+    detail: float = 0.0
+
+    @property
+    def misled(self) -> bool:
+        """Whether a network cannot read a blur off the frame, for it shows little but one wave."""
+        seen = self.spectrum
+        return self.structure and seen is not None and seen.peak >= PERIODIC and seen.dominance >= DOMINANT

@@ -1,0 +1,80 @@
+"""The posterior with astigmatism, on frames that are blurred by independent code."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from semfocus_plugin.lab.benchmark.column import MARGIN, SimulatedColumn
+from semfocus_plugin.lab.benchmark.textures import periodic, random_texture
+from semfocus_plugin.optics import Beam, Posterior, Sighting, spectrum
+
+SHAPE = 240 + 2 * MARGIN, 320 + 2 * MARGIN
+
+
+def column(seed: int, x: float, y: float, sample=None) -> SimulatedColumn:
+    """Return a column with the nominal aperture and astigmatism (x, y) in depths of field."""
+    random = np.random.default_rng(seed)
+    sample = random_texture(SHAPE, random) if sample is None else sample
+    made = SimulatedColumn(sample, pixel=2e-4, focus=15.0, aperture=0.045, core=36e-6, position=15.0, seed=seed)
+    made.astigmatism = x * made.depth_of_field, y * made.depth_of_field
+    return made
+
+
+def sight(microscope: SimulatedColumn, defocus: float) -> Sighting:
+    """Return a frame at a defocus in depths of field, with the mean of both radii as a network would report it."""
+    unit = microscope.depth_of_field
+    microscope.working_distance = microscope.focus + defocus * unit
+    image = microscope.acquire()
+    amount = math.hypot(*microscope.astigmatism) / unit
+    larger, smaller = abs(defocus) + amount, abs(abs(defocus) - amount)
+    blur = 0.5 * (math.log1p(larger) + math.log1p(smaller))
+    return Sighting(microscope.working_distance, 2e-4, blur, math.log(0.15), True, spectrum(image.pixels))
+
+
+def posterior_of(microscope: SimulatedColumn, places: tuple[float, ...]) -> Posterior:
+    unit = microscope.depth_of_field
+    sightings = [sight(microscope, place) for place in places]
+    return Posterior(sightings, 15.0 - 60 * unit, 15.0 + 60 * unit, 2e-4, Beam(), 36e-6)
+
+
+@pytest.mark.parametrize(("x", "y"), [(2.0, 0.0), (0.0, -3.0), (-3.5, 3.5)])
+def test_three_frames_determine_the_focus_and_both_components(x, y):
+    microscope = column(3, x, y)
+    unit = microscope.depth_of_field
+    posterior = posterior_of(microscope, (8.0, -9.0, 1.0))
+    best = posterior.best(posterior.unit(15.0))
+    assert posterior.astigmatic > 0.9
+    assert abs(best.working_distance - 15.0) < unit
+    found = posterior.astigmatism()
+    assert found is not None
+    assert math.hypot(found[0] / unit - x, found[1] / unit - y) < 0.3 * math.hypot(x, y)
+
+
+def test_without_astigmatism_none_is_claimed():
+    posterior = posterior_of(column(4, 0.0, 0.0), (8.0, -9.0, 1.0))
+    assert posterior.astigmatic < 0.5
+
+
+def test_stripes_do_not_show_astigmatism():
+    across = np.arange(SHAPE[1]) * 26 / SHAPE[1] % 1.0 < 0.4
+    stripes = np.broadcast_to(0.3 + 0.5 * across, SHAPE).astype(np.float32)
+    posterior = posterior_of(column(5, 3.0, 0.0, stripes), (4.0, -5.0, 1.0))
+    assert posterior.astigmatism() is None
+
+
+def test_the_same_frames_give_the_same_posterior():
+    first, second = (posterior_of(column(6, 2.0, 1.0), (8.0, -9.0)) for _ in range(2))
+    assert np.array_equal(first.probability, second.probability)
+
+
+def test_a_periodic_frame_out_of_focus_is_known_by_its_one_wave():
+    mesh = periodic("mesh", SHAPE, np.random.default_rng(1))
+    seen = sight(column(7, 0.0, 0.0, mesh), 9.0)
+    texture = sight(column(7, 0.0, 0.0), 9.0)
+    assert seen.spectrum is not None
+    assert texture.spectrum is not None
+    assert seen.spectrum.peak > 2 * texture.spectrum.peak
+    assert not texture.misled
