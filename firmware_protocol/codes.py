@@ -5,17 +5,8 @@ from __future__ import annotations
 import enum
 
 __all__ = [
-    "CONTROL_PORT",
-    "Group",
-    "Kind",
-    "Opcode",
-    "Parameter",
-    "Reason",
-    "Status",
-    "Subsystem",
-    "VacuumState",
-    "Wait",
-]
+    "CONTROL_PORT", "Group", "Kind", "Opcode", "Parameter", "Reason", "Status", "Subsystem", "VacuumState", "Wait",
+]  # fmt: skip
 
 CONTROL_PORT = 5030
 """TCP port of the control channel (assumed; the vendor's is not public)."""

@@ -9,17 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Generic, TypeVar, get_args
 
-from firmware_protocol.codes import (
-    Group,
-    Kind,
-    Opcode,
-    Parameter,
-    Reason,
-    Status,
-    Subsystem,
-    VacuumState,
-    Wait,
-)
+from firmware_protocol.codes import Group, Kind, Opcode, Parameter, Reason, Status, Subsystem, VacuumState, Wait
 from firmware_protocol.payload import F64, U8, U16, U32, U64, Switch, Text, Wire
 from firmware_protocol.replies import (
     Applied,

@@ -34,12 +34,8 @@ from semdrivers.links import PipeBackend
 from semdrivers.microscope import Range, number
 from semdrivers.sessions import free_folder
 
-_NEAREST, _FURTHEST = 5.0, 30.0
-"""Depths of field between the start and best focus, unless the start is given."""
-
-_KNOB = 0.1
-"""mm by which the operator turns the working distance under the fault `knob-turned`."""
-
+_NEAREST, _FURTHEST = 5.0, 30.0  # Depths of field between the start and best focus, unless the start is given
+_KNOB = 0.1  # mm by which the operator turns the working distance under the fault `knob-turned`
 _count = itertools.count(1)
 
 

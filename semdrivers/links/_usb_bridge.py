@@ -20,8 +20,7 @@ from firmware_protocol.bridge import (
 from firmware_protocol.usb import SetupPacket
 
 _CONNECT_TIMEOUT = 3.0
-_GRACE = 5.0
-"""Seconds beyond a transfer's own timeout until the other side counts as gone."""
+_GRACE = 5.0  # Seconds beyond a transfer's own timeout until the other side counts as gone
 
 
 class BridgedPipe:

@@ -21,8 +21,8 @@ from semdrivers.plugins import get_plugin_manager
 from semdrivers.sessions._recorded import Recorded, folder_of
 from semdrivers.sessions._recording import FORMAT, SESSION, VERSION, written
 
+# What reads as the result of a method from then on
 _MOVED = {"move_stage": "stage_position", "orient_stage": "stage_orientation"}
-"""What reads as the result of a method from then on."""
 
 
 def open_replay(url: str, options: Mapping[str, Any]) -> Replay:
@@ -149,7 +149,7 @@ def _outcome(entry: dict[str, Any]) -> dict[str, Any]:
     """Return an entry, or raise the error that it records."""
     if "error" not in entry:
         return entry
-    kind = getattr(errors, entry["error"], None) or getattr(builtins, entry["error"], None)
+    kind = getattr(errors, entry["error"], getattr(builtins, entry["error"], None))
     if not (isinstance(kind, type) and issubclass(kind, Exception)):
         kind = SemDriversError
     try:

@@ -9,13 +9,8 @@ import time
 class InstrumentClock:
     """Seconds since the instrument was switched on.
 
-    By default the clock is virtual: it stands still until something waits, and a wait moves it on at once. In
-    real time it runs with the computer's clock, and a wait really waits. Thread safe.
-
-    Parameters
-    ----------
-    realtime : bool
-        Whether waits take real time.
+    By default the clock is virtual: it stands still until something waits, and a wait moves it on at once. With
+    `realtime` it runs with the computer's clock, and a wait really waits. Thread safe.
     """
 
     def __init__(self, realtime: bool = False) -> None:

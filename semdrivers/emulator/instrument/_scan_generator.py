@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -61,49 +61,29 @@ class _Scan:
     left: int | None
 
 
+@dataclass(slots=True, eq=False)
 class ScanGenerator:
     """Draws the frames of the scan that is running.
 
-    All but `next_frame` is called with the lock of the instrument held.
-
-    Parameters
-    ----------
-    column, profile, clock, lock
-        Those of the instrument.
-    conditions : callable
-        ``conditions(width, height, bits)`` gives what a frame scanned now would be scanned under.
-    emit : callable
-        Takes the events.
-    changes : callable
-        Counts the changes of settings.
-    meanwhile : callable
-        Called with the pixels while a frame is scanned, without the lock; returns them.
+    Column, profile, clock and lock are those of the instrument, whose lock is held in all calls but `next_frame`.
     """
 
-    def __init__(
-        self,
-        column: Column,
-        profile: InstrumentProfile,
-        clock: InstrumentClock,
-        lock: threading.RLock,
-        conditions: Callable[[int, int, int], ScanConditions],
-        emit: Callable[[Event], None],
-        changes: Callable[[], int],
-        meanwhile: Callable[[NDArray[Any]], NDArray[Any]],
-    ) -> None:
-        self._column = column
-        self._profile = profile
-        self._clock = clock
-        self._lock = lock
-        self._conditions = conditions
-        self._emit = emit
-        self._changes = changes
-        self._meanwhile = meanwhile
-        self._one_frame = threading.Lock()
-        self.exposures = Exposures(profile.field_width_at_unity)
-        self._scan: _Scan | None = None
-        self.next_id = 1
-        self.rest = 0.0
+    _column: Column
+    _profile: InstrumentProfile
+    _clock: InstrumentClock
+    _lock: threading.RLock
+    _conditions: Callable[[int, int, int], ScanConditions]  # what a frame of (width, height, bits) is scanned under
+    _emit: Callable[[Event], None]
+    _changes: Callable[[], int]  # counts the changes of settings
+    _meanwhile: Callable[[NDArray[Any]], NDArray[Any]]  # called with the pixels, without the lock; returns them
+    exposures: Exposures = field(init=False)
+    next_id: int = field(default=1, init=False)
+    rest: float = field(default=0.0, init=False)
+    _scan: _Scan | None = field(default=None, init=False)
+    _one_frame: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def __post_init__(self) -> None:
+        self.exposures = Exposures(self._profile.field_width_at_unity)
 
     @property
     def scanning(self) -> bool:

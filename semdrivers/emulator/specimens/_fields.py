@@ -14,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-"""float32 throughout; numpy's stubs lose the dtype in mixed arithmetic."""
+"""An array of float32 throughout; numpy's stubs lose the dtype in mixed arithmetic."""
 
+# Lattice points of a window above which `noise` computes only those beside a pixel. The result is the same but for the
+# rounding of sums, so the limit lies above every frame from magnification 100 up.
 _MOST_POINTS = 6e6
-"""Lattice points of a window above which `noise` computes only those beside a pixel.
-
-The result is the same but for the rounding of sums, so the limit lies above every frame from magnification 100 up.
-"""
 
 
 @dataclass(frozen=True, slots=True)

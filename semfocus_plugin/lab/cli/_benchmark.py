@@ -69,12 +69,7 @@ def benchmark(
         records = run_trials(trials, names, workers=workers, progress=stage("focusing", len(planned(trials, names))))
     rows = report.rows(records, report.BENCHMARK)
     conditions = _conditions(runs, seed, names)
-    record = {
-        "conditions": conditions,
-        "left_out": skipped,
-        "rows": [row.record() for row in rows],
-        "records": records,
-    }
+    record = {"conditions": conditions, "left_out": skipped, "rows": [row.record() for row in rows], "records": records}
     write_report(
         out or [],
         record,
@@ -102,8 +97,7 @@ def benchmark(
 
 
 def speed(
-    seconds: Annotated[float, typer.Option(help="About how long each figure is measured, s.")] = 1.0,
-    json: Json = False,
+    seconds: Annotated[float, typer.Option(help="About how long each figure is measured, s.")] = 1.0, json: Json = False
 ) -> None:
     """Measure how long every part takes: networks, emulator, USB, control channel, whole frames.
 

@@ -71,12 +71,7 @@ def evaluate(
     trials = [trial for one in presets for trial in draw_online(specimens, runs, seed, one)]
     with progress_bars() as stage:
         records = run_trials(
-            trials,
-            [name],
-            max_frames=max_frames,
-            scored=True,
-            workers=workers,
-            progress=stage("focusing", len(trials)),
+            trials, [name], max_frames=max_frames, scored=True, workers=workers, progress=stage("focusing", len(trials))
         )
     rows = report.rows(records, report.EVALUATE)
     side_by_side = len(presets) > 1

@@ -130,9 +130,7 @@ def spoiled(
 
 @lab.command()
 def fine_probe(
-    runs: Annotated[int, typer.Option(min=1, help="Runs of each kind.")] = 60,
-    seed: Seed = 101,
-    workers: Workers = None,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each kind.")] = 60, seed: Seed = 101, workers: Workers = None
 ) -> None:
     """Measure what it is worth to configure the diameter of a fine probe.
 

@@ -40,8 +40,7 @@ def dataset(
         str, typer.Option(help="frames (Dataset 1, for AENet) or series (Dataset 2, for ACNet).")
     ] = "frames",
     mixture: Annotated[
-        str,
-        typer.Option(help="paper (its three samples), paper-fast (in FAST frames), broad (and textures, columns)."),
+        str, typer.Option(help="paper (its three samples), paper-fast (in FAST frames), broad (and textures, columns).")
     ] = "broad",
     count: Annotated[
         int | None, typer.Option(help="Frames (30000 by default), or focal series (91 by default).")
@@ -99,8 +98,7 @@ def aenet(
 @train.command()
 def finetune(
     sheets: Annotated[
-        list[Path],
-        typer.Option("--data", help="Sheet that `semfocus label` made, with labels filled in; repeatable."),
+        list[Path], typer.Option("--data", help="Sheet that `semfocus label` made, with labels filled in; repeatable.")
     ],
     out: Out,
     frames: Frames = None,
