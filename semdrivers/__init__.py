@@ -18,11 +18,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from semdrivers.autofocus import autofocus
-from semdrivers.connection import connect, opened, stop
+from semdrivers.connection import OpenMicroscope, connect, opened, stop
 from semdrivers.errors import (
     AutofocusError,
     BusyError,
     DeviceError,
+    ExistingFileError,
     HardwareFault,
     InterlockError,
     InvalidParameterError,
@@ -88,6 +89,7 @@ __all__ = [
     "BusyError",
     "Capabilities",
     "DeviceError",
+    "ExistingFileError",
     "FocusRecord",
     "FocusStep",
     "FrameSkippedError",
@@ -106,6 +108,7 @@ __all__ = [
     "ModelError",
     "NotConnectedError",
     "NotFocusedError",
+    "OpenMicroscope",
     "OutOfRangeError",
     "PluginRecord",
     "ProtocolError",

@@ -21,9 +21,9 @@ from rich.table import Table
 
 import semdrivers
 from semdrivers.connection import opened
-from semdrivers.console import application, fail, messages, output, print_json, problem_of
+from semdrivers.console import FAULT, REFUSED, application, fail, messages, output, print_json, problem_of
 from semdrivers.errors import InvalidParameterError
-from semdrivers.files import plain
+from semdrivers.files import check_free, plain
 from semdrivers.image import ScanMode
 from semdrivers.microscope import HasBeam, HasDetector, HasStage, HasStageOrientation, HasStigmator, HasStop, HasVacuum
 
@@ -113,12 +113,12 @@ def snap(
         result = _focus(microscope) if autofocus else None
         if result is None or result.focused:
             image = microscope.acquire(scan_mode)
-            image.save(out)
+            image.save(out, overwrite=overwrite)
     if result is not None and image is None:
         fail(f"autofocus {result.status}: {result.reason}; no picture was taken")
         if json:
             print_json({"path": None, "autofocus": result.to_record()})
-        raise typer.Exit(1)
+        raise typer.Exit(REFUSED)
     assert image is not None
     if json:
         print_json(
@@ -186,7 +186,7 @@ def show(
     for row in failed:
         fail(row["error"])
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(FAULT)
 
 
 def _known(path: Path) -> dict[str, Any]:
@@ -310,7 +310,88 @@ def check(url: Url, json: Json = False) -> None:
     else:
         output.print(f"{len(outcomes)} checks, {failed} failed")
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(FAULT)
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Check the installation: plugins, USB, serial lines, settings, and a picture from the emulator.
+
+    Exit code 0 when all is well, 1 when something must be repaired. No instrument is asked anything.
+
+    Example: semdrivers doctor
+    """
+    from semdrivers.doctor import examine
+
+    findings = []
+    colour = {"good": "green", "note": "yellow", "bad": "bold red"}
+    for finding in examine():
+        findings.append(finding)
+        if not json:
+            output.print(f"[{colour[finding.status]}]{finding.status}[/]", end="  ")
+            output.print(f"{finding.what}: {finding.detail}", markup=False, soft_wrap=True)
+    bad = sum(finding.status == "bad" for finding in findings)
+    if json:
+        print_json({"bad": bad, "findings": findings})
+    elif not bad:
+        output.print("all is well")
+    if bad:
+        raise typer.Exit(FAULT)
+
+
+instrument = application("instrument", "Named instruments: an address and limits under a short name.")
+app.add_typer(instrument, name="instrument")
+
+
+@instrument.command()
+def add(
+    name: Annotated[str, typer.Argument(help="The name, which every command then takes for an address.")],
+    url: Url,
+    max_travel: Annotated[
+        float | None, typer.Option(help="Furthest that autofocus may go from its start, mm; no limit by default.")
+    ] = None,
+    bounds: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Lowest and highest working distance that may be set, mm; the instrument's by default."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an instrument of that name.")] = False,
+) -> None:
+    """Keep an address under a name, with limits that hold for every run and every script.
+
+    Example: semdrivers instrument add lab-sem em30://192.168.1.30 --max-travel 2
+    """
+    from semdrivers.instruments import Instrument, add_instrument
+
+    path = add_instrument(name, Instrument(url, max_travel, bounds), overwrite=overwrite)
+    output.print(f"{name} is kept in {path}", markup=False, soft_wrap=True)
+
+
+@instrument.command()
+def remove(name: Annotated[str, typer.Argument(help="Of the instrument.")]) -> None:
+    """Forget a named instrument.
+
+    Example: semdrivers instrument remove lab-sem
+    """
+    from semdrivers.instruments import remove_instrument
+
+    output.print(f"{name} is no longer in {remove_instrument(name)}", markup=False, soft_wrap=True)
+
+
+@instrument.command("list")
+def list_instruments(json: Json = False) -> None:
+    """List the named instruments, with address and limits.
+
+    Example: semdrivers instrument list
+    """
+    from semdrivers.instruments import read_instruments
+
+    kept = read_instruments()
+    if json:
+        print_json({"instruments": kept})
+        return
+    for name, each in kept.items():
+        output.print(f"[bold]{escape(name)}[/bold]", end="  ")
+        output.print(each.describe(), markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -449,8 +530,7 @@ def _check_output(path: Path, overwrite: bool) -> None:
         raise InvalidParameterError(f"--out {path}: the name of an OME-TIFF ends in .tif or .tiff")
     if not path.parent.is_dir():
         raise InvalidParameterError(f"--out {path}: there is no folder {path.parent}")
-    if path.exists() and not overwrite:
-        raise InvalidParameterError(f"--out {path}: exists already; add --overwrite to replace it")
+    check_free(path, overwrite)
 
 
 def _focus(microscope: Any) -> semdrivers.AutofocusResult:

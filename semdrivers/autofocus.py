@@ -8,19 +8,21 @@ magnification put back whatever happens.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from semdrivers.claims import claimed
+from semdrivers.claims import claimed, layers
 from semdrivers.errors import AutofocusError, InvalidParameterError
 from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress, RecordsFocus
-from semdrivers.microscope import Microscope, check_microscope, offered_mode, put_back, restoring
+from semdrivers.microscope import LimitsTravel, Microscope, check_microscope, offered_mode, put_back, restoring
 
 __all__ = ["autofocus"]
 
+_log = logging.getLogger("semdrivers.autofocus")
 _TERMINATE = ("SIGTERM", "SIGHUP")
 
 
@@ -37,7 +39,8 @@ def autofocus(
     Parameters
     ----------
     microscope : Microscope
-        Anything with the five members of the protocol.
+        Anything with the five members of the protocol. The limits of a named instrument (`LimitsTravel`)
+        hold besides the settings.
     settings : AutofocusSettings, optional
         How to focus.
     progress : callable, optional
@@ -68,6 +71,9 @@ def autofocus(
     """
     settings = _settings(settings, overrides)
     check_microscope(microscope)
+    travels = [settings.max_travel, *(each.max_travel for each in layers(microscope) if isinstance(each, LimitsTravel))]
+    limits = [travel for travel in travels if travel is not None]
+    settings = dataclasses.replace(settings, max_travel=min(limits, default=None))
     for name, callback, kind in (("progress", progress, callable), ("cancel", cancel, _is_event)):
         if callback is not None and not kind(callback):
             raise InvalidParameterError(f"{name} cannot be {callback!r}")
@@ -96,6 +102,18 @@ def autofocus(
         result = dataclasses.replace(result, working_distance=microscope.working_distance)
     if isinstance(microscope, RecordsFocus):
         microscope.focus_record = result.to_record()
+    _log.info(
+        "autofocus %s at %.4f mm (from %.4f mm): score %.1f, confidence %.2f, %d frames, %.1f s, %s: %s",
+        result.status,
+        result.working_distance,
+        result.start_working_distance,
+        result.score,
+        result.confidence,
+        result.frames,
+        result.elapsed,
+        result.method,
+        result.reason,
+    )
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import difflib
 import logging
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
@@ -38,7 +39,9 @@ __all__ = ["METHODS", "PROPERTIES", "MicroscopeBase", "WrappedMicroscope"]
 class MicroscopeBase(abc.ABC):
     """A microscope in terms of three methods: a subclass implements `_read`, `_write` and, for stages, `_call`.
 
-    Subclasses add `capabilities`, `acquire` and `close`, and get `autofocus` and the ``with`` statement.
+    Subclasses add `capabilities`, `acquire` and `close`, and get `autofocus` and the ``with`` statement. Setting an
+    attribute that the class does not have raises AttributeError, so that no misspelt setting is lost; a subclass
+    declares public attributes of its own in the class (``folder: Path``), and names with an underscore are free.
     """
 
     offers: ClassVar[tuple[str, ...]] = ()
@@ -106,6 +109,16 @@ class MicroscopeBase(abc.ABC):
         """Focus; the same as ``semdrivers.autofocus(microscope, **settings)``."""
         self._check_open()
         return autofocus(self, **settings)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name.startswith("_") or hasattr(type(self), name) or _declared(type(self), name)):
+            known = {known for known in dir(type(self)) if not known.startswith("_")}
+            nearest = difflib.get_close_matches(name, [*known, *_MEMBERS], 1)
+            which = nearest[0] if nearest else ""
+            hint = f": this instrument does not offer {which}" if which and which not in known else ""
+            hint = f"; did you mean {which!r}?" if which in known else hint
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r} to set{hint}", name=name, obj=self)
+        super().__setattr__(name, value)
 
     def __enter__(self) -> Self:
         self._check_open()
@@ -191,6 +204,11 @@ class WrappedMicroscope(MicroscopeBase):
 
 def _stop(self: MicroscopeBase, keep_beam: bool = False) -> None:
     self._stop(keep_beam)
+
+
+def _declared(kind: type, name: str) -> bool:
+    """Whether a class, or one of its bases, declares an attribute of instances."""
+    return any(name in vars(base).get("__annotations__", {}) for base in kind.__mro__)
 
 
 def _property(name: str) -> property:

@@ -346,7 +346,17 @@ def check_focus_record_travels(microscope: Any) -> None:
     acquire = microscope.acquire
     if not isinstance(microscope, RecordsFocus):
         raise Skipped("it keeps no focus record")
-    record = AutofocusResult("focused", "a check", 10.0, 10.0, 9.0, 1.0, 1, 1.0, "check").to_record()
+    record = AutofocusResult(
+        status="focused",
+        reason="a check",
+        working_distance=10.0,
+        start_working_distance=10.0,
+        score=9.0,
+        confidence=1.0,
+        frames=1,
+        elapsed=1.0,
+        method="check",
+    ).to_record()
     with restoring(microscope, "focus_record"):
         microscope.focus_record = record
         image = acquire()

@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import Any, Protocol, Self
 from urllib.parse import SplitResult, unquote
 
 from semdrivers.errors import InvalidParameterError, NotConnectedError, SemDriversError
+from semdrivers.focus import AutofocusResult
+from semdrivers.instruments import Instrument, LimitedMicroscope, read_instruments
 from semdrivers.microscope import HasStop, Microscope, check_microscope, whole_number
 
-__all__ = ["connect", "flag_option", "opened", "split_url", "stop", "whole_option"]
+__all__ = ["OpenMicroscope", "connect", "flag_option", "opened", "split_url", "stop", "whole_option"]
+
+_log = logging.getLogger("semdrivers.connection")
 
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 
 
-def connect(url: str, **options: Any) -> Any:
+class OpenMicroscope(Microscope, Protocol):
+    """What `semdrivers.connect` returns: a `Microscope` with `autofocus`, for a ``with`` statement.
+
+    A type checker thus detects a misspelt member. Drivers of this distribution have all of it; one of another may have
+    the five members of `Microscope` alone, which `semdrivers.autofocus` and `contextlib.closing` take as well. What an
+    instrument offers beyond it is found with ``isinstance``, which narrows the type too:
+    ``if isinstance(microscope, HasStage): microscope.move_stage(1.0, 2.0)``.
+    """
+
+    def autofocus(self, **settings: Any) -> AutofocusResult:
+        """Focus; the same as ``semdrivers.autofocus(microscope, **settings)``."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object, /) -> None: ...
+
+
+def connect(url: str, **options: Any) -> OpenMicroscope:
     """Open the microscope that `url` names.
 
     Parameters
@@ -26,15 +49,16 @@ def connect(url: str, **options: Any) -> Any:
     url : str
         ``em30://HOST[:PORT][?usb=VID:PID[:SERIAL]]``, ``em30+serial:///dev/ttyUSB0?baudrate=115200``,
         ``emulator://SPECIMEN[?seed=…&magnification=…]``, or a scheme that a plugin adds (``semdrivers
-        plugins`` lists them).
+        plugins`` lists them). A name without ``://`` is that of an instrument in the user's settings, whose limits
+        then hold (`semdrivers.instruments`).
     **options
         Handed to the driver; each stands above its namesake in the URL's query.
 
     Returns
     -------
-    Microscope
-        Usable in a ``with`` statement if it comes from this distribution. Typed as Any, since what it offers
-        beyond `Microscope` depends on the instrument.
+    OpenMicroscope
+        Usable in a ``with`` statement. What it offers beyond that depends on the instrument; ask with ``isinstance``
+        and the protocols of `semdrivers.microscope`.
 
     Raises
     ------
@@ -45,6 +69,9 @@ def connect(url: str, **options: Any) -> Any:
     SemDriversError
         Whatever else the driver raises while it connects.
     """
+    named = _named(url)
+    if named is not None:
+        return LimitedMicroscope(connect(named.url, **options), named)
     scheme = _scheme(url)
     from semdrivers.plugins import get_plugin_manager, unknown
 
@@ -61,7 +88,8 @@ def connect(url: str, **options: Any) -> Any:
         except InvalidParameterError as error:
             crashes[f"plugin {plugin}"] = f"what it returned, a {error}"
             continue
-        microscope: Microscope = answer
+        microscope: OpenMicroscope = answer
+        _log_connected(url, microscope)
         return microscope
     if crashes:
         raise NotConnectedError(f"could not open {url}", {**crashes, **plugins.failures})
@@ -123,6 +151,8 @@ def stop(url: str, *, client: str | None = None, **options: Any) -> None:
     SemDriversError
         When the instrument was not reached, or is not stopped: switch the beam off by hand.
     """
+    kept = _named(url)
+    url = url if kept is None else kept.url
     _scheme(url)
     from semdrivers.plugins import get_plugin_manager
 
@@ -138,6 +168,11 @@ def stop(url: str, *, client: str | None = None, **options: Any) -> None:
         microscope.stop()
 
 
+def _named(url: object) -> Instrument | None:
+    """Return the instrument that is kept under a name, or None."""
+    return read_instruments().get(url) if isinstance(url, str) and _SCHEME.match(url) is None else None
+
+
 def _scheme(url: object) -> str:
     """Return the scheme of an address, in lower case.
 
@@ -151,11 +186,24 @@ def _scheme(url: object) -> str:
     match = _SCHEME.match(url)
     if match is None:
         raise InvalidParameterError(
-            f"{url!r} is no address of a microscope; it must look like em30://192.168.1.30 or emulator://tin-balls"
+            f"{url!r} is no address of a microscope; it must look like em30://192.168.1.30 or emulator://tin-balls, "
+            "or be a name that `semdrivers instrument add` keeps"
         )
     if _CONTROL.search(url):
         raise InvalidParameterError(f"{url!r} holds a space or a control character; write a space as %20")
     return match[1].lower()
+
+
+def _log_connected(url: str, microscope: Microscope) -> None:
+    """Log what was connected, which must not cost a question to the instrument nor an error."""
+    if not _log.isEnabledFor(logging.INFO):
+        return
+    try:
+        about = microscope.capabilities
+        name = " ".join(filter(None, (about.model, about.serial, about.firmware))) or type(microscope).__name__
+    except Exception as error:
+        name = f"{type(microscope).__name__}, whose capabilities cannot be read: {error}"
+    _log.info("connected to %s: %s", url, name)
 
 
 def split_url(

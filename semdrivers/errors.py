@@ -4,6 +4,7 @@
 
     SemDriversError
     ├── InvalidParameterError   (ValueError, TypeError)
+    ├── ExistingFileError       (FileExistsError)
     ├── NotConnectedError       (ConnectionError)
     ├── TransportError          (OSError)
     ├── ProtocolError
@@ -27,6 +28,7 @@ __all__ = [
     "AutofocusError",
     "BusyError",
     "DeviceError",
+    "ExistingFileError",
     "HardwareFault",
     "InterlockError",
     "InvalidParameterError",
@@ -49,6 +51,29 @@ class InvalidParameterError(SemDriversError, ValueError, TypeError):
 
     Raised before any I/O by whatever received the value. Correct the call; the instrument was not touched.
     """
+
+
+class ExistingFileError(SemDriversError, FileExistsError):
+    """A file of that name exists already, and nothing was written: a file is never replaced unless that is configured.
+
+    Raised by everything that writes files, before the instrument moves where the name is known by then. Pass another
+    name, or ``overwrite=True``; the command lines have ``--overwrite``.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file that is there.
+    """
+
+    def __init__(self, path: object) -> None:
+        super().__init__(path)
+        self.path = str(path)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} exists already and is kept: use another name, or replace it with overwrite=True "
+            "(on the command line --overwrite)"
+        )
 
 
 class NotConnectedError(SemDriversError, ConnectionError):

@@ -32,7 +32,7 @@ from semdrivers.grey_levels import check_bit_depth, native
 __all__ = ["SCAN_MODES", "Image", "ScanMode", "read_image", "write_image"]
 
 
-def write_image(path: str | Path, image: Image) -> Path:
+def write_image(path: str | Path, image: Image, *, overwrite: bool = False) -> Path:
     """Write a frame as OME-TIFF.
 
     The file appears whole or not at all: it is written beside its final place and then renamed.
@@ -43,6 +43,8 @@ def write_image(path: str | Path, image: Image) -> Path:
         Must end in ``.tif`` or ``.tiff``; ``.ome.tif`` is the custom.
     image : Image
         Pixels of shape (H, W), uint8 or uint16.
+    overwrite : bool
+        Whether the file may take the place of another.
 
     Returns
     -------
@@ -53,6 +55,8 @@ def write_image(path: str | Path, image: Image) -> Path:
     ------
     InvalidParameterError
         When the name has another ending, or the pixels another shape or dtype.
+    ExistingFileError
+        When there is such a file, unless `overwrite`.
     OSError
         When the file cannot be written.
     """
@@ -73,7 +77,7 @@ def write_image(path: str | Path, image: Image) -> Path:
         check_bit_depth(conditions["bit_depth"], f"{path}: bit_depth")
     pixels = native(pixels)
     description = describe(path.name, pixels.shape, str(pixels.dtype), conditions)
-    with replacing(path) as temporary:
+    with replacing(path, overwrite) as temporary:
         tifffile.imwrite(
             temporary,
             np.ascontiguousarray(pixels),
@@ -254,7 +258,7 @@ class Image:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     bit_depth: int | None = None
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the frame as OME-TIFF, with pixel size, conditions and focus record.
 
         Returns
@@ -266,9 +270,11 @@ class Image:
         ------
         InvalidParameterError
             When the name does not end in ``.tif`` or ``.tiff``.
+        ExistingFileError
+            When there is such a file, unless `overwrite`.
         OSError
             When the file cannot be written.
         """
         from semdrivers.image import write_image
 
-        return write_image(path, self)
+        return write_image(path, self, overwrite=overwrite)

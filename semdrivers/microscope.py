@@ -8,6 +8,7 @@ Units: working distance mm, pixel size nm, times s, voltage kV, stage position m
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ __all__ = [
     "HasStigmator",
     "HasStop",
     "HasVacuum",
+    "LimitsTravel",
     "Microscope",
     "Range",
     "check_microscope",
@@ -399,6 +401,15 @@ def restoring(microscope: object, *names: str, only_on_error: bool = False) -> I
     if not only_on_error:
         for failure in put_back(microscope, values).values():
             raise failure
+
+
+class LimitsTravel(abc.ABC):
+    """A wrapper that limits every autofocus run through it, whatever settings are passed."""
+
+    @property
+    @abc.abstractmethod
+    def max_travel(self) -> float | None:
+        """Furthest that a run may go from its start, mm; None for no limit."""
 
 
 @runtime_checkable

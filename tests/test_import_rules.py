@@ -46,6 +46,7 @@ PUBLIC_OF_SEMDRIVERS = {
     "semdrivers.focus",
     "semdrivers.grey_levels",
     "semdrivers.image",
+    "semdrivers.instruments",
     "semdrivers.microscope",
     "semdrivers.plugins",
 }

@@ -27,6 +27,8 @@ def folder_of(url: str, options: Mapping[str, Any], known: tuple[str, ...], whos
 class Recorded(MicroscopeBase):
     """A microscope made of files, called `title` in messages; once closed, every member raises `NotConnectedError`."""
 
+    folder: Path
+
     def __init__(self, folder: str | Path, title: str) -> None:
         self.folder = Path(folder)
         self._title = title

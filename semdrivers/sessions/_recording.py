@@ -115,6 +115,8 @@ class Recorder(WrappedMicroscope):
         When the folder cannot be written. Nothing has been asked of the microscope but its capabilities.
     """
 
+    folder: Path
+
     def __init__(self, microscope: Any, folder: str | Path) -> None:
         try:
             super().__init__(microscope)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import semdrivers
+from semdrivers.errors import ExistingFileError
 from semdrivers.files import plot_before_after
 from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress
 from semdrivers.image import Image, ScanMode
@@ -18,6 +19,9 @@ from semfocus_plugin.lab.benchmark.trials import OFFSET, draw_online
 from semfocus_plugin.networks import paper_factor
 
 __all__ = ["Demonstration", "demonstrate"]
+
+_RESULT, _SCORE, _PICTURES, _SHARP = _FILES = "result.json", "score.png", "before-after.png", "sharp.ome.tif"
+"""Names of the files that a demonstration writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ def demonstrate(
     preset: str = "typical",
     progress: Progress | None = None,
     cancel: threading.Event | None = None,
+    overwrite: bool = False,
     announce: Callable[[str], object] = lambda line: None,
 ) -> Demonstration:
     """Focus an emulated microscope from far away, and write pictures of before and after.
@@ -67,9 +72,23 @@ def demonstrate(
         Drawn from the specimen's range by default.
     progress, cancel
         As in `semdrivers.autofocus`.
+    overwrite : bool
+        Whether the files of an earlier demonstration may be replaced; all of them are, so that none stays beside a new
+        result.
     announce : callable, optional
-        Called with one line before the focusing begins.
+        Called with one line before the specimen is drawn, before the focusing begins, and before the pictures.
+
+    Raises
+    ------
+    ExistingFileError
+        When `folder` holds files of an earlier demonstration, unless `overwrite`; before anything starts.
     """
+    earlier = [path for path in (folder / name for name in _FILES) if path.exists()]
+    if earlier and not overwrite:
+        raise ExistingFileError(earlier[0])
+    announce(f"an emulated EM-30 starts, with {specimen} under the beam")
+    for path in earlier:
+        path.unlink()
     (trial,) = draw_online([specimen], 1, seed, preset)
     factor = trial.magnification if magnification is None else magnification
     trial = replace(trial, magnification=factor, start=_far_start(factor, seed), seed=seed)
@@ -83,14 +102,15 @@ def demonstrate(
         )
         result = semdrivers.autofocus(microscope, settings=settings, progress=progress, cancel=cancel)
         truth = emulator.truth
-        files = [result.save(folder / "result.json"), result.plot(folder / "score.png")]
+        announce("the pictures are taken, and the figures drawn")
+        files = [result.save(folder / _RESULT), result.plot(folder / _SCORE)]
         if result.status != "cancelled":
             after = microscope.acquire(ScanMode.STANDARD)
             titles = _title("before", before), _title("after", after)
-            path = folder / "before-after.png"
+            path = folder / _PICTURES
             files.append(plot_before_after(before.pixels, after.pixels, titles, after.pixel_size, path))
         if result.focused:
-            files.append(microscope.acquire(ScanMode.SLOW).save(folder / "sharp.ome.tif"))
+            files.append(microscope.acquire(ScanMode.SLOW).save(folder / _SHARP))
     return Demonstration(
         result=result,
         true_working_distance=truth.working_distance,

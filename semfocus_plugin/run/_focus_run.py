@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import math
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -106,6 +107,7 @@ class FocusRun:
         self._progress = progress
         self._cancel = cancel
         self._steps: list[FocusStep] = []
+        self._began = time.perf_counter()
         self._measurements: list[Measurement] = []
         self._spoiled: list[str] = []
         self._late = 0
@@ -378,6 +380,7 @@ class FocusRun:
             score=evaluation.score,
             variance=evaluation.variance,
             entropy=evaluation.entropy,
+            time=time.perf_counter() - self._began,
         )
         self._steps.append(step)
         if self._progress is not None:

@@ -184,7 +184,7 @@ def run(
         working_distance=run.working_distance,
         start_working_distance=run.start_working_distance,
         score=outcome.score,
-        confidence=outcome.confidence if outcome.focused else 0.0,
+        confidence=min(max(outcome.confidence, 0.0), 1.0) if outcome.focused else 0.0,
         frames=run.frames,
         elapsed=time.perf_counter() - began,
         method=method.name,

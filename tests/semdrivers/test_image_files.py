@@ -92,7 +92,7 @@ def assert_same(read: semdrivers.Image, written: semdrivers.Image) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_frame_comes_back_as_it_was(tmp_path, image):
     path = tmp_path / "frame.ome.tif"
-    image.save(path)
+    image.save(path, overwrite=True)
     assert_same(semdrivers.read_image(path), image)
 
 
@@ -223,7 +223,7 @@ def test_a_failed_write_leaves_the_earlier_file_and_no_other(tmp_path, monkeypat
 
     monkeypatch.setattr(tifffile, "imwrite", fail)
     with pytest.raises(OSError, match="No space left"):
-        frame(working_distance=1.0).save(path)
+        frame(working_distance=1.0).save(path, overwrite=True)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 

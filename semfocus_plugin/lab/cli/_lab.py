@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from semdrivers.console import application, fail, output
+from semdrivers.console import FAULT, application, fail, output
 from semdrivers.errors import InvalidParameterError
+from semfocus_plugin.cli import Overwrite
 from semfocus_plugin.lab.cli._shared import Pictures, Workers, check_outputs, write_report
 from semfocus_plugin.lab.parallel import required
 
@@ -36,14 +37,14 @@ def _folder(named: Path | None) -> Path | None:
 
 
 @lab.command()
-def physics(out: Report = None) -> None:
+def physics(out: Report = None, overwrite: Overwrite = False) -> None:
     """Measure the emulated column in its pixels; exit code 1 when a figure is beyond its limit.
 
     Example: semfocus lab physics
     """
     from semfocus_plugin.lab.studies import physics
 
-    check_outputs(out or [], ".json")
+    check_outputs(out or [], ".json", overwrite=overwrite)
     tables = {title: list(measure()) for title, measure in physics.TABLES.items()}
     for title, rows in tables.items():
         _show(physics.cells(rows), title)
@@ -51,7 +52,7 @@ def physics(out: Report = None) -> None:
     failed = [row.what for rows in tables.values() for row in rows if not row.holds]
     if failed:
         fail(f"{len(failed)} of the figures are beyond their limits: {'; '.join(failed)}")
-        raise typer.Exit(1)
+        raise typer.Exit(FAULT)
 
 
 @lab.command()
@@ -79,7 +80,12 @@ def findings(
 
 
 @lab.command()
-def specimens(fields: Fields = 4, pictures: Pictures = None, out: Report = None) -> None:
+def specimens(
+    fields: Fields = 4,
+    pictures: Pictures = None,
+    out: Report = None,
+    overwrite: Overwrite = False,
+) -> None:
     """Compare the emulated specimens with real micrographs: power spectrum and histogram of grey levels.
 
     Example: semfocus lab specimens --pictures micrographs
@@ -88,7 +94,7 @@ def specimens(fields: Fields = 4, pictures: Pictures = None, out: Report = None)
 
     from semfocus_plugin.lab.studies import specimens
 
-    check_outputs(out or [], ".json")
+    check_outputs(out or [], ".json", overwrite=overwrite)
     folder = _folder(pictures)
     if folder is None:
         raise InvalidParameterError("there is no folder of real micrographs; name it with --pictures, or SEMFOCUS_DATA")
@@ -183,6 +189,7 @@ def contact_sheet(
     out: Annotated[Path, typer.Option("--out", "-o", help="File of the sheet: .png.")] = Path("contact_sheet.png"),
     seed: Seed = 3,
     preset: Preset = "typical",
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw every specimen at four magnifications and five defoci, on one sheet to look at.
 
@@ -190,7 +197,7 @@ def contact_sheet(
     """
     from semfocus_plugin.lab.studies.contact_sheet import draw
 
-    check_outputs([out], ".png")
+    check_outputs([out], ".png", overwrite=overwrite)
     output.print(draw(out, seed, preset), markup=False, soft_wrap=True)
 
 

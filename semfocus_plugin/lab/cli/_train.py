@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from semdrivers.console import application, fail, output
+from semdrivers.console import FAULT, application, fail, output
 from semdrivers.errors import AutofocusError, InvalidParameterError
 from semfocus_plugin.cli import moved, progress_bar
 from semfocus_plugin.lab.cli._shared import Workers, print_table
@@ -142,7 +142,7 @@ def finetune(
     for problem in problems:
         fail(problem)
     if problems:
-        raise typer.Exit(1)
+        raise typer.Exit(FAULT)
 
 
 @train.command()

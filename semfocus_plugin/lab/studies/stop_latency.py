@@ -17,6 +17,7 @@ from firmware_protocol.messages import BeamChanged, ScanEnded
 from firmware_protocol.profile import EM30
 from semdrivers.emulator import Emulator
 from semdrivers.errors import SemDriversError
+from semdrivers.microscope import HasBeam, HasStop
 
 __all__ = ["HEADINGS", "latencies", "table"]
 
@@ -64,6 +65,8 @@ def latencies(mode: semdrivers.ScanMode, repeats: int) -> tuple[float, list[list
             """Return seconds to the stop in the instrument, to the end of the frame, and of the call."""
             emulator.instrument.set_beam(True)
             with semdrivers.connect(emulator.remote_url) as microscope:
+                assert isinstance(microscope, HasBeam)
+                assert isinstance(microscope, HasStop)
                 microscope.beam_on = True  # returns once it is stable
                 over: list[float] = []
 
