@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from semfocus_plugin.evaluation.reproduction.ellipses import table_ellipses
 from semfocus_plugin.evaluation.reproduction.exhibit import Exhibit
 from semfocus_plugin.evaluation.reproduction.figures import figure_3, figure_4
 from semfocus_plugin.evaluation.reproduction.offline import table_1, table_s1, table_unseen
@@ -14,7 +15,7 @@ from semfocus_plugin.evaluation.reproduction.request import HELD_OUT_SEED, Reque
 Builder = Callable[[Request, Stage], Exhibit]
 
 TABLES: Mapping[str, Builder] = MappingProxyType(
-    {"1": table_1, "2": table_2, "3": table_3, "S1": table_s1, "unseen": table_unseen}
+    {"1": table_1, "2": table_2, "3": table_3, "S1": table_s1, "unseen": table_unseen, "ellipses": table_ellipses}
 )
 FIGURES: Mapping[str, Builder] = MappingProxyType({"3": figure_3, "4": figure_4, "5": figure_5})
 

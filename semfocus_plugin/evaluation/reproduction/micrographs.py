@@ -57,13 +57,10 @@ def score_picture(picture: Picture) -> BlurredPicture:
     AutofocusError
         When SciPy is not installed.
     """
-    try:
-        from scipy import signal, stats
-    except ModuleNotFoundError:
-        raise AutofocusError(
-            "the independent blur needs SciPy, which is not installed: pip install 'semdrivers[benchmark]'"
-        ) from None
-    sharp = _in_bytes(picture.pixels)
+    signal = signal_of_scipy()
+    from scipy import stats
+
+    sharp = in_bytes(picture.pixels)
     top, left = (sharp.shape[0] - 240) // 2, (sharp.shape[1] - 320) // 2
     random = np.random.default_rng(0)
     evaluator = networks.load().evaluator
@@ -78,6 +75,23 @@ def score_picture(picture: Picture) -> BlurredPicture:
         scores.append(evaluator(np.clip(window, 0, 255).astype(np.uint8), _MAGNIFICATION).score)
     label = 9 / (1 + (np.array(RADII) / 4.5) ** 2)
     return BlurredPicture(picture.name, label, np.array(scores), float(stats.spearmanr(label, scores)[0]))
+
+
+def signal_of_scipy() -> Any:
+    """Return ``scipy.signal``, or say that SciPy is missing.
+
+    Raises
+    ------
+    AutofocusError
+        When it is not installed.
+    """
+    try:
+        from scipy import signal
+    except ModuleNotFoundError:
+        raise AutofocusError(
+            "the independent blur needs SciPy, which is not installed: pip install 'semdrivers[benchmark]'"
+        ) from None
+    return signal
 
 
 def disc(radius: float, fine: int = 8) -> NDArray[np.float64]:
@@ -99,7 +113,7 @@ def score_triplet(folder: Path) -> tuple[float, ...]:
     )
 
 
-def _in_bytes(pixels: NDArray[Any]) -> NDArray[np.float64]:
+def in_bytes(pixels: NDArray[Any]) -> NDArray[np.float64]:
     """Return the picture in 0..255, at half its size where it is `_LARGE` pixels wide or more."""
     picture = pixels.astype(np.float64) * (255.0 / (65535.0 if pixels.max() > 255 else 255.0))
     if picture.shape[1] >= _LARGE:
