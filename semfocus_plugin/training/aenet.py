@@ -22,7 +22,7 @@ from semfocus_plugin.preprocessing import MAGNIFICATION_SCALE, median3, told_mag
 from semfocus_plugin.training import checkpoint, datasets
 from semfocus_plugin.training.architecture import STRIDE, WINDOW, CompactAENet, PaperAENet, implied_score
 from semfocus_plugin.training.descent import descend
-from semfocus_plugin.training.shipped import read_compact
+from semfocus_plugin.training.shipped import read_with_ellipse
 
 _HEIGHT, _WIDTH = 240, 320
 _WIDEST_BLUR = 150.0
@@ -364,11 +364,7 @@ def _begun(config: AENetConfig) -> tuple[nn.Module, dict[str, Any]]:
     card = next((card for card in networks.read_manifest(Path(config.start)) if card.role == "aenet"), None)
     if card is None or config.width is not None:
         raise InvalidParameterError(f"start: {config.start} holds neither a checkpoint nor a compact AENet")
-    found, shape = read_compact(card)
-    shape = shape | {"ellipse": True}
-    network = CompactAENet(**shape)
-    network.load_state_dict(found.state_dict(), strict=found.ellipse is not None)
-    return network, shape
+    return read_with_ellipse(card)
 
 
 def _network_of(saved: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:

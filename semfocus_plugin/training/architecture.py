@@ -22,6 +22,8 @@ WINDOW = (240 // STRIDE, 320 // STRIDE)
 """Features, down and along, whose average makes one value."""
 
 _MIDDLE_MAGNIFICATION = 3_000.0
+_LEVELS = 5
+"""Octaves of the structure tensor, from one pixel up to `STRIDE`."""
 
 
 class PaperAENet(nn.Module):
@@ -123,10 +125,9 @@ class CompactAENet(nn.Module):
             layers += [_ResidualBlock(outputs, norms) for _ in range(count)]
         self.body = nn.Sequential(*layers)
         self.gate = nn.Conv2d(channels[-1], 1, 1)
-        self.head = nn.Sequential(nn.Conv2d(channels[-1] + 1, 64, 1), nn.LeakyReLU(0.2), nn.Conv2d(64, 2, 1))
-        self.ellipse = None
-        if ellipse:
-            self.ellipse = nn.Sequential(nn.Conv2d(channels[-1] + 1, 32, 1), nn.LeakyReLU(0.2), nn.Conv2d(32, 5, 1))
+        self.ellipse = ellipse
+        seen, told = channels[-1] + 1 + (3 * _LEVELS if ellipse else 0), 7 if ellipse else 2
+        self.head = nn.Sequential(nn.Conv2d(seen, 64, 1), nn.LeakyReLU(0.2), nn.Conv2d(64, told, 1))
         none = nn.Conv2d(16, 1, 1)
         nn.init.zeros_(none.weight)
         nn.init.zeros_(none.bias)  # type: ignore[arg-type]
@@ -149,12 +150,45 @@ class CompactAENet(nn.Module):
         height, width = features.shape[-2:]
         told = self._pool(magnification[:, :, ::STRIDE, ::STRIDE][:, :, :height, :width])
         seen = torch.cat([pooled, told], 1)
-        larger, sigma_larger = self.head(seen).split(1, 1)
-        blur = [larger.clamp(0, 7), sigma_larger.clamp(-6, 3)]
-        if self.ellipse is not None:
-            smaller, sigma_smaller, cosine, sine, sigma_direction = self.ellipse(seen).split(1, 1)
-            blur += [smaller.clamp(0, 7), sigma_smaller.clamp(-6, 3), cosine, sine, sigma_direction.clamp(-6, 3)]
-        return self.correction(seen), *blur
+        if not self.ellipse:
+            larger, sigma_larger = self.head(seen).split(1, 1)
+            return self.correction(seen), larger.clamp(0, 7), sigma_larger.clamp(-6, 3)
+        gradients = self._gradients(frames[:, :1])
+        height, width = gradients.shape[-2:]
+        seen = seen[:, :, :height, :width]
+        larger, sigma_larger, smaller, sigma_smaller, cosine, sine, sigma_direction = self.head(
+            torch.cat([seen, gradients], 1)
+        ).split(1, 1)
+        return (
+            self.correction(seen),
+            larger.clamp(0, 7),
+            sigma_larger.clamp(-6, 3),
+            smaller.clamp(0, 7),
+            sigma_smaller.clamp(-6, 3),
+            cosine,
+            sine,
+            sigma_direction.clamp(-6, 3),
+        )
+
+    def _gradients(self, picture: Tensor) -> Tensor:
+        """Return the structure tensor of the picture in octaves: anisotropy along two axes, and ln of the energy.
+
+        A mirror image turns the sign of the second number alone, and a transposed one that of the first, so that the
+        head need not learn what a direction is.
+        """
+        found = []
+        for level in range(_LEVELS):
+            around = functional.pad(picture, (1, 1, 1, 1), mode="replicate")
+            along, down = (
+                around[:, :, 1:-1, 2:] - around[:, :, 1:-1, :-2],
+                around[:, :, 2:, 1:-1] - around[:, :, :-2, 1:-1],
+            )
+            products = torch.cat([along * along, down * down, along * down], 1)
+            xx, yy, xy = self._pool(functional.avg_pool2d(products, STRIDE >> level)).split(1, 1)
+            energy = xx + yy + 1e-6
+            found += [(xx - yy) / energy, 2 * xy / energy, 0.25 * torch.log(energy)]
+            picture = functional.avg_pool2d(picture, 2)
+        return torch.cat(found, 1)
 
     def _pool(self, x: Tensor) -> Tensor:
         return functional.avg_pool2d(x, self.window, stride=1)

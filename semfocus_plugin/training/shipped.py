@@ -17,7 +17,7 @@ from semfocus_plugin.networks import ELLIPSE_OUTPUTS, AENet, ModelCard
 from semfocus_plugin.training.architecture import CompactAENet
 
 _HEADS = 5
-"""Convolutions after the body: the gate, two of the blur's head, two of the correction's; two more of the ellipse's."""
+"""Convolutions after the body: the gate, two of the correction's, two of the blur's head."""
 
 _TOLERANCE = 1e-3
 """Largest difference allowed between the file and the network read from it, in scores and in ln(1 + blur radius)."""
@@ -53,10 +53,28 @@ def read_compact(card: ModelCard) -> tuple[CompactAENet, dict[str, Any]]:
     return network, shape
 
 
+def read_with_ellipse(card: ModelCard) -> tuple[CompactAENet, dict[str, Any]]:
+    """Return the network as `read_compact` does; one that reports a round blur gets the rest of the head untrained."""
+    network, shape = read_compact(card)
+    if network.ellipse:
+        return network, shape
+    shape |= {"ellipse": True}
+    grown = CompactAENet(**shape)
+    state, found = grown.state_dict(), network.state_dict()
+    for name, value in found.items():
+        if state[name].shape == value.shape:
+            state[name].copy_(value)
+    first, last = "head.0", "head.2"
+    state[f"{first}.weight"].zero_()
+    state[f"{first}.weight"][:, : found[f"{first}.weight"].shape[1]] = found[f"{first}.weight"]
+    for part in ("weight", "bias"):
+        state[f"{last}.{part}"][:2] = found[f"{last}.{part}"]
+    return grown, shape
+
+
 def _shape(weights: list[NDArray[Any]], strides: list[int], ellipse: bool) -> dict[str, Any]:
     """Return channels and blocks: every stride of two but the stem's begins a stage, two convolutions make a block."""
-    heads = _HEADS + 2 * ellipse
-    body = [(weight.shape[0], stride) for weight, stride in zip(weights[:-heads], strides, strict=False)]
+    body = [(weight.shape[0], stride) for weight, stride in zip(weights[:-_HEADS], strides, strict=False)]
     first = [k for k, (_, stride) in enumerate(body) if stride == 2]
     ends = [*first[2:], len(body)]
     return {
