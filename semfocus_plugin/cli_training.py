@@ -78,6 +78,9 @@ def aenet(
     batch: Batch = None,
     learning_rate: Rate = None,
     seed: Seed = 1,
+    window: Annotated[
+        int | None, typer.Option(help="Side in pixels of square windows to train on; whole FAST frames by default.")
+    ] = None,
     start: Annotated[Path | None, typer.Option(help="Folder of a finished run, or of models, to go on from.")] = None,
     finetune: Annotated[
         bool, typer.Option("--finetune", help="Go on from the network in use with your own labels; see --data.")
@@ -98,9 +101,9 @@ def aenet(
     Example: semfocus train aenet --finetune --data night/labels.csv -o tuned/
     """
     if finetune:
-        if paper or width is not None or start is not None:
+        if paper or width is not None or window is not None or start is not None:
             raise InvalidParameterError(
-                "--finetune goes on from the network in use: leave out --paper, --width, --start"
+                "--finetune goes on from the network in use: leave out --paper, --width, --window, --start"
             )
         changes = _given(epochs=epochs, batch=batch, learning_rate=learning_rate) | {"seed": seed}
         _finetune(data or [], frames or [], out, changes, tolerance, force, resume)
@@ -108,8 +111,8 @@ def aenet(
     if data or force:
         raise InvalidParameterError("--data and --force belong to --finetune; name datasets without an option")
     module, export = _training("aenet"), _training("export")
-    changes = _given(epochs=epochs, batch=batch, learning_rate=learning_rate, width=width) | {"seed": seed}
-    changes |= _given(start=start and str(start))
+    changes = _given(epochs=epochs, batch=batch, learning_rate=learning_rate, width=width, window=window)
+    changes |= {"seed": seed} | _given(start=start and str(start))
     config = _config(module.AENetConfig, frames or [], paper, changes)
     _check_resume(out, resume)
     with _figures() as show:

@@ -282,6 +282,8 @@ def train(
 ) -> Path:
     """Train, with a checkpoint after every epoch.
 
+    The correction of the compact network's score stays as it is: fine-tuning alone teaches it.
+
     Parameters
     ----------
     config : AENetConfig
@@ -310,8 +312,11 @@ def train(
         network, shape = _network_of(saved)
         first_epoch = saved["epoch"] + 1
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if isinstance(network, CompactAENet):
+        network.correction.requires_grad_(False)
     decoupled = torch.optim.AdamW if config.schedule == "cosine" else torch.optim.Adam
-    optimizer = decoupled(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    learning = [each for each in network.parameters() if each.requires_grad]
+    optimizer = decoupled(learning, config.learning_rate, weight_decay=config.weight_decay)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=10)
     if resume:
         optimizer.load_state_dict(saved["optimizer"])

@@ -186,7 +186,7 @@ class CompactAENet(nn.Module):
             products = torch.cat([along * along, down * down, along * down], 1)
             xx, yy, xy = self._pool(functional.avg_pool2d(products, STRIDE >> level)).split(1, 1)
             energy = xx + yy + 1e-6
-            found += [(xx - yy) / energy, 2 * xy / energy, 0.25 * torch.log(energy)]
+            found += [6 * (xx - yy) / energy, 12 * xy / energy, 0.25 * torch.log(energy)]
             picture = functional.avg_pool2d(picture, 2)
         return torch.cat(found, 1)
 
