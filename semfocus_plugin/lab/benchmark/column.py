@@ -20,7 +20,7 @@ from semdrivers.microscope import Capabilities, Range
 
 __all__ = ["MARGIN", "SimulatedColumn"]
 
-Array = NDArray[np.float32]
+_Array = NDArray[np.float32]
 
 MARGIN = 48
 """Pixels around a field that its blurred picture may draw from."""
@@ -80,7 +80,7 @@ class SimulatedColumn:
         Further fields of the capabilities.
     """
 
-    sample: Array
+    sample: _Array
     pixel: float
     focus: float
     aperture: float
@@ -110,7 +110,7 @@ class SimulatedColumn:
         self._kx = (2 * np.pi * np.fft.rfftfreq(width))[None, :]
         self._direction = 0.0
         self._offset = 0.0
-        self._clean: dict[float, Array] = {}
+        self._clean: dict[float, _Array] = {}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -166,7 +166,7 @@ class SimulatedColumn:
     def close(self) -> None:
         """Do nothing."""
 
-    def _scanned(self, clean: Array) -> Array:
+    def _scanned(self, clean: _Array) -> _Array:
         """Return a frame in 0 to 1: noise, lag, uneven lines, charging and the detector's own contrast."""
         random, (height, _) = self._random, clean.shape
         signal = random.poisson(np.maximum(clean, 0.0) * self.electrons) / self.electrons
@@ -185,7 +185,7 @@ class SimulatedColumn:
             signal = 0.15 + 0.65 * signal
         return np.asarray(signal, dtype=np.float32)
 
-    def _blurred(self, place: float) -> Array:
+    def _blurred(self, place: float) -> _Array:
         height, width = self.shape
         inside = slice(MARGIN, MARGIN + height), slice(MARGIN, MARGIN + width)
         if abs(self.tilt) * self.aperture / self.focus < 0.25 * self.pixel:
@@ -197,7 +197,7 @@ class SimulatedColumn:
             picture[lines] = self._seen(place - self.focus - away, place)[inside][lines]
         return picture
 
-    def _seen(self, defocus: float, place: float) -> Array:
+    def _seen(self, defocus: float, place: float) -> _Array:
         """Return the whole sample at a defocus (mm) with the lens at `place` (mm)."""
         alpha = self.aperture / place
         transfer = self._wave_transfer(defocus, alpha) if self.wavelength else self._disc_transfer(defocus, alpha)

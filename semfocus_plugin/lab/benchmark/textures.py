@@ -14,13 +14,13 @@ from semfocus_plugin.lab.benchmark.pictures import Picture
 
 __all__ = ["PERIODIC", "crop", "periodic", "random_texture", "sample_for"]
 
-Array = NDArray[np.float32]
+_Array = NDArray[np.float32]
 
 _FINER = 3
 """Samples a pixel along each axis; edges of drawn samples are averaged over them."""
 
 
-def crop(picture: Picture, shape: tuple[int, int], random: np.random.Generator) -> Array:
+def crop(picture: Picture, shape: tuple[int, int], random: np.random.Generator) -> _Array:
     """Return a piece of a micrograph in 0 to 1, mirrored at its edges, flipped or transposed at random.
 
     Parameters
@@ -48,7 +48,7 @@ def crop(picture: Picture, shape: tuple[int, int], random: np.random.Generator) 
     return np.asarray((piece - low) / max(float(high - low), 1e-6), dtype=np.float32).clip(0, 1)
 
 
-def random_texture(shape: tuple[int, int], random: np.random.Generator) -> Array:
+def random_texture(shape: tuple[int, int], random: np.random.Generator) -> _Array:
     """Return grains of many sizes with bright edges over an uneven ground, in 0 to 1."""
     height, width = shape
     sample = 0.3 + 0.08 * _cloud(shape, 1.5, random)
@@ -70,7 +70,7 @@ def random_texture(shape: tuple[int, int], random: np.random.Generator) -> Array
     return np.asarray(sample + 0.03 * _cloud(shape, 0.7, random), dtype=np.float32).clip(0, 1)
 
 
-def _cloud(shape: tuple[int, int], slope: float, random: np.random.Generator) -> Array:
+def _cloud(shape: tuple[int, int], slope: float, random: np.random.Generator) -> _Array:
     """Return noise of unit deviation whose amplitude falls with frequency to the power `slope`."""
     frequency = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1]))
     frequency[0, 0] = 1.0
@@ -80,7 +80,7 @@ def _cloud(shape: tuple[int, int], slope: float, random: np.random.Generator) ->
     return np.asarray(cloud / cloud.std(), dtype=np.float32)
 
 
-def periodic(kind: str, shape: tuple[int, int], random: np.random.Generator) -> Array:
+def periodic(kind: str, shape: tuple[int, int], random: np.random.Generator) -> _Array:
     """Return a periodic sample in 0 to 1: period 6 to 100 pixels, any direction, with defects in half of them.
 
     Parameters
@@ -106,27 +106,27 @@ def periodic(kind: str, shape: tuple[int, int], random: np.random.Generator) -> 
     return np.asarray(low + random.uniform(0.25, 0.9 - low) * sample, dtype=np.float32)
 
 
-def _grating(u: Array, v: Array, random: np.random.Generator) -> Array:
+def _grating(u: _Array, v: _Array, random: np.random.Generator) -> _Array:
     return (u % 1.0 < random.uniform(0.3, 0.7)).astype(np.float32) + 0 * v
 
 
-def _mesh(u: Array, v: Array, random: np.random.Generator) -> Array:
+def _mesh(u: _Array, v: _Array, random: np.random.Generator) -> _Array:
     bar = random.uniform(0.15, 0.4)
     return ((u % 1.0 < bar) | (v % 1.0 < bar)).astype(np.float32)
 
 
-def _dots(u: Array, v: Array, random: np.random.Generator) -> Array:
+def _dots(u: _Array, v: _Array, random: np.random.Generator) -> _Array:
     radius = random.uniform(0.2, 0.4)
     return np.asarray(np.hypot(u % 1.0 - 0.5, v % 1.0 - 0.5) < radius, np.float32)
 
 
-def _bricks(u: Array, v: Array, random: np.random.Generator) -> Array:
+def _bricks(u: _Array, v: _Array, random: np.random.Generator) -> _Array:
     row = np.floor(v)
     along, joint = (0.5 * u + 0.5 * (row % 2)) % 1.0, random.uniform(0.06, 0.15)
     return np.asarray((along > joint / 2) & (v % 1.0 > joint), dtype=np.float32)
 
 
-def _chip(u: Array, v: Array, random: np.random.Generator) -> Array:
+def _chip(u: _Array, v: _Array, random: np.random.Generator) -> _Array:
     """Cells that repeat, each with the same random pads and lines of two levels."""
     pads = random.random((6, 6)) < 0.45
     levels = random.uniform(0.4, 1.0, (6, 6)).astype(np.float32)
@@ -134,13 +134,13 @@ def _chip(u: Array, v: Array, random: np.random.Generator) -> Array:
     return np.asarray(cell[(v % 1.0 * 6).astype(np.int32), (u % 1.0 * 6).astype(np.int32)])
 
 
-PERIODIC: Mapping[str, Callable[[Array, Array, np.random.Generator], Array]] = MappingProxyType(
+PERIODIC: Mapping[str, Callable[[_Array, _Array, np.random.Generator], _Array]] = MappingProxyType(
     {"grating": _grating, "mesh": _mesh, "dots": _dots, "bricks": _bricks, "chip": _chip}
 )
 """Periodic samples by name, as functions of two coordinates in periods."""
 
 
-def _defects(sample: Array, random: np.random.Generator) -> None:
+def _defects(sample: _Array, random: np.random.Generator) -> None:
     """Put specks and scratches onto a sample, in place."""
     height, width = sample.shape
     for _ in range(int(random.integers(2, 20))):

@@ -240,7 +240,7 @@ def train(
             optimizer.param_groups[0]["lr"] = 0.5 * (1 + math.cos(math.pi * share)) * config.learning_rate
             old = np.sort(turn[step * half : (step + 1) * half])
             new = random.choice(shown, half)
-            frames = kept.batch(old, random, torch.device("cpu"))
+            frames, _ = kept.drawn(old, random, torch.device("cpu"))
             value = _KEPT_WEIGHT * _error(network, frames, kept.half_blur[old], kept.score[old])
             crops = pictures.crops(new, random)
             nominal = nominal_half_blur(crops[:, 1, 0, 0])
@@ -262,7 +262,7 @@ def train(
 
 
 def _error(network: CompactAENet, frames: Tensor, half_blur: Tensor, score: Tensor) -> Tensor:
-    correction, log_blur, _ = network.read(frames)
+    correction, log_blur, *_ = network.read(frames)
     return aenet.score_error(correction.flatten(), log_blur.flatten(), half_blur, score)
 
 
