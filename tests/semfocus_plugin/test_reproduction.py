@@ -212,7 +212,7 @@ def micrographs(folder):
 def test_a_network_that_sees_energy_alone_scores_mirror_images_alike(tiny_models, tmp_path):
     pytest.importorskip("scipy")
     micrographs(tmp_path)
-    found = table_ellipses(Request(pictures=tmp_path), no_stage)
+    found = table_ellipses(Request(pictures=tmp_path, workers=1), no_stage)
     assert found.columns == ("12 × 0.7", "9 × 0.7", "9 × 3", "6 × 2", "9 × 9", "3 × 3")
     assert len(found.data["frames"]) == 3 * len(RADII)
     for frame in found.data["frames"]:
@@ -228,7 +228,7 @@ def test_a_reported_direction_follows_the_mirror_images(tmp_path, write_models, 
     outputs = {"log_smaller": 0.0, "log_sigma_smaller": 0.0, "cos2": 1.0, "sin2": 0.0, "log_sigma_direction": 0.0}
     monkeypatch.setenv("SEMFOCUS_MODELS", str(write_models(tmp_path / "models", ellipse=outputs)))
     micrographs(tmp_path)
-    for frame in table_ellipses(Request(pictures=tmp_path), no_stage).data["frames"]:
+    for frame in table_ellipses(Request(pictures=tmp_path, workers=1), no_stage).data["frames"]:
         upright, transposed = frame.turned[:4], frame.turned[4:]
         np.testing.assert_allclose(np.abs(upright), abs(frame.angle))
         np.testing.assert_allclose(np.abs(transposed), 90 - abs(frame.angle))

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,10 @@ class Frames:
 
     def __len__(self) -> int:
         return len(self.score)
+
+    def chosen(self, index: NDArray[np.int64]) -> Frames:
+        """Return the frames of these indices alone."""
+        return Frames(*(getattr(self, each.name)[index] for each in fields(self)))
 
     def batch(self, index: NDArray[np.int64], device: torch.device) -> Tensor:
         """Return network input (N, 2, 240, 320) of the middle of the frames."""

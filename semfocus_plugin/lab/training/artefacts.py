@@ -7,17 +7,13 @@ its own for every line, bands of slow hum, and automatic contrast and brightness
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semfocus_plugin.lab.training.textures import log_uniform
+from semfocus_plugin.lab.training.textures import Array, log_uniform
 
 __all__ = ["digitised", "with_line_artefacts"]
-
-Array = NDArray[Any]
-"""float32 throughout."""
 
 _LAG = 0.25, (0.15, 1.2)
 """Share of frames, and time constants in pixels."""

@@ -36,8 +36,6 @@ _MARGIN = 20
 _SHARP = 6.0
 """Score above which a line focus would pass for a focus."""
 
-Array = NDArray[Any]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlurredByEllipse:
@@ -64,10 +62,10 @@ class BlurredByEllipse:
     smaller: float
     angle: float
     label: float
-    score: Array
-    turned: Array
-    log_larger: Array
-    log_smaller: Array
+    score: NDArray[Any]
+    turned: NDArray[Any]
+    log_larger: NDArray[Any]
+    log_smaller: NDArray[Any]
 
 
 def table_ellipses(request: Request, stage: Stage) -> Exhibit:
@@ -151,7 +149,7 @@ def elliptical_disc(larger: float, smaller: float, angle: float, fine: int = 8) 
     return np.asarray(kernel / kernel.sum())
 
 
-def _images(square: Array) -> list[tuple[Array, float, float]]:
+def _images(square: NDArray[Any]) -> list[tuple[NDArray[Any], float, float]]:
     """Return the mirror images of a square frame; a direction becomes `sign` times itself plus `turned` degrees."""
     return [
         (image.T if transposed else image, sign * (-1.0 if transposed else 1.0), 90.0 if transposed else 0.0)
@@ -165,7 +163,7 @@ def _images(square: Array) -> list[tuple[Array, float, float]]:
     ]
 
 
-def _middle(square: Array) -> Array:
+def _middle(square: NDArray[Any]) -> NDArray[Any]:
     rows, columns = networks.SMALLEST
     top, left = (square.shape[0] - rows) // 2, (square.shape[1] - columns) // 2
     return np.ascontiguousarray(square[top : top + rows, left : left + columns])
@@ -220,5 +218,5 @@ def _lines(by_radii: dict[str, list[BlurredByEllipse]]) -> list[Line]:
     ]
 
 
-def _root_mean_square(lines: Array) -> float:
+def _root_mean_square(lines: NDArray[Any]) -> float:
     return float(np.sqrt(np.mean(np.square(lines))))
