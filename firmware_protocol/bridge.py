@@ -14,20 +14,9 @@ from dataclasses import dataclass
 from firmware_protocol.usb import SetupPacket, UsbError
 
 __all__ = [
-    "GREETING",
-    "MAX_TRANSFER",
-    "NO_SETUP",
-    "NO_TIMEOUT",
-    "REQUEST_SIZE",
-    "RESPONSE_SIZE",
-    "Attachment",
-    "BridgeError",
-    "BridgeRequest",
-    "BridgeResponse",
-    "Operation",
-    "TransferError",
-    "TransferStatus",
-]
+    "GREETING", "MAX_TRANSFER", "NO_SETUP", "NO_TIMEOUT", "REQUEST_SIZE", "RESPONSE_SIZE", "Attachment",
+    "BridgeError", "BridgeRequest", "BridgeResponse", "Operation", "TransferError", "TransferStatus",
+]  # fmt: skip
 
 GREETING = b"EM3B\x01"
 """Magic and version."""

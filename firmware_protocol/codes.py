@@ -5,17 +5,8 @@ from __future__ import annotations
 import enum
 
 __all__ = [
-    "CONTROL_PORT",
-    "Group",
-    "Kind",
-    "Opcode",
-    "Parameter",
-    "Reason",
-    "Status",
-    "Subsystem",
-    "VacuumState",
-    "Wait",
-]
+    "CONTROL_PORT", "Group", "Kind", "Opcode", "Parameter", "Reason", "Status", "Subsystem", "VacuumState", "Wait",
+]  # fmt: skip
 
 CONTROL_PORT = 5030
 """TCP port of the control channel (assumed; the vendor's is not public)."""
@@ -78,6 +69,7 @@ class Opcode(enum.IntEnum):
     SUBSCRIBE = 0x0103
     BYE = 0x0104
     GET_STATUS = 0x0105
+    EMERGENCY_STOP = 0x0106
     GET_PARAMETER = 0x0201
     SET_PARAMETER = 0x0202
     SET_STIGMATOR = 0x0203
@@ -142,7 +134,7 @@ class Subsystem(enum.IntEnum):
 
 
 class Reason(enum.IntFlag):
-    """Why an interlock forbids a request, in a `Refusal` with status INTERLOCK."""
+    """Why an interlock forbids a request, in a `Refusal` with status INTERLOCK, or acted on its own."""
 
     NONE = 0
     VACUUM_NOT_READY = 1
@@ -150,3 +142,4 @@ class Reason(enum.IntFlag):
     BEAM_OFF = 4
     BEAM_ON = 8
     COLLISION = 16
+    STOPPED = 32

@@ -18,33 +18,14 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from firmware_protocol.messages import (
-    EVENTS,
-    REPLIES,
-    REQUESTS,
-    Event,
-    Kind,
-    Pending,
-    Refusal,
-    Request,
-    Status,
-    Unknown,
-    Wait,
-)
+from firmware_protocol import messages
+from firmware_protocol.messages import Event, Kind, Pending, Refusal, Request, Status, Unknown, Wait
 from firmware_protocol.payload import PayloadError, decode_payload, encode_payload
 
 __all__ = [
-    "HEADER_SIZE",
-    "MAGIC",
-    "MAX_PAYLOAD",
-    "TRAILER_SIZE",
-    "VERSION",
-    "Damaged",
-    "Decoder",
-    "Envelope",
-    "Problem",
+    "HEADER_SIZE", "MAGIC", "MAX_PAYLOAD", "TRAILER_SIZE", "VERSION", "Damaged", "Decoder", "Envelope", "Problem",
     "encode",
-]
+]  # fmt: skip
 
 MAGIC = b"\xe3\x30"
 """Bytes that begin every message."""
@@ -124,7 +105,7 @@ class Problem(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """A message that cannot be used, though its header is intact and tells what it would have been."""
+    """A message that cannot be used, though its header is intact and says what it would have been."""
 
     problem: Problem
     version: int
@@ -135,28 +116,14 @@ class Damaged:
 
 
 def encode(envelope: Envelope) -> bytes:
-    """Return the bytes of one message.
-
-    Raises
-    ------
-    PayloadError
-        When a value does not fit its field, or the payload would exceed 4096 bytes.
-    """
+    """Return the bytes of one message; raises `PayloadError` when a value, or the whole payload, does not fit."""
     message = envelope.message
     payload = message.payload if isinstance(message, Unknown) else encode_payload(message)
     if len(payload) > MAX_PAYLOAD:
         raise PayloadError(f"{type(message).__name__} takes {len(payload)} bytes, the limit is {MAX_PAYLOAD}")
     try:
-        header = _HEADER.pack(
-            MAGIC,
-            VERSION,
-            envelope.kind,
-            envelope.sequence,
-            envelope.opcode,
-            envelope.flags,
-            envelope.status,
-            len(payload),
-        )
+        fields = envelope.kind, envelope.sequence, envelope.opcode, envelope.flags, envelope.status
+        header = _HEADER.pack(MAGIC, VERSION, *fields, len(payload))
     except struct.error as error:
         raise PayloadError(f"the header cannot carry {envelope!r}: {error}") from error
     body = header + _CRC16.pack(binascii.crc_hqx(header, 0xFFFF)) + payload
@@ -239,9 +206,8 @@ class Decoder:
         if zlib.crc32(body) != _CRC32.unpack_from(buffer, end)[0]:
             # Not skipped as a whole: where bytes were lost, the next message begins inside these.
             return -1, Damaged(Problem.CHECKSUM, version, kind, sequence, opcode)
-        return length + HEADER_SIZE + TRAILER_SIZE, _open(
-            version, kind, sequence, opcode, flags, status, body[HEADER_SIZE:]
-        )
+        message = _open(version, kind, sequence, opcode, flags, status, body[HEADER_SIZE:])
+        return length + HEADER_SIZE + TRAILER_SIZE, message
 
 
 def _open(
@@ -264,9 +230,9 @@ def _open(
 
 def _message_type(kind: Kind, opcode: int, status: Status) -> type | None:
     if kind is Kind.REQUEST:
-        return REQUESTS.get(opcode)
+        return messages.REQUESTS.get(opcode)
     if kind is Kind.PENDING:
         return Pending
     if kind is Kind.EVENT:
-        return EVENTS.get(opcode)
-    return REPLIES.get(opcode) if status is Status.OK else Refusal
+        return messages.EVENTS.get(opcode)
+    return messages.REPLIES.get(opcode) if status is Status.OK else Refusal

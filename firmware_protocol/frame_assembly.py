@@ -1,24 +1,14 @@
 """Frames out of the bytes of the image stream, whatever has happened to them on the way.
 
-Nothing here does I/O: the assembler is fed whatever arrived, in pieces of any size, and says what it makes of
-it.
+Nothing here does I/O: the assembler is fed whatever arrived, in pieces of any size, and says what it makes of it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from firmware_protocol.stream import (
-    LEADER_MAGIC,
-    LEADER_SIZE,
-    TRAILER_SIZE,
-    Buffer,
-    FrameStatus,
-    Leader,
-    StreamError,
-    Trailer,
-    crc32,
-)
+from firmware_protocol import stream
+from firmware_protocol.stream import Buffer, FrameStatus, Leader, StreamError, Trailer
 
 __all__ = ["Defect", "Frame", "FrameAssembler"]
 
@@ -79,34 +69,22 @@ class FrameAssembler:
     def due(self) -> int:
         """Bytes to the end of the part (leader, payload or trailer) that is due; never less than 1."""
         if self._leader is None:
-            return max(1, LEADER_SIZE - len(self._held))
+            return max(1, stream.LEADER_SIZE - len(self._held))
         if self._payload is None:
             return self._leader.payload_length - len(self._held)
-        return TRAILER_SIZE - len(self._held)
+        return stream.TRAILER_SIZE - len(self._held)
 
     def clear(self) -> None:
         """Forget a frame begun and the frame count, as after a reset of the other side."""
         self.__init__()  # type: ignore[misc]
 
     def feed(self, data: Buffer) -> list[Frame | Defect]:
-        """Take bytes as they came, and return what they complete, in order.
+        """Take bytes as they came, and return what they complete, in order: frames, and reports of what is wrong.
 
-        Parameters
-        ----------
-        data : buffer of bytes
-            Must not be changed afterwards: a frame may refer to it.
-
-        Returns
-        -------
-        list of (Frame or Defect)
-            Good frames, and reports of what is wrong or missing.
+        `data` must not be changed afterwards: a frame may refer to it.
         """
-        if (
-            self._leader is not None
-            and self._payload is None
-            and not self._held
-            and len(data) == self._leader.payload_length
-        ):
+        whole = self._payload is None and not self._held
+        if whole and self._leader is not None and len(data) == self._leader.payload_length:
             self._payload = data
             return []
         self._held += data
@@ -125,26 +103,26 @@ class FrameAssembler:
                 return None
             self._payload = bytearray(memoryview(self._held)[:length])
             del self._held[:length]
-        if len(self._held) < TRAILER_SIZE:
+        if len(self._held) < stream.TRAILER_SIZE:
             return None
         return self._finish(self._leader, self._payload)
 
     def _seek_leader(self) -> list[Frame | Defect] | None:
         held = self._held
-        at = held.find(LEADER_MAGIC)
+        at = held.find(stream.LEADER_MAGIC)
         if at < 0:
-            at = max(0, len(held) - len(LEADER_MAGIC) + 1)
-            while at < len(held) and not LEADER_MAGIC.startswith(bytes(held[at:])):
+            at = max(0, len(held) - len(stream.LEADER_MAGIC) + 1)
+            while at < len(held) and not stream.LEADER_MAGIC.startswith(bytes(held[at:])):
                 at += 1
         self._drop(at)
-        if len(held) < LEADER_SIZE:
+        if len(held) < stream.LEADER_SIZE:
             return None
         try:
-            leader = Leader.decode(bytes(held[:LEADER_SIZE]))
+            leader = Leader.decode(bytes(held[: stream.LEADER_SIZE]))
         except StreamError:
             self._drop(1)
             return []
-        del held[:LEADER_SIZE]
+        del held[: stream.LEADER_SIZE]
         defects: list[Frame | Defect] = []
         if self._skipped:
             defects.append(Defect(f"skipped {self._skipped} bytes in search of a leader"))
@@ -168,7 +146,7 @@ class FrameAssembler:
 
     def _finish(self, leader: Leader, payload: Buffer) -> list[Frame | Defect]:
         name = f"frame {leader.frame_id}"
-        tail = bytes(self._held[:TRAILER_SIZE])
+        tail = bytes(self._held[: stream.TRAILER_SIZE])
         self._leader = self._payload = None
         try:
             trailer = Trailer.decode(tail)
@@ -176,12 +154,12 @@ class FrameAssembler:
             # Bytes are missing or too many: the next leader may lie inside what was taken for pixels.
             self._held[:0] = bytes(payload)
             return [Defect(f"{name}: {error}", leader.frame_id, 1)]
-        del self._held[:TRAILER_SIZE]
+        del self._held[: stream.TRAILER_SIZE]
         if trailer.frame_id != leader.frame_id:
             reason = f"the trailer is that of frame {trailer.frame_id}"
         elif trailer.status is not FrameStatus.OK:
             reason = f"the instrument marks it {trailer.status.name}"
-        elif trailer.payload_crc != crc32(payload):
+        elif trailer.payload_crc != stream.crc32(payload):
             reason = "payload with a wrong CRC-32"
         else:
             return [Frame(leader, payload, trailer)]

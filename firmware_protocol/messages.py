@@ -9,17 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Generic, TypeVar, get_args
 
-from firmware_protocol.codes import (
-    Group,
-    Kind,
-    Opcode,
-    Parameter,
-    Reason,
-    Status,
-    Subsystem,
-    VacuumState,
-    Wait,
-)
+from firmware_protocol.codes import Group, Kind, Opcode, Parameter, Reason, Status, Subsystem, VacuumState, Wait
 from firmware_protocol.payload import F64, U8, U16, U32, U64, Switch, Text, Wire
 from firmware_protocol.replies import (
     Applied,
@@ -42,7 +32,7 @@ from firmware_protocol.replies import (
 
 __all__ = [
     "EVENTS", "REPLIES", "REQUESTS", "Applied", "BeamChanged", "BeamSet", "Bye", "Capability", "Command",
-    "Done", "Event", "FrameDropped", "GetParameter", "GetStatus", "Group", "Hello", "HelloReply",
+    "Done", "EmergencyStop", "Event", "FrameDropped", "GetParameter", "GetStatus", "Group", "Hello", "HelloReply",
     "InterlockTripped", "KeepAlive", "Kind", "MoveStage", "Opcode", "OrientStage", "Parameter", "ParameterChanged",
     "ParameterValue", "Pending", "Pump", "Query", "Reason", "Refusal", "Request", "ScanEnded",
     "ScanModeInfo", "ScanStarted", "SetBeam", "SetParameter", "SetStigmator", "StageIdle", "StageMoved",
@@ -61,7 +51,7 @@ class Request(Generic[_Reply]):
 
 
 class Query(Request[_Reply]):
-    """A request that moves nothing: anyone may send it."""
+    """A request that anyone may send: it moves nothing, or it stops."""
 
     __slots__ = ()
 
@@ -116,6 +106,17 @@ class Bye(Query[Done]):
 
     opcode: ClassVar[Opcode] = Opcode.BYE
     keep_beam: Switch = True
+
+
+@dataclass(frozen=True, slots=True)
+class EmergencyStop(Query[BeamSet]):
+    """Stops the scan and blanks the beam at once. Anyone may send it, also before HELLO; `client` says who.
+
+    An owner that another client stopped cannot switch the beam on again in its session.
+    """
+
+    opcode: ClassVar[Opcode] = Opcode.EMERGENCY_STOP
+    client: Text = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +282,7 @@ class InterlockTripped(Event):
 REQUESTS: dict[int, type[Request[object]]] = {
     kind.opcode: kind
     for kind in (
-        Hello, KeepAlive, Subscribe, Bye, GetStatus, GetParameter, SetParameter, SetStigmator,
+        Hello, KeepAlive, Subscribe, Bye, GetStatus, EmergencyStop, GetParameter, SetParameter, SetStigmator,
         StartScan, StopScan, MoveStage, OrientStage, SetBeam, Pump, Vent,
     )
 }  # fmt: skip

@@ -13,20 +13,9 @@ from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 __all__ = [
-    "F64",
-    "U8",
-    "U16",
-    "U32",
-    "U64",
-    "Decoder",
-    "Encoder",
-    "PayloadError",
-    "Switch",
-    "Text",
-    "Wire",
-    "decode_payload",
-    "encode_payload",
-]
+    "F64", "U8", "U16", "U32", "U64", "Decoder", "Encoder", "PayloadError", "Switch", "Text", "Wire",
+    "decode_payload", "encode_payload",
+]  # fmt: skip
 
 _T = TypeVar("_T")
 
@@ -65,13 +54,7 @@ Decoder = Callable[[bytes, int], tuple[Any, int]]
 
 
 def encode_payload(message: object) -> bytes:
-    """Return the payload of `message`, an instance of one of the message classes.
-
-    Raises
-    ------
-    PayloadError
-        When a value does not fit its field; it names the message, the field and the value.
-    """
+    """Return the payload of a message; raises `PayloadError`, naming the field, when a value does not fit."""
     out = bytearray()
     for name, encode, _ in _layout(type(message)):
         value = getattr(message, name)
@@ -85,10 +68,7 @@ def encode_payload(message: object) -> bytes:
 def decode_payload(kind: type[_T], payload: bytes) -> _T:
     """Return the message of class `kind` that `payload` holds, to the last byte.
 
-    Raises
-    ------
-    PayloadError
-        When the payload is too short or too long, a text is no UTF-8, or a code is not in its enumeration.
+    Raises `PayloadError` when it is too short or too long, a text is no UTF-8, or a code is not in its enumeration.
     """
     message, end = _decode_record(kind, payload, 0)
     if end != len(payload):
@@ -115,8 +95,7 @@ _layouts: dict[type, tuple[tuple[str, Encoder, Decoder], ...]] = {}
 def _layout(kind: type) -> tuple[tuple[str, Encoder, Decoder], ...]:
     if kind not in _layouts:
         hints = typing.get_type_hints(kind, include_extras=True)
-        fields = dataclasses.fields(kind)
-        _layouts[kind] = tuple((field.name, *_codec(hints[field.name])) for field in fields)
+        _layouts[kind] = tuple((field.name, *_codec(hints[field.name])) for field in dataclasses.fields(kind))
     return _layouts[kind]
 
 

@@ -9,23 +9,9 @@ from firmware_protocol.codes import Parameter, Reason, Subsystem, VacuumState
 from firmware_protocol.payload import F64, U8, U16, U64, Switch, Text, Wire
 
 __all__ = [
-    "Applied",
-    "BeamSet",
-    "Capability",
-    "Done",
-    "HelloReply",
-    "ParameterValue",
-    "Pending",
-    "Refusal",
-    "ScanModeInfo",
-    "ScanStarted",
-    "StageMoved",
-    "StageOriented",
-    "StatusReport",
-    "StigmatorApplied",
-    "Unknown",
-    "VacuumSet",
-]
+    "Applied", "BeamSet", "Capability", "Done", "HelloReply", "ParameterValue", "Pending", "Refusal", "ScanModeInfo",
+    "ScanStarted", "StageMoved", "StageOriented", "StatusReport", "StigmatorApplied", "Unknown", "VacuumSet",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,21 +13,9 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 __all__ = [
-    "LEADER_MAGIC",
-    "LEADER_SIZE",
-    "MAX_PAYLOAD",
-    "TRAILER_MAGIC",
-    "TRAILER_SIZE",
-    "VERSION",
-    "Buffer",
-    "FrameStatus",
-    "Leader",
-    "PixelFormat",
-    "StreamError",
-    "Trailer",
-    "crc32",
-    "encode_frame",
-]
+    "LEADER_MAGIC", "LEADER_SIZE", "MAX_PAYLOAD", "TRAILER_MAGIC", "TRAILER_SIZE", "VERSION", "Buffer", "FrameStatus",
+    "Leader", "PixelFormat", "StreamError", "Trailer", "crc32", "encode_frame",
+]  # fmt: skip
 
 VERSION = 1
 """Version of the image stream."""
@@ -68,7 +56,7 @@ class PixelFormat(enum.IntEnum):
 
 
 class FrameStatus(enum.IntEnum):
-    """How a frame ended, as the instrument tells in the trailer."""
+    """How a frame ended, as the trailer reports."""
 
     OK = 0
     ABORTED = 1
@@ -122,42 +110,19 @@ class Leader:
         return self.width * self.height * self.pixel_format.bytes_per_pixel
 
     def encode(self) -> bytes:
-        """Return the 64 bytes.
-
-        Raises
-        ------
-        StreamError
-            When a value does not fit into its field.
-        """
+        """Return the 64 bytes; raises `StreamError` when a value does not fit into its field."""
         self._check(self.payload_length)
         try:
-            body = _LEADER.pack(
-                LEADER_MAGIC,
-                VERSION,
-                self.bits,
-                self.frame_id,
-                self.pixel_format,
-                self.width,
-                self.height,
-                self.start_time,
-                self.working_distance,
-                self.magnification,
-                self.pixel_size,
-                self.payload_length,
-            )
+            shape = self.bits, self.frame_id, self.pixel_format, self.width, self.height
+            conditions = self.start_time, self.working_distance, self.magnification, self.pixel_size
+            body = _LEADER.pack(LEADER_MAGIC, VERSION, *shape, *conditions, self.payload_length)
         except struct.error as error:
             raise StreamError(f"leader of frame {self.frame_id}: {error}") from error
         return body + _CRC.pack(crc32(body))
 
     @classmethod
     def decode(cls, data: Buffer) -> Leader:
-        """Return the leader that `data` holds.
-
-        Raises
-        ------
-        StreamError
-            When it is not 64 bytes, or magic, CRC, version or a value is wrong.
-        """
+        """Return the leader that `data` holds; raises `StreamError` for wrong length, magic, CRC, version or value."""
         body = _checked(data, LEADER_SIZE, LEADER_MAGIC, "leader")
         _, _, bits, frame_id, code, width, height, start, distance, magnification, pixel, length = _LEADER.unpack(body)
         try:
@@ -202,35 +167,16 @@ class Trailer:
     MAGIC: ClassVar[bytes] = TRAILER_MAGIC
 
     def encode(self) -> bytes:
-        """Return the 32 bytes.
-
-        Raises
-        ------
-        StreamError
-            When a value does not fit into its field.
-        """
+        """Return the 32 bytes; raises `StreamError` when a value does not fit into its field."""
         try:
-            body = _TRAILER.pack(
-                TRAILER_MAGIC,
-                VERSION,
-                self.status,
-                self.frame_id,
-                self.end_time,
-                self.payload_crc,
-            )
+            body = _TRAILER.pack(TRAILER_MAGIC, VERSION, self.status, self.frame_id, self.end_time, self.payload_crc)
         except struct.error as error:
             raise StreamError(f"trailer of frame {self.frame_id}: {error}") from error
         return body + _CRC.pack(crc32(body))
 
     @classmethod
     def decode(cls, data: Buffer) -> Trailer:
-        """Return the trailer that `data` holds.
-
-        Raises
-        ------
-        StreamError
-            When it is not 32 bytes, or magic, CRC, version or a value is wrong.
-        """
+        """Return the trailer that `data` holds; raises `StreamError` as `Leader.decode` does."""
         body = _checked(data, TRAILER_SIZE, TRAILER_MAGIC, "trailer")
         _, _, code, frame_id, end, payload_crc = _TRAILER.unpack(body)
         try:
@@ -259,10 +205,7 @@ def encode_frame(
 ) -> tuple[bytes, Buffer, bytes]:
     """Return the three transfers of a frame; the payload is passed through uncopied.
 
-    Raises
-    ------
-    StreamError
-        When the payload is not as long as the leader announces.
+    Raises `StreamError` when it is not as long as the leader announces.
     """
     if len(payload) != leader.payload_length:
         raise StreamError(f"payload of {len(payload)} bytes for a leader that announces {leader.payload_length}")

@@ -11,36 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
-    "BULK_IN",
-    "CONFIGURATION",
-    "ENDPOINT_HALT",
-    "INTERFACE",
-    "INTERFACE_CLASS",
-    "LANGUAGE",
-    "MANUFACTURER",
-    "MAX_PACKET",
-    "PRODUCT",
-    "PRODUCT_ID",
-    "STREAM_INFO_MAGIC",
-    "STREAM_INFO_SIZE",
-    "VENDOR_ID",
-    "VENDOR_IN",
-    "VENDOR_OUT",
-    "ConfigurationDescriptor",
-    "DescriptorType",
-    "DeviceDescriptor",
-    "EndpointDescriptor",
-    "InterfaceDescriptor",
-    "SetupPacket",
-    "StandardRequest",
-    "StreamInfo",
-    "UsbError",
-    "VendorRequest",
-    "configuration_descriptor",
-    "device_descriptor",
-    "language_descriptor",
-    "string_descriptor",
-]
+    "BULK_IN", "CONFIGURATION", "ENDPOINT_HALT", "INTERFACE", "INTERFACE_CLASS", "LANGUAGE", "MANUFACTURER",
+    "MAX_PACKET", "PRODUCT", "PRODUCT_ID", "STREAM_INFO_MAGIC", "STREAM_INFO_SIZE", "VENDOR_ID", "VENDOR_IN",
+    "VENDOR_OUT", "ConfigurationDescriptor", "DescriptorType", "DeviceDescriptor", "EndpointDescriptor",
+    "InterfaceDescriptor", "SetupPacket", "StandardRequest", "StreamInfo", "UsbError", "VendorRequest",
+    "configuration_descriptor", "device_descriptor", "language_descriptor", "string_descriptor",
+]  # fmt: skip
 
 VENDOR_ID = 0x1209
 """USB vendor id: that of pid.codes, assumed, since the vendor's own is not public."""
@@ -246,8 +222,7 @@ class ConfigurationDescriptor:
 
 
 def _walk(data: bytes) -> list[tuple[int, int]]:
-    parts = []
-    at = 0
+    parts, at = [], 0
     while at < len(data):
         if at + 2 > len(data) or data[at] < 2 or at + data[at] > len(data):
             raise UsbError(f"descriptor at byte {at} runs past the end")
@@ -316,16 +291,8 @@ class StreamInfo:
 
     def encode(self) -> bytes:
         """Return the 24 bytes."""
-        return _STREAM_INFO.pack(
-            STREAM_INFO_MAGIC,
-            1,
-            self.streaming,
-            self.max_packet,
-            self.frames_sent,
-            self.frames_dropped,
-            self.max_payload,
-            0,
-        )
+        counts = self.frames_sent, self.frames_dropped, self.max_payload
+        return _STREAM_INFO.pack(STREAM_INFO_MAGIC, 1, self.streaming, self.max_packet, *counts, 0)
 
     @classmethod
     def decode(cls, data: bytes) -> StreamInfo:

@@ -18,11 +18,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from semdrivers.autofocus import autofocus
-from semdrivers.connection import connect
+from semdrivers.connection import OpenMicroscope, connect, opened, stop
 from semdrivers.errors import (
     AutofocusError,
     BusyError,
     DeviceError,
+    ExistingFileError,
     HardwareFault,
     InterlockError,
     InvalidParameterError,
@@ -31,6 +32,7 @@ from semdrivers.errors import (
     OutOfRangeError,
     ProtocolError,
     SemDriversError,
+    StoppedError,
     TransportError,
 )
 from semdrivers.focus import (
@@ -50,6 +52,7 @@ from semdrivers.microscope import (
     HasStage,
     HasStageOrientation,
     HasStigmator,
+    HasStop,
     HasVacuum,
     Microscope,
     Range,
@@ -86,6 +89,7 @@ __all__ = [
     "BusyError",
     "Capabilities",
     "DeviceError",
+    "ExistingFileError",
     "FocusRecord",
     "FocusStep",
     "FrameSkippedError",
@@ -95,6 +99,7 @@ __all__ = [
     "HasStage",
     "HasStageOrientation",
     "HasStigmator",
+    "HasStop",
     "HasVacuum",
     "Image",
     "InterlockError",
@@ -103,6 +108,7 @@ __all__ = [
     "ModelError",
     "NotConnectedError",
     "NotFocusedError",
+    "OpenMicroscope",
     "OutOfRangeError",
     "PluginRecord",
     "ProtocolError",
@@ -111,6 +117,7 @@ __all__ = [
     "RecordsFocus",
     "ScanMode",
     "SemDriversError",
+    "StoppedError",
     "TransportError",
     "__version__",
     "autobrightness",
@@ -119,8 +126,10 @@ __all__ = [
     "get_plugin_manager",
     "hookimpl",
     "on_one_thread",
+    "opened",
     "read_image",
     "read_pixels",
+    "stop",
     "write_image",
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from semdrivers.errors import InvalidParameterError
 from semdrivers.microscope import Microscope
 from semdrivers.plugins import hookimpl
 
@@ -14,19 +15,21 @@ _EMULATOR = "emulator"
 
 @hookimpl
 def semdrivers_schemes() -> Mapping[str, str]:
-    """Name the schemes of the EM-30 driver, of the emulator and of recordings."""
+    """Name the schemes of the drivers, of the emulators and of recordings."""
     return {
         "em30": "em30://192.168.1.30",
         "em30+serial": "em30+serial:///dev/ttyUSB0?baudrate=115200",
         "emulator": "emulator://tin-balls?seed=1",
         "replay": "replay:///path/to/session",
         "series": "series:///path/to/pictures",
+        "tescan": "tescan://192.168.1.40",
+        "tescan-emulator": "tescan-emulator://tin-balls?seed=1",
     }
 
 
 @hookimpl
 def semdrivers_connect(url: str, options: Mapping[str, Any]) -> Microscope | None:
-    """Open an EM-30, an emulated one in this process, or a recording."""
+    """Open an EM-30 or a TESCAN microscope, an emulated one in this process, or a recording."""
     scheme = url.partition("://")[0].lower()
     if scheme in _EM30:
         from semdrivers import em30
@@ -36,6 +39,14 @@ def semdrivers_connect(url: str, options: Mapping[str, Any]) -> Microscope | Non
         from semdrivers import emulator
 
         return emulator.connect(url, options)
+    if scheme == "tescan":
+        from semdrivers import tescan
+
+        return tescan.connect(url, options)
+    if scheme == "tescan-emulator":
+        from semdrivers import emulator
+
+        return emulator.connect_tescan(url, options)
     if scheme == "replay":
         from semdrivers.sessions import open_replay
 
@@ -45,6 +56,20 @@ def semdrivers_connect(url: str, options: Mapping[str, Any]) -> Microscope | Non
 
         return open_series(url, options)
     return None
+
+
+@hookimpl
+def semdrivers_stop(url: str, options: Mapping[str, Any]) -> bool | None:
+    """Stop an EM-30, beside the client that controls it."""
+    scheme = url.partition("://")[0].lower()
+    if scheme == _EMULATOR:
+        raise InvalidParameterError(f"{url} names a new emulator; to stop one, write the em30:// address of its own")
+    if scheme not in _EM30:
+        return None
+    from semdrivers import em30
+
+    em30.stop(url, options)
+    return True
 
 
 @hookimpl

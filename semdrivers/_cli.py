@@ -5,10 +5,11 @@ from __future__ import annotations
 import enum
 import math
 import os
+import platform
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,11 +20,12 @@ from rich.markup import escape
 from rich.table import Table
 
 import semdrivers
-from semdrivers.console import application, fail, messages, output, print_json, problem_of
+from semdrivers.connection import opened
+from semdrivers.console import FAULT, REFUSED, application, fail, messages, output, print_json, problem_of
 from semdrivers.errors import InvalidParameterError
-from semdrivers.files import plain
+from semdrivers.files import check_free, plain
 from semdrivers.image import ScanMode
-from semdrivers.microscope import HasBeam, HasDetector, HasStage, HasStageOrientation, HasStigmator, HasVacuum
+from semdrivers.microscope import HasBeam, HasDetector, HasStage, HasStageOrientation, HasStigmator, HasStop, HasVacuum
 
 app = application(
     "semdrivers", "Drivers for scanning electron microscopes, an emulator of one, and the plugins they use."
@@ -42,15 +44,15 @@ _OPTIONAL = {
     "detector": HasDetector,
     "beam": HasBeam,
     "vacuum": HasVacuum,
+    "stop within a frame": HasStop,
 }
 
 
-class Mode(enum.StrEnum):
-    """A scan mode, as it is written on the command line."""
+class Make(enum.StrEnum):
+    """Whose microscope an emulator is of."""
 
-    FAST = "fast"
-    STANDARD = "standard"
-    SLOW = "slow"
+    EM30 = "em30"
+    TESCAN = "tescan"
 
 
 @app.command()
@@ -59,7 +61,7 @@ def info(url: Url, json: Json = False) -> None:
 
     Example: semdrivers info em30://192.168.1.30
     """
-    with closing(semdrivers.connect(url)) as microscope:
+    with opened(url) as microscope:
         facts = _describe(url, microscope)
     if json:
         print_json(facts)
@@ -87,7 +89,9 @@ def info(url: Url, json: Json = False) -> None:
 def snap(
     url: Url,
     out: Annotated[Path, typer.Option("--out", "-o", help="The OME-TIFF to write (.ome.tif, .tif).")],
-    mode: Annotated[Mode, typer.Option(help="Frame size and speed.")] = Mode.SLOW,
+    mode: Annotated[
+        str, typer.Option(help="Scan mode: a name that semdrivers info lists, or fastest, or slowest.")
+    ] = "slowest",
     autofocus: Annotated[bool, typer.Option("--autofocus", help="Focus first; no picture if refused.")] = False,
     magnification: Annotated[float | None, typer.Option(help="Magnification to set first.")] = None,
     working_distance: Annotated[float | None, typer.Option(help="Working distance to set first, mm.")] = None,
@@ -99,19 +103,23 @@ def snap(
     Example: semdrivers snap em30://192.168.1.30 --autofocus -o night/0001.ome.tif
     """
     _check_output(out, overwrite)
-    with closing(semdrivers.connect(url)) as microscope:
+    image = None
+    with opened(url) as microscope:
+        scan_mode = _mode(microscope.capabilities.scan_modes, mode)
         if magnification is not None:
             microscope.magnification = magnification
         if working_distance is not None:
             microscope.working_distance = working_distance
         result = _focus(microscope) if autofocus else None
-        if result is not None and not result.focused:
-            fail(f"autofocus {result.status}: {result.reason}; no picture was taken")
-            if json:
-                print_json({"path": None, "autofocus": result.to_record()})
-            raise typer.Exit(1)
-        image = microscope.acquire(ScanMode[mode.name])
-        image.save(out)
+        if result is None or result.focused:
+            image = microscope.acquire(scan_mode)
+            image.save(out, overwrite=overwrite)
+    if result is not None and image is None:
+        fail(f"autofocus {result.status}: {result.reason}; no picture was taken")
+        if json:
+            print_json({"path": None, "autofocus": result.to_record()})
+        raise typer.Exit(REFUSED)
+    assert image is not None
     if json:
         print_json(
             {
@@ -131,6 +139,21 @@ def snap(
         markup=False,
         soft_wrap=True,
     )
+
+
+@app.command()
+def stop(url: Url, json: Json = False) -> None:
+    """Stop the scan and blank the beam at once, also of a microscope that another program controls.
+
+    The other program cannot switch the beam on again before it connects anew.
+
+    Example: semdrivers stop em30://192.168.1.30
+    """
+    semdrivers.stop(url, client=f"semdrivers stop on {platform.node()}")
+    if json:
+        print_json({"url": url, "stopped": True})
+    else:
+        output.print("the scan is stopped, the beam is off")
 
 
 @app.command()
@@ -163,7 +186,7 @@ def show(
     for row in failed:
         fail(row["error"])
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(FAULT)
 
 
 def _known(path: Path) -> dict[str, Any]:
@@ -287,7 +310,88 @@ def check(url: Url, json: Json = False) -> None:
     else:
         output.print(f"{len(outcomes)} checks, {failed} failed")
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(FAULT)
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Check the installation: plugins, USB, serial lines, settings, and a picture from the emulator.
+
+    Exit code 0 when all is well, 1 when something must be repaired. No instrument is asked anything.
+
+    Example: semdrivers doctor
+    """
+    from semdrivers.doctor import examine
+
+    findings = []
+    colour = {"good": "green", "note": "yellow", "bad": "bold red"}
+    for finding in examine():
+        findings.append(finding)
+        if not json:
+            output.print(f"[{colour[finding.status]}]{finding.status}[/]", end="  ")
+            output.print(f"{finding.what}: {finding.detail}", markup=False, soft_wrap=True)
+    bad = sum(finding.status == "bad" for finding in findings)
+    if json:
+        print_json({"bad": bad, "findings": findings})
+    elif not bad:
+        output.print("all is well")
+    if bad:
+        raise typer.Exit(FAULT)
+
+
+instrument = application("instrument", "Named instruments: an address and limits under a short name.")
+app.add_typer(instrument, name="instrument")
+
+
+@instrument.command()
+def add(
+    name: Annotated[str, typer.Argument(help="The name, which every command then takes for an address.")],
+    url: Url,
+    max_travel: Annotated[
+        float | None, typer.Option(help="Furthest that autofocus may go from its start, mm; no limit by default.")
+    ] = None,
+    bounds: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Lowest and highest working distance that may be set, mm; the instrument's by default."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an instrument of that name.")] = False,
+) -> None:
+    """Keep an address under a name, with limits that hold for every run and every script.
+
+    Example: semdrivers instrument add lab-sem em30://192.168.1.30 --max-travel 2
+    """
+    from semdrivers.instruments import Instrument, add_instrument
+
+    path = add_instrument(name, Instrument(url, max_travel, bounds), overwrite=overwrite)
+    output.print(f"{name} is kept in {path}", markup=False, soft_wrap=True)
+
+
+@instrument.command()
+def remove(name: Annotated[str, typer.Argument(help="Of the instrument.")]) -> None:
+    """Forget a named instrument.
+
+    Example: semdrivers instrument remove lab-sem
+    """
+    from semdrivers.instruments import remove_instrument
+
+    output.print(f"{name} is no longer in {remove_instrument(name)}", markup=False, soft_wrap=True)
+
+
+@instrument.command("list")
+def list_instruments(json: Json = False) -> None:
+    """List the named instruments, with address and limits.
+
+    Example: semdrivers instrument list
+    """
+    from semdrivers.instruments import read_instruments
+
+    kept = read_instruments()
+    if json:
+        print_json({"instruments": kept})
+        return
+    for name, each in kept.items():
+        output.print(f"[bold]{escape(name)}[/bold]", end="  ")
+        output.print(each.describe(), markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -313,14 +417,40 @@ def emulate(
     save_session: Annotated[
         Path | None, typer.Option(help="Record every message and frame in this new folder; replay:// opens it.")
     ] = None,
+    make: Annotated[Make, typer.Option(help="Whose microscope to emulate.")] = Make.EM30,
     json: Json = False,
 ) -> None:
-    """Run an EM-30 emulator for other programs on this computer, until Ctrl-C.
+    """Run an emulator for other programs on this computer, until Ctrl-C.
 
     Example: semdrivers emulate --specimen micrograph.tif --pixel-size 26.9
     """
-    from semdrivers.emulator import Emulator
+    from semdrivers.emulator import Emulator, TescanEmulator
 
+    if make is Make.TESCAN:
+        only = {"--usb-port": usb_port, "--serial": serial, "--realtime": realtime, "--save-session": save_session}
+        for option, given in only.items():
+            if given:
+                raise InvalidParameterError(f"{option} belongs to the emulator of an EM-30, not to --make tescan")
+        tescan = TescanEmulator(
+            specimen,
+            pixel_size=pixel_size,
+            seed=seed,
+            magnification=magnification,
+            working_distance=working_distance,
+            preset=preset,
+            port=control_port,
+            faults=faults,
+        )
+        with _until_stopped() as stop, tescan:
+            if json:
+                print_json({"url": tescan.url, "serial_url": None, "pid": os.getpid()}, one_line=True)
+            else:
+                output.print("a TESCAN emulator is running; Ctrl-C ends it. Connect to it with")
+                output.print(f"  {tescan.url}", markup=False, soft_wrap=True)
+            while not stop.wait(0.5):
+                pass
+        messages.print("the emulator has ended")
+        return
     emulator = Emulator(
         specimen,
         pixel_size=pixel_size,
@@ -387,14 +517,20 @@ def _describe(url: str, microscope: Any) -> dict[str, Any]:
     }
 
 
+def _mode(offered: tuple[ScanMode, ...], name: str) -> ScanMode:
+    modes = {"fastest": offered[0], "slowest": offered[-1], **{mode.name.lower(): mode for mode in offered}}
+    if name.lower() not in modes:
+        raise InvalidParameterError(f"--mode {name}: there is no such scan mode; the instrument has {', '.join(modes)}")
+    return modes[name.lower()]
+
+
 def _check_output(path: Path, overwrite: bool) -> None:
     """Find out before anything moves whether the picture could be saved."""
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise InvalidParameterError(f"--out {path}: the name of an OME-TIFF ends in .tif or .tiff")
     if not path.parent.is_dir():
         raise InvalidParameterError(f"--out {path}: there is no folder {path.parent}")
-    if path.exists() and not overwrite:
-        raise InvalidParameterError(f"--out {path}: exists already; add --overwrite to replace it")
+    check_free(path, overwrite)
 
 
 def _focus(microscope: Any) -> semdrivers.AutofocusResult:

@@ -8,15 +8,22 @@ magnification put back whatever happens.
 from __future__ import annotations
 
 import dataclasses
+import logging
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from semdrivers.claims import claimed
+from semdrivers.claims import claimed, layers
 from semdrivers.errors import AutofocusError, InvalidParameterError
 from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress, RecordsFocus
-from semdrivers.microscope import Microscope, check_microscope, put_back, restoring
+from semdrivers.microscope import LimitsTravel, Microscope, check_microscope, offered_mode, put_back, restoring
 
 __all__ = ["autofocus"]
+
+_log = logging.getLogger("semdrivers.autofocus")
+_TERMINATE = ("SIGTERM", "SIGHUP")
 
 
 def autofocus(
@@ -32,13 +39,14 @@ def autofocus(
     Parameters
     ----------
     microscope : Microscope
-        Anything with the five members of the protocol.
+        Anything with the five members of the protocol. The limits of a named instrument (`LimitsTravel`)
+        hold besides the settings.
     settings : AutofocusSettings, optional
         How to focus.
     progress : callable, optional
         Called with a `FocusStep` after every frame.
     cancel : threading.Event, optional
-        Obeyed before the next frame.
+        Obeyed before the next frame, and within one where the microscope is a `HasStop`.
     **overrides
         Single fields of `AutofocusSettings`, such as ``method="dual-network"``.
 
@@ -58,9 +66,14 @@ def autofocus(
         When no installed plugin offers the method.
     SemDriversError
         Whatever the microscope raises; working distance and magnification have been put back.
+    SystemExit
+        On SIGTERM and SIGHUP, where the program has no handler of its own and this is its main thread; the same.
     """
     settings = _settings(settings, overrides)
     check_microscope(microscope)
+    travels = [settings.max_travel, *(each.max_travel for each in layers(microscope) if isinstance(each, LimitsTravel))]
+    limits = [travel for travel in travels if travel is not None]
+    settings = dataclasses.replace(settings, max_travel=min(limits, default=None))
     for name, callback, kind in (("progress", progress, callable), ("cancel", cancel, _is_event)):
         if callback is not None and not kind(callback):
             raise InvalidParameterError(f"{name} cannot be {callback!r}")
@@ -69,7 +82,13 @@ def autofocus(
     plugins = get_plugin_manager()
     if settings.method is not None:
         plugins.check_autofocus_method(settings.method)
-    with claimed(microscope, "an autofocus run"), restoring(microscope, only_on_error=True) as start:
+    with (
+        claimed(microscope, "an autofocus run"),
+        _ended_in_order(),
+        restoring(microscope, only_on_error=True) as start,
+    ):
+        mode = offered_mode(microscope.capabilities, settings.scan_mode)
+        settings = dataclasses.replace(settings, scan_mode=mode)
         result = plugins.autofocus_hook(settings.method)(
             microscope=microscope, settings=settings, progress=progress, cancel=cancel
         )
@@ -83,7 +102,46 @@ def autofocus(
         result = dataclasses.replace(result, working_distance=microscope.working_distance)
     if isinstance(microscope, RecordsFocus):
         microscope.focus_record = result.to_record()
+    _log.info(
+        "autofocus %s at %.4f mm (from %.4f mm): score %.1f, confidence %.2f, %d frames, %.1f s, %s: %s",
+        result.status,
+        result.working_distance,
+        result.start_working_distance,
+        result.score,
+        result.confidence,
+        result.frames,
+        result.elapsed,
+        result.method,
+        result.reason,
+    )
     return result
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let a request to terminate end the run by an exception, so that everything is put back.
+
+    Without, the process would end on the spot, the lens where the run had driven it. A handler that the program has
+    installed stays, and so does everything outside the main thread.
+    """
+    asked: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        if not asked:  # a second request must not break off what is being put back
+            asked.append(number)
+            raise SystemExit(128 + number)
+
+    numbers = [number for name in _TERMINATE if (number := getattr(signal, name, None)) is not None]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _settings(settings: AutofocusSettings | None, overrides: dict[str, Any]) -> AutofocusSettings:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+import difflib
+import logging
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
@@ -16,12 +18,14 @@ from semdrivers.microscope import (
     HasStage,
     HasStageOrientation,
     HasStigmator,
+    HasStop,
     HasVacuum,
     check_microscope,
     has_member,
 )
 
-_OPTIONAL = (HasStage, HasStageOrientation, HasStigmator, HasDetector, HasBeam, HasVacuum, RecordsFocus)
+_log = logging.getLogger(__name__)
+_OPTIONAL = (HasStage, HasStageOrientation, HasStigmator, HasDetector, HasBeam, HasVacuum, HasStop, RecordsFocus)
 _MEMBERS = {name: member for protocol in _OPTIONAL for name, member in vars(protocol).items() if name[0] != "_"}
 
 PROPERTIES = tuple(name for name, member in _MEMBERS.items() if isinstance(member, property))
@@ -35,7 +39,9 @@ __all__ = ["METHODS", "PROPERTIES", "MicroscopeBase", "WrappedMicroscope"]
 class MicroscopeBase(abc.ABC):
     """A microscope in terms of three methods: a subclass implements `_read`, `_write` and, for stages, `_call`.
 
-    Subclasses add `capabilities`, `acquire` and `close`, and get `autofocus` and the ``with`` statement.
+    Subclasses add `capabilities`, `acquire` and `close`, and get `autofocus` and the ``with`` statement. Setting an
+    attribute that the class does not have raises AttributeError, so that no misspelt setting is lost; a subclass
+    declares public attributes of its own in the class (``folder: Path``), and names with an underscore are free.
     """
 
     offers: ClassVar[tuple[str, ...]] = ()
@@ -64,6 +70,10 @@ class MicroscopeBase(abc.ABC):
 
     def _call(self, name: str, *arguments: Any) -> Any:
         """Call a method of an optional protocol."""
+        raise NotImplementedError
+
+    def _stop(self, keep_beam: bool) -> None:
+        """Stop: never through `_call`, which may wait for another call."""
         raise NotImplementedError
 
     def _check_open(self) -> None:  # noqa: B027 - a microscope need not know whether it is open
@@ -100,18 +110,39 @@ class MicroscopeBase(abc.ABC):
         self._check_open()
         return autofocus(self, **settings)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name.startswith("_") or hasattr(type(self), name) or _declared(type(self), name)):
+            known = {known for known in dir(type(self)) if not known.startswith("_")}
+            nearest = difflib.get_close_matches(name, [*known, *_MEMBERS], 1)
+            which = nearest[0] if nearest else ""
+            hint = f": this instrument does not offer {which}" if which and which not in known else ""
+            hint = f"; did you mean {which!r}?" if which in known else hint
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r} to set{hint}", name=name, obj=self)
+        super().__setattr__(name, value)
+
     def __enter__(self) -> Self:
         self._check_open()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Close; after an exception, stop first where there is a `HasStop`: the beam stays on for nobody."""
+        try:
+            if error is not None and isinstance(self, HasStop):
+                self.stop()
+        except Exception as failure:
+            _log.exception("the beam could not be blanked")
+            if error is not None:
+                error.add_note(f"and the beam could not be blanked: {failure}; look at the instrument")
+        finally:
+            self.close()
 
     @classmethod
     def _offering(cls, names: set[str]) -> type[Self]:
         """Return a subclass of the same name that has those of `PROPERTIES` and `METHODS` that are in `names`."""
         members: dict[str, Any] = {name: _property(name) for name in PROPERTIES if name in names}
         members |= {name: _method(name) for name in METHODS if name in names}
+        if "stop" in members:
+            members["stop"] = _stop
         return type(cls.__name__, (cls,), {**members, "offers": tuple(members)})
 
 
@@ -164,8 +195,20 @@ class WrappedMicroscope(MicroscopeBase):
     def _call(self, name: str, *arguments: Any) -> Any:
         return getattr(self._microscope, name)(*arguments)
 
+    def _stop(self, keep_beam: bool) -> None:
+        self._microscope.stop(keep_beam)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._microscope!r}>"
+
+
+def _stop(self: MicroscopeBase, keep_beam: bool = False) -> None:
+    self._stop(keep_beam)
+
+
+def _declared(kind: type, name: str) -> bool:
+    """Whether a class, or one of its bases, declares an attribute of instances."""
+    return any(name in vars(base).get("__annotations__", {}) for base in kind.__mro__)
 
 
 def _property(name: str) -> property:

@@ -15,7 +15,7 @@ from typing import Any
 
 from semdrivers.errors import BusyError
 
-__all__ = ["Claim", "check_free", "claimed", "innermost"]
+__all__ = ["Claim", "check_free", "claimed", "innermost", "layers"]
 
 _FIVE = ("capabilities", "working_distance", "magnification", "acquire", "close")
 _CLAIMS = "_semdrivers_claims"
@@ -88,11 +88,16 @@ def innermost(microscope: object) -> object:
     object
         The innermost.
     """
+    return layers(microscope)[-1]
+
+
+def layers(microscope: object) -> list[object]:
+    """Return a microscope, what it wraps, and so on to the `innermost`; the instrument is asked nothing."""
     seen = [microscope]
     while True:
         inner = _wrapped(seen[-1])
         if inner is None or any(inner is one for one in seen):
-            return seen[-1]
+            return seen
         seen.append(inner)
 
 

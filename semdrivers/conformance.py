@@ -16,14 +16,17 @@ from typing import Any
 import numpy as np
 
 from semdrivers.autofocus import autofocus
-from semdrivers.errors import InvalidParameterError, OutOfRangeError, SemDriversError
+from semdrivers.errors import InvalidParameterError, OutOfRangeError, SemDriversError, StoppedError
 from semdrivers.focus import AutofocusResult, RecordsFocus, record_of_frame
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import (
+    SIX_DIGITS,
     Capabilities,
+    HasBeam,
     HasStage,
     HasStageOrientation,
     HasStigmator,
+    HasStop,
     Microscope,
     Range,
     missing_members,
@@ -55,6 +58,7 @@ __all__ = [
     "check_stage_orientation",
     "check_state_is_within_capabilities",
     "check_stigmator",
+    "check_stop",
     "check_working_distance_is_refused_beyond_its_limits",
     "check_working_distance_moves",
     "check_working_distance_must_be_a_number",
@@ -64,6 +68,14 @@ __all__ = [
 
 _FAR = 1e9
 _TRAVEL = 0.1
+_INTO_THE_FRAME, _PATIENCE = 0.2, 5.0
+_OPTIONAL = {
+    "probe_diameter": (0.1, 1000, "nm"),
+    "half_angle": (0.01, 1000, "mrad"),
+    "numerical_aperture": (0.01, 2, "no unit"),
+    "bit_depth": (1, 16, "bits"),
+}
+"""Optional values of the capabilities: least, greatest, unit."""
 _NOT_FINITE = (math.nan, math.inf, -math.inf)
 
 
@@ -112,22 +124,29 @@ def check_capabilities(microscope: Any) -> None:
         assert isinstance(limits, Range), f"capabilities.{name} is a {type(limits).__name__}, not a Range"
         assert math.isfinite(limits.minimum), f"the lowest {name} is {limits.minimum}"
         assert math.isfinite(limits.maximum), f"the highest {name} is {limits.maximum}"
-        assert 0 < limits.minimum < limits.maximum, f"{name} runs from {limits.minimum:g} to {limits.maximum:g}"
-        assert 0 <= limits.step < limits.maximum - limits.minimum, f"the step of {name} is {limits.step:g}"
-    probe = capabilities.probe_diameter
-    depth = getattr(capabilities, "bit_depth", None)
-    assert depth is None or 1 <= depth <= 16, f"bit_depth is {depth}; it is 1 to 16, or None where unknown"
-    assert probe is None or 0.1 <= probe <= 1000, f"probe_diameter is {probe}; it is in nm, or None where unknown"
+        assert 0 < limits.minimum <= limits.maximum, f"{name} runs from {limits.minimum:g} to {limits.maximum:g}"
+        if limits.minimum < limits.maximum:
+            assert 0 <= limits.step < limits.maximum - limits.minimum, f"the step of {name} is {limits.step:g}"
+    lens = capabilities.working_distance
+    assert lens.minimum < lens.maximum, f"the working distance is fixed at {lens.minimum:g} mm"
+    for name, (least, most, unit) in _OPTIONAL.items():
+        value = getattr(capabilities, name)
+        assert value is None or least <= value <= most, f"{name} is {value}; it is in {unit}, or None where unknown"
     modes = capabilities.scan_modes
     assert modes, "no scan mode is offered"
     assert all(isinstance(mode, ScanMode) for mode in modes), f"scan_modes holds {modes!r}"
+    names = [mode.name for mode in modes]
+    assert len(set(names)) == len(names), f"two scan modes have one name: {', '.join(names)}"
 
 
 def check_state_is_within_capabilities(microscope: Any) -> None:
     """What it reports lies within what it says it can do."""
     for name in ("working_distance", "magnification"):
         value, limits = getattr(microscope, name), getattr(microscope.capabilities, name)
-        assert value in limits, f"{name} reads {value!r}, outside {limits.minimum:g} to {limits.maximum:g}"
+        rounding = SIX_DIGITS * limits.maximum
+        assert limits.minimum - rounding <= value <= limits.maximum + rounding, (
+            f"{name} reads {value!r}, outside {limits.minimum:g} to {limits.maximum:g}"
+        )
 
 
 def check_working_distance_moves(microscope: Any) -> None:
@@ -154,8 +173,10 @@ def check_working_distance_must_be_a_number(microscope: Any) -> None:
 
 def check_magnification_changes(microscope: Any) -> None:
     """A magnification that was set reads back within one step."""
+    limits = microscope.capabilities.magnification
+    if limits.minimum == limits.maximum:
+        raise Skipped(f"its magnification is fixed at {limits.minimum:g}")
     with restoring(microscope) as start:
-        limits = microscope.capabilities.magnification
         for factor in (1.25, 0.8):
             target = limits.clip(start["magnification"] * factor)
             microscope.magnification = target
@@ -188,8 +209,11 @@ def check_frames(microscope: Any) -> None:
 
 
 def check_default_frame(microscope: Any) -> None:
-    """`acquire()` without a mode gives a FAST frame."""
-    assert microscope.acquire().pixels.shape == (ScanMode.FAST.height, ScanMode.FAST.width)
+    """`acquire()` without a mode gives a FAST frame, or one of its own modes where it has no FAST."""
+    modes = microscope.capabilities.scan_modes
+    expected = {(mode.height, mode.width) for mode in ((ScanMode.FAST,) if ScanMode.FAST in modes else modes)}
+    shape = microscope.acquire().pixels.shape
+    assert shape in expected, f"the frame has the shape {shape}, not {' or '.join(map(str, sorted(expected)))}"
 
 
 def check_scan_mode_must_be_one(microscope: Any) -> None:
@@ -231,8 +255,10 @@ def check_frame_ids_rise(microscope: Any) -> None:
 
 def check_pixel_size_follows_magnification(microscope: Any) -> None:
     """Twice the magnification halves the pixel size, within 5 %."""
+    limits = microscope.capabilities.magnification
+    if limits.minimum == limits.maximum:
+        raise Skipped(f"its magnification is fixed at {limits.minimum:g}")
     with restoring(microscope) as start:
-        limits = microscope.capabilities.magnification
         before = microscope.acquire()
         twice = start["magnification"] * 2
         microscope.magnification = limits.clip(twice if twice in limits else twice / 4)
@@ -285,6 +311,33 @@ def check_stigmator(microscope: Any) -> None:
         assert math.dist(read, (x + 1.0, y - 1.0)) < 0.5, f"it reads {read}"
 
 
+def check_stop(microscope: Any) -> None:
+    """A scan that can be stopped ends within the frame, the next frame comes, and the beam goes off when asked."""
+    acquire, mode = microscope.acquire, microscope.capabilities.scan_modes[-1]
+    if not isinstance(microscope, HasStop):
+        raise Skipped("it cannot be stopped in the middle of a frame")
+    outcome: list[object] = []
+
+    def scan() -> None:
+        try:
+            outcome.append(acquire(mode))
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=scan)
+    thread.start()
+    thread.join(_INTO_THE_FRAME)
+    microscope.stop(keep_beam=True)
+    thread.join(_PATIENCE)
+    assert not thread.is_alive(), f"a {mode.name} frame went on for {_PATIENCE:g} s after stop(keep_beam=True)"
+    assert isinstance(outcome[0], Image | StoppedError), f"the frame that was stopped raised {outcome[0]!r}"
+    assert isinstance(acquire(), Image), "no frame came after stop(keep_beam=True)"
+    if isinstance(microscope, HasBeam):
+        with restoring(microscope, "beam_on"):
+            microscope.stop()
+            assert not microscope.beam_on, "the beam is on after stop()"
+
+
 def check_focus_record_travels(microscope: Any) -> None:
     """The record of an autofocus, where it is kept, stands in the metadata of the frames that follow.
 
@@ -293,7 +346,17 @@ def check_focus_record_travels(microscope: Any) -> None:
     acquire = microscope.acquire
     if not isinstance(microscope, RecordsFocus):
         raise Skipped("it keeps no focus record")
-    record = AutofocusResult("focused", "a check", 10.0, 10.0, 9.0, 1.0, 1, 1.0, "check").to_record()
+    record = AutofocusResult(
+        status="focused",
+        reason="a check",
+        working_distance=10.0,
+        start_working_distance=10.0,
+        score=9.0,
+        confidence=1.0,
+        frames=1,
+        elapsed=1.0,
+        method="check",
+    ).to_record()
     with restoring(microscope, "focus_record"):
         microscope.focus_record = record
         image = acquire()
@@ -369,7 +432,7 @@ def run_check(check: Check, microscope: Microscope) -> Outcome:
 
 
 def _assert_near(name: str, value: float, target: float, limits: Range) -> None:
-    tolerance = max(limits.step, 1e-6 * abs(target)) * 1.001
+    tolerance = max(limits.step, SIX_DIGITS * abs(target)) * 1.001
     assert abs(value - target) <= tolerance, f"{name} was set to {target:g} and reads {value:g}"
 
 

@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import Any, Protocol, Self
 from urllib.parse import SplitResult, unquote
 
 from semdrivers.errors import InvalidParameterError, NotConnectedError, SemDriversError
-from semdrivers.microscope import Microscope, check_microscope, whole_number
+from semdrivers.focus import AutofocusResult
+from semdrivers.instruments import Instrument, LimitedMicroscope, read_instruments
+from semdrivers.microscope import HasStop, Microscope, check_microscope, whole_number
 
-__all__ = ["connect", "flag_option", "split_url", "whole_option"]
+__all__ = ["OpenMicroscope", "connect", "flag_option", "opened", "split_url", "stop", "whole_option"]
+
+_log = logging.getLogger("semdrivers.connection")
 
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 
 
-def connect(url: str, **options: Any) -> Any:
+class OpenMicroscope(Microscope, Protocol):
+    """What `semdrivers.connect` returns: a `Microscope` with `autofocus`, for a ``with`` statement.
+
+    A type checker thus detects a misspelt member. Drivers of this distribution have all of it; one of another may have
+    the five members of `Microscope` alone, which `semdrivers.autofocus` and `contextlib.closing` take as well. What an
+    instrument offers beyond it is found with ``isinstance``, which narrows the type too:
+    ``if isinstance(microscope, HasStage): microscope.move_stage(1.0, 2.0)``.
+    """
+
+    def autofocus(self, **settings: Any) -> AutofocusResult:
+        """Focus; the same as ``semdrivers.autofocus(microscope, **settings)``."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object, /) -> None: ...
+
+
+def connect(url: str, **options: Any) -> OpenMicroscope:
     """Open the microscope that `url` names.
 
     Parameters
@@ -25,15 +49,16 @@ def connect(url: str, **options: Any) -> Any:
     url : str
         ``em30://HOST[:PORT][?usb=VID:PID[:SERIAL]]``, ``em30+serial:///dev/ttyUSB0?baudrate=115200``,
         ``emulator://SPECIMEN[?seed=…&magnification=…]``, or a scheme that a plugin adds (``semdrivers
-        plugins`` lists them).
+        plugins`` lists them). A name without ``://`` is that of an instrument in the user's settings, whose limits
+        then hold (`semdrivers.instruments`).
     **options
         Handed to the driver; each stands above its namesake in the URL's query.
 
     Returns
     -------
-    Microscope
-        Usable in a ``with`` statement if it comes from this distribution. Typed as Any, since what it offers
-        beyond `Microscope` depends on the instrument.
+    OpenMicroscope
+        Usable in a ``with`` statement. What it offers beyond that depends on the instrument; ask with ``isinstance``
+        and the protocols of `semdrivers.microscope`.
 
     Raises
     ------
@@ -44,15 +69,10 @@ def connect(url: str, **options: Any) -> Any:
     SemDriversError
         Whatever else the driver raises while it connects.
     """
-    if not isinstance(url, str):
-        raise InvalidParameterError(f"a microscope's address must be a string, not {url!r}")
-    match = _SCHEME.match(url)
-    if match is None:
-        raise InvalidParameterError(
-            f"{url!r} is no address of a microscope; it must look like em30://192.168.1.30 or emulator://tin-balls"
-        )
-    if _CONTROL.search(url):
-        raise InvalidParameterError(f"{url!r} holds a space or a control character; write a space as %20")
+    named = _named(url)
+    if named is not None:
+        return LimitedMicroscope(connect(named.url, **options), named)
+    scheme = _scheme(url)
     from semdrivers.plugins import get_plugin_manager, unknown
 
     plugins = get_plugin_manager()
@@ -68,15 +88,122 @@ def connect(url: str, **options: Any) -> Any:
         except InvalidParameterError as error:
             crashes[f"plugin {plugin}"] = f"what it returned, a {error}"
             continue
-        microscope: Microscope = answer
+        microscope: OpenMicroscope = answer
+        _log_connected(url, microscope)
         return microscope
     if crashes:
         raise NotConnectedError(f"could not open {url}", {**crashes, **plugins.failures})
-    schemes = plugins.schemes()
-    message = unknown("scheme", match[1].lower(), schemes, nothing="no plugin offers any")
+    message = unknown("scheme", scheme, plugins.schemes(), nothing="no plugin offers any")
     raise InvalidParameterError(
         f"cannot open {url}: {message}" + "".join(f"\n  {name}: {why}" for name, why in plugins.failures.items())
     )
+
+
+@contextmanager
+def opened(url: str, **options: Any) -> Iterator[Any]:
+    """Connect for a block; a microscope of any make is closed after it.
+
+    A block that raises leaves no beam on for nobody: the microscope is stopped first, where it is a `HasStop`.
+
+    Parameters
+    ----------
+    url, **options
+        As for `connect`; raises the same.
+
+    Yields
+    ------
+    Microscope
+        Open.
+    """
+    microscope = connect(url, **options)
+    try:
+        yield microscope
+    except BaseException as error:
+        if isinstance(microscope, HasStop):
+            try:
+                microscope.stop()
+            except SemDriversError as failure:
+                error.add_note(f"and the beam could not be blanked: {failure}; look at the instrument")
+        raise
+    finally:
+        microscope.close()
+
+
+def stop(url: str, *, client: str | None = None, **options: Any) -> None:
+    """Stop the scan and blank the beam of the microscope that `url` names, also one that another program controls.
+
+    The other program's frame raises `StoppedError`, and it cannot switch the beam on again before it connects anew.
+
+    Parameters
+    ----------
+    url : str
+        As for `connect`; an EM-30 answers beside the client in control. An instrument without such a way is connected
+        to, and stopped as its controlling client.
+    client : str, optional
+        Who stops, for the other program, where the instrument can pass that on.
+    **options
+        As for `connect`.
+
+    Raises
+    ------
+    InvalidParameterError
+        When the URL is malformed, or its microscope cannot be stopped.
+    SemDriversError
+        When the instrument was not reached, or is not stopped: switch the beam off by hand.
+    """
+    kept = _named(url)
+    url = url if kept is None else kept.url
+    _scheme(url)
+    from semdrivers.plugins import get_plugin_manager
+
+    named = options if client is None else {**options, "client": client}
+    for _, answer in get_plugin_manager().each("semdrivers_stop", url=url, options=named):
+        if isinstance(answer, Exception):
+            raise answer
+        return
+    microscope = connect(url, **options)
+    with closing(microscope):
+        if not isinstance(microscope, HasStop):
+            raise InvalidParameterError(f"{url}: its driver cannot stop the instrument; stop it by hand")
+        microscope.stop()
+
+
+def _named(url: object) -> Instrument | None:
+    """Return the instrument that is kept under a name, or None."""
+    return read_instruments().get(url) if isinstance(url, str) and _SCHEME.match(url) is None else None
+
+
+def _scheme(url: object) -> str:
+    """Return the scheme of an address, in lower case.
+
+    Raises
+    ------
+    InvalidParameterError
+        When it is no address of a microscope.
+    """
+    if not isinstance(url, str):
+        raise InvalidParameterError(f"a microscope's address must be a string, not {url!r}")
+    match = _SCHEME.match(url)
+    if match is None:
+        raise InvalidParameterError(
+            f"{url!r} is no address of a microscope; it must look like em30://192.168.1.30 or emulator://tin-balls, "
+            "or be a name that `semdrivers instrument add` keeps"
+        )
+    if _CONTROL.search(url):
+        raise InvalidParameterError(f"{url!r} holds a space or a control character; write a space as %20")
+    return match[1].lower()
+
+
+def _log_connected(url: str, microscope: Microscope) -> None:
+    """Log what was connected, which must not cost a question to the instrument nor an error."""
+    if not _log.isEnabledFor(logging.INFO):
+        return
+    try:
+        about = microscope.capabilities
+        name = " ".join(filter(None, (about.model, about.serial, about.firmware))) or type(microscope).__name__
+    except Exception as error:
+        name = f"{type(microscope).__name__}, whose capabilities cannot be read: {error}"
+    _log.info("connected to %s: %s", url, name)
 
 
 def split_url(

@@ -1,7 +1,8 @@
-"""What the command lines share: one look, one way to fail, one way to print JSON.
+"""What the command lines share: one look, one way to fail, one way to print JSON, one log.
 
-A `SemDriversError` or an `OSError` becomes one clear message on stderr and exit code 1; a wrong option exit
-code 2 with a usage line; Ctrl-C exit code 130. Nothing but the answer itself goes to stdout.
+Exit codes: 0 done, 1 a fault, 2 wrong usage (an option or a value that cannot be), 3 refused (autofocus found no focus
+that it can stand by), 4 no link to the instrument, 130 interrupted. An error is one message on stderr; with ``--json``
+it is a JSON object on stdout too. Nothing but the answer itself goes to stdout.
 """
 
 from __future__ import annotations
@@ -9,25 +10,79 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import logging
 import os
 import sys
-from typing import Annotated, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from typer.core import TyperGroup
 
-from semdrivers.errors import SemDriversError
+from semdrivers.errors import (
+    ExistingFileError,
+    InvalidParameterError,
+    NotConnectedError,
+    OutOfRangeError,
+    SemDriversError,
+    TransportError,
+)
 from semdrivers.files import plain
+from semdrivers.focus import FrameSkippedError, NotFocusedError
 
-__all__ = ["INTERRUPTED", "CommandGroup", "application", "fail", "messages", "output", "print_json", "problem_of"]
+__all__ = [
+    "FAULT",
+    "INTERRUPTED",
+    "NO_LINK",
+    "REFUSED",
+    "WRONG_USAGE",
+    "CommandGroup",
+    "application",
+    "exit_code_of",
+    "fail",
+    "messages",
+    "output",
+    "print_json",
+    "problem_of",
+]
+
+FAULT = 1
+"""Exit code of whatever went wrong and has no code of its own."""
+WRONG_USAGE = 2
+"""Exit code of an option or a value that cannot be, a file that is kept included."""
+REFUSED = 3
+"""Exit code when autofocus found no focus that it can stand by."""
+NO_LINK = 4
+"""Exit code when the instrument cannot be reached, or the link to it was lost."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
-output = Console(highlight=False)
+
+class _Console(Console):
+    """A console that breaks lines on a terminal alone: a pipe or a file gets every line in one piece."""
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Columns and lines."""
+        if self.is_terminal or self._width is not None:
+            return super().size
+        return ConsoleDimensions(_UNBROKEN, 25)
+
+    @size.setter
+    def size(self, value: tuple[int, int]) -> None:
+        self._width, self._height = value
+
+
+_UNBROKEN = 2000
+"""Columns where no terminal limits them."""
+
+output = _Console(highlight=False)
 """Console of the answers, stdout."""
-messages = Console(stderr=True, highlight=False)
+messages = _Console(stderr=True, highlight=False)
 """Console of messages, errors and progress, stderr."""
 
 
@@ -67,23 +122,79 @@ class CommandGroup(TyperGroup):
                 stream.reconfigure(errors=_SPELT)
         return super().main(*args, **extra)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the options of the program, which may stand behind the command too."""
+        ctx.meta.setdefault(_JSON, "--json" in args)
+        return list(super().parse_args(ctx, args if ctx.parent else _program_options_first(args)))
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             messages.print("interrupted")
-            raise typer.Exit(INTERRUPTED) from None
+            _end(ctx, error, "interrupted", INTERRUPTED)
         except BrokenPipeError:
             # The reader (head, less) has gone; what is left in the buffer must not raise again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
-        except SemDriversError as error:
-            fail(str(error) or type(error).__name__)
-            raise typer.Exit(1) from None
-        except OSError as error:
-            fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
-            raise typer.Exit(1) from None
+        except (SemDriversError, OSError) as error:
+            message = "\n".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())])
+            if not isinstance(error, SemDriversError) and error.filename and error.strerror:
+                message = f"{error.filename}: {error.strerror}"
+            fail(message)
+            _end(ctx, error, message, exit_code_of(error))
+        except Exception as error:
+            # An error of the command line itself, which its parser prints.
+            if ctx.meta.get(_JSON) and hasattr(error, "format_message"):
+                _print_error(error, error.format_message(), WRONG_USAGE)
+            raise
+
+
+_JSON = "semdrivers.json"
+"""Key of a context's ``meta``: whether the answer is for a program."""
+
+
+def _end(ctx: Any, error: BaseException, message: str, code: int) -> NoReturn:
+    """Leave with the exit code of an error, which was printed for a person."""
+    if ctx.meta.get(_JSON):
+        _print_error(error, message, code)
+    raise typer.Exit(code) from None
+
+
+def _print_error(error: BaseException, message: str, code: int) -> None:
+    print_json({"error": {"type": type(error).__name__, "message": message, "exit_code": code}}, one_line=True)
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Return the exit code of an error."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, InvalidParameterError | OutOfRangeError | ExistingFileError):
+        return WRONG_USAGE
+    if isinstance(error, NotConnectedError | TransportError | ConnectionError):
+        return NO_LINK
+    return REFUSED if isinstance(error, NotFocusedError | FrameSkippedError) else FAULT
+
+
+def _program_options_first(args: list[str]) -> list[str]:
+    """Return the arguments with ``-v`` and ``--log-file`` before the command, wherever they stood."""
+    first: list[str] = []
+    rest: list[str] = []
+    following = iter(args)
+    for arg in following:
+        if arg == "--":
+            rest += [arg, *following]
+        elif arg in ("-v", "-vv", "--verbose") or arg.startswith("--log-file="):
+            first.append(arg)
+        elif arg == "--log-file":
+            first += [arg, *(value for value in (next(following, None),) if value is not None)]
+        else:
+            rest.append(arg)
+    return first + rest
+
+
+_EXIT_CODES = "Exit codes: 0 done, 1 a fault, 2 wrong usage, 3 refused, 4 no link, 130 interrupted."
 
 
 def application(name: str, help: str, cls: type[CommandGroup] = CommandGroup) -> typer.Typer:
@@ -93,21 +204,65 @@ def application(name: str, help: str, cls: type[CommandGroup] = CommandGroup) ->
         help=help,
         cls=cls,
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=True,
         rich_markup_mode="rich",
         pretty_exceptions_show_locals=False,
         context_settings={"help_option_names": ["-h", "--help"]},
+        epilog=_EXIT_CODES,
     )
 
     @app.callback()
     def options(
+        context: typer.Context,
         version: Annotated[
             bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
         ] = False,
+        verbose: Annotated[
+            int, typer.Option("--verbose", "-v", count=True, help="Print the log on stderr; -vv for all of it.")
+        ] = 0,
+        log_file: Annotated[
+            Path | None, typer.Option(help="Append the log to this file: connections, focus, files, recoveries.")
+        ] = None,
     ) -> None:
-        """Take the options that stand before a command."""
+        """Take the options of the program."""
+        if verbose or log_file is not None:
+            context.with_resource(_logged(verbose, log_file))
 
     return app
+
+
+class _MessagesHandler(logging.Handler):
+    """Prints a log among the messages, without harm to a table that grows there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        messages.print(self.format(record), markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _logged(verbose: int, log_file: Path | None) -> Iterator[None]:
+    """Write the log of the product while a command runs."""
+    handlers: list[logging.Handler] = [_MessagesHandler()] if verbose else []
+    if log_file is not None:
+        if not log_file.absolute().parent.is_dir():
+            raise InvalidParameterError(f"--log-file {log_file}: there is no folder {log_file.parent}")
+        handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
+    loggers = [logging.getLogger(name) for name in ("semdrivers", "semfocus_plugin")]
+    levels = [logger.level for logger in loggers]
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for logger in loggers:
+        logger.setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
+        for handler in handlers:
+            logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+            for handler in handlers:
+                logger.removeHandler(handler)
+        for handler in handlers:
+            handler.close()
 
 
 def _print_version(asked: bool) -> None:

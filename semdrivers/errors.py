@@ -4,6 +4,7 @@
 
     SemDriversError
     ├── InvalidParameterError   (ValueError, TypeError)
+    ├── ExistingFileError       (FileExistsError)
     ├── NotConnectedError       (ConnectionError)
     ├── TransportError          (OSError)
     ├── ProtocolError
@@ -11,7 +12,8 @@
     │   ├── BusyError
     │   ├── InterlockError
     │   ├── OutOfRangeError     (ValueError)
-    │   └── HardwareFault
+    │   ├── HardwareFault
+    │   └── StoppedError
     └── AutofocusError
         ├── ModelError
         ├── NotFocusedError
@@ -26,6 +28,7 @@ __all__ = [
     "AutofocusError",
     "BusyError",
     "DeviceError",
+    "ExistingFileError",
     "HardwareFault",
     "InterlockError",
     "InvalidParameterError",
@@ -34,6 +37,7 @@ __all__ = [
     "OutOfRangeError",
     "ProtocolError",
     "SemDriversError",
+    "StoppedError",
     "TransportError",
 ]
 
@@ -47,6 +51,29 @@ class InvalidParameterError(SemDriversError, ValueError, TypeError):
 
     Raised before any I/O by whatever received the value. Correct the call; the instrument was not touched.
     """
+
+
+class ExistingFileError(SemDriversError, FileExistsError):
+    """A file of that name exists already, and nothing was written: a file is never replaced unless that is configured.
+
+    Raised by everything that writes files, before the instrument moves where the name is known by then. Pass another
+    name, or ``overwrite=True``; the command lines have ``--overwrite``.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file that is there.
+    """
+
+    def __init__(self, path: object) -> None:
+        super().__init__(path)
+        self.path = str(path)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} exists already and is kept: use another name, or replace it with overwrite=True "
+            "(on the command line --overwrite)"
+        )
 
 
 class NotConnectedError(SemDriversError, ConnectionError):
@@ -131,6 +158,14 @@ class HardwareFault(DeviceError):
     """The instrument reports a defect of its own (filament, lens supply, detector, stage).
 
     Raised by the driver. It needs a person at the instrument.
+    """
+
+
+class StoppedError(DeviceError):
+    """A frame was ended on purpose before it was complete: by `HasStop.stop`, or by another client's stop.
+
+    Raised by `Microscope.acquire`. The instrument is sound; the message says who stopped it. Unless the beam was kept,
+    it is off: find out why before switching it on.
     """
 
 

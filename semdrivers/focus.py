@@ -39,13 +39,14 @@ class AutofocusSettings:
     max_frames : int, optional
         Upper limit of frames acquired, everything included; the method's own limit by default.
     max_travel : float, optional
-        Furthest distance from the start, in mm.
+        Furthest distance from the start, in mm; by default the lens may go wherever the instrument and `bounds` allow.
     bounds : tuple of float, optional
-        Lowest and highest working distance allowed, in mm.
+        Lowest and highest working distance allowed, in mm; the instrument's whole range by default.
     may_change_magnification : bool
         Whether the method may look at another magnification. It is put back in any case.
-    scan_mode : ScanMode
-        Mode of every frame.
+    scan_mode : ScanMode, optional
+        Mode of every frame; by default the fastest of at least 320×240 pixels that the instrument offers.
+        A plugin always receives one.
     accept_score : float, optional
         Least score (0 to 9) that counts as focused; the method's own by default.
     restore_on_failure : bool
@@ -65,7 +66,7 @@ class AutofocusSettings:
     max_travel: float | None = None
     bounds: tuple[float, float] | None = None
     may_change_magnification: bool = False
-    scan_mode: ScanMode = ScanMode.FAST
+    scan_mode: ScanMode | None = None
     accept_score: float | None = None
     restore_on_failure: bool = True
     may_change_brightness: bool = True
@@ -90,7 +91,7 @@ class AutofocusSettings:
             if low >= high:
                 raise OutOfRangeError(f"bounds must be (low, high) in mm with low < high, not ({low:g}, {high:g})")
             object.__setattr__(self, "bounds", (low, high))
-        if not isinstance(self.scan_mode, ScanMode):
+        if self.scan_mode is not None and not isinstance(self.scan_mode, ScanMode):
             raise InvalidParameterError(f"scan_mode must be a semdrivers.ScanMode, not {self.scan_mode!r}")
         if self.accept_score is not None:
             within("accept_score", self.accept_score, 0, 9)
@@ -108,7 +109,7 @@ class FocusStep:
     Parameters
     ----------
     index : int
-        0 for the first frame.
+        0 for the first frame, whose number `frame` is 1.
     phase : str
         What the frame was for: ``"search"``, ``"evaluate"``, ``"control"``, ``"verify"``, ``"brightness"``, …;
         ``"spoiled"`` for one that was not used, and taken again.
@@ -124,6 +125,8 @@ class FocusStep:
         Equation 4 of the paper, bits.
     action : float or None
         Step in mm that follows the frame; None after the last.
+    time : float or None
+        When the frame was scored, s since the run began; None where the method does not report it.
     """
 
     index: int
@@ -134,6 +137,12 @@ class FocusStep:
     variance: float
     entropy: float
     action: float | None = None
+    time: float | None = None
+
+    @property
+    def frame(self) -> int:
+        """Number of the frame, 1 for the first: what the terminal, plots and JSON count by."""
+        return self.index + 1
 
 
 class FocusRecord(TypedDict):
@@ -167,6 +176,9 @@ class RecordsFocus(Protocol):
     def focus_record(self, value: FocusRecord | None) -> None: ...
 
 
+_STATUSES = ("focused", "refused", "cancelled")
+
+
 @dataclass(frozen=True, slots=True)
 class Astigmatism:
     """Two-fold astigmatism that remains at the focus.
@@ -196,9 +208,9 @@ class Astigmatism:
         return math.degrees(0.5 * math.atan2(self.y, self.x)) % 180.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AutofocusResult:
-    """How a run ended.
+    """How a run ended. It has no truth value: ask `focused`.
 
     Parameters
     ----------
@@ -224,6 +236,12 @@ class AutofocusResult:
         What remains at the focus; None where the method does not measure it, or the frames do not show it.
     at_limit : bool
         Whether the sharpest place allowed is at a limit of the run, so that the true focus may lie beyond it.
+
+    Raises
+    ------
+    InvalidParameterError, OutOfRangeError
+        For a status that is none of the three, a score outside 0 to 9, a confidence outside 0 to 1, or a value that is
+        no finite number.
     """
 
     status: str
@@ -239,6 +257,24 @@ class AutofocusResult:
     astigmatism: Astigmatism | None = None
     at_limit: bool = False
 
+    def __post_init__(self) -> None:
+        if self.status not in _STATUSES:
+            raise InvalidParameterError(f"status must be one of {', '.join(_STATUSES)}, not {self.status!r}")
+        for name in ("working_distance", "start_working_distance"):
+            number(name, getattr(self, name), "mm")
+        within("score", self.score, 0, 9)
+        within("confidence", self.confidence, 0, 1)
+        whole_number("frames", self.frames, 0)
+        if number("elapsed", self.elapsed, "s") < 0:
+            raise OutOfRangeError(f"elapsed must be at least 0 s, not {self.elapsed:g} s")
+        if not all(isinstance(step, FocusStep) for step in self.trace):
+            raise InvalidParameterError("trace must hold FocusSteps alone")
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            "an AutofocusResult is neither true nor false, for a refusal is a result too: use result.focused"
+        )
+
     @property
     def focused(self) -> bool:
         """Whether the status is ``"focused"``."""
@@ -253,26 +289,42 @@ class AutofocusResult:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as JSON-ready values: plain numbers, whatever numbers the instrument reads back."""
+        """Return all fields as JSON-ready values: plain numbers, whatever numbers the instrument reads back.
+
+        Each step of the trace has its ``frame`` besides, 1 for the first.
+        """
         values: dict[str, Any] = plain(self)
+        values["trace"] = [{"frame": step.frame, **plain(step)} for step in self.trace]
         return values
 
     def to_record(self) -> FocusRecord:
         """Return all fields but the trace."""
         return cast(FocusRecord, {name: value for name, value in self.to_dict().items() if name != "trace"})
 
-    def save(self, path: str | Path) -> Path:
-        """Write the result, trace included, as JSON; the file appears whole or not at all."""
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the result, trace included, as JSON; the file appears whole or not at all.
+
+        Raises
+        ------
+        ExistingFileError
+            When there is such a file, unless `overwrite`.
+        """
         path = Path(path)
-        with replacing(path) as partial:
-            partial.write_text(json.dumps(plain(self), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        with replacing(path, overwrite) as partial:
+            partial.write_text(json.dumps(plain(self.to_dict()), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         return path
 
-    def plot(self, path: str | Path) -> Path:
-        """Draw score against working distance and against frame number, as PNG."""
+    def plot(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Draw score against working distance and against frame number, as PNG.
+
+        Raises
+        ------
+        ExistingFileError
+            When there is such a file, unless `overwrite`.
+        """
         from semdrivers.files import plot_result
 
-        return plot_result(self.to_dict(), path)
+        return plot_result(self.to_dict(), path, overwrite=overwrite)
 
 
 Progress = Callable[[FocusStep], object]

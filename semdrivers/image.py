@@ -7,17 +7,17 @@ The XML is pure ASCII (other characters as references), so any reader of TIFF de
 
 from __future__ import annotations
 
-import enum
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semdrivers.errors import InvalidParameterError
+from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.files import (
     conditions_of,
     describe,
@@ -29,10 +29,10 @@ from semdrivers.files import (
 )
 from semdrivers.grey_levels import check_bit_depth, native
 
-__all__ = ["Image", "ScanMode", "read_image", "write_image"]
+__all__ = ["SCAN_MODES", "Image", "ScanMode", "read_image", "write_image"]
 
 
-def write_image(path: str | Path, image: Image) -> Path:
+def write_image(path: str | Path, image: Image, *, overwrite: bool = False) -> Path:
     """Write a frame as OME-TIFF.
 
     The file appears whole or not at all: it is written beside its final place and then renamed.
@@ -43,6 +43,8 @@ def write_image(path: str | Path, image: Image) -> Path:
         Must end in ``.tif`` or ``.tiff``; ``.ome.tif`` is the custom.
     image : Image
         Pixels of shape (H, W), uint8 or uint16.
+    overwrite : bool
+        Whether the file may take the place of another.
 
     Returns
     -------
@@ -53,6 +55,8 @@ def write_image(path: str | Path, image: Image) -> Path:
     ------
     InvalidParameterError
         When the name has another ending, or the pixels another shape or dtype.
+    ExistingFileError
+        When there is such a file, unless `overwrite`.
     OSError
         When the file cannot be written.
     """
@@ -67,13 +71,13 @@ def write_image(path: str | Path, image: Image) -> Path:
             f"{path}: an image must have pixels of shape (H, W), uint8 or uint16, not {pixels.shape} of {pixels.dtype}"
         )
     conditions = {name: getattr(image, name) for name in _CONDITIONS}
-    conditions["scan_mode"] = None if image.scan_mode is None else image.scan_mode.name
+    conditions["scan_mode"] = None if image.scan_mode is None else str(image.scan_mode)
     conditions |= {name: float(conditions[name]) for name in ("working_distance", "magnification", "pixel_size")}
     if conditions["bit_depth"] is not None:
         check_bit_depth(conditions["bit_depth"], f"{path}: bit_depth")
     pixels = native(pixels)
     description = describe(path.name, pixels.shape, str(pixels.dtype), conditions)
-    with replacing(path) as temporary:
+    with replacing(path, overwrite) as temporary:
         tifffile.imwrite(
             temporary,
             np.ascontiguousarray(pixels),
@@ -127,7 +131,7 @@ def read_image(path: str | Path, page: int = 0) -> Image:
         conditions["metadata"] = metadata
     if conditions.get("bit_depth") is None:
         conditions["bit_depth"] = tiff_bit_depth(path) if pixels.dtype == np.uint16 else None
-    return Image(pixels=pixels, scan_mode=ScanMode.__members__.get(mode or ""), **conditions)
+    return Image(pixels=pixels, scan_mode=None if mode is None else ScanMode.parse(mode), **conditions)
 
 
 _CONDITIONS = ("working_distance", "magnification", "pixel_size", "frame_id", "timestamp", "bit_depth", "metadata")
@@ -140,22 +144,80 @@ def _resolution(pixel_size: float) -> dict[str, Any]:
     return {"resolution": (1e7 / pixel_size,) * 2, "resolutionunit": "CENTIMETER"}
 
 
-class ScanMode(enum.Enum):
-    """A frame size and, with it, a speed. The value is (width, height) in pixels."""
+@dataclass(frozen=True, slots=True)
+class ScanMode:
+    """A frame size and, with it, a speed.
 
-    FAST = (320, 240)
-    STANDARD = (640, 480)
-    SLOW = (1280, 960)
+    ``ScanMode.FAST`` (320×240), ``ScanMode.STANDARD`` (640×480) and ``ScanMode.SLOW`` (1280×960) are the EM-30's.
+    What an instrument offers is in ``capabilities.scan_modes``.
 
-    @property
-    def width(self) -> int:
-        """Pixels along a line."""
-        return self.value[0]
+    Parameters
+    ----------
+    name : str
+        What the instrument calls it.
+    width, height : int
+        Pixels along a line, and lines.
+    dwell : float, optional
+        Time on a pixel, s; None where the instrument chooses or does not report it.
 
-    @property
-    def height(self) -> int:
-        """Lines in a frame."""
-        return self.value[1]
+    Raises
+    ------
+    InvalidParameterError, OutOfRangeError
+        When the name is empty, or a number is none or not above 0.
+    """
+
+    name: str
+    width: int
+    height: int
+    dwell: float | None = None
+
+    FAST: ClassVar[ScanMode]
+    STANDARD: ClassVar[ScanMode]
+    SLOW: ClassVar[ScanMode]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise InvalidParameterError(f"the name of a scan mode must be a text, not {self.name!r}")
+        for name in ("width", "height"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise InvalidParameterError(f"scan mode {self.name}: {name} must be a whole number, not {value!r}")
+            if value < 1:
+                raise OutOfRangeError(f"scan mode {self.name}: {name} must be at least 1 pixel, not {value}")
+        if self.dwell is not None:
+            if isinstance(self.dwell, bool) or not isinstance(self.dwell, int | float):
+                raise InvalidParameterError(f"scan mode {self.name}: dwell must be a time in s, not {self.dwell!r}")
+            if not 0 < self.dwell < math.inf:
+                raise OutOfRangeError(f"scan mode {self.name}: dwell must be finite and above 0 s, not {self.dwell:g}")
+
+    def __str__(self) -> str:
+        """Return the mode as text: its name, and for others than the EM-30's its size and dwell time."""
+        if self in SCAN_MODES:
+            return self.name
+        dwell = "" if self.dwell is None else f" {self.dwell!r}"
+        return f"{self.name} {self.width}x{self.height}{dwell}"
+
+    @classmethod
+    def parse(cls, text: str) -> ScanMode | None:
+        """Return the mode of which this is the text, or None where it is none: another program may have written it."""
+        for mode in SCAN_MODES:
+            if text == mode.name:
+                return mode
+        match = re.fullmatch(r"(.+) (\d{1,6})x(\d{1,6})(?: ([-+.\deE]+))?", text)
+        if match is None:
+            return None
+        try:
+            return cls(match[1], int(match[2]), int(match[3]), None if match[4] is None else float(match[4]))
+        except ValueError:
+            return None
+
+
+ScanMode.FAST = ScanMode("FAST", 320, 240)
+ScanMode.STANDARD = ScanMode("STANDARD", 640, 480)
+ScanMode.SLOW = ScanMode("SLOW", 1280, 960)
+
+SCAN_MODES = (ScanMode.FAST, ScanMode.STANDARD, ScanMode.SLOW)
+"""The modes of the EM-30, fastest first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,7 +258,7 @@ class Image:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     bit_depth: int | None = None
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the frame as OME-TIFF, with pixel size, conditions and focus record.
 
         Returns
@@ -208,9 +270,11 @@ class Image:
         ------
         InvalidParameterError
             When the name does not end in ``.tif`` or ``.tiff``.
+        ExistingFileError
+            When there is such a file, unless `overwrite`.
         OSError
             When the file cannot be written.
         """
         from semdrivers.image import write_image
 
-        return write_image(path, self)
+        return write_image(path, self, overwrite=overwrite)

@@ -8,6 +8,7 @@ Units: working distance mm, pixel size nm, times s, voltage kV, stage position m
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,20 +17,27 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from semdrivers.errors import InvalidParameterError, OutOfRangeError
+from semdrivers.errors import DeviceError, InvalidParameterError, OutOfRangeError, TransportError
 from semdrivers.image import Image, ScanMode
 
+SIX_DIGITS = 5e-6
+"""Largest relative difference of a number that was rounded to six significant digits: two such numbers are equal."""
+
 __all__ = [
+    "SIX_DIGITS",
     "Capabilities",
     "HasBeam",
     "HasDetector",
     "HasStage",
     "HasStageOrientation",
     "HasStigmator",
+    "HasStop",
     "HasVacuum",
+    "LimitsTravel",
     "Microscope",
     "Range",
     "check_microscope",
+    "check_read_back",
     "has_member",
     "missing_members",
     "number",
@@ -90,6 +98,33 @@ def within(name: str, value: object, minimum: float, maximum: float, unit: str =
         suffix = f" {unit}" if unit else ""
         raise OutOfRangeError(f"{name} must be within {minimum:g} to {maximum:g}{suffix}, not {result:g}")
     return result
+
+
+def check_read_back(name: str, value: float, read: float, tolerance: float, unit: str = "") -> None:
+    """Raise when an instrument has cut or ignored a value: what it reads back is not what it was set to.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter, for the message.
+    value, read : float
+        As set, and as read back.
+    tolerance : float
+        Largest difference of rounding, beside six significant digits.
+    unit : str
+        For the message.
+
+    Raises
+    ------
+    DeviceError
+        The message has both values.
+    """
+    if not abs(read - value) <= max(tolerance, SIX_DIGITS * abs(value)) * 1.001:
+        suffix = f" {unit}" if unit else ""
+        raise DeviceError(
+            f"{name} was set to {value:g}{suffix} and reads {read:g}{suffix}: the instrument limits or ignores the "
+            "value; check its limits, and whether somebody else is operating it"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +189,7 @@ class Capabilities:
     magnification : Range
         Plain numbers.
     scan_modes : tuple of ScanMode
-        The modes that `Microscope.acquire` accepts.
+        The modes that `Microscope.acquire` accepts, fastest first; an instrument may accept others too.
     model, serial, firmware : str
         For people and records.
     probe_diameter : float, optional
@@ -180,16 +215,16 @@ class Capabilities:
     bit_depth: int | None = field(default=None, metadata={"unit": "bits"})
 
 
-def offered_mode(capabilities: Capabilities, mode: ScanMode = ScanMode.FAST) -> ScanMode:
+def offered_mode(capabilities: Capabilities, mode: ScanMode | None = None) -> ScanMode:
     """Return a scan mode that the instrument offers.
 
     Parameters
     ----------
     capabilities : Capabilities
         Of the instrument.
-    mode : ScanMode
-        The one asked for. FAST stands for the fastest: where an instrument has none of that name, the mode of the
-        fewest pixels is taken.
+    mode : ScanMode, optional
+        The one asked for. None, and FAST where the instrument has no such mode, stand for the fastest of at least
+        320×240 pixels, or for the fastest where none is so large.
 
     Raises
     ------
@@ -197,12 +232,14 @@ def offered_mode(capabilities: Capabilities, mode: ScanMode = ScanMode.FAST) -> 
         When another mode is asked for that the instrument does not offer.
     """
     modes = capabilities.scan_modes
-    if not modes or mode in modes:
+    if mode is not None and (not modes or mode in modes):
         return mode
-    if mode is ScanMode.FAST:
-        return min(modes, key=lambda offered: offered.width * offered.height)
+    if mode in (None, ScanMode.FAST):
+        least = ScanMode.FAST
+        large = [offered for offered in modes if offered.width >= least.width and offered.height >= least.height]
+        return next(iter(large or modes), least)
     raise InvalidParameterError(
-        f"scan_mode {mode.name} is not offered; the instrument has {', '.join(offered.name for offered in modes)}"
+        f"scan_mode {mode} is not offered; the instrument has {', '.join(offered.name for offered in modes)}"
     )
 
 
@@ -252,6 +289,9 @@ class Microscope(Protocol):
         ...
 
 
+_TRIES = 3
+"""How often a value is put back at most when Ctrl-C comes in between."""
+
 _MEMBERS = ("capabilities", "working_distance", "magnification", "acquire", "close")
 
 
@@ -297,14 +337,27 @@ def put_back(microscope: object, values: Mapping[str, Any], *, changed_only: boo
     -------
     dict of str to Exception
         What failed, by the name of the member.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Once everything has been tried: Ctrl-C while values are put back leaves none of them out.
     """
     failures = {}
+    interrupt: KeyboardInterrupt | None = None
     for name, value in values.items():
-        try:
-            if not changed_only or getattr(microscope, name) != value:
-                setattr(microscope, name, value)
-        except Exception as error:
-            failures[name] = error
+        for _ in range(_TRIES):
+            try:
+                if not changed_only or getattr(microscope, name) != value:
+                    setattr(microscope, name, value)
+            except KeyboardInterrupt as impatient:
+                interrupt = impatient
+                continue
+            except Exception as error:
+                failures[name] = error
+            break
+    if interrupt is not None:
+        raise interrupt
     return failures
 
 
@@ -338,12 +391,25 @@ def restoring(microscope: object, *names: str, only_on_error: bool = False) -> I
     try:
         yield values
     except BaseException as error:
-        for name, failure in put_back(microscope, values, changed_only=False).items():
+        failures = put_back(microscope, values, changed_only=False)
+        for name, failure in failures.items():
             error.add_note(f"and {name} could not be put back to {values[name]}: {failure}")
+        back = [f"{name} is back at {value}" for name, value in values.items() if name not in failures]
+        if isinstance(error, TransportError) and back:
+            error.add_note(f"the link was opened again: {', '.join(back)}")
         raise
     if not only_on_error:
         for failure in put_back(microscope, values).values():
             raise failure
+
+
+class LimitsTravel(abc.ABC):
+    """A wrapper that limits every autofocus run through it, whatever settings are passed."""
+
+    @property
+    @abc.abstractmethod
+    def max_travel(self) -> float | None:
+        """Furthest that a run may go from its start, mm; None for no limit."""
 
 
 @runtime_checkable
@@ -419,6 +485,19 @@ class HasBeam(Protocol):
 
     @beam_on.setter
     def beam_on(self, value: bool) -> None: ...
+
+
+@runtime_checkable
+class HasStop(Protocol):
+    """A scan that can be stopped in the middle of a frame."""
+
+    def stop(self, keep_beam: bool = False) -> None:
+        """End the scan at once and, unless `keep_beam`, blank the beam. A frame under way raises `StoppedError`.
+
+        May be called from any thread; waits for no frame and no other call. Nothing happens when nothing is scanned
+        and the beam is off. The microscope can be used afterwards.
+        """
+        ...
 
 
 @runtime_checkable

@@ -1,8 +1,7 @@
 """The hooks that plugins implement, and the plugin manager: which plugins there are, and why some did not load.
 
-Every entry point of the group ``semdrivers`` leaves a `PluginRecord`, broken ones included. A broken plugin
-never stops a host: its error is kept in its record, and named in the messages of calls that it might have
-answered.
+Every entry point of the group ``semdrivers`` leaves a `PluginRecord`, broken ones included. A broken plugin never stops
+a host: its error is kept in its record, and named in the messages of calls that it might have answered.
 
 Environment: ``SEMDRIVERS_PLUGINS=name,name`` loads these alone (empty loads none; unset loads all);
 ``SEMDRIVERS_TRACE=1`` writes every hook call to stderr.
@@ -15,7 +14,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -42,6 +41,7 @@ __all__ = [
     "semdrivers_frame",
     "semdrivers_schemes",
     "semdrivers_specimens",
+    "semdrivers_stop",
     "unknown",
 ]
 
@@ -56,6 +56,14 @@ def semdrivers_connect(url: str, options: Mapping[str, Any]) -> Microscope | Non
     """Open the microscope that `url` names, or return None when the scheme is another's."""
 
 
+@hookspec(firstresult=True)
+def semdrivers_stop(url: str, options: Mapping[str, Any]) -> bool | None:
+    """Stop the scan and blank the beam of the microscope that `url` names, whoever controls it, and return True.
+
+    None when the scheme is another's, or its instruments can be stopped by the client in control alone.
+    """
+
+
 @hookspec
 def semdrivers_schemes() -> Mapping[str, str]:
     """Return the URL schemes that ``semdrivers_connect`` opens, each with an example."""
@@ -64,10 +72,7 @@ def semdrivers_schemes() -> Mapping[str, str]:
 
 @hookspec(firstresult=True)
 def semdrivers_autofocus(
-    microscope: Microscope,
-    settings: AutofocusSettings,
-    progress: Progress | None,
-    cancel: threading.Event | None,
+    microscope: Microscope, settings: AutofocusSettings, progress: Progress | None, cancel: threading.Event | None
 ) -> AutofocusResult | None:
     """Focus the microscope, or return None when the method in `settings` is another's."""
 
@@ -192,7 +197,6 @@ class PluginManager(pluggy.PluginManager):
             self._records.append(record if record.error else self._load_one(point, record))
 
     def _load_one(self, point: EntryPoint, record: PluginRecord) -> PluginRecord:
-        fields = (record.name, record.distribution, record.version, record.value)
         try:
             plugin = point.load()
             self.register(plugin, point.name)
@@ -202,9 +206,9 @@ class PluginManager(pluggy.PluginManager):
                 self.unregister(name=point.name)
             reason = _one_line(error)
             _log.warning("plugin %s of %s did not load: %s", record.name, record.distribution, reason)
-            return PluginRecord(*fields, error=reason)
+            return replace(record, error=reason)
         callers = self.get_hookcallers(plugin) or ()
-        return PluginRecord(*fields, hooks=tuple(sorted(caller.name for caller in callers)))
+        return replace(record, hooks=tuple(sorted(caller.name for caller in callers)))
 
     def each(self, hook: str, **arguments: Any) -> Iterator[tuple[str, Any]]:
         """Call `hook` plugin by plugin, wrappers around each, and yield the plugin's name with its answer.
@@ -266,11 +270,8 @@ class PluginManager(pluggy.PluginManager):
         if method is None:
             return self.hook.semdrivers_autofocus
         owner = self._merged("semdrivers_autofocus_methods")[method][0]
-        others = [
-            impl.plugin
-            for impl in self.hook.semdrivers_autofocus.get_hookimpls()
-            if impl.plugin_name != owner and not _wraps(impl)
-        ]
+        implementations = self.hook.semdrivers_autofocus.get_hookimpls()
+        others = [each.plugin for each in implementations if each.plugin_name != owner and not _wraps(each)]
         return self.subset_hook_caller("semdrivers_autofocus", others)
 
     def describe_missing_autofocus(self, method: str | None) -> str:

@@ -27,7 +27,14 @@ HEAVY = (
     "typer",
     "rich",
 )
-HEAVY_OWN = ("pluggy", "semdrivers.emulator", "semdrivers.em30", "semfocus_plugin", "firmware_protocol")
+HEAVY_OWN = (
+    "pluggy",
+    "semdrivers.emulator",
+    "semdrivers.em30",
+    "semdrivers.tescan",
+    "semfocus_plugin",
+    "firmware_protocol",
+)
 PUBLIC_OF_SEMDRIVERS = {
     "semdrivers",
     "semdrivers.autofocus",
@@ -39,6 +46,7 @@ PUBLIC_OF_SEMDRIVERS = {
     "semdrivers.focus",
     "semdrivers.grey_levels",
     "semdrivers.image",
+    "semdrivers.instruments",
     "semdrivers.microscope",
     "semdrivers.plugins",
 }
@@ -100,7 +108,10 @@ def test_semdrivers_imports_neither_the_plugin_nor_a_network_runtime():
     assert breaches(lambda path, name: not path.startswith("semdrivers/") or not under(name, *forbidden)) == []
 
 
-@pytest.mark.parametrize(("one", "other"), [("em30", "emulator"), ("emulator", "em30")])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(one, other) for driver in ("em30", "tescan") for one, other in ((driver, "emulator"), ("emulator", driver))],
+)
 def test_driver_and_emulator_never_import_each_other(one, other):
     """The emulator's ``connect`` reaches the driver through the plugin hook, not through an import."""
     assert (

@@ -1,7 +1,7 @@
 """The EM-30: control over TCP or a serial line, images over USB."""
 
-from semdrivers.em30._control_link import ControlLink
-from semdrivers.em30._driver import EM30, connect
+from semdrivers.em30._control_link import ControlLink, send_emergency_stop
+from semdrivers.em30._driver import EM30, connect, stop
 from semdrivers.em30._image_link import FrameOrder, ImageLink
 from semdrivers.em30._transport import TcpTransport, Transport, open_serial, open_tcp
 
@@ -15,4 +15,6 @@ __all__ = [
     "connect",
     "open_serial",
     "open_tcp",
+    "send_emergency_stop",
+    "stop",
 ]

@@ -10,8 +10,10 @@ from urllib.parse import unquote
 from firmware_protocol.codes import CONTROL_PORT
 from semdrivers.connection import flag_option, split_url, whole_option
 from semdrivers.errors import InvalidParameterError
+from semdrivers.microscope import within
 
-_OPTIONS = ("usb", "bits", "keep_beam", "client", "on_close")
+_OPTIONS = ("usb", "bits", "keep_beam", "beam_off_after", "client", "on_close")
+_LEAST_WATCH, _MOST_WATCH = 0.1, 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Address:
         Depth of the frames.
     keep_beam : bool
         Whether closing leaves the beam as it is.
+    beam_off_after : float or None
+        Seconds without a call after which the beam is switched off.
     client : str
         How the instrument names this client to others.
     """
@@ -41,6 +45,7 @@ class Address:
     usb: str | None = None
     bits: int = 8
     keep_beam: bool = True
+    beam_off_after: float | None = None
     client: str = "semdrivers"
 
 
@@ -62,6 +67,7 @@ def parse_address(url: str, options: Mapping[str, Any]) -> Address:
         "bits": whole_option(url, "bits", given.get("bits", 8)),
         "keep_beam": flag_option(url, "keep_beam", given.get("keep_beam", True)),
         "client": client,
+        "beam_off_after": _seconds(url, "beam_off_after", given.get("beam_off_after")),
     }
     if common["bits"] not in (8, 16):
         raise InvalidParameterError(f"{url}: bits must be 8 or 16, not {common['bits']}")
@@ -81,3 +87,15 @@ def parse_address(url: str, options: Mapping[str, Any]) -> Address:
     if parts.path not in ("", "/") or parts.username is not None or port == 0:
         raise InvalidParameterError(f"{url}: write em30://HOST[:PORT][?usb=VID:PID[:SERIAL]]")
     return Address(host=parts.hostname, port=port or CONTROL_PORT, **common)
+
+
+def _seconds(url: str, name: str, value: object) -> float | None:
+    """Return seconds above 0, a text of digits included; None for None."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise InvalidParameterError(f"{url}: {name} must be a number in s, not {value!r}") from None
+    return within(f"{url}: {name}", value, _LEAST_WATCH, _MOST_WATCH, "s")

@@ -18,8 +18,10 @@ from typing import Any, TypeVar
 from firmware_protocol.control import VERSION, Damaged, Decoder, Envelope, Problem, encode
 from firmware_protocol.messages import (
     REPLIES,
+    BeamSet,
     Bye,
     Command,
+    EmergencyStop,
     Event,
     Hello,
     HelloReply,
@@ -36,6 +38,7 @@ from firmware_protocol.payload import PayloadError
 from semdrivers.em30._transport import Transport
 from semdrivers.errors import (
     BusyError,
+    HardwareFault,
     InvalidParameterError,
     NotConnectedError,
     ProtocolError,
@@ -69,6 +72,8 @@ class ControlLink:
         Whether to watch only: queries and events, no commands, no lease.
     deadline : float
         Seconds for HELLO.
+    token : int, optional
+        Of a link that was lost, so that the instrument gives this one its lease; a new one by default.
 
     Raises
     ------
@@ -86,13 +91,25 @@ class ControlLink:
     """The same for all other requests: no lens, stage or beam takes longer to come to rest."""
 
     def __init__(
-        self, transport: Transport, *, client_name: str, name: str, observer: bool = False, deadline: float = 5.0
+        self,
+        transport: Transport,
+        *,
+        client_name: str,
+        name: str,
+        observer: bool = False,
+        deadline: float = 5.0,
+        token: int | None = None,
     ) -> None:
         self.name = name
+        self.token = secrets.randbits(64) if token is None else token
+        """Of this client's session, for a link that follows this one."""
+        self.lease_lost = False
+        """Whether the instrument has refused a command because the lease was lost; `greet` asks for it again."""
+        self._client_name = client_name
         self._transport = transport
         self._observer = observer
         self._decoder = Decoder()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may stop the instrument in the middle of a request
         self._sending = threading.Lock()
         self._waiting: dict[int, _Answers] = {}
         self._sequence = 0
@@ -106,11 +123,30 @@ class ControlLink:
         self._thread = threading.Thread(target=self._read, name=f"control link {name}", daemon=True)
         self._thread.start()
         try:
-            self._hello = self._say_hello(client_name, deadline)
+            self._hello = self._say_hello(deadline)
         except BaseException:
             self._shut()
             raise
         self._lease = 0.0 if observer else self._hello.lease
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection broke; another link is needed then."""
+        return self._lost is not None
+
+    def greet(self, deadline: float = 5.0) -> HelloReply:
+        """Say HELLO again, with the same token: after a silence the lease may be lost and the connection be sound.
+
+        Raises
+        ------
+        BusyError
+            When another client has taken the lease; the message names it.
+        SemDriversError
+            As `request` does.
+        """
+        self._hello = self.request(self._hello_message(), deadline=deadline)
+        self.lease_lost = False
+        return self._hello
 
     @property
     def hello(self) -> HelloReply:
@@ -206,10 +242,12 @@ class ControlLink:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _say_hello(self, client_name: str, deadline: float) -> HelloReply:
-        hello = Hello(VERSION, VERSION, secrets.randbits(64), self._observer, client_name)
+    def _hello_message(self) -> Hello:
+        return Hello(VERSION, VERSION, self.token, self._observer, self._client_name)
+
+    def _say_hello(self, deadline: float) -> HelloReply:
         try:
-            return self.request(hello, deadline=deadline)
+            return self.request(self._hello_message(), deadline=deadline)
         except TransportError as error:
             if self._received:
                 raise ProtocolError(
@@ -233,7 +271,8 @@ class ControlLink:
     def _exchange(self, message: Request[R], data: bytes, answers: _Answers, deadline: float) -> R:
         now = time.monotonic()
         longest = self.LONGEST_REQUEST if isinstance(message, Pump | Vent) else self.LONGEST_SETTLING
-        end, last, pause = now + deadline, now + longest, max(deadline / 5, 0.05)
+        first_pause = max(deadline / 5, 0.05)
+        end, last, pause = now + deadline, now + longest, first_pause
         sent = damaged = 0
         repeat = now
         while True:
@@ -258,6 +297,7 @@ class ControlLink:
             if isinstance(answer, Envelope) and answer.kind is Kind.PENDING:
                 rest = max(0.0, answer.message.seconds)
                 end = max(end, time.monotonic() + rest + deadline)
+                pause = first_pause  # it is at work and answers: it is asked as often as before
                 repeat = time.monotonic() + rest + pause
                 continue
             if self._was_damaged(message, answer):
@@ -289,6 +329,7 @@ class ControlLink:
                 f"{message.opcode:#06x}"
             )
         if answer.status is not Status.OK:
+            self.lease_lost |= answer.status is Status.NOT_OWNER and not self._observer
             raise exception_for(self.name, message, answer.status, answer.message)
         reply: R = answer.message
         return reply
@@ -362,3 +403,65 @@ class ControlLink:
         if threading.current_thread() is not self._thread:
             self._thread.join()
         self._transport.close()
+
+
+def send_emergency_stop(transport: Transport, *, client: str, name: str, deadline: float = 3.0) -> None:
+    """Stop an instrument's scan and blank its beam, without a session of one's own; closes the transport.
+
+    Parameters
+    ----------
+    transport : Transport
+        Open.
+    client : str
+        Who stops, for the client in control.
+    name : str
+        How messages name the instrument.
+    deadline : float
+        Seconds.
+
+    Raises
+    ------
+    TransportError
+        When no answer came within the deadline, or the connection broke: go to the instrument.
+    ProtocolError, HardwareFault
+        When the answer cannot be understood; when the beam is on in spite of it.
+    SemDriversError
+        When the instrument declines, such as `DeviceError` from a firmware that knows no stop.
+    """
+    message = EmergencyStop(client)
+    request = Envelope.request(secrets.randbelow(0xFFFF) + 1, message)
+    decoder, end, repeat = Decoder(), time.monotonic() + deadline, 0.0
+    try:
+        while (now := time.monotonic()) < end:
+            if now >= repeat:
+                transport.send(encode(request), end - now)
+                repeat = now + deadline / 5
+            for item in decoder.feed(transport.receive(min(end, repeat) - time.monotonic())):
+                if item.kind is Kind.REPLY and item.sequence == request.sequence and isinstance(item, Envelope):
+                    if item.status is Status.OK:
+                        check_stopped(item.message, name)
+                        return
+                    if item.status is not Status.BAD_FRAME:
+                        raise exception_for(name, message, item.status, item.message)
+    finally:
+        transport.close()
+    raise TransportError(
+        f"{name} did not answer {describe(message)} within {deadline:g} s over {transport.name}; "
+        "switch the beam off at the instrument"
+    )
+
+
+def check_stopped(reply: object, name: str) -> None:
+    """Raise unless an answer to EMERGENCY_STOP says that the beam is off.
+
+    Raises
+    ------
+    ProtocolError
+        When it is no such answer.
+    HardwareFault
+        When the beam is on.
+    """
+    if not isinstance(reply, BeamSet):
+        raise ProtocolError(f"{name} answered an emergency stop with {type(reply).__name__}")
+    if reply.on:
+        raise HardwareFault(f"{name} reports the beam on after an emergency stop; switch it off at the instrument")

@@ -6,6 +6,9 @@ array, and the frame refers to that array. What goes wrong is mended in three st
 1. ask for another frame, and resynchronise on its leader;
 2. reset the stream, clear the halt, drain what is left in the pipe;
 3. give the device up and open it again, for which it may be plugged in anew.
+
+The steps are climbed one by one while faults name no remedy. A fault that names its remedy (a halt, a device that went
+away) is met with that step at once, and the frame after it begins at the first again.
 """
 
 from __future__ import annotations
@@ -44,8 +47,8 @@ _CONTROL_TIMEOUT = 1000
 _DRAIN_TIMEOUT = 10
 _DRAIN_CHUNK = 64 * MAX_PACKET
 _DRAIN_LIMIT = 8 * 1024 * 1024
-_LISTEN = 0.1
-"""Seconds of one read; between reads the link asks whether the frame was lost."""
+_LISTEN = 0.05
+"""Seconds of one read; between reads the link asks whether the frame was lost, or is no longer wanted."""
 
 _RESYNCHRONISE, _RESET, _REOPEN = 1, 2, 3
 
@@ -102,6 +105,8 @@ class ImageLink:
 
     GRACE = 2.0
     """Seconds that a frame may be late; doubled with every step of recovery."""
+    MOST_REMEDIES = 3
+    """Faults of one acquisition that may name their remedy themselves."""
     REPLUG_TIME = 3.0
     """Seconds in which a lost device may be plugged in again."""
 
@@ -117,6 +122,8 @@ class ImageLink:
         self._assembler = FrameAssembler()
         self._scratch = array("B", bytes(MAX_PACKET))
         self._device: Any = None
+        self._broken_off = False
+        """Whether somebody ended the last acquisition, so that parts of its frame may be in the pipe."""
         self._closed = False
         try:
             self._open()
@@ -124,7 +131,12 @@ class ImageLink:
             self.close()
             raise
 
-    def acquire(self, order: Callable[[], FrameOrder], lost: Callable[[FrameOrder], str] = lambda _: "") -> Frame:
+    def acquire(
+        self,
+        order: Callable[[], FrameOrder],
+        lost: Callable[[FrameOrder], str] = lambda _: "",
+        check: Callable[[], object] = lambda: None,
+    ) -> Frame:
         """Ask for a frame and return it.
 
         Parameters
@@ -132,29 +144,51 @@ class ImageLink:
         order : callable
             Asks the instrument for one frame; called again whenever that frame was lost.
         lost : callable, optional
-            Says why the frame ordered will not come, if the instrument has said so; else nothing. Asked ten times a
+            Says why the frame ordered will not come, if the instrument has said so; else nothing. Asked many times a
             second, so that a lost frame does not wait for its time limit.
+        check : callable, optional
+            Called as often; what it raises ends the acquisition, because nobody wants the frame any more.
 
         Raises
         ------
         TransportError
-            When no good frame came after all three steps of recovery; it names what happened at each.
+            When no good frame came after all steps of recovery; it names what happened at each.
         """
         if self._closed:
             raise NotConnectedError(f"{self.name}: the image link is closed; connect again")
         reasons: list[str] = []
-        step = 0
+        step = climbed = remedies = remedy = 0
         if self._device is None:
             reasons.append("the device was lost")
             step = _REOPEN
         while True:
+            recovering = step > 0
             try:
-                if step:
-                    self._recover(step, reasons[-1])
-                return self._await(order(), lost, self.GRACE * 2**step)
+                if recovering:
+                    self._recover(step, reasons[-1], check)
+                elif self._broken_off:
+                    self._restart_after_break()
+                recovering = self._broken_off = False
+                ordered = order()
+                self._broken_off = True
+                frame = self._await(ordered, lost, check, self.GRACE * 2**step)
+                self._broken_off = False
+                return frame
             except _Trouble as trouble:
+                self._broken_off = False  # the ladder mends it
                 reasons.append(str(trouble))
-                step = max(step + 1, trouble.step)
+                if recovering:
+                    climbed = max(step + 1, trouble.step)
+                elif trouble.step > climbed + 1:
+                    remedies += 1
+                    if remedies <= self.MOST_REMEDIES:
+                        step = remedy = max(trouble.step, min(remedy + 1, _REOPEN))
+                        climbed = 0
+                        continue
+                    climbed = _REOPEN + 1
+                else:
+                    climbed += 1
+                step = climbed
                 if step > _REOPEN:
                     raise TransportError(
                         f"{self.name}: no frame over USB ({self._target.text}): {'; then '.join(reasons)}. "
@@ -252,6 +286,12 @@ class ImageLink:
         self._assembler.clear()
         self._request(VendorRequest.START)
 
+    def _restart_after_break(self) -> None:
+        try:
+            self._restart()
+        except usb.core.USBError as error:
+            raise _Trouble(_why(error), _REOPEN) from error
+
     def _request(self, request: VendorRequest) -> None:
         self._device.ctrl_transfer(VENDOR_OUT, request, 0, INTERFACE, None, _CONTROL_TIMEOUT)
 
@@ -273,7 +313,9 @@ class ImageLink:
 
     # Frames
 
-    def _await(self, order: FrameOrder, lost: Callable[[FrameOrder], str], grace: float) -> Frame:
+    def _await(
+        self, order: FrameOrder, lost: Callable[[FrameOrder], str], check: Callable[[], object], grace: float
+    ) -> Frame:
         """Return the frame ordered; older ones are thrown away."""
         limit = order.frame_time + grace
         deadline = time.monotonic() + limit
@@ -286,6 +328,7 @@ class ImageLink:
                         raise _Trouble(item.reason, _RESYNCHRONISE)
                 elif self._is_ordered(item, order):
                     return item
+            check()
             if reason := lost(order):
                 raise _Trouble(reason, _RESYNCHRONISE)
 
@@ -319,21 +362,22 @@ class ImageLink:
         data = memoryview(buffer)[:count]
         return self._assembler.feed(bytes(data) if buffer is self._scratch else data)
 
-    def _recover(self, step: int, reason: str) -> None:
+    def _recover(self, step: int, reason: str, check: Callable[[], object]) -> None:
         self.recoveries += 1
         _log.warning("%s: image stream: %s; recovery step %d of %d", self.name, reason, step, _REOPEN)
         try:
             if step == _RESET:
                 self._restart()
             elif step == _REOPEN:
-                self._reopen()
+                self._reopen(check)
         except usb.core.USBError as error:
             raise _Trouble(f"recovery failed: {_why(error)}", _REOPEN) from error
 
-    def _reopen(self) -> None:
+    def _reopen(self, check: Callable[[], object]) -> None:
         self._give_up()
         deadline = time.monotonic() + self.REPLUG_TIME
         while True:
+            check()
             try:
                 self._open()
             except NotConnectedError as error:

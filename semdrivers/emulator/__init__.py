@@ -18,15 +18,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from semdrivers.emulator._emulator import Emulator
     from semdrivers.emulator._local import connect
+    from semdrivers.emulator._tescan import TescanEmulator, connect_tescan
     from semdrivers.emulator.physics import Truth
 
 _HOMES = {
     "Emulator": "semdrivers.emulator._emulator",
+    "TescanEmulator": "semdrivers.emulator._tescan",
     "Truth": "semdrivers.emulator.physics",
     "connect": "semdrivers.emulator._local",
+    "connect_tescan": "semdrivers.emulator._tescan",
 }
 
-__all__ = ["Emulator", "Truth", "connect"]
+__all__ = ["Emulator", "TescanEmulator", "Truth", "connect", "connect_tescan"]
 
 
 def __getattr__(name: str) -> Any:

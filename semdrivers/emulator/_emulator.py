@@ -34,12 +34,8 @@ from semdrivers.links import PipeBackend
 from semdrivers.microscope import Range, number
 from semdrivers.sessions import free_folder
 
-_NEAREST, _FURTHEST = 5.0, 30.0
-"""Depths of field between the start and best focus, unless the start is given."""
-
-_KNOB = 0.1
-"""mm by which the operator turns the working distance under the fault `knob-turned`."""
-
+_NEAREST, _FURTHEST = 5.0, 30.0  # Depths of field between the start and best focus, unless the start is given
+_KNOB = 0.1  # mm by which the operator turns the working distance under the fault `knob-turned`
 _count = itertools.count(1)
 
 
@@ -128,13 +124,13 @@ class Emulator:
         limits = Range(profile.magnification_minimum, profile.magnification_maximum)
         magnification = limits.check("magnification", magnification)
         self.column = ElectronColumn(
-            _specimen(specimen, self.seed, pixel_size, bar_rows, period),
+            specimen_of(specimen, self.seed, pixel_size, bar_rows, period),
             seed=self.seed,
             preset=preset,
             profile=profile,
         )
         if working_distance is None:
-            working_distance = _start(self.column, magnification, self.seed, profile)
+            working_distance = start_of(self.column, magnification, self.seed, profile)
         self.instrument = Instrument(
             self.column,
             profile=profile,
@@ -284,9 +280,10 @@ def _with_rasters(profile: InstrumentProfile, rasters: str) -> InstrumentProfile
     return replace(profile, scan_modes=tuple(modes))
 
 
-def _specimen(
-    specimen: object, seed: int, pixel_size: float | None, bar_rows: int | None, period: float | None
+def specimen_of(
+    specimen: object, seed: int, pixel_size: float | None, bar_rows: int | None = None, period: float | None = None
 ) -> Specimen:
+    """Return the specimen of a name, a picture or an array; arguments as in `Emulator`."""
     picture: NDArray[Any] | None = None
     if period is not None:
         if not (isinstance(specimen, str) and specimen in PERIODIC):
@@ -336,7 +333,7 @@ def _named(name: str, seed: int) -> Specimen:
     return make_specimen(name, seed, {**SPECIMENS, **get_plugin_manager().specimens()})
 
 
-def _start(column: ElectronColumn, magnification: float, seed: int, profile: InstrumentProfile) -> float:
+def start_of(column: ElectronColumn, magnification: float, seed: int, profile: InstrumentProfile) -> float:
     """A working distance that is clearly out of focus, on either side, within the range."""
     truth = column.truth(
         ScanConditions(

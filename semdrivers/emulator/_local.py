@@ -17,7 +17,7 @@ _SWITCHES = ("realtime", *(each.name for each in fields(ColumnPreset) if each.ty
 _STRENGTHS = tuple(each.name for each in fields(ColumnPreset))
 _NUMBERS = ("magnification", "working_distance", "pixel_size", "period", *(n for n in _STRENGTHS if n not in _SWITCHES))
 _OPTIONS = ("seed", *_NUMBERS, *_SWITCHES, "preset", "path", "bar_rows", "rasters", "faults")
-_DRIVER = ("bits", "client")
+_DRIVER = ("bits", "client", "keep_beam", "beam_off_after")
 
 
 def connect(url: str, options: Mapping[str, Any]) -> Microscope:

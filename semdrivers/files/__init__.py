@@ -1,6 +1,6 @@
 """Files: pictures, OME-XML, makers' metadata, tables, plots, plain values. They know arrays and plain values alone."""
 
-from semdrivers.files._atomic import replacing
+from semdrivers.files._atomic import check_free, replacing
 from semdrivers.files._omexml import conditions_of, describe
 from semdrivers.files._pictures import page_count, read_pixels, tiff_bit_depth, tiff_description
 from semdrivers.files._plain import plain
@@ -11,6 +11,7 @@ from semdrivers.files._vendors import vendor_conditions
 
 __all__ = [
     "TableRow",
+    "check_free",
     "conditions_of",
     "decimal",
     "decoded",

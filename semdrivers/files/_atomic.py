@@ -1,25 +1,76 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and never take the place of another unless that is configured."""
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from semdrivers.errors import ExistingFileError
+
+_log = logging.getLogger("semdrivers.files")
+
+
+def check_free(path: str | Path, overwrite: bool = False) -> None:
+    """Raise unless a file can be written under that name: before the instrument moves, for what comes after.
+
+    Raises
+    ------
+    ExistingFileError
+        When there is such a file, unless `overwrite`.
+    FileNotFoundError
+        When there is no such folder.
+    """
+    path = Path(path)
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(path.parent))
+    if not overwrite and os.path.lexists(path):
+        raise ExistingFileError(path)
+
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a name beside `path`; the file written there takes the place of `path` if all went well."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(path.parent))
+def replacing(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a name beside `path`; the file written there takes the name `path` if all went well.
+
+    Parameters
+    ----------
+    path : Path
+        The file to appear.
+    overwrite : bool
+        Whether it may take the place of another.
+
+    Raises
+    ------
+    ExistingFileError
+        When there is such a file, unless `overwrite`; also when it appeared meanwhile.
+    FileNotFoundError
+        When there is no such folder.
+    """
+    check_free(path, overwrite)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        if overwrite:
+            os.replace(temporary, path)
+        else:
+            _take_name(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    _log.info("saved %s", path)
+
+
+def _take_name(temporary: Path, path: Path) -> None:
+    """Give a file its name in one step that fails where the name is taken; not every file system has such a step."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise ExistingFileError(path) from None
+    except (OSError, NotImplementedError):
+        check_free(path)
+        os.replace(temporary, path)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semdrivers.errors import InvalidParameterError
-from semdrivers.files._atomic import replacing
+from semdrivers.files._atomic import check_free, replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ _SCORE_AXIS = (-0.4, 9.6)
 _FORMATS = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
-def plot_result(result: Mapping[str, Any], path: str | Path) -> Path:
+def plot_result(result: Mapping[str, Any], path: str | Path, *, overwrite: bool = False) -> Path:
     """Draw score against working distance, and score and working distance against frame number.
 
     Parameters
@@ -35,6 +35,8 @@ def plot_result(result: Mapping[str, Any], path: str | Path) -> Path:
         What `semdrivers.AutofocusResult.to_dict` returns. Without a trace the figure says that no frame was acquired.
     path : str or Path
         ``.png``, ``.pdf`` or ``.svg``.
+    overwrite : bool
+        Whether the file may take the place of another.
 
     Returns
     -------
@@ -45,10 +47,12 @@ def plot_result(result: Mapping[str, Any], path: str | Path) -> Path:
     ------
     InvalidParameterError
         When the ending of the name is not a picture format.
+    ExistingFileError
+        When there is such a file, unless `overwrite`.
     OSError
         When the file cannot be written.
     """
-    path = _checked(path)
+    path = _checked(path, overwrite)
     figure = _figure(9.0, 3.8)
     by_distance, by_frame = figure.subplots(1, 2)
     figure.suptitle(
@@ -60,11 +64,17 @@ def plot_result(result: Mapping[str, Any], path: str | Path) -> Path:
     )
     _draw_by_distance(by_distance, result)
     _draw_by_frame(by_frame, result)
-    return _write(figure, path)
+    return _write(figure, path, overwrite)
 
 
 def plot_before_after(
-    before: NDArray[Any], after: NDArray[Any], titles: tuple[str, str], pixel_size: float, path: str | Path
+    before: NDArray[Any],
+    after: NDArray[Any],
+    titles: tuple[str, str],
+    pixel_size: float,
+    path: str | Path,
+    *,
+    overwrite: bool = False,
 ) -> Path:
     """Draw two frames side by side, each with its title and a scale bar.
 
@@ -78,6 +88,8 @@ def plot_before_after(
         nm; no scale bar where it is unknown (NaN).
     path : str or Path
         ``.png``, ``.pdf`` or ``.svg``.
+    overwrite : bool
+        Whether the file may take the place of another.
 
     Returns
     -------
@@ -88,10 +100,12 @@ def plot_before_after(
     ------
     InvalidParameterError
         When the ending of the name is not a picture format.
+    ExistingFileError
+        When there is such a file, unless `overwrite`.
     OSError
         When the file cannot be written.
     """
-    path = _checked(path)
+    path = _checked(path, overwrite)
     height, width = after.shape
     figure = _figure(10.0, 10.0 / 2 * height / width + 0.3)
     low, high = np.percentile(after, (0.5, 99.5))
@@ -100,7 +114,7 @@ def plot_before_after(
         axes.set_title(title, fontsize=10, color=_INK)
         axes.set_axis_off()
         draw_scale_bar(axes, pixels.shape, pixel_size)
-    return _write(figure, path)
+    return _write(figure, path, overwrite)
 
 
 def _draw_by_distance(axes: Axes, result: Mapping[str, Any]) -> None:
@@ -137,7 +151,7 @@ def _draw_by_distance(axes: Axes, result: Mapping[str, Any]) -> None:
         )
     for step in trace if len(trace) <= 25 else ():
         axes.annotate(
-            str(step["index"]),
+            str(step["frame"]),
             (step["working_distance"], step["score"]),
             xytext=(4, 4),
             textcoords="offset points",
@@ -151,7 +165,7 @@ def _draw_by_distance(axes: Axes, result: Mapping[str, Any]) -> None:
 def _draw_by_frame(axes: Axes, result: Mapping[str, Any]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    frames = [step["index"] for step in result["trace"]]
+    frames = [step["frame"] for step in result["trace"]]
     axes.set_xlabel("frame")
     axes.set_ylabel("score (0 to 9)", color=_COLOURS[0])
     axes.set_ylim(*_SCORE_AXIS)
@@ -226,16 +240,17 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _checked(path: str | Path) -> Path:
+def _checked(path: str | Path, overwrite: bool) -> Path:
     path = Path(path)
     if path.suffix.lower() not in _FORMATS:
         raise InvalidParameterError(f"{path}: a figure's name ends in .png, .pdf or .svg, not {path.suffix!r}")
+    check_free(path, overwrite)
     return path
 
 
-def _write(figure: Figure, path: Path) -> Path:
+def _write(figure: Figure, path: Path, overwrite: bool) -> Path:
     for axes in figure.axes:
         axes.spines[["top"]].set_visible(False)
-    with replacing(path) as temporary:
+    with replacing(path, overwrite) as temporary:
         figure.savefig(temporary, format=path.suffix[1:].lower())
     return path

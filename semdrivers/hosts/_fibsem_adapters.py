@@ -24,7 +24,7 @@ from fibsem.structures import (
 
 from semdrivers.errors import HardwareFault, InvalidParameterError
 from semdrivers.files import plain
-from semdrivers.image import Image, ScanMode
+from semdrivers.image import SCAN_MODES, Image, ScanMode
 from semdrivers.microscope import Capabilities, Microscope, Range, missing_members
 
 MM, _NM = 1e3, 1e9
@@ -70,7 +70,7 @@ class MicroscopeOfFibsem:
         self._capabilities = Capabilities(
             Range(low, high),
             Range(DISPLAY / wide, DISPLAY / narrow),
-            tuple(ScanMode),
+            SCAN_MODES,
             model=type(fibsem).__name__,
         )
         self.frames: list[Any] = []
@@ -130,7 +130,7 @@ class MicroscopeOfFibsem:
             raise InvalidParameterError(f"mode must be a semdrivers.ScanMode, not {mode!r}")
         width = float(self.fibsem.get_field_of_view(BeamType.ELECTRON))
         settings = ImageSettings(
-            resolution=mode.value, dwell_time=self._dwell_time, hfw=width, beam_type=BeamType.ELECTRON
+            resolution=(mode.width, mode.height), dwell_time=self._dwell_time, hfw=width, beam_type=BeamType.ELECTRON
         )
         taken = self.fibsem.acquire_image(image_settings=settings)
         if self.keep_frames:
@@ -224,7 +224,7 @@ class FibsemLike:
             state.stage_position = self.get_stage_position()
         pixel = image.pixel_size / _NM
         metadata = FibsemImageMetadata(
-            dataclasses.replace(settings, resolution=mode.value, hfw=width, beam_type=BeamType.ELECTRON),
+            dataclasses.replace(settings, resolution=(mode.width, mode.height), hfw=width, beam_type=BeamType.ELECTRON),
             Point(pixel, pixel),
             state,
         )

@@ -100,13 +100,14 @@ class MicroscopeCamera(_OfMicroscope, CameraDevice):
         """Connect, and learn modes, limits and what a frame is."""
         super().initialize()
         capabilities = self.microscope.capabilities
+        modes = {mode.name: mode for mode in capabilities.scan_modes}
         self._mode = capabilities.scan_modes[0]
         self.register_property(
             "ScanMode",
             property_type=str,
             getter=lambda camera: camera._mode.name,
-            setter=lambda camera, name: camera._set_mode(ScanMode[name]),
-            allowed_values=[mode.name for mode in capabilities.scan_modes],
+            setter=lambda camera, name: camera._set_mode(modes[name]),
+            allowed_values=list(modes),
         )
         self.register_property(
             "Magnification",

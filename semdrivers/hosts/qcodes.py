@@ -139,13 +139,15 @@ class MicroscopeInstrument(Instrument):
 
     def _add_settings(self) -> None:
         microscope, limits = self.microscope, self.microscope.capabilities
+        modes = {mode.name: mode for mode in limits.scan_modes}
+        self._mode = modes.get(ScanMode.FAST.name, limits.scan_modes[0])
         self._add_number("working_distance", "mm", limits.working_distance)
         self._add_number("magnification", "", limits.magnification)
         self.add_parameter(
             "scan_mode",
             get_cmd=lambda: self._mode.name,
-            set_cmd=lambda mode: setattr(self, "_mode", ScanMode[mode]),
-            vals=Enum(*(mode.name for mode in limits.scan_modes)),
+            set_cmd=lambda mode: setattr(self, "_mode", modes[mode]),
+            vals=Enum(*modes),
         )
         if hasattr(type(microscope), "move_stage"):
             for axis, index in (("stage_x", 0), ("stage_y", 1)):

@@ -6,14 +6,6 @@ from semdrivers.links._usb_bridge import BridgedPipe
 from semdrivers.links._usb_pipe import PipeBackend, UsbPipe
 
 __all__ = [
-    "BridgedPipe",
-    "PipeBackend",
-    "UsbPipe",
-    "UsbTarget",
-    "describe",
-    "exception_for",
-    "libusb_backend",
-    "parse_target",
-    "register",
-    "unregister",
-]
+    "BridgedPipe", "PipeBackend", "UsbPipe", "UsbTarget", "describe", "exception_for", "libusb_backend",
+    "parse_target", "register", "unregister",
+]  # fmt: skip

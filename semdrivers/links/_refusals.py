@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from firmware_protocol.messages import (
-    GetParameter,
-    MoveStage,
-    OrientStage,
-    Refusal,
-    Request,
-    SetBeam,
-    SetParameter,
-    SetStigmator,
-    StartScan,
-    Status,
-    Subsystem,
-)
+from firmware_protocol import messages
+from firmware_protocol.messages import Refusal, Request, Status, Subsystem
 from semdrivers.errors import (
     BusyError,
     DeviceError,
@@ -44,20 +33,22 @@ _MEANINGS: dict[Status, tuple[type[SemDriversError], str]] = {
 def describe(request: Request[object]) -> str:
     """Return a request in a few words, with parameter and value."""
     match request:
-        case SetParameter(parameter=parameter, value=value):
+        case messages.SetParameter(parameter=parameter, value=value):
             return f"setting {parameter.name.lower()} to {value:g}"
-        case GetParameter(parameter=parameter):
+        case messages.GetParameter(parameter=parameter):
             return f"reading {parameter.name.lower()}"
-        case MoveStage(x=x, y=y):
+        case messages.MoveStage(x=x, y=y):
             return f"moving the stage to ({x:g}, {y:g}) mm"
-        case OrientStage(tilt=tilt, rotation=rotation):
+        case messages.OrientStage(tilt=tilt, rotation=rotation):
             return f"tilting the stage to {tilt:g}° and rotating it to {rotation:g}°"
-        case SetStigmator(x=x, y=y):
+        case messages.SetStigmator(x=x, y=y):
             return f"setting the stigmator to ({x:g}, {y:g}) µm"
-        case SetBeam(on=on):
+        case messages.SetBeam(on=on):
             return f"switching the beam {'on' if on else 'off'}"
-        case StartScan(width=width, height=height, bits=bits):
+        case messages.StartScan(width=width, height=height, bits=bits):
             return f"a scan of {width}x{height} pixels at {bits} bit"
+        case messages.EmergencyStop():
+            return "an emergency stop"
     return request.opcode.name
 
 

@@ -23,7 +23,6 @@ from semdrivers.errors import InvalidParameterError, NotConnectedError
 _IDS = re.compile(r"([0-9a-fA-F]{1,4}):([0-9a-fA-F]{1,4})(?::(.+))?")
 _BRIDGE = re.compile(r"tcp://(\[[^\]]+\]|[^:/?#]+):(\d{1,5})/?")
 _EMULATED = "emulated:"
-
 _registered: dict[str, Any] = {}
 _lock = threading.Lock()
 

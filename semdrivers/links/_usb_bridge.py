@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from firmware_protocol.bridge import (
     GREETING,
@@ -20,8 +22,7 @@ from firmware_protocol.bridge import (
 from firmware_protocol.usb import SetupPacket
 
 _CONNECT_TIMEOUT = 3.0
-_GRACE = 5.0
-"""Seconds beyond a transfer's own timeout until the other side counts as gone."""
+_GRACE = 5.0  # Seconds beyond a transfer's own timeout until the other side counts as gone
 
 
 class BridgedPipe:
@@ -45,7 +46,7 @@ class BridgedPipe:
 
     def attached(self) -> tuple[Attachment, ...]:
         """Return the devices at the other end, which is connected to if need be."""
-        with self._lock:
+        with self._lock, self._whole():
             if self._socket is None:
                 self._connect()
             listed = self._exchange(BridgeRequest(Operation.DEVICES))
@@ -59,13 +60,13 @@ class BridgedPipe:
         request = BridgeRequest(
             Operation.CONTROL, address, length=setup.length, timeout=_milliseconds(timeout), setup=setup
         )
-        with self._lock:
+        with self._lock, self._whole():
             return self._exchange(request, data)
 
     def bulk_in(self, address: int, endpoint: int, buffer: memoryview, timeout: float | None) -> int:
         """Read into `buffer`, straight from the socket; returns the number of bytes."""
         request = BridgeRequest(Operation.BULK_IN, address, endpoint, len(buffer), timeout=_milliseconds(timeout))
-        with self._lock:
+        with self._lock, self._whole():
             length = self._ask(request, b"")
             if length > len(buffer):
                 raise self._lost(f"it sent {length} bytes where {len(buffer)} were asked for")
@@ -74,8 +75,19 @@ class BridgedPipe:
 
     def reset(self, address: int) -> None:
         """Reset the device's port."""
-        with self._lock:
+        with self._lock, self._whole():
             self._exchange(BridgeRequest(Operation.RESET, address))
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Hang up where an exchange is broken off by Ctrl-C: the rest of it would pass for another."""
+        try:
+            yield
+        except TransferError:
+            raise
+        except BaseException:
+            self._hang_up()
+            raise
 
     def close(self) -> None:
         """Hang up. A second call does nothing."""

@@ -1,8 +1,7 @@
 """pyusb over anything that carries USB transfers: an emulated device, or a device behind a socket.
 
-`PipeBackend` is a pyusb backend in pure Python; it needs no libusb. What libusb does it does: partial data on
-a timeout, and the errors ETIMEDOUT, EOVERFLOW, EPIPE on a stall, ENODEV after an unplug, EBUSY for a second
-claim.
+`PipeBackend` is a pyusb backend in pure Python; it needs no libusb. What libusb does it does: partial data on a
+timeout, and the errors ETIMEDOUT, EOVERFLOW, EPIPE on a stall, ENODEV after an unplug, EBUSY for a second claim.
 """
 
 from __future__ import annotations

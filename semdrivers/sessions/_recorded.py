@@ -25,15 +25,9 @@ def folder_of(url: str, options: Mapping[str, Any], known: tuple[str, ...], whos
 
 
 class Recorded(MicroscopeBase):
-    """A microscope made of files. After `close` every member of it raises `NotConnectedError`.
+    """A microscope made of files, called `title` in messages; once closed, every member raises `NotConnectedError`."""
 
-    Parameters
-    ----------
-    folder : str or Path
-        Of the files.
-    title : str
-        What it is, for messages, such as ``"replay of"``.
-    """
+    folder: Path
 
     def __init__(self, folder: str | Path, title: str) -> None:
         self.folder = Path(folder)

@@ -1,8 +1,7 @@
 """`Recorder`: a microscope of any make that keeps everything asked of it, and everything it answered, in a folder.
 
 `SessionFolder` is that folder. It holds ``session.jsonl``, one JSON object a line, and the frames as OME-TIFF.
-``replay:///folder`` opens it as a microscope, so that what was seen on an instrument can be seen
-again without one.
+``replay:///folder`` opens it as a microscope, so that what was seen on an instrument can be seen again without one.
 """
 
 from __future__ import annotations
@@ -26,13 +25,7 @@ SESSION = "session.jsonl"
 
 
 def free_folder(folder: str | Path) -> Path:
-    """Return the path of a folder that a session can be written to: it does not exist yet, or is empty.
-
-    Raises
-    ------
-    InvalidParameterError
-        When it is in use.
-    """
+    """Return the path of a folder that does not exist yet or is empty; raises InvalidParameterError otherwise."""
     path = Path(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InvalidParameterError(f"{folder}: is in use already; a recording needs a new or empty folder")
@@ -68,16 +61,8 @@ class SessionFolder:
         self._frames = self._lines = 0
         self.path.mkdir(parents=True, exist_ok=True)
         self._file = (self.path / SESSION).open("w", encoding="utf-8")
-        self.write(
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "time": time.time(),
-                "microscope": microscope,
-                "capabilities": plain(capabilities),
-                "offers": offers,
-            }
-        )
+        about = {"microscope": microscope, "capabilities": plain(capabilities), "offers": offers}
+        self.write({"format": FORMAT, "version": VERSION, "time": time.time(), **about})
 
     def now(self) -> float:
         """Return the seconds since the beginning."""
@@ -129,6 +114,8 @@ class Recorder(WrappedMicroscope):
     OSError
         When the folder cannot be written. Nothing has been asked of the microscope but its capabilities.
     """
+
+    folder: Path
 
     def __init__(self, microscope: Any, folder: str | Path) -> None:
         try:
@@ -187,7 +174,7 @@ class Recorder(WrappedMicroscope):
 
 def written(arguments: list[Any]) -> str:
     """Return arguments as they are written down and compared: equal when the text is."""
-    return ", ".join(str(item) if isinstance(item, ScanMode) else repr(_number(item)) for item in arguments)
+    return ", ".join(f"ScanMode.{item}" if isinstance(item, ScanMode) else repr(_number(item)) for item in arguments)
 
 
 def _number(value: Any) -> Any:

@@ -21,8 +21,8 @@ from semdrivers.plugins import get_plugin_manager
 from semdrivers.sessions._recorded import Recorded, folder_of
 from semdrivers.sessions._recording import FORMAT, SESSION, VERSION, written
 
+# What reads as the result of a method from then on
 _MOVED = {"move_stage": "stage_position", "orient_stage": "stage_orientation"}
-"""What reads as the result of a method from then on."""
 
 
 def open_replay(url: str, options: Mapping[str, Any]) -> Replay:
@@ -37,7 +37,7 @@ def open_replay(url: str, options: Mapping[str, Any]) -> Replay:
 
 
 class Replay(Recorded):
-    """A recorded session. It offers what the recorded microscope offered.
+    """A recorded session. It offers what the recorded microscope offered, but `HasStop`: nothing is scanned.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Replay(Recorded):
 
     def __new__(cls, folder: str | Path) -> Self:
         """Make a class that has the members that were recorded."""
-        return super().__new__(cls._offering(set(_read_session(Path(folder))[0]["offers"])))
+        return super().__new__(cls._offering(set(_read_session(Path(folder))[0]["offers"]) - {"stop"}))
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder, "replay of")
@@ -149,7 +149,7 @@ def _outcome(entry: dict[str, Any]) -> dict[str, Any]:
     """Return an entry, or raise the error that it records."""
     if "error" not in entry:
         return entry
-    kind = getattr(errors, entry["error"], None) or getattr(builtins, entry["error"], None)
+    kind = getattr(errors, entry["error"], getattr(builtins, entry["error"], None))
     if not (isinstance(kind, type) and issubclass(kind, Exception)):
         kind = SemDriversError
     try:
@@ -195,11 +195,19 @@ def _capabilities(folder: Path, values: dict[str, Any]) -> Capabilities:
         return Capabilities(
             working_distance=Range(**values["working_distance"]),
             magnification=Range(**values["magnification"]),
-            scan_modes=tuple(ScanMode[name.upper()] for name in values["scan_modes"]),
+            scan_modes=tuple(map(_mode, values["scan_modes"])),
             **(optional | texts),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InvalidParameterError(f"{folder / SESSION}: its capabilities cannot be read: {error!r}") from error
+
+
+def _mode(value: Any) -> ScanMode:
+    """Return a scan mode from its parts, or from its name: that alone stood in recordings of the EM-30."""
+    mode = ScanMode.parse(value.upper()) if isinstance(value, str) else ScanMode(**value)
+    if mode is None:
+        raise ValueError(f"there is no scan mode {value!r}")
+    return mode
 
 
 def _tuples(value: Any) -> Any:

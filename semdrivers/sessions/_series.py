@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.files import decimal, read_pixels, read_table, table_columns
-from semdrivers.image import Image, ScanMode, read_image
+from semdrivers.image import SCAN_MODES, Image, ScanMode, read_image
 from semdrivers.microscope import Capabilities, Range, number
 from semdrivers.plugins import get_plugin_manager
 from semdrivers.sessions._recorded import Recorded, folder_of
@@ -127,7 +127,7 @@ class Series(Recorded):
         self._interpolated = planes == "interpolated"
         found = _planes(self.folder, magnification, pixel_size, bar_rows)
         shapes = [plane.shape for plane in found]
-        self._modes = tuple(mode for mode in ScanMode if all(h >= mode.height and w >= mode.width for h, w in shapes))
+        self._modes = tuple(mode for mode in SCAN_MODES if all(h >= mode.height and w >= mode.width for h, w in shapes))
         if not self._modes:
             raise InvalidParameterError(f"{folder}: the pictures of a series must have 320×240 pixels at least")
         self._planes: dict[float, list[Plane]] = {}
@@ -371,4 +371,4 @@ def _fitted(pixels: NDArray[Any], mode: ScanMode) -> NDArray[np.float32]:
     left, top = (width - across) / 2, (height - down) / 2
     picture = Pillow.fromarray(pixels.astype(np.float32))
     box = (left, top, left + across, top + down)
-    return np.asarray(picture.resize(mode.value, Pillow.Resampling.BOX, box=box))
+    return np.asarray(picture.resize((mode.width, mode.height), Pillow.Resampling.BOX, box=box))

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from semdrivers.errors import InvalidParameterError, SemDriversError
 from semdrivers.files import replacing
+from semdrivers.instruments import settings_folder
 from semfocus_plugin.optics import UNKNOWN, Beam, check_probe_diameter, depth_of_field
 
 CALIBRATION_VARIABLE = "SEMFOCUS_CALIBRATION"
@@ -139,8 +140,8 @@ class Calibration:
 _NUMBERS = ("aperture", "aperture_sigma", "working_distance", "magnification", "pixel", "residual", "frames")
 
 
-def save(calibration: Calibration, path: str | Path | None = None) -> Path:
-    """Write a calibration, in one piece; it takes the place of an earlier one of the same instrument.
+def save(calibration: Calibration, path: str | Path | None = None, *, overwrite: bool = False) -> Path:
+    """Write a calibration, in one piece; in the user's settings it takes the place of the instrument's earlier one.
 
     Parameters
     ----------
@@ -149,6 +150,8 @@ def save(calibration: Calibration, path: str | Path | None = None) -> Path:
     path : str or Path, optional
         A file ending in ``.json``; by default the instrument's own in the folder that `aperture_for` looks into (or the
         file, where `CALIBRATION_VARIABLE` names one).
+    overwrite : bool
+        Whether the file that `path` names may take the place of another.
 
     Returns
     -------
@@ -160,6 +163,8 @@ def save(calibration: Calibration, path: str | Path | None = None) -> Path:
     InvalidParameterError
         When the name ends otherwise; or, without `path`, when the instrument tells neither model nor serial number, so
         that its calibration could be taken for another's.
+    ExistingFileError
+        When there is a file of the name `path`, unless `overwrite`.
     OSError
         When the file cannot be written.
     """
@@ -169,7 +174,7 @@ def save(calibration: Calibration, path: str | Path | None = None) -> Path:
     if path is None:
         target.parent.mkdir(parents=True, exist_ok=True)
     values = {"format": _FORMAT, **dataclasses.asdict(calibration)}
-    with replacing(target) as partial:
+    with replacing(target, overwrite or path is None) as partial:
         partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return target
 
@@ -248,11 +253,3 @@ def check_place(info: Identified) -> Path:
             f"instrument's: name a file (--out), and set {CALIBRATION_VARIABLE} to it where it holds"
         )
     return path
-
-
-def settings_folder() -> Path:
-    """Return the user's folder for settings, as the platform has it."""
-    home = os.path.expanduser("~")
-    if os.name == "nt":
-        return Path(os.environ.get("APPDATA") or os.path.join(home, "AppData", "Roaming")) / "semfocus"
-    return Path(os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")) / "semfocus"

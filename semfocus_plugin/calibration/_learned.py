@@ -9,7 +9,7 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
-from semfocus_plugin.calibration._file import settings_folder
+from semdrivers.instruments import settings_folder
 from semfocus_plugin.optics import LearnedAperture
 
 LEARNING_VARIABLE = "SEMFOCUS_LEARNING"

@@ -1,7 +1,7 @@
 """The command line of the product: what a person at a microscope needs."""
 
 from semfocus_plugin.cli._display import FrameTable, bar, cancelled_by_interrupt, progress_bar, progress_bars
-from semfocus_plugin.cli._main import Json, MaxFrames, MethodName, app, leave, print_result
+from semfocus_plugin.cli._main import Json, MaxFrames, MethodName, Overwrite, app, leave, print_result
 from semfocus_plugin.cli._moved import moved
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Json",
     "MaxFrames",
     "MethodName",
+    "Overwrite",
     "app",
     "bar",
     "cancelled_by_interrupt",

@@ -11,6 +11,7 @@ from rich.table import Table
 import semdrivers
 from semdrivers.console import INTERRUPTED, fail, output, print_json
 from semdrivers.errors import InvalidParameterError
+from semdrivers.files import check_free
 
 
 def calibrate(
@@ -34,6 +35,7 @@ def calibrate(
         Path | None,
         typer.Option("--out", "-o", help="Write this file (.json), not the instrument's own in the user's settings."),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out if it exists.")] = False,
     show: Annotated[
         bool, typer.Option("--show", help="Measure nothing; show what is calibrated, and what runs have learned.")
     ] = False,
@@ -55,25 +57,25 @@ def calibrate(
     settings = semdrivers.AutofocusSettings(method=method, bounds=bounds, max_travel=max_travel)
     if out is not None and (out.suffix.lower() != ".json" or not out.absolute().parent.is_dir()):
         raise InvalidParameterError(f"{out}: the name must end in .json, and its folder must be there")
-    microscope = semdrivers.connect(url)
+    if out is not None:
+        check_free(out, overwrite)
     try:
-        if out is None:
-            calibration.check_place(microscope.capabilities)
-        with cancelled_by_interrupt() as cancel, FrameTable() as frames:
-            found = calibration.calibrate(
-                microscope,
-                magnification=magnification,
-                probe_diameter=probe_diameter,
-                settings=settings,
-                progress=None if json else frames.add,
-                cancel=cancel,
-            )
+        with semdrivers.opened(url) as microscope:
+            if out is None:
+                calibration.check_place(microscope.capabilities)
+            with cancelled_by_interrupt() as cancel, FrameTable() as frames:
+                found = calibration.calibrate(
+                    microscope,
+                    magnification=magnification,
+                    probe_diameter=probe_diameter,
+                    settings=settings,
+                    progress=None if json else frames.add,
+                    cancel=cancel,
+                )
     except calibration.CalibrationCancelled as error:
         fail(str(error))
         raise typer.Exit(INTERRUPTED) from None
-    finally:
-        microscope.close()
-    path = calibration.save(found, out)
+    path = calibration.save(found, out, overwrite=overwrite)
     if json:
         print_json({**found.to_dict(), "file": str(path)})
         return

@@ -19,12 +19,14 @@ from semdrivers.focus import FocusStep
 _ROWS = 24
 _BLOCKS = "▏▎▍▌▋▊▉█"
 _BAR = 18
+_LINE = "{:>5}  {:10}  {:>16}  {:>13}  {:>5}"
 
 
 class FrameTable:
     """A table of frames that grows while autofocus runs; give its `add` to ``progress``.
 
-    It appears with the first frame, and stays when its context ends.
+    It appears with the first frame, and stays when its context ends. Where messages go to a pipe or a file, each frame
+    is a line of its own, printed as it comes.
     """
 
     def __init__(self) -> None:
@@ -40,6 +42,12 @@ class FrameTable:
     def add(self, step: FocusStep) -> None:
         """Show one more frame."""
         self._steps.append(step)
+        if not messages.is_terminal:
+            if len(self._steps) == 1:
+                messages.print(_LINE.format("frame", "phase", "working distance", "magnification", "score"))
+            cells = f"{step.working_distance:.3f} mm", f"{step.magnification:g}×", f"{step.score:.2f}"
+            messages.print(_LINE.format(step.frame, step.phase, *cells), markup=False)
+            return
         self._live.start()
         self._live.update(self._table(), refresh=True)
 
@@ -55,7 +63,7 @@ class FrameTable:
         for step in self._steps[-_ROWS:]:
             style = "bold green" if step.score == best and best > 0 else ""
             table.add_row(
-                str(step.index + 1),
+                str(step.frame),
                 step.phase,
                 f"{step.working_distance:.3f} mm",
                 f"{step.magnification:g}×",

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from semdrivers.console import CommandGroup, application, fail, messages, output, print_json
+from semdrivers.console import FAULT, CommandGroup, application, fail, messages, output, print_json
 from semdrivers.errors import InvalidParameterError
 from semfocus_plugin.cli._moved import moved
 from semfocus_plugin.labelling import Row
@@ -140,7 +140,7 @@ def _end(problems: list[str]) -> None:
     for problem in problems:
         fail(problem)
     if problems:
-        raise typer.Exit(1)
+        raise typer.Exit(FAULT)
 
 
 def _table(rows: list[Row]) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,9 +11,22 @@ import typer
 from rich.table import Table
 
 import semdrivers
-from semdrivers.console import INTERRUPTED, application, fail, output, print_json, problem_of
-from semdrivers.errors import InvalidParameterError
+from semdrivers.console import (
+    FAULT,
+    INTERRUPTED,
+    REFUSED,
+    application,
+    fail,
+    messages,
+    output,
+    print_json,
+    problem_of,
+)
+from semdrivers.errors import InvalidParameterError, OutOfRangeError
+from semdrivers.files import check_free
+from semdrivers.microscope import number
 from semfocus_plugin.cli._calibrate import calibrate
+from semfocus_plugin.cli._config import config
 from semfocus_plugin.cli._label import label
 
 app = application("semfocus", "Autofocus for scanning electron microscopes: focus, score pictures, evaluate, train.")
@@ -28,6 +42,19 @@ MaxFrames = Annotated[
     int | None, typer.Option(help="Most frames of a run, everything included; the method's own limit by default.")
 ]
 """The option `--max-frames`."""
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist; they are kept by default.")]
+"""The option `--overwrite`."""
+
+TRAVEL = 3.0, 60.0
+"""Furthest that `semfocus run` goes from the start by default: the larger of mm and depths of field."""
+
+
+def _print_schema(asked: bool) -> None:
+    if asked:
+        from semfocus_plugin.cli._schema import schema_of
+
+        print_json(schema_of(semdrivers.AutofocusResult))
+        raise typer.Exit
 
 
 @app.command()
@@ -42,7 +69,17 @@ def run(
         tuple[float, float] | None,
         typer.Option(help="Lowest and highest working distance allowed, mm; the instrument's by default."),
     ] = None,
-    max_travel: Annotated[float | None, typer.Option(help="Furthest from the start, mm; no limit by default.")] = None,
+    max_travel: Annotated[
+        float | None,
+        typer.Option(
+            help=f"Furthest from the start, mm; by default the larger of {TRAVEL[0]:g} mm and {TRAVEL[1]:g} depths of "
+            "field."
+        ),
+    ] = None,
+    anywhere: Annotated[
+        bool,
+        typer.Option("--anywhere", help="No limit of travel but --bounds and those of the instrument."),
+    ] = False,
     magnification: Annotated[
         float | None, typer.Option(help="Magnification to set before focusing; left as it is by default.")
     ] = None,
@@ -64,11 +101,18 @@ def run(
     save_session: Annotated[
         Path | None, typer.Option(help="Record everything, frames included, in this new folder; replay:// opens it.")
     ] = None,
+    overwrite: Overwrite = False,
     json: Json = False,
+    json_schema: Annotated[
+        bool,
+        typer.Option(
+            "--json-schema", callback=_print_schema, is_eager=True, help="Print the JSON Schema of --json and --record."
+        ),
+    ] = False,
 ) -> None:
     """Focus a microscope.
 
-    Exit code 0 when focused, 1 when refused (the lens is back at its start), 130 when cancelled.
+    Exit code 0 when focused, 3 when refused (the lens is back at its start), 4 without a link, 130 when cancelled.
 
     Example: semfocus run em30://192.168.1.30 --max-travel 1.5 --save night.ome.tif
     """
@@ -84,36 +128,62 @@ def run(
         may_change_brightness=not keep_brightness,
         bar_rows=bar_rows,
     )
-    _check_outputs((save, (".tif", ".tiff")), (record, (".json",)), (plot, (".png", ".pdf", ".svg")))
-    connected = semdrivers.connect(url)
-    try:
+    if anywhere and max_travel is not None:
+        raise InvalidParameterError("--anywhere and --max-travel exclude each other: leave one out")
+    outputs = (save, (".tif", ".tiff")), (record, (".json",)), (plot, (".png", ".pdf", ".svg"))
+    _check_outputs(*outputs, overwrite=overwrite)
+    with semdrivers.opened(url) as connected:
         microscope = connected if save_session is None else semdrivers.Recorder(connected, save_session)
-    except BaseException:
-        connected.close()
-        raise
-    try:
         if magnification is not None:
             microscope.magnification = magnification
+        if max_travel is None and not anywhere:
+            settings = replace(settings, max_travel=default_travel(microscope))
         with cancelled_by_interrupt() as cancel, FrameTable() as table:
             progress = None if json else table.add
             result = semdrivers.autofocus(microscope, settings=settings, progress=progress, cancel=cancel)
         if save is not None and result.focused:
-            microscope.acquire(semdrivers.ScanMode.SLOW).save(save)
-    finally:
+            microscope.acquire(microscope.capabilities.scan_modes[-1]).save(save, overwrite=overwrite)
         microscope.close()
     if record is not None:
-        result.save(record)
+        result.save(record, overwrite=overwrite)
     if plot is not None:
-        result.plot(plot)
+        result.plot(plot, overwrite=overwrite)
     if json:
         print_json(result.to_dict())
     else:
         print_result(result)
+        if result.status == "refused" and settings.max_travel is not None and max_travel is None:
+            messages.print(
+                f"the lens was kept within {settings.max_travel:.3g} mm of its start: --max-travel or --anywhere "
+                "allows more",
+                soft_wrap=True,
+            )
     leave(result)
+
+
+_NOMINAL_DISTANCE = 15.0
+"""Working distance in mm that stands for a focus drive that is not counted from the pole piece, and may be below 0."""
+
+
+def default_travel(microscope: semdrivers.Microscope) -> float:
+    """Return how far from its start `semfocus run` lets the lens go unless configured otherwise, mm.
+
+    The depth of field is that of where the lens stands, by the calibration of the instrument where there is one.
+    """
+    from semfocus_plugin.calibration import calibration_for
+    from semfocus_plugin.optics import NOMINAL_APERTURE, NOMINAL_PIXEL, UNKNOWN, depth_of_field
+
+    kept = calibration_for(microscope.capabilities)
+    aperture = NOMINAL_APERTURE if kept is None else kept.aperture
+    place = microscope.working_distance
+    half_angle = aperture / (place if place > 0 else _NOMINAL_DISTANCE)
+    pixel = NOMINAL_PIXEL / microscope.magnification
+    return max(TRAVEL[0], TRAVEL[1] * depth_of_field(pixel, UNKNOWN, half_angle))
 
 
 app.command()(calibrate)
 app.add_typer(label, name="label")
+app.add_typer(config, name="config")
 
 
 @app.command()
@@ -122,6 +192,15 @@ def score(
     magnification: Annotated[
         float | None, typer.Option(help="Magnification of pictures whose files do not hold it.")
     ] = None,
+    pixel_size: Annotated[
+        float | None, typer.Option(help="Pixel size in nm of pictures whose files hold neither it nor a magnification.")
+    ] = None,
+    hfw: Annotated[
+        float | None, typer.Option(help="The same by the width of the whole field (horizontal field width), µm.")
+    ] = None,
+    override: Annotated[
+        bool, typer.Option("--override", help="Use what is given even where a file holds something else.")
+    ] = False,
     probe_diameter: Annotated[
         float | None, typer.Option(help="Diameter of the focused probe in nm, where it is not that of a tungsten gun.")
     ] = None,
@@ -133,21 +212,30 @@ def score(
 ) -> None:
     """Score pictures: 0 (out of focus) to 9.
 
+    The magnification that a file holds is used; --magnification, --pixel-size or --hfw is for files that hold none.
+
     Example: semfocus score night/*.tif --magnification 5000
     """
     from rich.markup import escape
 
     from semdrivers.files import page_count
-    from semfocus_plugin.networks import evaluate, magnification_of
+    from semfocus_plugin.networks import evaluate
 
+    options = {"--magnification": magnification, "--pixel-size": pixel_size, "--hfw": hfw}
+    named = {name: number(name, value) for name, value in options.items() if value is not None}
+    if len(named) > 1:
+        raise InvalidParameterError(f"{' and '.join(named)} say the same: leave one out")
+    if override and not named:
+        raise InvalidParameterError("--override needs --magnification, --pixel-size or --hfw")
+    for name, value in named.items():
+        if value <= 0:
+            raise OutOfRangeError(f"{name} must be above 0, not {value:g}")
     rows: list[dict[str, Any]] = []
-    for path, page in [(each, number) for each in files for number in range(page_count(each))]:
+    for path, page in [(each, index) for each in files for index in range(page_count(each))]:
         row: dict[str, Any] = {"file": path, "page": page}
         try:
             image = semdrivers.read_image(path, page)
-            known = magnification if magnification is not None else magnification_of(image)
-            if math.isnan(known):
-                raise InvalidParameterError(f"{path} does not hold its magnification: add --magnification")
+            known = _magnification(path, image, named, override)
             found = evaluate(image, magnification=known, probe_diameter=probe_diameter, bar_rows=bar_rows)
             blur = None if found.log_blur is None else math.expm1(found.log_blur)
             row |= {"score": found.score, "magnification": known, "blur_pixels": blur, "error": None}
@@ -170,7 +258,31 @@ def score(
     for row in failed:
         fail(row["error"])
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(FAULT)
+
+
+def _magnification(path: Path, image: semdrivers.Image, given: dict[str, float], override: bool) -> float:
+    """Return what the file says, or what is given where it says nothing; a difference is always reported."""
+    from semfocus_plugin.networks import magnification_from_pixel, magnification_of
+
+    width, own, known = image.pixels.shape[1], magnification_of(image), math.nan
+    for name, value in given.items():
+        pixel_size = value * 1e3 / width if name == "--hfw" else value
+        known = value if name == "--magnification" else magnification_from_pixel(pixel_size, width)
+    if math.isnan(own) and math.isnan(known):
+        raise InvalidParameterError(
+            f"{path} does not hold its magnification: add --magnification, --pixel-size or --hfw"
+        )
+    if math.isnan(own) or override:
+        return known
+    if given and not math.isclose(own, known, rel_tol=0.01):
+        messages.print(
+            f"{path}: the file says {own:g}×, which is used; {next(iter(given))} is for files that say nothing, and "
+            "--override uses it all the same",
+            markup=False,
+            soft_wrap=True,
+        )
+    return own
 
 
 def _page_name(row: dict[str, Any]) -> str:
@@ -234,10 +346,10 @@ def print_result(result: semdrivers.AutofocusResult) -> None:
 def leave(result: semdrivers.AutofocusResult) -> None:
     """Leave with the exit code of a run; return when it is 0."""
     if not result.focused:
-        raise typer.Exit(INTERRUPTED if result.status == "cancelled" else 1)
+        raise typer.Exit(INTERRUPTED if result.status == "cancelled" else REFUSED)
 
 
-def _check_outputs(*wanted: tuple[Path | None, tuple[str, ...]]) -> None:
+def _check_outputs(*wanted: tuple[Path | None, tuple[str, ...]], overwrite: bool) -> None:
     """Find out before anything moves whether the files could be written."""
     for path, endings in wanted:
         if path is None:
@@ -246,3 +358,4 @@ def _check_outputs(*wanted: tuple[Path | None, tuple[str, ...]]) -> None:
             raise InvalidParameterError(f"{path}: the name must end in {' or '.join(endings)}")
         if not path.absolute().parent.is_dir():
             raise InvalidParameterError(f"{path}: there is no folder {path.parent}")
+        check_free(path, overwrite)

@@ -4,53 +4,39 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 import semdrivers
+from semdrivers.errors import ExistingFileError
 from semdrivers.files import plot_before_after
 from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress
 from semdrivers.image import Image, ScanMode
-from semdrivers.microscope import HasStage
+from semfocus_plugin.lab.benchmark.runs import prepared
 from semfocus_plugin.lab.benchmark.trials import OFFSET, draw_online
 from semfocus_plugin.networks import paper_factor
 
 __all__ = ["Demonstration", "demonstrate"]
 
+_RESULT, _SCORE, _PICTURES, _SHARP = _FILES = "result.json", "score.png", "before-after.png", "sharp.ome.tif"
+"""Names of the files that a demonstration writes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """How the demonstration went.
-
-    Parameters
-    ----------
-    result : AutofocusResult
-        Result of the autofocus.
-    true_working_distance, depth_of_field : float
-        The emulator's truth, mm.
-    error_depths_of_field, start_error_depths_of_field : float
-        Distance from the truth at the end and at the start.
-    specimen : str
-        Name.
-    magnification : float
-        Plain number.
-    seed : int
-        Random seed; fixes specimen, place, start and noise.
-    files : tuple of Path
-        What was written.
-    """
+    """How the demonstration went."""
 
     result: AutofocusResult
-    true_working_distance: float
-    depth_of_field: float
-    error_depths_of_field: float
-    start_error_depths_of_field: float
+    true_working_distance: float  # the emulator's, mm
+    depth_of_field: float  # mm
+    error_depths_of_field: float  # distance from the truth at the end
+    start_error_depths_of_field: float  # and at the start
     specimen: str
     magnification: float
-    seed: int
-    files: tuple[Path, ...]
+    seed: int  # fixes specimen, place, start and noise
+    files: tuple[Path, ...]  # what was written
 
     def to_dict(self) -> dict[str, object]:
         """Return all of it as one flat record, without the trace."""
@@ -69,6 +55,7 @@ def demonstrate(
     preset: str = "typical",
     progress: Progress | None = None,
     cancel: threading.Event | None = None,
+    overwrite: bool = False,
     announce: Callable[[str], object] = lambda line: None,
 ) -> Demonstration:
     """Focus an emulated microscope from far away, and write pictures of before and after.
@@ -85,24 +72,29 @@ def demonstrate(
         Drawn from the specimen's range by default.
     progress, cancel
         As in `semdrivers.autofocus`.
+    overwrite : bool
+        Whether the files of an earlier demonstration may be replaced; all of them are, so that none stays beside a new
+        result.
     announce : callable, optional
-        Called with one line before the focusing begins.
-    """
-    from semdrivers.emulator import Emulator
+        Called with one line before the specimen is drawn, before the focusing begins, and before the pictures.
 
-    (trial,) = draw_online([specimen], 1, seed)
+    Raises
+    ------
+    ExistingFileError
+        When `folder` holds files of an earlier demonstration, unless `overwrite`; before anything starts.
+    """
+    earlier = [path for path in (folder / name for name in _FILES) if path.exists()]
+    if earlier and not overwrite:
+        raise ExistingFileError(earlier[0])
+    announce(f"an emulated EM-30 starts, with {specimen} under the beam")
+    for path in earlier:
+        path.unlink()
+    (trial,) = draw_online([specimen], 1, seed, preset)
     factor = trial.magnification if magnification is None else magnification
+    trial = replace(trial, magnification=factor, start=_far_start(factor, seed), seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
-    with (
-        Emulator(specimen=specimen, magnification=factor, seed=seed, preset=preset) as emulator,
-        semdrivers.connect(emulator.url) as microscope,
-    ):
-        if isinstance(microscope, HasStage):
-            microscope.move_stage(*trial.stage)
-        microscope.magnification = factor
+    with prepared(trial) as (emulator, microscope):
         truth = emulator.truth
-        far = _far_start(truth.working_distance, factor, seed)
-        microscope.working_distance = microscope.capabilities.working_distance.clip(far)
         before = microscope.acquire(ScanMode.STANDARD)
         start_error = abs(microscope.working_distance - truth.working_distance) / truth.depth_of_field
         announce(
@@ -110,14 +102,15 @@ def demonstrate(
         )
         result = semdrivers.autofocus(microscope, settings=settings, progress=progress, cancel=cancel)
         truth = emulator.truth
-        files = [result.save(folder / "result.json"), result.plot(folder / "score.png")]
+        announce("the pictures are taken, and the figures drawn")
+        files = [result.save(folder / _RESULT), result.plot(folder / _SCORE)]
         if result.status != "cancelled":
             after = microscope.acquire(ScanMode.STANDARD)
             titles = _title("before", before), _title("after", after)
-            path = folder / "before-after.png"
+            path = folder / _PICTURES
             files.append(plot_before_after(before.pixels, after.pixels, titles, after.pixel_size, path))
         if result.focused:
-            files.append(microscope.acquire(ScanMode.SLOW).save(folder / "sharp.ome.tif"))
+            files.append(microscope.acquire(ScanMode.SLOW).save(folder / _SHARP))
     return Demonstration(
         result=result,
         true_working_distance=truth.working_distance,
@@ -131,11 +124,11 @@ def demonstrate(
     )
 
 
-def _far_start(focus: float, magnification: float, seed: int) -> float:
-    """Return a working distance in the outer half of the range that the method is made for."""
+def _far_start(magnification: float, seed: int) -> float:
+    """Return a start (mm from focus) in the outer half of the range that the method is made for."""
     random = np.random.default_rng([seed, 7])
     distance = float(random.uniform(0.5, 1.0)) * OFFSET * paper_factor(magnification)
-    return focus + distance * (1 if random.random() < 0.5 else -1)
+    return distance * (1 if random.random() < 0.5 else -1)
 
 
 def _title(name: str, image: Image) -> str:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from semdrivers.errors import AutofocusError
 from semfocus_plugin import networks
 
-__all__ = ["required", "run_all", "usual_workers"]
+__all__ = ["required", "run_all"]
 
 _Result = TypeVar("_Result")
 
@@ -48,7 +48,7 @@ def required(module: str, purpose: str, extra: str) -> Any:
         ) from None
 
 
-def usual_workers(tasks: int) -> int:
+def _usual_workers(tasks: int) -> int:
     """Return as many processes as there are cores or tasks; 1 where joblib is not installed."""
     if importlib.util.find_spec("joblib") is None:
         return 1
@@ -71,7 +71,7 @@ def run_all(
     tasks : sequence of tuple
         Arguments of each call.
     workers : int, optional
-        Processes; `usual_workers` by default. 1 stays in this one.
+        Processes; by default as many as there are cores or tasks. 1 stays in this one.
     progress : callable, optional
         Called with every result, in the order of the tasks.
 
@@ -85,7 +85,7 @@ def run_all(
     AutofocusError
         When several processes are asked for and joblib is not installed.
     """
-    count = usual_workers(len(tasks)) if workers is None else min(workers, len(tasks))
+    count = _usual_workers(len(tasks)) if workers is None else min(workers, len(tasks))
     results = []
     for result in _in_processes(call, tasks, count) if count > 1 else (call(*arguments) for arguments in tasks):
         results.append(result)

@@ -72,11 +72,26 @@ def read_sheet(path: str | Path) -> list[Row]:
     return rows
 
 
-def write_sheet(path: str | Path, rows: Iterable[Row]) -> Path:
-    """Write a sheet in one piece, so that labels are never lost half-way."""
-    path = Path(path)
+def write_sheet(path: str | Path, rows: Iterable[Row], *, overwrite: bool = False) -> Path:
+    """Write a sheet in one piece, so that labels are never lost half-way; it takes the place of an earlier sheet.
+
+    Raises
+    ------
+    InvalidParameterError
+        When the file that is there is no sheet, or holds a label of a picture that `rows` do not label, unless
+        `overwrite`.
+    """
+    path, rows = Path(path), list(rows)
+    if path.exists() and not overwrite:
+        labelled = {row.file for row in rows if row.label is not None}
+        lost = [row.file for row in read_sheet(path) if row.label is not None and row.file not in labelled]
+        if lost:
+            raise InvalidParameterError(
+                f"{path}: {len(lost)} labels in it would be lost, the first that of {lost[0]}; keep them, or use "
+                "another name"
+            )
     # The byte order mark makes Excel read the names of files as UTF-8.
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8-sig") as file:
+    with replacing(path, overwrite=True) as partial, partial.open("w", newline="", encoding="utf-8-sig") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         writer.writerows([_cell(getattr(row, name)) for name in COLUMNS] for row in rows)

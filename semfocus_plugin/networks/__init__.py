@@ -25,7 +25,15 @@ from semfocus_plugin.networks._preprocessing import (
     to_unit,
     told_magnification,
 )
-from semfocus_plugin.networks._scoring import check_pixels, evaluate, for_core, magnification_of, sample_of, score
+from semfocus_plugin.networks._scoring import (
+    check_pixels,
+    evaluate,
+    for_core,
+    magnification_from_pixel,
+    magnification_of,
+    sample_of,
+    score,
+)
 from semfocus_plugin.networks._state import (
     ELEMENTS,
     HISTORY,
@@ -63,6 +71,7 @@ __all__ = [
     "for_core",
     "line_correlation",
     "load",
+    "magnification_from_pixel",
     "magnification_of",
     "maximum_action",
     "maximum_action_paper",

@@ -104,8 +104,21 @@ def magnification_of(image: Image) -> float:
     told, width = image.magnification, image.pixels.shape[1]
     if "vendor" not in image.metadata or not 0 < image.pixel_size < math.inf:
         return told
-    from_pixel = NOMINAL_PIXEL * FAST_WIDTH / (image.pixel_size * 1e-6 * width)
+    from_pixel = magnification_from_pixel(image.pixel_size, width)
     return told if math.isclose(told, from_pixel, rel_tol=_SAME) else from_pixel
+
+
+def magnification_from_pixel(pixel_size: float, width: int) -> float:
+    """Return the magnification, in this project's field of 128 mm, of a picture of `width` pixels of `pixel_size` nm.
+
+    Raises
+    ------
+    OutOfRangeError
+        When `pixel_size` is not above 0 nm.
+    """
+    if number("pixel_size", pixel_size, "nm") <= 0:
+        raise OutOfRangeError(f"pixel_size must be above 0 nm, not {pixel_size:g} nm")
+    return NOMINAL_PIXEL * FAST_WIDTH / (pixel_size * 1e-6 * width)
 
 
 def sample_of(pixels: NDArray[Any], bar_rows: int, name: str = "the picture") -> NDArray[Any]:

@@ -7,15 +7,19 @@ cancellation and the trace hold for every method alike.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from semdrivers.data_bar import bar_rows_of
-from semdrivers.errors import AutofocusError, SemDriversError
+from semdrivers.errors import AutofocusError, SemDriversError, StoppedError
 from semdrivers.focus import AutofocusSettings, FocusStep, Progress
 from semdrivers.grey_levels import check_bit_depth, full_scale, in_unit, native
 from semdrivers.image import Image
-from semdrivers.microscope import Microscope, Range, number, offered_mode, put_back
+from semdrivers.microscope import HasStop, Microscope, Range, number, offered_mode, put_back
 from semfocus_plugin.networks import (
     Evaluation,
     Evaluator,
@@ -29,6 +33,7 @@ from semfocus_plugin.networks import (
 from semfocus_plugin.optics import NOMINAL_PIXEL, UNKNOWN, Beam, depth_of_field
 from semfocus_plugin.run._brightness import SCARCE, Exposure, Unusable
 from semfocus_plugin.run._frame_checks import MOST_LATE, FrameChecks, FrameMismatchError, lens_stands_still
+from semfocus_plugin.run._frame_size import fitted
 from semfocus_plugin.run._limits import limits_of
 from semfocus_plugin.run._measurement import NOISE, Measurement, pixel_of
 from semfocus_plugin.run._spoiled import spoiled
@@ -36,12 +41,16 @@ from semfocus_plugin.run._spoiled import spoiled
 TAKE_UP = 0.02
 """A place is approached from below: a lens that comes down goes this many mm too far first, against hysteresis."""
 
+_log = logging.getLogger(__name__)
+_LOOK = 0.02
+"""Seconds between two looks at the caller's event during a frame."""
+
 MOST_RETAKES = 2
 """Spoiled frames of a run that are taken again; beyond that it is the sample."""
 
 
 class Cancelled(Exception):
-    """The caller's event was set; raised before the next frame and caught by the loop."""
+    """The caller's event was set, or a frame was stopped; its text says who stopped. Caught by the loop."""
 
 
 class BudgetSpent(Exception):
@@ -65,7 +74,7 @@ class FocusRun:
         Called with a `FocusStep` after every frame. What it raises ends the run, start restored, and reaches
         the caller: a host whose display broke must not drive a lens on.
     cancel : threading.Event, optional
-        Obeyed before every move and every frame.
+        Obeyed before every move and every frame, and within a frame where the microscope is a `HasStop`.
     beam : Beam, optional
         Beam of the instrument; the nominal one by default.
     core : float, optional
@@ -98,6 +107,7 @@ class FocusRun:
         self._progress = progress
         self._cancel = cancel
         self._steps: list[FocusStep] = []
+        self._began = time.perf_counter()
         self._measurements: list[Measurement] = []
         self._spoiled: list[str] = []
         self._late = 0
@@ -290,14 +300,15 @@ class FocusRun:
         """Acquire a frame of this place; one that is late is dropped and asked for again."""
         for _ in range(MOST_LATE + 1):
             self._check_next()
-            image = self._microscope.acquire(self._mode)
+            with self._cancelled_within():
+                image = self._microscope.acquire(self._mode)
             self._check_frame(image)
             image = self._sample_of(image)
             late = self._checks.late(image, self.working_distance, self.magnification, self._tolerance())
             if not late:
                 self._checks.accept(image, self.working_distance)
-                return image
-            self._record("late", self._evaluate(image.pixels, self.magnification))
+                return fitted(image)
+            self._record("late", self._evaluate(fitted(image).pixels, self.magnification))
             self._late += 1
         raise FrameMismatchError(
             f"the instrument returned {MOST_LATE + 1} frames in a row that are not the one asked for: {late}; "
@@ -322,6 +333,43 @@ class FocusRun:
         metadata = {**image.metadata, "bar_rows": 0}
         return dataclasses.replace(image, pixels=pixels, bit_depth=depth, metadata=metadata)
 
+    @contextmanager
+    def _cancelled_within(self) -> Iterator[None]:
+        """Have the caller's event end the frame acquired in the block; the beam stays on.
+
+        Raises
+        ------
+        Cancelled
+            When the frame was ended, by the event or by somebody's stop.
+        """
+        microscope, cancel = self._microscope, self._cancel
+        if not isinstance(microscope, HasStop):
+            yield
+            return
+        over = threading.Event()
+
+        def watch() -> None:
+            while cancel is not None and not over.wait(_LOOK):
+                if cancel.is_set():
+                    try:
+                        microscope.stop(True)
+                    except SemDriversError:
+                        _log.exception("the frame could not be ended; the run ends after it")
+                    return
+
+        watcher = threading.Thread(target=watch, name="autofocus cancel", daemon=True)
+        if cancel is not None:
+            watcher.start()
+        try:
+            yield
+        except StoppedError as stopped:
+            by_cancel = cancel is not None and cancel.is_set()
+            raise Cancelled("" if by_cancel else str(stopped)) from stopped
+        finally:
+            over.set()
+            if cancel is not None:
+                watcher.join()
+
     def _record(self, phase: str, evaluation: Evaluation) -> None:
         """Add a frame to the trace, and report it."""
         step = FocusStep(
@@ -332,6 +380,7 @@ class FocusRun:
             score=evaluation.score,
             variance=evaluation.variance,
             entropy=evaluation.entropy,
+            time=time.perf_counter() - self._began,
         )
         self._steps.append(step)
         if self._progress is not None:

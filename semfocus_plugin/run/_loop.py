@@ -184,7 +184,7 @@ def run(
         working_distance=run.working_distance,
         start_working_distance=run.start_working_distance,
         score=outcome.score,
-        confidence=outcome.confidence if outcome.focused else 0.0,
+        confidence=min(max(outcome.confidence, 0.0), 1.0) if outcome.focused else 0.0,
         frames=run.frames,
         elapsed=time.perf_counter() - began,
         method=method.name,
@@ -221,8 +221,9 @@ def _attempt(method: Method, focus: Focus, run: FocusRun, accept: float) -> tupl
                 break
             run.move(outcome.working_distance)
         return "refused", outcome
-    except Cancelled:
-        return "cancelled", _unfinished(run, f"cancelled by the caller after {run.frames} frames")
+    except Cancelled as cancelled:
+        why = str(cancelled) or "cancelled by the caller"
+        return "cancelled", _unfinished(run, f"{why}, after {run.frames} frames")
     except Unusable as unusable:
         return "refused", _unfinished(run, str(unusable))
     except BudgetSpent:

@@ -1,6 +1,6 @@
 """One suite for every microscope.
 
-The emulator in this process, in another process and over a serial line; and hardware when ``SEMDRIVERS_TEST_URL``
+The emulators of an EM-30 and of a TESCAN in this process, one in another process and over a serial line; and hardware when ``SEMDRIVERS_TEST_URL``
 names it. The checks are those of ``semdrivers check URL``.
 """
 
@@ -20,6 +20,7 @@ from semdrivers.conformance import CHECKS, Skipped
 START = ["--specimen", "tin-balls", "--seed", "1", "--magnification", "2000"]
 MICROSCOPES = [
     pytest.param("emulator"),
+    pytest.param("tescan"),
     pytest.param("other-process", marks=pytest.mark.slow),
     pytest.param(
         "serial-line",
@@ -50,6 +51,8 @@ def microscope(request):
     name = request.param
     if name == "emulator":
         url = "emulator://tin-balls?seed=1&magnification=2000"
+    elif name == "tescan":
+        url = "tescan-emulator://tin-balls?seed=1&magnification=2000"
     elif name == "hardware":
         url = os.environ["SEMDRIVERS_TEST_URL"]
     else:

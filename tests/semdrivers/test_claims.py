@@ -55,7 +55,10 @@ def running(foreign, offer_method):
         begun.set()
         assert go_on.wait(20)
         here = microscope.working_distance
-        return semdrivers.AutofocusResult("focused", "the test says so", here, here, 8.0, 0.9, 1, 0.1, "test-method")
+        return semdrivers.AutofocusResult(
+            status="focused", reason="the test says so", working_distance=here, start_working_distance=here,
+            score=8.0, confidence=0.9, frames=1, elapsed=0.1, method="test-method",
+        )  # fmt: skip
 
     offer_method(focus)
     thread = threading.Thread(target=lambda: semdrivers.autofocus(foreign, method="test-method"))
@@ -72,7 +75,10 @@ def told(offer_method):
 
     def focus(microscope, settings, progress, cancel):
         start, microscope.working_distance = microscope.working_distance, 13.0
-        return semdrivers.AutofocusResult("focused", "the test says so", 13.0, start, 8.0, 0.9, 1, 0.1, "told")
+        return semdrivers.AutofocusResult(
+            status="focused", reason="the test says so", working_distance=13.0, start_working_distance=start,
+            score=8.0, confidence=0.9, frames=1, elapsed=0.1, method="told",
+        )  # fmt: skip
 
     return offer_method(focus, "told")
 
@@ -121,7 +127,10 @@ def test_two_recorders_of_one_microscope_do_not_focus_at_once(foreign, offer_met
             semdrivers.autofocus(second, method="test-method")
         seen.append(microscope)
         here = microscope.working_distance
-        return semdrivers.AutofocusResult("focused", "the test says so", here, here, 8.0, 0.9, 1, 0.1, "test-method")
+        return semdrivers.AutofocusResult(
+            status="focused", reason="the test says so", working_distance=here, start_working_distance=here,
+            score=8.0, confidence=0.9, frames=1, elapsed=0.1, method="test-method",
+        )  # fmt: skip
 
     offer_method(focus)
     assert semdrivers.autofocus(first, method="test-method").focused

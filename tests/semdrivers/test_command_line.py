@@ -31,7 +31,10 @@ def microscope(foreign):
             microscope.working_distance = 13.0
             image = microscope.acquire()
             progress(semdrivers.FocusStep(0, "search", 13.0, image.magnification, 8.0, 0.1, 5.0))
-            return semdrivers.AutofocusResult(foreign.ending, "as the test wants", 13.0, 12.0, 8.0, 0.9, 1, 0.1, "test")
+            return semdrivers.AutofocusResult(
+                status=foreign.ending, reason="as the test wants", working_distance=13.0, start_working_distance=12.0,
+                score=8.0, confidence=0.9, frames=1, elapsed=0.1, method="test",
+            )  # fmt: skip
 
     plugin = Plugin()
     get_plugin_manager().register(plugin, "command-line-test")
@@ -85,7 +88,7 @@ def test_a_refused_autofocus_takes_no_picture(microscope, tmp_path, extra):
     microscope.ending = "refused"
     path = tmp_path / "a.ome.tif"
     done = run("snap", URL, "-o", path, "--autofocus", *extra)
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     assert "autofocus refused: as the test wants; no picture was taken" in " ".join(done.stderr.split())
     assert not path.exists()
     assert microscope.working_distance == 12.0
@@ -106,8 +109,8 @@ def test_an_existing_picture_is_kept_unless_asked(microscope, tmp_path):
     path = tmp_path / "a.ome.tif"
     path.write_bytes(b"precious")
     done = run("snap", URL, "-o", path)
-    assert done.exit_code == 1
-    assert "exists already; add --overwrite" in done.stderr
+    assert done.exit_code == 2
+    assert "exists already and is kept" in done.stderr
     assert path.read_bytes() == b"precious"
     assert microscope.frames == 0
     assert run("snap", URL, "-o", path, "--mode", "fast", "--overwrite").exit_code == 0
@@ -116,23 +119,23 @@ def test_an_existing_picture_is_kept_unless_asked(microscope, tmp_path):
 @pytest.mark.parametrize("name", ["a.png", "no-such-folder/a.tif"])
 def test_a_picture_that_cannot_be_saved_is_known_before_anything_moves(microscope, tmp_path, name):
     done = run("snap", URL, "-o", tmp_path / name, "--magnification", 4000)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert done.stderr.startswith("error: --out")
     assert microscope.magnification == 2000.0
 
 
 def test_a_value_out_of_range_is_one_line_and_the_microscope_is_closed(microscope, tmp_path):
     done = run("snap", URL, "-o", tmp_path / "a.tif", "--working-distance", 99)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert done.stderr == "error: working distance 99 mm is outside 5 to 30 mm\n"
     assert microscope.closed
 
 
 @pytest.mark.parametrize("command", [["info"], ["check"], ["snap", "-o", "a.tif"]])
-def test_a_wrong_address_is_one_error_and_exit_code_1(command, tmp_path, monkeypatch):
+def test_a_wrong_address_is_one_error_and_exit_code_2(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = run(command[0], "tin-balls", *command[1:])
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: 'tin-balls' is no address of a microscope")
 

@@ -79,7 +79,7 @@ def test_a_taken_port_is_one_clear_error():
     with emulator() as (told, _):
         port = told["url"].split(":")[2].split("?")[0]
         done = CliRunner().invoke(app, ["emulate", "--control-port", port])
-    assert done.exit_code == 1
+    assert done.exit_code == 4
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
 
@@ -98,6 +98,6 @@ def test_a_taken_port_is_one_clear_error():
 )
 def test_bad_input_is_one_error_before_anything_starts(arguments, words):
     done = CliRunner().invoke(app, ["emulate", *arguments])
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert words in done.stderr
     assert done.stderr.count("error: ") == 1

@@ -18,7 +18,10 @@ def result(status="focused", frames=6) -> semdrivers.AutofocusResult:
         semdrivers.FocusStep(i, ("search", "control", "verify")[i % 3], 18 - i * 0.2, 5000, 1.4 * (i % 6), 0.1, 5.0)
         for i in range(frames)
     )
-    return semdrivers.AutofocusResult(status, "µ & <so>", 16.74, 18.0, 8.7, 0.9, frames, 1.3, "dual-network", trace)
+    return semdrivers.AutofocusResult(
+        status=status, reason="µ & <so>", working_distance=16.74, start_working_distance=18.0, score=8.7, confidence=0.9,
+        frames=frames, elapsed=1.3, method="dual-network", trace=trace,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("status", ["focused", "refused", "cancelled"])
@@ -58,7 +61,8 @@ def test_several_threads_draw_at_once(tmp_path):
 def test_pyplot_is_left_alone(tmp_path):
     code = (
         "import sys, semdrivers; "
-        "semdrivers.AutofocusResult('refused', '', 1.0, 1.0, 0.0, 0.0, 0, 0.0, 'm').plot(sys.argv[1]); "
+        "semdrivers.AutofocusResult(status='refused', reason='', working_distance=1.0, start_working_distance=1.0, "
+        "score=0.0, confidence=0.0, frames=0, elapsed=0.0, method='m').plot(sys.argv[1]); "
         "print('matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run(

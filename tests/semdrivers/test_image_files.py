@@ -17,6 +17,7 @@ from PIL import Image as Pillow
 
 import semdrivers
 from semdrivers.files import conditions_of, describe
+from semdrivers.image import SCAN_MODES
 
 OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
 
@@ -38,7 +39,7 @@ images = st.builds(
     pixel_size=positive,
     frame_id=st.none() | st.integers(0, 2**63),
     timestamp=st.none() | st.floats(0, 4e9) | st.just(1e300),
-    scan_mode=st.none() | st.sampled_from(semdrivers.ScanMode),
+    scan_mode=st.none() | st.sampled_from([*SCAN_MODES, semdrivers.ScanMode("SURVEY", 1024, 768, 3.2e-7)]),
     metadata=st.dictionaries(texts, values, max_size=3)
     | st.fixed_dictionaries({"autofocus": st.dictionaries(texts, values)}),
 )
@@ -91,7 +92,7 @@ def assert_same(read: semdrivers.Image, written: semdrivers.Image) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_frame_comes_back_as_it_was(tmp_path, image):
     path = tmp_path / "frame.ome.tif"
-    image.save(path)
+    image.save(path, overwrite=True)
     assert_same(semdrivers.read_image(path), image)
 
 
@@ -222,7 +223,7 @@ def test_a_failed_write_leaves_the_earlier_file_and_no_other(tmp_path, monkeypat
 
     monkeypatch.setattr(tifffile, "imwrite", fail)
     with pytest.raises(OSError, match="No space left"):
-        frame(working_distance=1.0).save(path)
+        frame(working_distance=1.0).save(path, overwrite=True)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 

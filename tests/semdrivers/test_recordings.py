@@ -117,10 +117,11 @@ QUICK = [check for check in CHECKS if "autofocus_keeps" not in check.__name__]
 
 def test_the_conformance_suite_on_a_recording_of_itself(tmp_path):
     recorder = Recorder(connect(), tmp_path / "session")
-    live = [run_check(check, recorder) for check in QUICK]
+    quick = [check for check in QUICK if "stop" not in check.__name__]
+    live = [run_check(check, recorder) for check in quick]
     assert {outcome.status for outcome in live} <= {"passed", "skipped"}, live
     replay = semdrivers.connect(f"replay://{tmp_path.as_posix()}/session")
-    assert [run_check(check, replay) for check in QUICK] == live
+    assert [run_check(check, replay) for check in quick] == live
 
 
 def test_reading_moves_nothing_and_another_way_is_told(tmp_path):

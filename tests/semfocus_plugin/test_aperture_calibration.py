@@ -214,5 +214,5 @@ def test_the_command_keeps_a_file_and_prints_one_object(tmp_path):
     assert calibration.load(out).aperture == told["aperture"] == pytest.approx(0.045, rel=0.1)
     assert told["depth_of_field"] == pytest.approx(0.0885, rel=0.25)
     ran = CliRunner().invoke(app, ["calibrate", url, "--out", str(tmp_path / "here.txt")])
-    assert ran.exit_code == 1
+    assert ran.exit_code == 2
     assert ".json" in ran.stderr

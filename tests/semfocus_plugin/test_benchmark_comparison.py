@@ -260,5 +260,5 @@ def test_command_writes_every_format(tmp_path, tiny_models):
 )
 def test_command_names_what_is_wrong_before_it_starts(options, words):
     ran = CliRunner().invoke(app, ["benchmark", *options])
-    assert ran.exit_code == 1
+    assert ran.exit_code == 2
     assert words in " ".join(ran.stderr.split())

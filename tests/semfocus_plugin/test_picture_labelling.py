@@ -73,11 +73,11 @@ def test_the_data_bar_is_not_looked_at(night):
     path = night / "a.ome.tif"
     pixels = np.random.default_rng(2).normal(128, 5, (300, 330)).astype(np.uint8)
     pixels[260:] = 255
-    Image(pixels, 14.0, 3000.0, 133.3).save(path)
+    Image(pixels, 14.0, 3000.0, 133.3).save(path, overwrite=True)
     label(night, "--magnification", 5000, "--bar-rows", 20)
     with_bar = labelling.read_sheet(night / "labels.csv")[0]
     pixels[:] = np.where(np.arange(300)[:, None] < 280, pixels, 0)
-    Image(pixels, 14.0, 3000.0, 133.3).save(path)
+    Image(pixels, 14.0, 3000.0, 133.3).save(path, overwrite=True)
     label(night)
     again = labelling.read_sheet(night / "labels.csv")[0]
     assert again == with_bar
@@ -125,7 +125,9 @@ def test_a_sheet_saved_by_a_spreadsheet_is_read(tmp_path):
     sheet.write_text("file;magnification;label\r\nnacht\\ä.png;5000,5;7,5\r\n;;\r\n", encoding="utf-8-sig")
     assert labelling.read_sheet(sheet) == [Row("nacht/ä.png", 5000.5, label=7.5)]
     rows = [Row('odd, "name".png', 1.0, 2.0, 3.0, 0.5, 4, 5.0)]
-    assert labelling.read_sheet(labelling.write_sheet(sheet, rows)) == rows
+    with pytest.raises(InvalidParameterError, match=r"1 labels in it would be lost, the first that of nacht/ä\.png"):
+        labelling.write_sheet(sheet, rows)
+    assert labelling.read_sheet(labelling.write_sheet(sheet, rows, overwrite=True)) == rows
     with sheet.open(newline="", encoding="utf-8-sig") as file:
         assert next(csv.reader(file)) == list(labelling.COLUMNS)
 

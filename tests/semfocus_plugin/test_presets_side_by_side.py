@@ -32,5 +32,5 @@ def test_evaluate_puts_presets_side_by_side(tiny_models, tmp_path):
 )
 def test_presets_are_checked_before_any_run(presets, words):
     ran = semfocus("evaluate", *(text for preset in presets for text in ("--preset", preset)))
-    assert ran.exit_code == 1
+    assert ran.exit_code == 2
     assert words in " ".join(ran.stderr.split())

@@ -68,7 +68,7 @@ def test_run_tells_status_by_exit_code_and_files(tiny_models, tmp_path):
     found = semfocus("run", url, "--method", "dual-network", "--record", record, "--plot", plot, "--json")
     told = json.loads(found.stdout)
     assert told["status"] == "refused"
-    assert found.exit_code == 1
+    assert found.exit_code == 3
     assert told["working_distance"] == told["start_working_distance"]
     assert json.loads(record.read_text())["frames"] == len(told["trace"])
     assert plot.stat().st_size > 1000
@@ -90,7 +90,7 @@ def test_run_tells_status_by_exit_code_and_files(tiny_models, tmp_path):
 )
 def test_run_names_what_is_wrong_in_one_message(tiny_models, options, words):
     found = semfocus("run", *options)
-    assert found.exit_code == 1
+    assert found.exit_code == 2
     assert words in found.stderr
     assert "Traceback" not in found.stderr
 
@@ -103,10 +103,11 @@ def test_a_recorded_run_gives_the_same_result_again(tiny_models, tmp_path):
     first, again = json.loads(first.stdout), json.loads(again.stdout)
     for told in (first, again):
         del told["elapsed"]
+        assert all(step.pop("time") >= 0 for step in told["trace"])
     assert first == again
     assert len(list((tmp_path / "session").glob("*.ome.tif"))) == first["frames"]
     found = semfocus("run", "emulator://featureless", "--save-session", tmp_path / "session")
-    assert found.exit_code == 1
+    assert found.exit_code == 2
     assert "in use already" in found.stderr
 
 
@@ -145,11 +146,22 @@ def test_demo_writes_its_files_and_one_object(tiny_models, tmp_path):
     assert keys <= set(told)
     assert "trace" not in told
     good = told["status"] == "focused" and told["error_depths_of_field"] <= 2
-    assert found.exit_code == (0 if good else 1)
+    assert found.exit_code == (0 if good else 1 if told["status"] == "focused" else 3)
     for path in told["files"]:
         assert os.path.getsize(path) > 100
     names = {os.path.basename(path) for path in told["files"]}
     assert {"result.json", "score.png", "before-after.png"} <= names
+    before = {path: path.read_bytes() for path in (tmp_path / "demo").iterdir()}
+    found = semfocus("demo", "--out", tmp_path / "demo", "--seed", 3)
+    assert found.exit_code == 2
+    assert "exists already and is kept" in found.stderr
+    assert {path: path.read_bytes() for path in (tmp_path / "demo").iterdir()} == before
+    stale = tmp_path / "demo" / "sharp.ome.tif"
+    stale.write_bytes(b"of an earlier demonstration")
+    found = semfocus("demo", "--out", tmp_path / "demo", "--seed", 3, "--max-frames", 1, "--overwrite", "--json")
+    assert json.loads(found.stdout)["status"] == "refused"
+    assert found.exit_code == 3
+    assert not stale.exists()
 
 
 def test_evaluate_writes_table_and_json(tiny_models, tmp_path):
@@ -161,8 +173,11 @@ def test_evaluate_writes_table_and_json(tiny_models, tmp_path):
     assert told["rows"][0]["runs"] == 1
     assert len(told["records"]) == 1
     assert "| tin-balls | 1 |" in table.read_text(encoding="utf-8")
+    found = semfocus("evaluate", *options, "--out", table)
+    assert found.exit_code == 2
+    assert "exists already and is kept" in found.stderr
     found = semfocus("evaluate", "--specimen", "tinballs")
-    assert found.exit_code == 1
+    assert found.exit_code == 2
     assert "neither a specimen" in found.stderr
 
 
@@ -187,7 +202,7 @@ def test_training_without_torch_says_what_to_install(tmp_path):
 
 def test_dataset_checks_its_options(tmp_path):
     found = semfocus("dataset", tmp_path / "data", "--kind", "paintings")
-    assert found.exit_code == 1
+    assert found.exit_code == 2
     assert "paintings" in found.stderr
 
 

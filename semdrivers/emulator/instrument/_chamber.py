@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from firmware_protocol.messages import (
-    BeamChanged,
-    BeamSet,
-    Event,
-    InterlockTripped,
-    Reason,
-    Status,
-    Subsystem,
-    VacuumChanged,
-    VacuumSet,
-    VacuumState,
-)
+from firmware_protocol import messages
+from firmware_protocol.messages import Event, Reason, Status, Subsystem, VacuumSet, VacuumState
 from firmware_protocol.profile import InstrumentProfile
 from semdrivers.emulator.instrument._parameters import refuse
 
@@ -23,15 +13,7 @@ _ENDS_AS = {VacuumState.PUMPING: VacuumState.READY, VacuumState.VENTING: VacuumS
 
 
 class Chamber:
-    """State of vacuum, door and beam. Not thread safe: the instrument holds its lock.
-
-    Parameters
-    ----------
-    profile : InstrumentProfile
-        Durations.
-    emit : callable
-        Takes the events.
-    """
+    """State of vacuum, door and beam; `emit` takes the events. Not thread safe: the instrument holds its lock."""
 
     def __init__(self, profile: InstrumentProfile, emit: Callable[[Event], None]) -> None:
         self._profile = profile
@@ -48,31 +30,22 @@ class Chamber:
         if self.vacuum in _ENDS_AS and now >= self.vacuum_settled:
             self._become(_ENDS_AS[self.vacuum], self.vacuum_settled)
 
-    def set_beam(self, on: bool, now: float) -> BeamSet:
-        """Switch the beam.
-
-        Raises
-        ------
-        Refused
-            INTERLOCK without vacuum or with an open door, HARDWARE_FAULT with a broken filament.
-        """
+    def set_beam(self, on: bool, now: float) -> messages.BeamSet:
+        """Switch the beam; raises `Refused` as `Instrument.set_beam` does."""
         if on == self.beam_on:
-            return BeamSet(on, max(0.0, self.beam_stable - now), max(now, self.beam_stable))
+            return messages.BeamSet(on, max(0.0, self.beam_stable - now), max(now, self.beam_stable))
         if on:
             self._check_beam()
         settling = self._profile.beam_on_time if on else 0.0
         self.beam_on, self.beam_stable = on, now + settling
-        self._emit(BeamChanged(on, now))
-        return BeamSet(on, settling, now + settling)
+        self._emit(messages.BeamChanged(on, now))
+        return messages.BeamSet(on, settling, now + settling)
 
     def _check_beam(self) -> None:
         if self.fault:
             raise refuse(Status.HARDWARE_FAULT, self.fault)
-        reasons = Reason.NONE
-        if self.vacuum is not VacuumState.READY:
-            reasons |= Reason.VACUUM_NOT_READY
-        if not self.door_closed:
-            reasons |= Reason.DOOR_OPEN
+        reasons = Reason.NONE if self.vacuum is VacuumState.READY else Reason.VACUUM_NOT_READY
+        reasons |= Reason.NONE if self.door_closed else Reason.DOOR_OPEN
         if reasons:
             door = "closed" if self.door_closed else "open"
             raise refuse(
@@ -88,9 +61,7 @@ class Chamber:
             raise refuse(Status.HARDWARE_FAULT, self.fault)
         if not self.beam_on:
             raise refuse(
-                Status.INTERLOCK,
-                "scanning needs the beam, which is off: switch it on",
-                reasons=Reason.BEAM_OFF,
+                Status.INTERLOCK, "scanning needs the beam, which is off: switch it on", reasons=Reason.BEAM_OFF
             )
         if now < self.beam_stable:
             raise refuse(
@@ -100,13 +71,7 @@ class Chamber:
             )
 
     def pump(self, now: float) -> VacuumSet:
-        """Start to evacuate the chamber.
-
-        Raises
-        ------
-        Refused
-            INTERLOCK with an open door, BUSY while pumping or venting.
-        """
+        """Start to evacuate; raises `Refused`: INTERLOCK with an open door, BUSY while pumping or venting."""
         if not self.door_closed:
             raise refuse(Status.INTERLOCK, "pumping needs a closed door: close it", reasons=Reason.DOOR_OPEN)
         self._check_idle()
@@ -115,13 +80,7 @@ class Chamber:
         return self._start(VacuumState.PUMPING, self._profile.pump_time, now)
 
     def vent(self, now: float) -> VacuumSet:
-        """Start to let air in.
-
-        Raises
-        ------
-        Refused
-            INTERLOCK with the beam on, BUSY while pumping or venting.
-        """
+        """Start to let air in; raises `Refused`: INTERLOCK with the beam on, BUSY while pumping or venting."""
         if self.beam_on:
             raise refuse(Status.INTERLOCK, "venting needs the beam off: switch it off", reasons=Reason.BEAM_ON)
         self._check_idle()
@@ -132,11 +91,7 @@ class Chamber:
     def _check_idle(self) -> None:
         if self.vacuum in _ENDS_AS:
             state, end = self.vacuum.name.lower(), _ENDS_AS[self.vacuum].name.lower()
-            raise refuse(
-                Status.BUSY,
-                f"the chamber is {state}: wait until it is {end}",
-                subsystem=Subsystem.VACUUM,
-            )
+            raise refuse(Status.BUSY, f"the chamber is {state}: wait until it is {end}", subsystem=Subsystem.VACUUM)
 
     def _start(self, state: VacuumState, duration: float, now: float) -> VacuumSet:
         self.vacuum_settled = now + duration
@@ -145,14 +100,14 @@ class Chamber:
 
     def _become(self, state: VacuumState, now: float) -> None:
         self.vacuum = state
-        self._emit(VacuumChanged(state, now))
+        self._emit(messages.VacuumChanged(state, now))
 
     def open_door(self, now: float) -> None:
         """The operator opens the door: the beam goes off, and the chamber is full of air."""
         if self.door_closed:
             self.door_closed = False
             self.set_beam(False, now)
-            self._emit(InterlockTripped(Reason.DOOR_OPEN, now, "the door was opened: the beam is off"))
+            self._emit(messages.InterlockTripped(Reason.DOOR_OPEN, now, "the door was opened: the beam is off"))
             if self.vacuum is not VacuumState.VENTED:
                 self.vacuum_settled = now
                 self._become(VacuumState.VENTED, now)

@@ -7,23 +7,16 @@ from collections import OrderedDict
 
 from semdrivers.emulator.physics import Exposure, ScanConditions
 
-_REMEMBERED = 1000
+_REMEMBERED = 1000  # fields; older ones are forgotten
 
 
 class Exposures:
-    """The fields that were scanned, and their doses. The thousand latest are kept; older ones are forgotten.
-
-    Parameters
-    ----------
-    field_width : float
-        mm, at magnification 1.
-    """
+    """The latest fields that were scanned, and their doses; `field_width` is in mm, at magnification 1."""
 
     def __init__(self, field_width: float) -> None:
         self._field_width = field_width
         self._doses: OrderedDict[tuple[float, ...], Exposure] = OrderedDict()
-        self.all: tuple[Exposure, ...] = ()
-        """Each field once, with what it received."""
+        self.all: tuple[Exposure, ...] = ()  # each field once, with what it received
 
     def add(self, conditions: ScanConditions) -> None:
         """Take note of one whole frame."""

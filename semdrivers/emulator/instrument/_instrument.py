@@ -16,23 +16,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from firmware_protocol.messages import (
-    Applied,
-    BeamSet,
-    Event,
-    FrameDropped,
-    Parameter,
-    ParameterChanged,
-    Reason,
-    ScanStarted,
-    StageMoved,
-    StageOriented,
-    Status,
-    StatusReport,
-    StigmatorApplied,
-    VacuumSet,
-    Wait,
-)
+from firmware_protocol import messages
+from firmware_protocol.messages import Event, Parameter, Reason, Status, Wait
 from firmware_protocol.profile import EM30, InstrumentProfile
 from semdrivers.emulator.instrument._chamber import Chamber
 from semdrivers.emulator.instrument._clock import InstrumentClock
@@ -163,11 +148,11 @@ class Instrument:
             low = self._stage.lowest_working_distance(self.clock.now())
         return low, high
 
-    def status(self, owner: str = "") -> StatusReport:
+    def status(self, owner: str = "") -> messages.StatusReport:
         """Return the state of the whole instrument."""
         with self._lock:
             now = self._update()
-            return StatusReport(
+            return messages.StatusReport(
                 time=now,
                 beam_on=self._chamber.beam_on,
                 vacuum=self._chamber.vacuum,
@@ -225,7 +210,7 @@ class Instrument:
 
     # Lens, detector, stigmator, stage
 
-    def set_parameter(self, parameter: Parameter, value: float) -> Applied:
+    def set_parameter(self, parameter: Parameter, value: float) -> messages.Applied:
         """Set a parameter, by a client's command or by the operator's hand.
 
         Raises
@@ -245,19 +230,19 @@ class Instrument:
                 self._values[parameter] = value
             self._changes += 1
             self._optics_rest = max(self._optics_rest, now + settling)
-            self._emit(ParameterChanged(parameter, value, now))
-            return Applied(parameter, value, settling, now + settling)
+            self._emit(messages.ParameterChanged(parameter, value, now))
+            return messages.Applied(parameter, value, settling, now + settling)
 
-    def set_stigmator(self, x: float, y: float) -> StigmatorApplied:
+    def set_stigmator(self, x: float, y: float) -> messages.StigmatorApplied:
         """Set both axes of the stigmator, µm, or neither. Raises as `set_parameter` does."""
         with self._lock:
             self._check(Parameter.STIGMATOR_X, x)
             self._check(Parameter.STIGMATOR_Y, y)
             first = self.set_parameter(Parameter.STIGMATOR_X, x)
             second = self.set_parameter(Parameter.STIGMATOR_Y, y)
-            return StigmatorApplied(first.value, second.value, second.settling, second.time)
+            return messages.StigmatorApplied(first.value, second.value, second.settling, second.time)
 
-    def move_stage(self, x: float, y: float) -> StageMoved:
+    def move_stage(self, x: float, y: float) -> messages.StageMoved:
         """Move the stage to (x, y), mm.
 
         Raises
@@ -271,7 +256,7 @@ class Instrument:
             self._changes += 1
             return moved
 
-    def orient_stage(self, tilt: float, rotation: float) -> StageOriented:
+    def orient_stage(self, tilt: float, rotation: float) -> messages.StageOriented:
         """Tilt and rotate the stage, degrees. Raises as `move_stage` does."""
         with self._lock:
             tilt = self._check(Parameter.STAGE_TILT, tilt)
@@ -284,7 +269,7 @@ class Instrument:
 
     # Scan
 
-    def start_scan(self, width: int, height: int, bits: int = 8, frames: int = 0) -> ScanStarted:
+    def start_scan(self, width: int, height: int, bits: int = 8, frames: int = 0) -> messages.ScanStarted:
         """Scan `frames` frames, or without end when 0; a scan under way is replaced.
 
         Raises
@@ -304,7 +289,8 @@ class Instrument:
             self._generator.stop(self._update())
 
     def next_frame(self) -> ScannedFrame | None:
-        """Scan one frame, and let its time pass; None when no scan is running, or the clock was closed.
+        """Scan one frame, and let its time pass; None when no scan is running, it was stopped or replaced, or
+        the clock was closed.
 
         Only frames that were scanned to their end under one scan command come out.
         """
@@ -313,11 +299,11 @@ class Instrument:
     def report_dropped(self, frame_id: int) -> None:
         """Tell the listeners that a frame could not be delivered."""
         with self._lock:
-            self._emit(FrameDropped(frame_id, self.clock.now()))
+            self._emit(messages.FrameDropped(frame_id, self.clock.now()))
 
     # Beam and chamber, as a client commands them and as the operator handles them
 
-    def set_beam(self, on: bool) -> BeamSet:
+    def set_beam(self, on: bool) -> messages.BeamSet:
         """Switch the beam; switching it off stops the scan.
 
         Raises
@@ -331,12 +317,12 @@ class Instrument:
                 self.stop_scan()
             return self._chamber.set_beam(on, now)
 
-    def pump(self) -> VacuumSet:
+    def pump(self) -> messages.VacuumSet:
         """Start to evacuate the chamber. Raises `Refused` with INTERLOCK (door) or BUSY."""
         with self._lock:
             return self._chamber.pump(self._update())
 
-    def vent(self) -> VacuumSet:
+    def vent(self) -> messages.VacuumSet:
         """Start to let air in. Raises `Refused` with INTERLOCK (beam) or BUSY."""
         with self._lock:
             return self._chamber.vent(self._update())

@@ -11,16 +11,7 @@ class Lens:
     """The objective lens. It approaches a new working distance exponentially, and its iron remembers the direction.
 
     Going up the focus is at the reading; going down it stays behind, by the hysteresis at most. After a turn it stays
-    where it was until that play is used up.
-
-    Parameters
-    ----------
-    profile : InstrumentProfile
-        Gives time constant and tolerance.
-    working_distance : float
-        mm, at start; as if it had come from below.
-    hysteresis : float
-        mm.
+    where it was until that play is used up. Lengths are in mm; the start is as if the lens had come from below.
     """
 
     def __init__(self, profile: InstrumentProfile, working_distance: float, hysteresis: float = 0.0) -> None:

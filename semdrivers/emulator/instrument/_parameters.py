@@ -48,33 +48,30 @@ class ParameterRule:
         return round(round(value / step) * step, 9) if step else value
 
 
+def _between(name: str) -> Callable[[InstrumentProfile], tuple[float, float]]:
+    """Limits that the profile holds as ``name_minimum`` and ``name_maximum``."""
+    return lambda profile: (getattr(profile, f"{name}_minimum"), getattr(profile, f"{name}_maximum"))
+
+
+def _either_way(profile: InstrumentProfile) -> tuple[float, float]:
+    return -profile.stigmator_range, profile.stigmator_range
+
+
 def _half_travel(profile: InstrumentProfile) -> tuple[float, float]:
     return -profile.stage_travel / 2, profile.stage_travel / 2
 
 
-def _stigmator(profile: InstrumentProfile) -> tuple[float, float]:
-    return -profile.stigmator_range, profile.stigmator_range
-
-
-_STIGMATOR = ParameterRule("µm", True, _stigmator, lambda p: p.stigmator_step, lambda p: p.stigmator_settling)
+_STIGMATOR = ParameterRule("µm", True, _either_way, lambda p: p.stigmator_step, lambda p: p.stigmator_settling)
 _DETECTOR = ParameterRule("", True, lambda p: (0.0, 1.0), lambda p: p.detector_step, lambda p: p.detector_settling)
-_ROTATION = ParameterRule("°", False, lambda p: (0.0, 360.0), lambda p: p.stage_rotation_step)
-_TILT = ParameterRule("°", False, lambda p: (0.0, p.stage_tilt_maximum), lambda p: p.stage_tilt_step)
 _STAGE = ParameterRule("mm", False, _half_travel, lambda p: p.stage_step)
 
+# The rule of every parameter. The stage's axes are read here, and moved by MOVE_STAGE and ORIENT_STAGE.
 PARAMETERS: dict[Parameter, ParameterRule] = {
     Parameter.WORKING_DISTANCE: ParameterRule(
-        "mm",
-        True,
-        lambda p: (p.working_distance_minimum, p.working_distance_maximum),
-        lambda p: p.working_distance_step,
+        "mm", True, _between("working_distance"), lambda p: p.working_distance_step
     ),
     Parameter.MAGNIFICATION: ParameterRule(
-        "",
-        True,
-        lambda p: (p.magnification_minimum, p.magnification_maximum),
-        lambda p: p.magnification_step,
-        lambda p: p.magnification_settling,
+        "", True, _between("magnification"), lambda p: p.magnification_step, lambda p: p.magnification_settling
     ),
     Parameter.BRIGHTNESS: _DETECTOR,
     Parameter.CONTRAST: _DETECTOR,
@@ -87,10 +84,9 @@ PARAMETERS: dict[Parameter, ParameterRule] = {
         "kV", False, lambda p: (p.accelerating_voltage, p.accelerating_voltage), lambda p: 0.0
     ),
     Parameter.BEAM_CURRENT: ParameterRule("pA", False, lambda p: (p.beam_current, p.beam_current), lambda p: 0.0),
-    Parameter.STAGE_TILT: _TILT,
-    Parameter.STAGE_ROTATION: _ROTATION,
+    Parameter.STAGE_TILT: ParameterRule("°", False, lambda p: (0.0, p.stage_tilt_maximum), lambda p: p.stage_tilt_step),
+    Parameter.STAGE_ROTATION: ParameterRule("°", False, lambda p: (0.0, 360.0), lambda p: p.stage_rotation_step),
 }
-"""The rule of every parameter. The stage's axes are read here, and moved by MOVE_STAGE and ORIENT_STAGE."""
 
 
 def check(profile: InstrumentProfile, parameter: Parameter, value: float, low: float, high: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -59,51 +59,33 @@ class _Scan:
     mode: ScanModeProfile
     bits: int
     left: int | None
+    ended: threading.Event = field(default_factory=threading.Event)
+    """Set when it was stopped or replaced: nobody waits for the frame under way."""
 
 
+@dataclass(slots=True, eq=False)
 class ScanGenerator:
     """Draws the frames of the scan that is running.
 
-    All but `next_frame` is called with the lock of the instrument held.
-
-    Parameters
-    ----------
-    column, profile, clock, lock
-        Those of the instrument.
-    conditions : callable
-        ``conditions(width, height, bits)`` gives what a frame scanned now would be scanned under.
-    emit : callable
-        Takes the events.
-    changes : callable
-        Counts the changes of settings.
-    meanwhile : callable
-        Called with the pixels while a frame is scanned, without the lock; returns them.
+    Column, profile, clock and lock are those of the instrument, whose lock is held in all calls but `next_frame`.
     """
 
-    def __init__(
-        self,
-        column: Column,
-        profile: InstrumentProfile,
-        clock: InstrumentClock,
-        lock: threading.RLock,
-        conditions: Callable[[int, int, int], ScanConditions],
-        emit: Callable[[Event], None],
-        changes: Callable[[], int],
-        meanwhile: Callable[[NDArray[Any]], NDArray[Any]],
-    ) -> None:
-        self._column = column
-        self._profile = profile
-        self._clock = clock
-        self._lock = lock
-        self._conditions = conditions
-        self._emit = emit
-        self._changes = changes
-        self._meanwhile = meanwhile
-        self._one_frame = threading.Lock()
-        self.exposures = Exposures(profile.field_width_at_unity)
-        self._scan: _Scan | None = None
-        self.next_id = 1
-        self.rest = 0.0
+    _column: Column
+    _profile: InstrumentProfile
+    _clock: InstrumentClock
+    _lock: threading.RLock
+    _conditions: Callable[[int, int, int], ScanConditions]  # what a frame of (width, height, bits) is scanned under
+    _emit: Callable[[Event], None]
+    _changes: Callable[[], int]  # counts the changes of settings
+    _meanwhile: Callable[[NDArray[Any]], NDArray[Any]]  # called with the pixels, without the lock; returns them
+    exposures: Exposures = field(init=False)
+    next_id: int = field(default=1, init=False)
+    rest: float = field(default=0.0, init=False)
+    _scan: _Scan | None = field(default=None, init=False)
+    _one_frame: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def __post_init__(self) -> None:
+        self.exposures = Exposures(self._profile.field_width_at_unity)
 
     @property
     def scanning(self) -> bool:
@@ -123,6 +105,8 @@ class ScanGenerator:
 
     def start(self, mode: ScanModeProfile, bits: int, frames: int, now: float) -> ScanStarted:
         """Start a scan, in place of one under way."""
+        if self._scan is not None:
+            self._scan.ended.set()
         self._scan = _Scan(mode, bits, frames or None)
         self.rest = now
         return ScanStarted(self.next_id, mode.frame_time, mode.dwell_time, now)
@@ -130,30 +114,31 @@ class ScanGenerator:
     def stop(self, now: float) -> None:
         """Stop the scan, if there is one."""
         if self._scan is not None:
+            self._scan.ended.set()
             self._scan = None
             self.rest = now
             self._emit(ScanEnded(self.next_id, now))
 
     def next_frame(self) -> ScannedFrame | None:
-        """Scan one frame to its end; None when no scan is running, or the clock was closed."""
+        """Scan one frame to its end; None when no scan is running, it was stopped or replaced, or the clock closed."""
         with self._one_frame:
-            while True:
-                with self._lock:
-                    scan = self._scan
-                    if scan is None:
-                        return None
-                    conditions = self._conditions(scan.mode.width, scan.mode.height, scan.bits)
-                    changes = self._changes()
-                    end = self.rest = conditions.start_time + scan.mode.frame_time
-                pixels = self._meanwhile(self._column.render(conditions))
-                if not self._clock.wait_until(end):
+            with self._lock:
+                scan = self._scan
+                if scan is None:
                     return None
-                with self._lock:
-                    if conditions.beam_on:
-                        self.exposures.add(conditions)
-                    if self._scan is scan:
-                        self._finish(scan, end)
-                        return self._frame(conditions, end, pixels, self._changes() != changes)
+                conditions = self._conditions(scan.mode.width, scan.mode.height, scan.bits)
+                changes = self._changes()
+                end = self.rest = conditions.start_time + scan.mode.frame_time
+            pixels = self._meanwhile(self._column.render(conditions))
+            if not self._clock.wait_until(end, scan.ended):
+                return None
+            with self._lock:
+                if conditions.beam_on:
+                    self.exposures.add(conditions)
+                if self._scan is not scan:
+                    return None
+                self._finish(scan, end)
+                return self._frame(conditions, end, pixels, self._changes() != changes)
 
     def _finish(self, scan: _Scan, end: float) -> None:
         self.next_id += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 from firmware_protocol.messages import Event, Reason, StageIdle, StageMoved, StageOriented, Status, Subsystem
 from firmware_protocol.profile import InstrumentProfile
@@ -13,14 +13,9 @@ from semdrivers.emulator.instrument._parameters import refuse
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Where a stage stands and how it lies.
+    """Where a stage stands (mm, in the plane of the sample) and how it lies (degrees).
 
-    Parameters
-    ----------
-    x, y : float
-        mm, in the plane of the sample: what is under the beam.
-    tilt, rotation : float
-        Degrees. Both leave the point under the beam where it is, and at its height.
+    Tilt and rotation leave the point under the beam where it is, and at its height.
     """
 
     x: float = 0.0
@@ -30,18 +25,9 @@ class Pose:
 
 
 class Stage:
-    """A stage of four driven axes, which travel at constant speed, together, then settle; the height is set by hand.
+    """A stage of four driven axes, which travel at constant speed, together, then settle.
 
-    Not thread safe: the instrument holds its lock.
-
-    Parameters
-    ----------
-    profile : InstrumentProfile
-        Speeds, settling time, collision envelope.
-    height : float
-        mm.
-    emit : callable
-        Takes the events.
+    The height (mm) is set by hand; `emit` takes the events. Not thread safe: the instrument holds its lock.
     """
 
     def __init__(self, profile: InstrumentProfile, height: float, emit: Callable[[Event], None]) -> None:
@@ -66,13 +52,9 @@ class Stage:
         passed = now - self._since
         if passed >= self._travel:
             return self.target
-        share, start, end = passed / self._travel, self._from, self.target
-        return Pose(
-            start.x + share * (end.x - start.x),
-            start.y + share * (end.y - start.y),
-            start.tilt + share * (end.tilt - start.tilt),
-            start.rotation + share * (end.rotation - start.rotation),
-        )
+        share = passed / self._travel
+        start, end = astuple(self._from), astuple(self.target)
+        return Pose(*(low + share * (high - low) for low, high in zip(start, end, strict=True)))
 
     def lowest_working_distance(self, now: float) -> float:
         """Return the lower edge of the collision envelope, mm; in a motion, that of the worse end."""
@@ -80,13 +62,7 @@ class Stage:
         return self._profile.lowest_working_distance(self._top(worst))
 
     def move(self, x: float, y: float, now: float) -> StageMoved:
-        """Start towards (x, y), mm.
-
-        Raises
-        ------
-        Refused
-            INTERLOCK at the collision envelope, BUSY while it moves; it has not moved.
-        """
+        """Start towards (x, y), mm; raises `Refused` as `Instrument.move_stage` does."""
         pose = replace(self.target, x=x, y=y)
         self._check_axis(pose)
         self._check_idle()
@@ -94,13 +70,7 @@ class Stage:
         return StageMoved(x, y, travel, now + travel)
 
     def orient(self, tilt: float, rotation: float, working_distance: float, now: float) -> StageOriented:
-        """Start to tilt and rotate, degrees, with the lens at `working_distance` (mm).
-
-        Raises
-        ------
-        Refused
-            INTERLOCK at the collision envelope, BUSY while it moves; it has not moved.
-        """
+        """Start to tilt and rotate, degrees, with the lens at `working_distance` (mm); raises as `move` does."""
         pose = replace(self.target, tilt=tilt, rotation=rotation)
         self._check_axis(pose)
         self._check_lens(pose, working_distance)

@@ -22,24 +22,7 @@ from semdrivers.emulator.physics._presets import PRESETS, ColumnPreset, preset_n
 from semdrivers.emulator.physics._scan import Column, Exposure, ScanConditions, Truth
 
 __all__ = [
-    "PRESETS",
-    "Column",
-    "ColumnPreset",
-    "ElectronColumn",
-    "Exposure",
-    "ScanConditions",
-    "Truth",
-    "depth_of_field",
-    "discharged",
-    "electrons_per_pixel",
-    "frequency_grid",
-    "half_angle",
-    "ideal_score",
-    "pixel_size",
-    "preset_named",
-    "preset_with",
-    "probe_core",
-    "probe_core_of",
-    "seen",
-    "turn",
-]
+    "PRESETS", "Column", "ColumnPreset", "ElectronColumn", "Exposure", "ScanConditions", "Truth", "depth_of_field",
+    "discharged", "electrons_per_pixel", "frequency_grid", "half_angle", "ideal_score", "pixel_size", "preset_named",
+    "preset_with", "probe_core", "probe_core_of", "seen", "turn",
+]  # fmt: skip

@@ -7,18 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_JUMP = 0.15, 0.35
-"""Of the grey scale, …"""
-_RELAXATION = 1.0
-"""… which decays over this many heights of the frame."""
-_STREAKS = 30
-"""Lines struck, …"""
-_BURST = 1 / 4
-"""… within this share of the height, …"""
-_STREAK = 0.2, 0.5
-"""… each by this much of the grey scale at its beginning, …"""
-_DECAY = 0.5
-"""… which decays over this share of its width."""
+_JUMP = 0.15, 0.35  # range of the jump, in grey scales
+_RELAXATION = 1.0  # heights of the frame over which the jump decays
+_STREAKS = 30  # lines that are streaked, in a frame of 240 lines
+_BURST = 1 / 4  # share of the height that holds these lines
+_STREAK = 0.2, 0.5  # range of a streak at its beginning, in grey scales
+_DECAY = 0.5  # widths of the frame over which a streak decays
 
 
 def discharged(pixels: NDArray[Any], random: np.random.Generator) -> NDArray[Any]:

@@ -34,8 +34,8 @@ _MARGIN = 20
 _WIDEST_DISC = 12.0
 _COARSEST = 6
 _MAX_LAYERS = 5
+# Layers of a tilted sample: each is a band of lines, and its focus should join that of the next
 _MAX_BANDS_IN_FOCUS = 15
-"""Layers of a tilted sample: each is a band of lines, and its focus should join that of the next."""
 _BANDS = 5
 _FWHM_TO_SIGMA = 1 / 2.3548
 _FAST_WIDTH, _FAST_HEIGHT = 320, 240
@@ -92,10 +92,7 @@ class ElectronColumn:
             amount * math.cos(2 * turn) + of_column * math.cos(turn_of_column),
             amount * math.sin(2 * turn) + of_column * math.sin(turn_of_column),
         )
-        self._drift = (
-            self.preset.drift * math.cos(2 * math.pi * drift),
-            self.preset.drift * math.sin(2 * math.pi * drift),
-        )
+        self._drift = tuple(self.preset.drift * turned(2 * math.pi * drift) for turned in (math.cos, math.sin))
         direction = 2 * math.pi * random.random()
         away = self.preset.image_shift * profile.shift_coupling
         self._shift = away * math.cos(direction), away * math.sin(direction)
@@ -328,11 +325,7 @@ def _place(conditions: ScanConditions) -> tuple[float, ...]:
 def _centred(stage_x: float, stage_y: float, pixel: float, columns: int, rows: int) -> Window:
     """The window whose middle is at a stage position; stage in mm, pixel in µm."""
     return Window(
-        stage_x * 1e3 - (columns - 1) / 2 * pixel,
-        stage_y * 1e3 - (rows - 1) / 2 * pixel,
-        pixel,
-        columns,
-        rows,
+        stage_x * 1e3 - (columns - 1) / 2 * pixel, stage_y * 1e3 - (rows - 1) / 2 * pixel, pixel, columns, rows
     )
 
 

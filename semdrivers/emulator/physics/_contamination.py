@@ -18,34 +18,15 @@ from semdrivers.emulator.specimens import Array
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """What a film of contamination takes from the signal.
+    """What a film of contamination takes from the signal."""
 
-    Parameters
-    ----------
-    darkening : float
-        Share of the signal that is lost in the end.
-    dose : float
-        pC/µm² after which 63 % of that is lost.
-    """
-
-    darkening: float
-    dose: float
+    darkening: float  # Share of the signal that is lost in the end
+    dose: float  # pC/µm² after which 63 % of that is lost
 
     def transmission(self, conditions: ScanConditions, pixel: float, blur: float) -> Array | float:
-        """Return what is left of the signal on the pixels of a frame.
+        """Return what is left of the signal on the pixels (µm) of a frame; 1.0 where nothing was scanned before.
 
-        Parameters
-        ----------
-        conditions : ScanConditions
-            Of the frame.
-        pixel : float
-            µm.
-        blur : float
-            Radius of the beam at the sample, pixels; the edge of a field is as soft.
-
-        Returns
-        -------
-        ndarray of shape (height, width), or 1.0 where nothing was scanned before
+        `blur` is the radius of the beam at the sample in pixels; the edge of a field is as soft.
         """
         soft = pixel * max(1.0, 2 * blur)
         clean: Array | float = 1.0

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from semdrivers.emulator.physics._optics import FrequencyGrid
 from semdrivers.emulator.specimens import Array
 
+# Pixels; the corners of an image that would move less are left where they are, and its sharpness with them
 _LEAST = 0.5
-"""Pixels; the corners of an image that would move less are left where they are, and its sharpness with them."""
 
 
 def shift(spectrum: NDArray[np.complex64], grid: FrequencyGrid, x: float, y: float) -> None:

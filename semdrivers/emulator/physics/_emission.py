@@ -8,20 +8,14 @@ import numpy as np
 
 from semdrivers.emulator.specimens import Array
 
-_PERIODS = 11.0, 67.0, 541.0
-"""s (A); no two are in step, so the current does not repeat."""
+_PERIODS = 11.0, 67.0, 541.0  # s (assumed); no two are in step, so the current does not repeat
 _SHARES = 0.3, 0.5, 1.0
 
 
 class Emission:
-    """The beam current at any instant, relative to that at switching on. The same seed gives the same course.
+    """The beam current at any instant, relative to that at switching on; `random` gives the phases.
 
-    Parameters
-    ----------
-    strength : float
-        Relative amplitude of the slowest wave; the quicker ones are weaker.
-    random : numpy.random.Generator
-        Gives the phases.
+    `strength` is the relative amplitude of the slowest wave; the quicker ones are weaker.
     """
 
     def __init__(self, strength: float, random: np.random.Generator) -> None:

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from semdrivers.emulator.specimens import Array, Specimen, Window
 
-_REACH = 3
-"""Pixels that the interpolation needs beyond the outermost point."""
+_REACH = 3  # Pixels that the interpolation needs beyond the outermost point
 
 
 def seen(specimen: Specimen, window: Window, tilt: float, rotation: float) -> tuple[Array, Array]:

@@ -84,42 +84,28 @@ class ColumnPreset:
 
 _KINDS = {each.name: str(each.type) for each in fields(ColumnPreset)}
 
-PRESETS = {
-    "ideal": ColumnPreset(),
-    "typical": ColumnPreset(
-        astigmatism=4.0,
-        line_jitter=0.2,
-        hum=3.0,
-        drift=2.0,
-        detector_lag=0.25,
-        row_gain=0.01,
-        charging=0.02,
-        contamination=0.15,
-        emission=0.02,
-        lens_hysteresis=1.0,
-        image_shift=1.0,
-        image_rotation=1.0,
-        magnification_change=1.0,
-        lens_motion=True,
-    ),
-    "hostile": ColumnPreset(
-        astigmatism=15.0,
-        line_jitter=0.7,
-        hum=10.0,
-        drift=10.0,
-        detector_lag=0.8,
-        row_gain=0.04,
-        charging=0.15,
-        contamination=0.4,
-        emission=0.08,
-        lens_hysteresis=2.5,
-        image_shift=1.7,
-        image_rotation=1.0,
-        magnification_change=1.0,
-        lens_motion=True,
-    ),
+# Strengths of the presets `typical` and `hostile`; what is not listed is the default
+_STRENGTHS: dict[str, tuple[float, float]] = {
+    "astigmatism": (4.0, 15.0),
+    "line_jitter": (0.2, 0.7),
+    "hum": (3.0, 10.0),
+    "drift": (2.0, 10.0),
+    "detector_lag": (0.25, 0.8),
+    "row_gain": (0.01, 0.04),
+    "charging": (0.02, 0.15),
+    "contamination": (0.15, 0.4),
+    "emission": (0.02, 0.08),
+    "lens_hysteresis": (1.0, 2.5),
+    "image_shift": (1.0, 1.7),
+    "image_rotation": (1.0, 1.0),
+    "magnification_change": (1.0, 1.0),
 }
-"""The presets by name: `ideal`, `typical`, `hostile`."""
+
+PRESETS = {"ideal": ColumnPreset()} | {
+    preset: ColumnPreset(**{name: both[k] for name, both in _STRENGTHS.items()}, lens_motion=True)  # type: ignore[arg-type]
+    for k, preset in enumerate(("typical", "hostile"))
+}
+"""The presets by name: ``ideal``, ``typical``, ``hostile``."""
 
 
 def preset_with(preset: str | ColumnPreset, changes: Mapping[str, object]) -> ColumnPreset:

@@ -14,20 +14,9 @@ from semdrivers.emulator.specimens._picture import Picture
 from semdrivers.errors import InvalidParameterError
 
 __all__ = [
-    "PERIODIC",
-    "SPECIMENS",
-    "Array",
-    "Periodic",
-    "Picture",
-    "Specimen",
-    "SpecimenFactory",
-    "Window",
-    "footprint",
-    "lattice_uniform",
-    "make_specimen",
-    "noise",
-    "rough",
-]
+    "PERIODIC", "SPECIMENS", "Array", "Periodic", "Picture", "Specimen", "SpecimenFactory", "Window", "footprint",
+    "lattice_uniform", "make_specimen", "noise", "rough",
+]  # fmt: skip
 
 
 class Specimen(Protocol):

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semdrivers.emulator.specimens._fields import Array, Window, footprint, noise, rough, scattered, smoothstep, specks
+from semdrivers.emulator.specimens._fields import (
+    Array,
+    Window,
+    footprint,
+    median,
+    noise,
+    rough,
+    scattered,
+    smoothstep,
+    specks,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +64,7 @@ class TinBalls:
         rows, columns, dx, dy = patch
         squared = (dx * dx + dy * dy) / np.float32(radius * radius)
         cosine = np.sqrt(np.maximum(1 - squared, 0))
-        ground = float(np.median(height[rows, columns]))
+        ground = median(height[rows, columns])
         top = np.float32(ground + radius * (0.6 + 0.4 * lift)) + np.float32(radius) * cosine
         seen = (squared < 1) & (top > height[rows, columns])
         edge = 0.72 + 0.26 / (cosine + np.float32(0.22)) - 0.16 * dx / np.float32(radius)

@@ -14,18 +14,13 @@ from semdrivers.emulator.specimens._fields import Array, Window, lattice_uniform
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.microscope import number
 
+# µm; a period that is not given is drawn between these: 6 to 100 pixels of the FAST frame at 5000×
 _SHORTEST, _LONGEST = 0.5, 8.0
-"""µm; a period that is not given is drawn between these: 6 to 100 pixels of the FAST frame at 5000×."""
-_PERIODS = 0.05, 500.0
-"""µm; the least and the greatest period."""
-_DEFECTIVE = 0.06
-"""Share of the cells that are missing where there are defects."""
-_MEAN = 0.35
-"""Strength that a pattern too fine for the pixels fades to."""
-_RELIEF = 0.02
-"""Height of a feature, periods."""
-_BLOCKS = 7
-"""Rectangles in a cell of the chip."""
+_PERIODS = 0.05, 500.0  # µm; the least and the greatest period
+_DEFECTIVE = 0.06  # Share of the cells that are missing where there are defects
+_MEAN = 0.35  # Strength that a pattern too fine for the pixels fades to
+_RELIEF = 0.02  # Height of a feature, periods
+_BLOCKS = 7  # Rectangles in a cell of the chip
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +90,9 @@ class Periodic:
         return intensity.astype(np.float32), (np.float32(_RELIEF * self.period) * feature).astype(np.float32)
 
 
+# Strength of the feature, 0 to 1, and column and row of the cell of every pixel
 Cells = tuple[Array, NDArray[np.int64], NDArray[np.int64]]
-"""Strength of the feature, 0 to 1, and column and row of the cell of every pixel."""
-Lengths = NDArray[np.float64]
-"""Place in periods."""
+Lengths = NDArray[np.float64]  # Place in periods
 
 
 def _within(distance: Lengths, half: float, pixel: float) -> Array:

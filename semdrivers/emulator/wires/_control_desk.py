@@ -22,6 +22,7 @@ from firmware_protocol.messages import (
     Bye,
     Command,
     Done,
+    EmergencyStop,
     Event,
     GetParameter,
     GetStatus,
@@ -151,6 +152,7 @@ class ControlDesk:
         self._deferred: list[_Deferred] = []
         self._ticked = time.monotonic()
         self._endless = self._gives_up = False
+        self._stopped: tuple[int | None, str] = None, ""
         self._unlisten = instrument.listen(forward)
 
     # Sessions
@@ -317,6 +319,8 @@ class ControlDesk:
             raise refuse(Status.NOT_IMPLEMENTED, "this firmware knows no such opcode")
         if isinstance(message, Hello):
             return self._hello(session, message)
+        if isinstance(message, EmergencyStop):
+            return self._emergency_stop(session, message)
         if session.token is None:
             raise refuse(Status.NOT_OWNER, "HELLO must come first")
         if isinstance(message, Command):
@@ -336,11 +340,30 @@ class ControlDesk:
                 pass
         return Done(instrument.clock.now())
 
+    def _emergency_stop(self, session: Session, message: EmergencyStop) -> BeamSet:
+        """Stop the scan and blank the beam, whoever asks."""
+        owner = self._owner
+        who = message.client or session.client or "a client without a name"
+        if owner is not None and owner is not session:
+            self._stopped = owner.token, f"{who!r} ({session.where})"
+        text = f"{who!r} ({session.where}) stopped the instrument; the scan is stopped, the beam off"
+        _log.warning("%s", text)
+        now = self._instrument.clock.now()
+        self.publish(InterlockTripped(Reason.STOPPED, now, text))
+        return self._instrument.set_beam(False)
+
     def _command(self, session: Session, message: object) -> object:
         if not session.owner:
             owner = self._owner
             who = f"it is controlled by {owner.client!r} ({owner.where})" if owner else "its lease was lost"
             raise refuse(Status.NOT_OWNER, f"this client does not control the instrument: {who}; connect again")
+        token, stopper = self._stopped
+        if message == SetBeam(True) and session.token == token:
+            raise refuse(
+                Status.INTERLOCK,
+                f"{stopper} stopped the instrument: ask there, then connect again to switch the beam on",
+                reasons=Reason.STOPPED,
+            )
         faults = self._faults.at(Occasion.COMMAND)
         self._endless = self._gives_up = False
         for name in faults:
@@ -387,7 +410,10 @@ class ControlDesk:
         owner = self._owner
         if not hello.observer:
             if owner is not None and owner is not session:
-                raise Refused(Status.BUSY, _held_by(owner))
+                if owner.token != hello.token:
+                    raise Refused(Status.BUSY, _held_by(owner))
+                owner.owner = False  # the same client, on another connection
+                self._deferred = [item for item in self._deferred if item.session is not owner]
             session.owner = True
         profile = self._instrument.profile
         return HelloReply(

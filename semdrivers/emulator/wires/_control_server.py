@@ -363,6 +363,8 @@ class ControlServer:
                 if not connection.pipe.lasting:
                     self._drop(connection, f"more than {_MOST_HELLOS} HELLOs in a second")
                     return
+            elif item.opcode == Opcode.EMERGENCY_STOP:
+                self._desk.handle(connection.session, item)
             else:
                 connection.items.append(item)
 

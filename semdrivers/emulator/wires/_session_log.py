@@ -30,7 +30,7 @@ from firmware_protocol.messages import (
 from firmware_protocol.profile import PROBE_DIAMETER
 from semdrivers.emulator.instrument import Instrument, ScannedFrame
 from semdrivers.files import plain
-from semdrivers.image import Image, ScanMode
+from semdrivers.image import SCAN_MODES, Image, ScanMode
 from semdrivers.links import exception_for
 from semdrivers.microscope import Capabilities, Range
 from semdrivers.sessions import METHODS, PROPERTIES, SessionFolder, written
@@ -111,7 +111,7 @@ class SessionLog:
 
     def scanned(self, frame: ScannedFrame) -> None:
         """Write a frame that leaves whole."""
-        mode = ScanMode((frame.width, frame.height))
+        mode = _mode(frame.width, frame.height)
         name = self._folder.save(
             Image(
                 pixels=frame.pixels,
@@ -168,8 +168,8 @@ def _command(message: object) -> Call | None:
             return "call", "pump", []
         case Vent():
             return "call", "vent", []
-        case StartScan(width=width, height=height) if (width, height) in ScanMode._value2member_map_:
-            return "call", "acquire", [ScanMode((width, height))]
+        case StartScan(width=width, height=height):
+            return "call", "acquire", [_mode(width, height)]
     return None
 
 
@@ -186,16 +186,23 @@ def _result(request: object, reply: Any) -> Any:
     return None
 
 
+def _mode(width: int, height: int) -> ScanMode:
+    """Return the mode of a frame size, as the instrument names it."""
+    named = {(mode.width, mode.height): mode for mode in SCAN_MODES}
+    return named.get((width, height)) or ScanMode(f"{width}x{height}", width, height)
+
+
 def _capabilities(instrument: Instrument) -> Capabilities:
     def limits(parameter: Parameter, step: float) -> Range:
         return Range(*instrument.limits(parameter), step)
 
     profile = instrument.profile
-    offered = {(mode.width, mode.height) for mode in profile.scan_modes}
     return Capabilities(
         working_distance=limits(Parameter.WORKING_DISTANCE, profile.working_distance_step),
         magnification=limits(Parameter.MAGNIFICATION, profile.magnification_step),
-        scan_modes=tuple(mode for mode in ScanMode if mode.value in offered),
+        scan_modes=tuple(
+            _mode(mode.width, mode.height) for mode in sorted(profile.scan_modes, key=lambda mode: mode.frame_time)
+        ),
         model=profile.model,
         serial=instrument.serial,
         firmware=profile.firmware,

@@ -18,10 +18,10 @@ from semdrivers.files import decimal, read_table
 from semdrivers.microscope import number
 from semfocus_plugin.networks import SMALLEST
 
-__all__ = ["NOMINAL_PIXEL_SIZE", "Picture", "folder_in_use", "is_sharp", "read_folder", "read_picture"]
+__all__ = ["NOMINAL_PIXEL_SIZE", "Picture", "folder_in_use", "read_folder", "read_picture"]
 
 NOMINAL_PIXEL_SIZE = 100.0
-"""Pixel size assumed of a picture that does not tell its own, nm: it is then shown at 2 700× to 4 000×."""
+"""Pixel size assumed of a picture that does not state its own, nm: it is then shown at 2 700× to 4 000×."""
 
 _PIXEL_SIZE = re.compile(r"([\d.]+)\s*nm/px")
 
@@ -113,7 +113,7 @@ def read_folder(
         raise InvalidParameterError(f"{manifest} lists no pictures (a column 'file' is needed)")
     pictures = []
     for row in rows:
-        if row.get("suggested_split") == "series" or not is_sharp(row):
+        if row.get("suggested_split") == "series" or not _is_sharp(row):
             continue
         try:
             pictures.append(_of_row(folder, row, pixel_size))
@@ -125,13 +125,13 @@ def read_folder(
 
 
 def _of_row(folder: Path, row: dict[str, str], pixel_size: float | None) -> Picture:
-    found = _PIXEL_SIZE.search(" ".join(row.values()))
-    known = float(found.group(1)) if found else pixel_size
+    written = _PIXEL_SIZE.search(" ".join(row.values()))
+    known = float(written.group(1)) if written else pixel_size
     rows = decimal(row.get("bar_rows"))
     return read_picture(_locate(folder, row["file"]), known, None if rows is None else int(rows))
 
 
-def is_sharp(row: dict[str, str]) -> bool:
+def _is_sharp(row: dict[str, str]) -> bool:
     """Return whether a row of a manifest is a picture in focus, by what its notes say."""
     notes = row.get("notes", "").lower()
     return not any(phrase in notes for phrase in ("not sharp", "edge case only", "very noisy"))
@@ -139,10 +139,7 @@ def is_sharp(row: dict[str, str]) -> bool:
 
 def _locate(folder: Path, name: str) -> Path:
     """Return the file, which may lie in another subfolder than the manifest says."""
-    path = folder / name
-    if path.is_file():
-        return path
-    found = sorted(folder.rglob(Path(name).name))
-    if not found:
+    candidates = [folder / name] if (folder / name).is_file() else sorted(folder.rglob(Path(name).name))
+    if not candidates:
         raise InvalidParameterError(f"{folder / 'MANIFEST.csv'} lists {name}, which is not in the folder")
-    return found[0]
+    return candidates[0]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semfocus_plugin.lab.benchmark.peers import pair_bound
 from semfocus_plugin.lab.benchmark.runs import OURS, Record
@@ -15,26 +17,10 @@ from semfocus_plugin.lab.benchmark.trials import TRACKS
 from semfocus_plugin.lab.parallel import required
 
 __all__ = [
-    "BENCHMARK",
-    "COLUMNS",
-    "EVALUATE",
-    "FALSE_FOCUS",
-    "LEGEND",
-    "SIDE_BY_SIDE",
-    "Bin",
-    "Column",
-    "Group",
-    "Row",
-    "expected_calibration_error",
-    "headings",
-    "markdown_table",
-    "page",
-    "reliability",
-    "rows",
-    "side_by_side",
-    "verdict",
-    "wilson",
-]
+    "BENCHMARK", "COLUMNS", "EVALUATE", "FALSE_FOCUS", "LEGEND", "Bin", "Column", "Group", "Row",
+    "expected_calibration_error", "headings", "markdown_table", "page", "reliability", "rows", "side_by_side",
+    "verdict", "wilson",
+]  # fmt: skip
 
 FALSE_FOCUS = 2.0
 """Depths of field beyond which a run that reports focus is wrong."""
@@ -53,13 +39,7 @@ def wilson(successes: int, runs: int) -> tuple[float, float]:
 
 
 class Group:
-    """Records of one row, and what several columns need of them.
-
-    Parameters
-    ----------
-    records : sequence of Record
-        At least one.
-    """
+    """Records of one row, at least one, and what several columns need of them."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.records = records
@@ -67,6 +47,7 @@ class Group:
         self.blank = first.track in TRACKS and TRACKS[first.track].refuses
         self.runs = len(records)
         self.errors = [record.error for record in records if record.focused]
+        self.restored = sum(record.restored and not record.focused for record in records)
         self.successes = self.count("refused") if self.blank else self.within(1.0)
 
     def count(self, status: str) -> int:
@@ -109,6 +90,10 @@ class Column:
     tables: tuple[str, ...] = (BENCHMARK, EVALUATE)
 
 
+def _quantile(share: float, name: str) -> Callable[[Group], float | None]:
+    return lambda group: group.quantile(share, attrgetter(name))
+
+
 def _named(group: Group) -> float | None:
     """Return the share of runs in focus, on 0.9 DoF of astigmatism at least, that report it within 30 % and 15°."""
     sharp = [r for r in group.records if r.focused and r.error <= 1.0 and math.hypot(*r.astigmatism) > 0.9]
@@ -120,6 +105,8 @@ def _named(group: Group) -> float | None:
             right += abs(abs(reported) - abs(true)) <= 0.3 * abs(true) and turn <= 15.0
     return right / len(sharp) if sharp else None
 
+
+_FRAMES = {"median_frames": 0.5, "p90_frames": 0.9, "most_frames": 1.0}
 
 COLUMNS: tuple[Column, ...] = (
     Column("runs", {"runs": lambda g: g.runs}, "{runs}"),
@@ -144,11 +131,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         "frames median / p90 / max",
-        {
-            "median_frames": lambda g: g.quantile(0.5, lambda r: r.frames),
-            "p90_frames": lambda g: g.quantile(0.9, lambda r: r.frames),
-            "most_frames": lambda g: g.quantile(1.0, lambda r: r.frames),
-        },
+        {name: _quantile(share, "frames") for name, share in _FRAMES.items()},
         "{median_frames:.3g} / {p90_frames:.3g} / {most_frames:.3g}",
     ),
     Column(
@@ -157,18 +140,13 @@ COLUMNS: tuple[Column, ...] = (
         "{median_control_frames:.3g}",
         (EVALUATE,),
     ),
-    Column("dose", {"median_dose": lambda g: g.quantile(0.5, lambda r: r.dose)}, "{median_dose:.1f}", (BENCHMARK,)),
+    Column("dose", {"median_dose": _quantile(0.5, "dose")}, "{median_dose:.1f}", (BENCHMARK,)),
     Column(
         "instrument s",
-        {"median_instrument_seconds": lambda g: g.quantile(0.5, lambda r: r.instrument_seconds)},
+        {"median_instrument_seconds": _quantile(0.5, "instrument_seconds")},
         "{median_instrument_seconds:.1f}",
     ),
-    Column(
-        "compute ms",
-        {"median_compute_ms": lambda g: g.quantile(0.5, lambda r: r.compute_ms)},
-        "{median_compute_ms:.1f}",
-        (BENCHMARK,),
-    ),
+    Column("compute ms", {"median_compute_ms": _quantile(0.5, "compute_ms")}, "{median_compute_ms:.1f}", (BENCHMARK,)),
     Column(
         "score",
         {"mean_score": lambda g: float(np.mean([r.score for r in g.records if r.focused])) if g.errors else None},
@@ -183,17 +161,12 @@ COLUMNS: tuple[Column, ...] = (
     Column("astigmatism named", {"named": _named}, "{named:.0%}", (BENCHMARK,)),
     Column("refused", {"refused": lambda g: g.count("refused")}, "{refused}"),
     Column("errors", {"errors": lambda g: g.count("error")}, "{errors}"),
-    Column(
-        "restored",
-        {"restored": lambda g: sum(r.restored and not r.focused for r in g.records)},
-        "{restored}",
-        (EVALUATE,),
-    ),
+    Column("restored", {"restored": lambda g: g.restored}, "{restored}", (EVALUATE,)),
 )
 """Shares are of all runs; errors in depths of field over the runs that report focus; frames and times of all runs."""
 
-SIDE_BY_SIDE = "{within_two:.0%} / {within_one:.0%}, {median_frames:g} / {p90_frames:.0f}, {refused}, {false_focus}"
-"""Format of a cell where presets stand side by side."""
+# Format of a cell where presets stand side by side
+_SIDE_BY_SIDE = "{within_two:.0%} / {within_one:.0%}, {median_frames:g} / {p90_frames:.0f}, {refused}, {false_focus}"
 LEGEND = "within 2 / 1 DoF, frames median / p90, refused, false focus"
 """What a cell of a table of presets says, in this order."""
 
@@ -233,7 +206,7 @@ class Row:
 
 
 class _Dash:
-    def __format__(self, specification: str) -> str:
+    def __format__(self, _: str) -> str:
         return "–"
 
 
@@ -256,12 +229,11 @@ def rows(records: Sequence[Record], table: str) -> tuple[Row, ...]:
     group, name = _KEYS[table]
     for record in records:
         groups.setdefault((getattr(record, group), getattr(record, name)), []).append(record)
-    return tuple(_row(table, *key, Group(members)) for key, members in groups.items())
-
-
-def _row(table: str, group: str, name: str, members: Group) -> Row:
-    values = {key: value(members) for column in _columns(table) for key, value in column.values.items()}
-    return Row(table, group, name, values)
+    figures = {key: figure for column in _columns(table) for key, figure in column.values.items()}
+    return tuple(
+        Row(table, *key, {name: figure(members) for name, figure in figures.items()})
+        for key, members in ((key, Group(own)) for key, own in groups.items())
+    )
 
 
 def side_by_side(lines: Sequence[Row]) -> tuple[tuple[str, ...], ...]:
@@ -270,7 +242,7 @@ def side_by_side(lines: Sequence[Row]) -> tuple[tuple[str, ...], ...]:
     cells: dict[str, list[str]] = {}
     for row in lines:
         errors = f", {row['errors']} errors" if row["errors"] else ""
-        cells.setdefault(row.name, []).append(SIDE_BY_SIDE.format_map(row.values) + errors)
+        cells.setdefault(row.name, []).append(_SIDE_BY_SIDE.format_map(row.values) + errors)
     return ("specimen", *presets), *((name, *texts) for name, texts in cells.items())
 
 
@@ -396,14 +368,13 @@ def reliability(records: Sequence[Record], method: str, bins: int = 8) -> tuple[
     if not given:
         return ()
     pieces = np.array_split(np.array(given), max(min(bins, len(given) // 10), 1))
-    return tuple(_bin(piece[:, 0], piece[:, 1]) for piece in pieces)
+    return tuple(map(_bin, pieces))
 
 
-def _bin(
-    confidence: np.ndarray[tuple[int], np.dtype[np.float64]], error: np.ndarray[tuple[int], np.dtype[np.float64]]
-) -> Bin:
-    one, two, runs = int((error <= 1.0).sum()), int((error <= FALSE_FOCUS).sum()), len(error)
-    return Bin(float(confidence.mean()), runs, one / runs, two / runs, wilson(one, runs), wilson(two, runs))
+def _bin(piece: NDArray[np.float64]) -> Bin:
+    """Count the runs of one bin; a line is (confidence, error)."""
+    one, two, runs = int((piece[:, 1] <= 1.0).sum()), int((piece[:, 1] <= FALSE_FOCUS).sum()), len(piece)
+    return Bin(float(piece[:, 0].mean()), runs, one / runs, two / runs, wilson(one, runs), wilson(two, runs))
 
 
 def expected_calibration_error(bins: Sequence[Bin]) -> float:

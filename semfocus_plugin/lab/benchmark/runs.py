@@ -34,32 +34,16 @@ from semfocus_plugin.optics import Apertures, LearnedAperture
 from semfocus_plugin.run import MOST_RETAKES
 
 __all__ = [
-    "NOMINAL_WORKING_DISTANCE",
-    "OURS",
-    "SPARE",
-    "CountedMicroscope",
-    "Photographs",
-    "Record",
-    "choose_methods",
-    "descriptions",
-    "focus",
-    "method_names",
-    "nominal_optics",
-    "photograph",
-    "planned",
-    "prepared",
-    "run_trial",
-    "run_trials",
-]
+    "OURS", "CountedMicroscope", "Photographs", "Record", "choose_methods", "descriptions", "focus", "method_names",
+    "photograph", "planned", "prepared", "run_trial", "run_trials",
+]  # fmt: skip
 
 OURS = tuple(method.name for method in methods.METHODS)
 """Methods of this plugin; everything else is a peer, or another plugin's."""
 
-NOMINAL_WORKING_DISTANCE = 15.0
-"""mm; where instruments stand before they go to the start, and at which the nominal probe is computed."""
-
-SPARE = 1.1
-"""Half-width of the window that a peer is given, over the furthest start."""
+# mm; where instruments stand before they go to the start, and at which the nominal probe is computed
+_NOMINAL_WORKING_DISTANCE = 15.0
+_SPARE = 1.1  # Half-width of the window that a peer is given, over the furthest start
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +318,7 @@ def prepared(trial: Trial) -> Iterator[tuple[Emulator, Microscope]]:
     if trial.track.scaled:
         options["magnification"] = trial.magnification
     else:
-        options["working_distance"] = NOMINAL_WORKING_DISTANCE
+        options["working_distance"] = _NOMINAL_WORKING_DISTANCE
     if trial.picture is not None:
         options |= {"specimen": trial.picture.pixels, "pixel_size": trial.picture.pixel_size}
     profile = dataclasses.replace(EM30, aperture_radius=EM30.aperture_radius * trial.aperture_factor)
@@ -392,7 +376,7 @@ def _scene(trial: Trial, emulator: Emulator, microscope: Microscope) -> _Scene:
         microscope,
         truth.working_distance,
         truth.depth_of_field,
-        nominal_optics(),
+        _nominal_optics(),
         defocus,
         emulator.instrument.clock.now,
         lambda: emulator.truth.score,
@@ -552,16 +536,16 @@ def _peers_answer(peer: Peer, trial: Trial, microscope: Microscope, scene: _Scen
     if trial.track.reach is None:
         return zoom_ladder.climb(peer.find, microscope, scene.optics, ANYWHERE)
     start = microscope.working_distance
-    reach = SPARE * trial.track.reach * scene.depth_of_field
+    reach = _SPARE * trial.track.reach * scene.depth_of_field
     window = max(start - reach, ANYWHERE[0]), min(start + reach, ANYWHERE[1])
     if trial.track.instrument:
         window = scene.bounds or (start - reach, start + reach)
     return peer.find(Bench(microscope, scene.optics, window, start))
 
 
-def nominal_optics() -> Optics:
+def _nominal_optics() -> Optics:
     """Return the nominal beam of the instrument."""
-    alpha = EM30.half_angle(NOMINAL_WORKING_DISTANCE) * 1e-3
+    alpha = EM30.half_angle(_NOMINAL_WORKING_DISTANCE) * 1e-3
     core = probe_core_of(EM30, alpha, EM30.accelerating_voltage, EM30.beam_current)
     return Optics(
         EM30.aperture_radius * 1e-3, core * 1e-6, math.radians(EM30.rotation_coupling), EM30.magnification_coupling

@@ -17,7 +17,6 @@ import numpy as np
 import semdrivers
 from semdrivers.image import ScanMode
 from semfocus_plugin import networks
-from semfocus_plugin import networks as metrics
 from semfocus_plugin.networks import AENet, State, preprocess
 
 __all__ = ["Figure", "measure"]
@@ -25,25 +24,14 @@ __all__ = ["Figure", "measure"]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured figure.
+    """One measured figure."""
 
-    Parameters
-    ----------
-    name : str
-        What was measured.
-    unit : str
-        ``"ms"`` or ``"MB/s"``.
-    median, p90 : float
-        Over the repetitions; p90 is the slow end.
-    repetitions : int
-        How often it was measured.
-    """
-
-    name: str
-    unit: str
+    name: str  # What was measured
+    unit: str  # ``"ms"`` or ``"MB/s"``
+    # median, p90: Over the repetitions; p90 is the slow end
     median: float
     p90: float
-    repetitions: int
+    repetitions: int  # How often it was measured
 
 
 def measure(seconds: float = 1.0, announce: Callable[[str], object] = lambda what: None) -> tuple[Figure, ...]:
@@ -67,7 +55,7 @@ def _compute(seconds: float) -> Iterator[Figure]:
     yield _time("preprocessing (median, normalisation)", lambda: preprocess(pixels, 5000.0), seconds)
     yield _time(
         "metrics (variance, entropy)",
-        lambda: (metrics.variance(prepared.unit), metrics.entropy(prepared.unit)),
+        lambda: (networks.variance(prepared.unit), networks.entropy(prepared.unit)),
         seconds,
     )
     if isinstance(evaluator, AENet):
@@ -77,8 +65,8 @@ def _compute(seconds: float) -> Iterator[Figure]:
     yield _time("ACNet", lambda: controller(vector), seconds)
 
     def whole() -> None:
-        found = evaluator(pixels, 5000.0)
-        controller(state.update(15.0, found.score, found.variance, found.entropy, 5000.0))
+        scored = evaluator(pixels, 5000.0)
+        controller(state.update(15.0, scored.score, scored.variance, scored.entropy, 5000.0))
 
     yield _time("compute a frame (all of the above)", whole, seconds)
 

@@ -20,35 +20,18 @@ from semfocus_plugin.networks import paper_factor
 from semfocus_plugin.optics import NOMINAL_PIXEL
 
 __all__ = [
-    "ANYWHERE",
-    "DEVELOPMENT_SEED",
-    "FAR",
-    "FEATURELESS",
-    "MAGNIFICATIONS",
-    "NEAR",
-    "OFFSET",
-    "ONLINE",
-    "REPORTING_SEED",
-    "STAGE",
-    "TRACKS",
-    "TRAINED",
-    "UNSEEN",
-    "Track",
-    "Trial",
-    "draw_online",
-    "draw_trials",
-    "tracks_named",
-]
+    "ANYWHERE", "DEVELOPMENT_SEED", "MAGNIFICATIONS", "OFFSET", "REPORTING_SEED", "TRACKS", "TRAINED", "UNSEEN",
+    "Track", "Trial", "draw_online", "draw_trials", "tracks_named",
+]  # fmt: skip
 
 TRAINED = ("tin-balls", "tem-grid", "gold-nanoparticles")
 """Specimens that the networks were trained on."""
 UNSEEN = ("butterfly-wing", "fabric")
 """Specimens that no network was trained on."""
-FEATURELESS = "featureless"
-"""The specimen without structure."""
+_FEATURELESS = "featureless"  # The specimen without structure
 
 MAGNIFICATIONS: Mapping[str, tuple[float, float]] = MappingProxyType(
-    dict.fromkeys((*TRAINED, *UNSEEN, FEATURELESS), (500.0, 10_000.0)) | {"gold-nanoparticles": (8_000.0, 30_000.0)}
+    dict.fromkeys((*TRAINED, *UNSEEN, _FEATURELESS), (500.0, 10_000.0)) | {"gold-nanoparticles": (8_000.0, 30_000.0)}
 )
 """Ranges of the paper ("Datasets"); butterfly wing and fabric as tin balls and TEM grid ("Online test")."""
 
@@ -58,18 +41,15 @@ DEVELOPMENT_SEED = 1
 REPORTING_SEED = 2026
 """Seed of the runs that are reported; nothing was tuned on them."""
 
-NEAR = 9.0
-"""Furthest start of the near tracks, depths of field."""
-FAR = 40.0
-"""Furthest start of the far tracks, depths of field."""
+_NEAR = 9.0  # Furthest start of the near tracks, depths of field
+_FAR = 40.0  # Furthest start of the far tracks, depths of field
 ANYWHERE = (5.0, 30.0)
 """Range of starts of the blind track, and the widest window that a peer is given on any track; mm."""
 
 OFFSET = 3.0
 """Furthest start from the focus in mm, times the factor of equation 5, of the paper's online test."""
 
-STAGE = 5.0
-"""Furthest lateral position from the centre of a procedural specimen, mm."""
+_STAGE = 5.0  # Furthest lateral position from the centre of a procedural specimen, mm
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +84,7 @@ class Track:
     name: str
     description: str
     specimens: tuple[str, ...] = TRAINED + UNSEEN
-    reach: float | None = NEAR
+    reach: float | None = _NEAR
     scaled: bool = False
     preset: str = "typical"
     aperture_factors: tuple[float, ...] = (1.0,)
@@ -136,9 +116,9 @@ TRACKS: Mapping[str, Track] = MappingProxyType(
         track.name: track
         for track in (
             Track("near", "five specimens, start within ±9 DoF"),
-            Track("far", "five specimens, start within ±40 DoF", reach=FAR),
+            Track("far", "five specimens, start within ±40 DoF", reach=_FAR),
             Track("blind", "five specimens, start anywhere in 5 to 30 mm, magnification free", reach=None),
-            Track("unseen", "the two specimens that were never trained on, start within ±40 DoF", UNSEEN, FAR),
+            Track("unseen", "the two specimens that were never trained on, start within ±40 DoF", UNSEEN, _FAR),
             Track("real", "real micrographs as specimens, start within ±9 DoF", ()),
             Track("hostile", "five specimens, hostile column, start within ±9 DoF", preset="hostile"),
             Track(
@@ -146,7 +126,7 @@ TRACKS: Mapping[str, Track] = MappingProxyType(
                 "five specimens, α 20 % off the nominal one, start within ±9 DoF",
                 aperture_factors=(0.8, 1.2),
             ),
-            Track("featureless", "nothing but noise; the right answer is a refusal", (FEATURELESS,), refuses=True),
+            Track("featureless", "nothing but noise; the right answer is a refusal", (_FEATURELESS,), refuses=True),
             Track(
                 "stigmator",
                 "five specimens, stigmator off by 1, 2, 3, 5 DoF, start within ±9 DoF",
@@ -170,21 +150,21 @@ TRACKS: Mapping[str, Track] = MappingProxyType(
                 instrument="wild",
                 earlier=2,
             ),
-            Track("periodic", "periodic samples, start 4 to 40 DoF away", (), FAR, instrument="periodic"),
+            Track("periodic", "periodic samples, start 4 to 40 DoF away", (), _FAR, instrument="periodic"),
             Track("series", "focal series recorded on real instruments", (), instrument="series"),
         )
     }
 )
 """Tracks of the comparison. Every one but ``blind`` and ``featureless`` differs from ``near`` in one thing."""
 
-ONLINE = Track(
+# Track of ``semfocus evaluate`` and of the paper's tables, drawn by `draw_online`
+_ONLINE = Track(
     "online",
     "the paper's online test: start within ±3 mm × the factor of equation 5",
     tuple(MAGNIFICATIONS),
     reach=OFFSET,
     scaled=True,
 )
-"""Track of ``semfocus evaluate`` and of the paper's tables, drawn by `draw_online`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +270,7 @@ def draw_online(specimens: Sequence[str | Picture], runs: int, seed: int, preset
         When `runs` is below 1 or `seed` below 0.
     """
     _check(runs, seed)
-    track, trials = replace(ONLINE, preset=preset), []
+    track, trials = replace(_ONLINE, preset=preset), []
     for specimen in specimens:
         name = specimen if isinstance(specimen, str) else specimen.name
         if specimen == name and name not in MAGNIFICATIONS:
@@ -345,7 +325,7 @@ def _magnification(random: np.random.Generator, name: str, picture: Picture | No
 def _stage(random: np.random.Generator, magnification: float, picture: Picture | None) -> tuple[float, float]:
     """Anywhere on a procedural specimen; on a picture such that the field stays inside, where it fits."""
     if picture is None:
-        return float(random.uniform(-STAGE, STAGE)), float(random.uniform(-STAGE, STAGE))
+        return float(random.uniform(-_STAGE, _STAGE)), float(random.uniform(-_STAGE, _STAGE))
     height, width = picture.pixels.shape
     field = np.array([320.0, 240.0]) * NOMINAL_PIXEL / magnification
     spare = np.maximum(np.array([width, height]) * picture.pixel_size * 1e-6 - field, 0.0) / 2

@@ -9,7 +9,7 @@ import typer
 
 from semdrivers.console import messages, output, print_json
 from semdrivers.errors import InvalidParameterError
-from semfocus_plugin.cli import Json, progress_bars
+from semfocus_plugin.cli import Json, Overwrite, progress_bars
 from semfocus_plugin.lab.cli._shared import Out, Pictures, Workers, check_outputs, print_table, versions, write_report
 
 
@@ -30,6 +30,7 @@ def benchmark(
     reliability: Annotated[
         Path | None, typer.Option(help="Draw the reliability of the default method's confidence: .png.")
     ] = None,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Let our methods and their peers focus on the same samples, and compare success, frames, time and honesty.
@@ -46,8 +47,8 @@ def benchmark(
     from semfocus_plugin.lab.benchmark.runs import OURS, choose_methods, planned, run_trials
     from semfocus_plugin.lab.benchmark.trials import draw_trials, tracks_named
 
-    check_outputs(out or [], ".md", ".json", ".png")
-    check_outputs([reliability] if reliability else [], ".png", option="--reliability")
+    check_outputs(out or [], ".md", ".json", ".png", overwrite=overwrite)
+    check_outputs([reliability] if reliability else [], ".png", option="--reliability", overwrite=overwrite)
     chosen = list(tracks_named(_names(tracks)))
     names, skipped = choose_methods(_names(methods))
     report.wilson(0, 1)  # raises now, not after hours of runs, where SciPy is not installed
@@ -68,12 +69,7 @@ def benchmark(
         records = run_trials(trials, names, workers=workers, progress=stage("focusing", len(planned(trials, names))))
     rows = report.rows(records, report.BENCHMARK)
     conditions = _conditions(runs, seed, names)
-    record = {
-        "conditions": conditions,
-        "left_out": skipped,
-        "rows": [row.record() for row in rows],
-        "records": records,
-    }
+    record = {"conditions": conditions, "left_out": skipped, "rows": [row.record() for row in rows], "records": records}
     write_report(
         out or [],
         record,
@@ -101,8 +97,7 @@ def benchmark(
 
 
 def speed(
-    seconds: Annotated[float, typer.Option(help="About how long each figure is measured, s.")] = 1.0,
-    json: Json = False,
+    seconds: Annotated[float, typer.Option(help="About how long each figure is measured, s.")] = 1.0, json: Json = False
 ) -> None:
     """Measure how long every part takes: networks, emulator, USB, control channel, whole frames.
 

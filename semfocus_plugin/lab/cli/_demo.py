@@ -8,8 +8,17 @@ from typing import Annotated
 import typer
 
 import semdrivers
-from semdrivers.console import fail, messages, output, print_json
-from semfocus_plugin.cli import FrameTable, Json, MaxFrames, MethodName, cancelled_by_interrupt, leave, print_result
+from semdrivers.console import FAULT, fail, messages, output, print_json
+from semfocus_plugin.cli import (
+    FrameTable,
+    Json,
+    MaxFrames,
+    MethodName,
+    Overwrite,
+    cancelled_by_interrupt,
+    leave,
+    print_result,
+)
 
 
 def demo(
@@ -22,6 +31,7 @@ def demo(
     method: MethodName = None,
     max_frames: MaxFrames = None,
     preset: Annotated[str, typer.Option(help="Preset of the emulator: ideal, typical, hostile.")] = "typical",
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Focus an emulated microscope from far away, and write pictures of before and after.
@@ -42,6 +52,7 @@ def demo(
             preset=preset,
             progress=None if json else table.add,
             cancel=cancel,
+            overwrite=overwrite,
             announce=(lambda line: None) if json else (lambda line: messages.print(line, markup=False)),
         )
     if json:
@@ -57,4 +68,4 @@ def demo(
     leave(shown.result)
     if shown.error_depths_of_field > FALSE_FOCUS:
         fail(f"that is no focus: the truth is {shown.error_depths_of_field:.1f} depths of field away")
-        raise typer.Exit(1)
+        raise typer.Exit(FAULT)

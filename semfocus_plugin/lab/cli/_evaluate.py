@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 import semdrivers
-from semdrivers.console import fail, messages, output, print_json, problem_of
+from semdrivers.console import FAULT, fail, messages, output, print_json, problem_of
 from semdrivers.errors import InvalidParameterError
-from semfocus_plugin.cli import Json, MaxFrames, MethodName, progress_bars
+from semfocus_plugin.cli import Json, MaxFrames, MethodName, Overwrite, progress_bars
 from semfocus_plugin.lab.cli._shared import Workers, check_outputs, print_table, write_report
 
 
@@ -39,6 +39,7 @@ def evaluate(
     out: Annotated[
         list[Path] | None, typer.Option("--out", "-o", help="Write the report: .md or .json; repeatable.")
     ] = None,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Focus many times on the emulator, from anywhere within 3 mm × the factor of equation 5, and compare with truth.
@@ -60,7 +61,7 @@ def evaluate(
         preset_named(one)
         if presets.count(one) > 1:
             raise InvalidParameterError(f"preset {one} is named more than once; name each of them once")
-    check_outputs(out or [], ".md", ".json")
+    check_outputs(out or [], ".md", ".json", overwrite=overwrite)
     semdrivers.AutofocusSettings(method=method, max_frames=max_frames)
     if method is not None:
         semdrivers.get_plugin_manager().check_autofocus_method(method)
@@ -70,12 +71,7 @@ def evaluate(
     trials = [trial for one in presets for trial in draw_online(specimens, runs, seed, one)]
     with progress_bars() as stage:
         records = run_trials(
-            trials,
-            [name],
-            max_frames=max_frames,
-            scored=True,
-            workers=workers,
-            progress=stage("focusing", len(trials)),
+            trials, [name], max_frames=max_frames, scored=True, workers=workers, progress=stage("focusing", len(trials))
         )
     rows = report.rows(records, report.EVALUATE)
     side_by_side = len(presets) > 1
@@ -98,7 +94,7 @@ def evaluate(
     for problem in problems:
         fail(problem)
     if failed or problems:
-        raise typer.Exit(1)
+        raise typer.Exit(FAULT)
 
 
 def _specimens(

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from semdrivers.console import application, fail, output
+from semdrivers.console import FAULT, application, fail, output
 from semdrivers.errors import InvalidParameterError
+from semfocus_plugin.cli import Overwrite
 from semfocus_plugin.lab.cli._shared import Pictures, Workers, check_outputs, write_report
 from semfocus_plugin.lab.parallel import required
 
@@ -36,14 +37,14 @@ def _folder(named: Path | None) -> Path | None:
 
 
 @lab.command()
-def physics(out: Report = None) -> None:
+def physics(out: Report = None, overwrite: Overwrite = False) -> None:
     """Measure the emulated column in its pixels; exit code 1 when a figure is beyond its limit.
 
     Example: semfocus lab physics
     """
     from semfocus_plugin.lab.studies import physics
 
-    check_outputs(out or [], ".json")
+    check_outputs(out or [], ".json", overwrite=overwrite)
     tables = {title: list(measure()) for title, measure in physics.TABLES.items()}
     for title, rows in tables.items():
         _show(physics.cells(rows), title)
@@ -51,7 +52,7 @@ def physics(out: Report = None) -> None:
     failed = [row.what for rows in tables.values() for row in rows if not row.holds]
     if failed:
         fail(f"{len(failed)} of the figures are beyond their limits: {'; '.join(failed)}")
-        raise typer.Exit(1)
+        raise typer.Exit(FAULT)
 
 
 @lab.command()
@@ -83,6 +84,7 @@ def specimens(
     fields: Fields = 4,
     pictures: Pictures = None,
     out: Report = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Compare the emulated specimens with real micrographs: power spectrum and histogram of grey levels.
 
@@ -92,7 +94,7 @@ def specimens(
 
     from semfocus_plugin.lab.studies import specimens
 
-    check_outputs(out or [], ".json")
+    check_outputs(out or [], ".json", overwrite=overwrite)
     folder = _folder(pictures)
     if folder is None:
         raise InvalidParameterError("there is no folder of real micrographs; name it with --pictures, or SEMFOCUS_DATA")
@@ -128,9 +130,7 @@ def spoiled(
 
 @lab.command()
 def fine_probe(
-    runs: Annotated[int, typer.Option(min=1, help="Runs of each kind.")] = 60,
-    seed: Seed = 101,
-    workers: Workers = None,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each kind.")] = 60, seed: Seed = 101, workers: Workers = None
 ) -> None:
     """Measure what it is worth to configure the diameter of a fine probe.
 
@@ -139,6 +139,25 @@ def fine_probe(
     from semfocus_plugin.lab.studies.fine_probe import table
 
     _show(table(runs, seed, workers), f"{runs} runs each, seed {seed}")
+
+
+@lab.command()
+def tescan(
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each half-angle.")] = 20,
+    seed: Seed = 201,
+    half_angle: Annotated[
+        list[float] | None, typer.Option(help="Half-angle at 15 mm, mrad; repeatable. 3 by default.")
+    ] = None,
+    workers: Workers = None,
+) -> None:
+    """Focus emulated TESCAN microscopes over SharkSEM: success, frames, errors in depths of field.
+
+    Example: semfocus lab tescan --runs 20 --half-angle 1.2 --half-angle 20
+    """
+    from semfocus_plugin.lab.studies.tescan import tables
+
+    for title, rows in tables(runs, seed, half_angle or [3.0], workers).items():
+        _show(rows, title)
 
 
 @lab.command()
@@ -155,10 +174,22 @@ def frame_times() -> None:
 
 
 @lab.command()
+def stop_latency(repeats: Annotated[int, typer.Option(min=1, help="Measurements of each kind.")] = 5) -> None:
+    """Measure how long a stop takes in the middle of a frame, over TCP and the USB bridge, for every scan mode.
+
+    Example: semfocus lab stop-latency --repeats 3
+    """
+    from semfocus_plugin.lab.studies.stop_latency import table
+
+    _show(table(repeats), f"ms, median and in brackets the longest of {repeats}")
+
+
+@lab.command()
 def contact_sheet(
     out: Annotated[Path, typer.Option("--out", "-o", help="File of the sheet: .png.")] = Path("contact_sheet.png"),
     seed: Seed = 3,
     preset: Preset = "typical",
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw every specimen at four magnifications and five defoci, on one sheet to look at.
 
@@ -166,7 +197,7 @@ def contact_sheet(
     """
     from semfocus_plugin.lab.studies.contact_sheet import draw
 
-    check_outputs([out], ".png")
+    check_outputs([out], ".png", overwrite=overwrite)
     output.print(draw(out, seed, preset), markup=False, soft_wrap=True)
 
 

@@ -10,7 +10,7 @@ import typer
 import semdrivers
 from semdrivers.console import output, print_json
 from semdrivers.errors import InvalidParameterError
-from semfocus_plugin.cli import Json, MaxFrames, MethodName, progress_bars
+from semfocus_plugin.cli import Json, MaxFrames, MethodName, Overwrite, progress_bars
 from semfocus_plugin.lab.cli._shared import Out, Pictures, Workers, check_outputs, print_table, versions, write_report
 
 
@@ -43,6 +43,7 @@ def reproduce(
     ] = None,
     pictures: Pictures = None,
     out: Out = None,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Repeat a table or a figure of the paper, its numbers beside ours with confidence intervals.
@@ -51,7 +52,7 @@ def reproduce(
 
     Example: semfocus reproduce --figure 3 --history aenet --history acnet -o figure-3.png
     """
-    check_outputs(out or [], ".md", ".json", ".png")
+    check_outputs(out or [], ".md", ".json", ".png", overwrite=overwrite)
     if (table is None) == (figure is None):
         raise InvalidParameterError("name --table or --figure, one at a time")
     from semdrivers.emulator.physics import preset_named

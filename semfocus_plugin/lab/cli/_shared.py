@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from semdrivers.console import output
-from semdrivers.errors import InvalidParameterError
+from semdrivers.errors import ExistingFileError, InvalidParameterError
 from semdrivers.files import plain
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; as many as there are cores by default.")]
@@ -29,17 +29,19 @@ Out = Annotated[
 ]
 
 
-def check_outputs(out: Sequence[Path], *endings: str, option: str = "--out") -> None:
-    """Raise InvalidParameterError for a file whose name has another ending."""
+def check_outputs(out: Sequence[Path], *endings: str, overwrite: bool, option: str = "--out") -> None:
+    """Raise InvalidParameterError for a file whose name has another ending, ExistingFileError for one that is kept."""
     for path in out:
         if path.suffix.lower() not in endings:
             raise InvalidParameterError(f"{option} {path}: the name must end in {' or '.join(endings)}")
+        if path.exists() and not overwrite:
+            raise ExistingFileError(path)
 
 
 def write_report(
     out: Sequence[Path], record: Any, page: Callable[[str], str], draw: Callable[[Path], Path] | None = None
 ) -> None:
-    """Write a report to files of any format.
+    """Write a report to files of any format, which `check_outputs` has looked at.
 
     Parameters
     ----------

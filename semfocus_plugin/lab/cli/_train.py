@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from semdrivers.console import application, fail, output
+from semdrivers.console import FAULT, application, fail, output
 from semdrivers.errors import AutofocusError, InvalidParameterError
 from semfocus_plugin.cli import moved, progress_bar
 from semfocus_plugin.lab.cli._shared import Workers, print_table
@@ -40,8 +40,7 @@ def dataset(
         str, typer.Option(help="frames (Dataset 1, for AENet) or series (Dataset 2, for ACNet).")
     ] = "frames",
     mixture: Annotated[
-        str,
-        typer.Option(help="paper (its three samples), paper-fast (in FAST frames), broad (and textures, columns)."),
+        str, typer.Option(help="paper (its three samples), paper-fast (in FAST frames), broad (and textures, columns).")
     ] = "broad",
     count: Annotated[
         int | None, typer.Option(help="Frames (30000 by default), or focal series (91 by default).")
@@ -103,8 +102,7 @@ def aenet(
 @train.command()
 def finetune(
     sheets: Annotated[
-        list[Path],
-        typer.Option("--data", help="Sheet that `semfocus label` made, with labels filled in; repeatable."),
+        list[Path], typer.Option("--data", help="Sheet that `semfocus label` made, with labels filled in; repeatable.")
     ],
     out: Out,
     frames: Frames = None,
@@ -148,7 +146,7 @@ def finetune(
     for problem in problems:
         fail(problem)
     if problems:
-        raise typer.Exit(1)
+        raise typer.Exit(FAULT)
 
 
 @train.command()

@@ -26,36 +26,13 @@ from semfocus_plugin.lab.benchmark.pictures import read_folder
 from semfocus_plugin.optics import Astigmatism, Relief, View, astigmatism, relief
 
 __all__ = [
-    "AMOUNTS",
-    "HEIGHT",
-    "SEED",
-    "SPECIMENS",
-    "SPREADS",
-    "TABLES",
-    "WIDTH",
-    "Case",
-    "Generator",
-    "Situation",
-    "Step",
-    "case",
-    "circumstances",
-    "detection",
-    "diagnosed",
-    "false_reports",
-    "heights",
-    "median",
-    "micrographs",
-    "places",
-    "share",
-    "spread",
-    "stripes",
-    "tables",
-    "turned",
-]
+    "SEED", "TABLES", "Case", "Situation", "case", "diagnosed", "median", "share", "spread", "tables", "turned",
+]  # fmt: skip
 
 SEED = 7001
 """Seed of the reported figures; no threshold was set on it."""
-SPECIMENS: Mapping[str, tuple[float, float]] = {
+# Magnifications that each is seen at
+_SPECIMENS: Mapping[str, tuple[float, float]] = {
     "tin-balls": (500, 10_000),
     "tem-grid": (500, 10_000),
     "gold-nanoparticles": (8_000, 30_000),
@@ -64,16 +41,10 @@ SPECIMENS: Mapping[str, tuple[float, float]] = {
     "stripes": (500, 30_000),
     "featureless": (500, 30_000),
 }
-"""Magnifications that each is seen at."""
 
-AMOUNTS = (1.0, 1.5, 2.0, 3.0, 5.0)
-"""Amounts of astigmatism, depths of field."""
-SPREADS = (1.0, 1.5, 2.5, 4.0, math.inf)
-"""Limits of the classes of relief, depths of field."""
-WIDTH, HEIGHT = 320, 240
-"""Size of a frame, pixels."""
-Generator = np.random.Generator
-"""Source of random numbers."""
+_AMOUNTS = (1.0, 1.5, 2.0, 3.0, 5.0)  # Amounts of astigmatism, depths of field
+_SPREADS = (1.0, 1.5, 2.5, 4.0, math.inf)  # Limits of the classes of relief, depths of field
+_WIDTH, _HEIGHT = 320, 240  # size of a frame, pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +95,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class _Step:
     """A specimen of which one half lies higher."""
 
     specimen: Specimen
@@ -142,7 +113,7 @@ class Step:
         return tone, (height + self.height * beyond).astype(np.float32)
 
 
-def stripes(random: Generator, pixel: float) -> Picture:
+def _stripes(random: np.random.Generator, pixel: float) -> Picture:
     """Return stripes of one direction, on half of the samples with a little texture; `pixel` in nm."""
     y, x = np.mgrid[:480, :640]
     angle, period = random.uniform(0, math.pi), random.uniform(5, 30)
@@ -153,17 +124,17 @@ def stripes(random: Generator, pixel: float) -> Picture:
     return Picture(tone.astype(np.float32), pixel * random.uniform(0.6, 1.3))
 
 
-def case(random: Generator, name: str, situation: Situation, micrograph: NDArray[Any] | None = None) -> Case:
+def case(random: np.random.Generator, name: str, situation: Situation, micrograph: NDArray[Any] | None = None) -> Case:
     """Draw a field of a specimen, or a view of a micrograph, and the frames of a run on it."""
-    low, high = SPECIMENS.get(name, (500, 30_000))
+    low, high = _SPECIMENS.get(name, (500, 30_000))
     magnification = math.exp(random.uniform(math.log(low), math.log(high)))
-    pixel = pixel_size(magnification, WIDTH)
+    pixel = pixel_size(magnification, _WIDTH)
     seed = int(random.integers(1 << 30))
     specimen: Specimen
     if micrograph is not None:
         specimen = Picture(micrograph, pixel * random.uniform(0.5, 1.2))
     else:
-        specimen = stripes(random, pixel) if name == "stripes" else make_specimen(name, seed)
+        specimen = _stripes(random, pixel) if name == "stripes" else make_specimen(name, seed)
     reach = 0.0 if micrograph is not None else 10.0
     preset = preset_named(situation.preset)
     if situation.astigmatism is not None:
@@ -171,8 +142,8 @@ def case(random: Generator, name: str, situation: Situation, micrograph: NDArray
     at = ScanConditions(
         working_distance=15.0,
         magnification=magnification,
-        width=WIDTH,
-        height=HEIGHT,
+        width=_WIDTH,
+        height=_HEIGHT,
         stage_x=random.uniform(-reach, reach),
         stage_y=random.uniform(-reach, reach),
         brightness=random.uniform(0.45, 0.53),
@@ -188,18 +159,18 @@ def case(random: Generator, name: str, situation: Situation, micrograph: NDArray
     unit = ElectronColumn(specimen, **made).truth(at).depth_of_field
     if situation.step:
         direction = random.uniform(0, 2 * math.pi)
-        specimen = Step(specimen, situation.step * unit * 1e3, direction, at.stage_x * 1e3, at.stage_y * 1e3)
+        specimen = _Step(specimen, situation.step * unit * 1e3, direction, at.stage_x * 1e3, at.stage_y * 1e3)
     amount, angle = (situation.astigmatism or 0.0) * unit * 1e3, random.uniform(0, math.pi)
     at = dataclasses.replace(
         at,
-        stage_tilt=min(math.degrees(math.atan(situation.tilt * unit / (HEIGHT * pixel * 1e-6))), 70.0),
+        stage_tilt=min(math.degrees(math.atan(situation.tilt * unit / (_HEIGHT * pixel * 1e-6))), 70.0),
         stigmator_x=amount * math.cos(2 * angle),
         stigmator_y=amount * math.sin(2 * angle),
     )
     column = ElectronColumn(specimen, **made)
     best = column.truth(at).working_distance
     views = []
-    for k, place in enumerate(places(random, situation)):
+    for k, place in enumerate(_places(random, situation)):
         scan = dataclasses.replace(
             at, working_distance=best + place * unit, frame_id=k, start_time=at.start_time + 0.3 * k
         )
@@ -214,7 +185,7 @@ def case(random: Generator, name: str, situation: Situation, micrograph: NDArray
     )
 
 
-def places(random: Generator, situation: Situation) -> list[float]:
+def _places(random: np.random.Generator, situation: Situation) -> list[float]:
     """Return where the frames of a run are, in depths of field."""
     chosen, side, both = [random.uniform(-1, 1)], random.choice([-1, 1]), random.random() < 0.6
     for k in range(int(random.integers(situation.counts[0], situation.counts[1] + 1)) - 1):
@@ -225,9 +196,9 @@ def places(random: Generator, situation: Situation) -> list[float]:
 
 def spread(specimen: Specimen, at: ScanConditions, pixel: float) -> float:
     """Return 2.56 standard deviations of the mean height of twelve tiles, µm; `pixel` in µm."""
-    left, top = at.stage_x * 1e3 - (WIDTH - 1) / 2 * pixel, at.stage_y * 1e3 - (HEIGHT - 1) / 2 * pixel
-    height = seen(specimen, Window(left, top, pixel, WIDTH, HEIGHT), at.stage_tilt, at.stage_rotation)[1]
-    return 2.56 * float(height.reshape(3, HEIGHT // 3, 4, WIDTH // 4).mean(axis=(1, 3)).std())
+    left, top = at.stage_x * 1e3 - (_WIDTH - 1) / 2 * pixel, at.stage_y * 1e3 - (_HEIGHT - 1) / 2 * pixel
+    height = seen(specimen, Window(left, top, pixel, _WIDTH, _HEIGHT), at.stage_tilt, at.stage_rotation)[1]
+    return 2.56 * float(height.reshape(3, _HEIGHT // 3, 4, _WIDTH // 4).mean(axis=(1, 3)).std())
 
 
 def diagnosed(cases: Iterable[Case]) -> list[tuple[Case, Astigmatism | None, Relief | None]]:
@@ -250,11 +221,11 @@ def turned(angle: float, other: float) -> float:
     return abs((angle - other + 90) % 180 - 90)
 
 
-def false_reports(seed: int, fields: int) -> Iterator[list[str]]:
+def _false_reports(seed: int, fields: int) -> Iterator[list[str]]:
     """Yield the table of fields that are flat, under columns of the preset ``typical``."""
     yield ["specimen", "says astigmatism", "says relief"]
     everything = []
-    for name in SPECIMENS:
+    for name in _SPECIMENS:
         random = np.random.default_rng([seed, 1, *name.encode()])
         cases = diagnosed(case(random, name, Situation()) for _ in range(6 * fields))
         everything += cases
@@ -263,27 +234,27 @@ def false_reports(seed: int, fields: int) -> Iterator[list[str]]:
 
 
 def _said(cases: list[tuple[Case, Astigmatism | None, Relief | None]]) -> list[str]:
-    flat = [bool(r) for c, _, r in cases if c.spread < SPREADS[0]]
+    flat = [bool(r) for c, _, r in cases if c.spread < _SPREADS[0]]
     return [share([bool(a) for _, a, _ in cases]), share(flat)]
 
 
-def detection(seed: int, fields: int) -> Iterator[list[str]]:
+def _detection(seed: int, fields: int) -> Iterator[list[str]]:
     """Yield the table of columns with astigmatism."""
-    yield ["specimen", *(f"{a:g}" for a in AMOUNTS), "error of the amount", "error of the angle", "says relief"]
-    for name in SPECIMENS:
+    yield ["specimen", *(f"{a:g}" for a in _AMOUNTS), "error of the amount", "error of the angle", "says relief"]
+    for name in _SPECIMENS:
         random = np.random.default_rng([seed, 2, *name.encode()])
         cells, detected, wrong = [], [], []
-        for amount in AMOUNTS:
+        for amount in _AMOUNTS:
             cases = diagnosed(case(random, name, Situation(astigmatism=amount)) for _ in range(fields))
             cells.append(share([bool(a) for _, a, _ in cases]))
             detected += [(c, a) for c, a, _ in cases if a]
-            wrong += [bool(r) for c, a, r in cases if c.spread < SPREADS[0] and not a]
+            wrong += [bool(r) for c, a, r in cases if c.spread < _SPREADS[0] and not a]
         amounts = [100 * abs(a.amount / c.amount - 1) for c, a in detected]
         angles = [turned(a.angle, c.angle) for c, a in detected]
         yield [name, *cells, median(amounts, " %"), median(angles, "°"), share(wrong)]
 
 
-def heights(seed: int, fields: int) -> Iterator[list[str]]:
+def _heights(seed: int, fields: int) -> Iterator[list[str]]:
     """Yield the table of fields with relief, at working distances of 4 to 8 mm."""
     bands = [f"{low:g} to {high:g}" if high < math.inf else f"above {low:g}" for low, high in _bands()]
     yield ["relief", *bands, "error", "says astigmatism"]
@@ -298,19 +269,19 @@ def heights(seed: int, fields: int) -> Iterator[list[str]]:
         count = max(fields // 2, 1)
         cases = diagnosed(case(random, name, each) for name in names for each in short for _ in range(count))
         cells = [share([bool(r) for c, _, r in cases if low <= c.spread < high]) for low, high in _bands()]
-        errors = [abs(r.spread - c.spread) for c, _, r in cases if r and c.spread >= SPREADS[1]]
-        yield [kind, *cells, median(errors, ""), share([bool(a) for c, a, _ in cases if c.spread >= SPREADS[0]])]
+        errors = [abs(r.spread - c.spread) for c, _, r in cases if r and c.spread >= _SPREADS[1]]
+        yield [kind, *cells, median(errors, ""), share([bool(a) for c, a, _ in cases if c.spread >= _SPREADS[0]])]
 
 
 def _bands() -> list[tuple[float, float]]:
-    return list(zip((0.0, *SPREADS), SPREADS, strict=False))
+    return list(zip((0.0, *_SPREADS), _SPREADS, strict=False))
 
 
 def _shown() -> tuple[str, ...]:
-    return tuple(name for name in SPECIMENS if name not in ("stripes", "featureless"))
+    return tuple(name for name in _SPECIMENS if name not in ("stripes", "featureless"))
 
 
-def circumstances(seed: int, fields: int) -> Iterator[list[str]]:
+def _circumstances(seed: int, fields: int) -> Iterator[list[str]]:
     """Yield the table of what the functions do not know, over the five specimens."""
     yield ["circumstance", "says astigmatism: none", "of 3", "says relief: none"]
     rows = {
@@ -330,11 +301,11 @@ def circumstances(seed: int, fields: int) -> Iterator[list[str]]:
             cases = diagnosed(case(random, name, each) for name in _shown() for _ in range(max(fields // 2, 1)))
             cells.append(share([bool(a) for _, a, _ in cases]))
             if not amount:
-                wrong = share([bool(r) for c, _, r in cases if c.spread < SPREADS[0]])
+                wrong = share([bool(r) for c, _, r in cases if c.spread < _SPREADS[0]])
         yield [label, *cells, wrong]
 
 
-def micrographs(seed: int, views: int, folder: Path) -> Iterator[list[str]]:
+def _micrographs(seed: int, views: int, folder: Path) -> Iterator[list[str]]:
     """Yield the table of real micrographs as specimens, `views` of each."""
     yield [
         "astigmatism",
@@ -357,10 +328,10 @@ def micrographs(seed: int, views: int, folder: Path) -> Iterator[list[str]]:
 
 
 TABLES: dict[str, Callable[[int, int], Iterator[list[str]]]] = {
-    "Fields that are flat, columns without astigmatism": false_reports,
-    "Astigmatism, by its amount in depths of field": detection,
-    "Relief, by the spread of the focus in depths of field": heights,
-    "What is not known": circumstances,
+    "Fields that are flat, columns without astigmatism": _false_reports,
+    "Astigmatism, by its amount in depths of field": _detection,
+    "Relief, by the spread of the focus in depths of field": _heights,
+    "What is not known": _circumstances,
 }
 """The tables by their titles."""
 
@@ -371,5 +342,5 @@ def tables(seed: int, fields: int, folder: Path | None) -> dict[str, Callable[[]
         title: partial(table, seed, fields) for title, table in TABLES.items()
     }
     if folder is not None:
-        made["Real micrographs as specimens"] = partial(micrographs, seed, max(fields // 5, 1), folder)
+        made["Real micrographs as specimens"] = partial(_micrographs, seed, max(fields // 5, 1), folder)
     return made

@@ -21,16 +21,14 @@ from semdrivers.microscope import Capabilities, Microscope
 from semfocus_plugin.lab.benchmark.runs import CountedMicroscope, focus
 from semfocus_plugin.lab.parallel import run_all
 
-__all__ = ["FIELD_EMISSION", "GUNS", "SPECIMENS", "core", "run_once", "table"]
+__all__ = ["table"]
 
-FIELD_EMISSION = dataclasses.replace(
+# The profile of an instrument with a field-emission gun
+_FIELD_EMISSION = dataclasses.replace(
     EM30, gun_brightness=1e8, energy_spread=0.7, spherical_aberration=2.0, chromatic_aberration=2.0
 )
-"""The profile of an instrument with a field-emission gun."""
-GUNS = {"field emission": FIELD_EMISSION, "tungsten": EM30}
-"""Profiles by the name of the gun."""
-SPECIMENS = ("gold-nanoparticles", "tin-balls")
-"""Specimens of the study."""
+_GUNS = {"field emission": _FIELD_EMISSION, "tungsten": EM30}  # Profiles by the name of the gun
+_SPECIMENS = ("gold-nanoparticles", "tin-balls")  # Specimens of the study
 
 
 class _Foreign(CountedMicroscope):
@@ -46,19 +44,19 @@ class _Foreign(CountedMicroscope):
         return dataclasses.replace(self.microscope.capabilities, probe_diameter=self._diameter)
 
 
-def core(profile: InstrumentProfile) -> float:
+def _core(profile: InstrumentProfile) -> float:
     """Return the diameter of the focused probe at 15 mm, nm."""
     alpha = profile.half_angle(15.0) * 1e-3
     return probe_core_of(profile, alpha, profile.accelerating_voltage, profile.beam_current)
 
 
-def run_once(number: int, seed: int, gun: str, diameter: float | None) -> tuple[str, float, int, float]:
+def _run_once(number: int, seed: int, gun: str, diameter: float | None) -> tuple[str, float, int, float]:
     """Run once; returns status, error in depths of field, frames, and how far the score is from the ideal one."""
     random = np.random.default_rng([seed, number])
     magnification = float(np.exp(random.uniform(np.log(15_000), np.log(60_000))))
     sample = int(random.integers(1 << 30))
     with (
-        Emulator(SPECIMENS[number % 2], magnification=magnification, seed=sample, profile=GUNS[gun]) as emulator,
+        Emulator(_SPECIMENS[number % 2], magnification=magnification, seed=sample, profile=_GUNS[gun]) as emulator,
         semdrivers.connect(emulator.url) as microscope,
     ):
         best, unit = emulator.truth.working_distance, emulator.truth.depth_of_field
@@ -80,14 +78,14 @@ def table(runs: int, seed: int, workers: int | None) -> Iterator[tuple[str, ...]
         "frames, mean",
         "score off",
     )
-    for gun, profile in GUNS.items():
-        for diameter in (36.0, None, round(core(profile), 1)):
+    for gun, profile in _GUNS.items():
+        for diameter in (36.0, None, round(_core(profile), 1)):
             tasks = [(number, seed, gun, diameter) for number in range(runs)]
-            ended = run_all(run_once, tasks, workers=workers)
+            ended = run_all(_run_once, tasks, workers=workers)
             focused = [run for run in ended if run[0] == "focused"]
             errors = np.array([run[1] for run in focused] or [np.nan])
             yield (
-                f"{gun}, {core(profile):.1f} nm",
+                f"{gun}, {_core(profile):.1f} nm",
                 "nothing" if diameter is None else f"{diameter:g} nm",
                 f"{np.sum(errors <= 1) / runs:.0%}",
                 f"{np.median(errors):.2f} / {np.quantile(errors, 0.9):.2f}",

@@ -23,29 +23,26 @@ from semfocus_plugin.lab.benchmark.reproduction.fields import score_field
 from semfocus_plugin.lab.benchmark.trials import MAGNIFICATIONS, TRAINED
 from semfocus_plugin.lab.parallel import run_all
 
-__all__ = ["FIELDS", "PERSON", "SERIES", "elsewhere", "held_out", "label", "on_fields", "prepare", "take_pictures"]
+__all__ = ["elsewhere", "held_out", "label", "prepare"]
 
-SERIES = 6
-"""Frames of a focal series that the emulated user takes."""
-FIELDS = 30
-"""Fields that the network is tested on."""
-PERSON = 0.5
-"""Standard deviation of a person's label."""
+_SERIES = 6  # Frames of a focal series that the emulated user takes
+_FIELDS = 30  # Fields that the network is tested on
+_PERSON = 0.5  # Standard deviation of a person's label
 
 
-def take_pictures(folder: Path, specimen: str, pictures: int, seed: int) -> dict[str, float]:
+def _take_pictures(folder: Path, specimen: str, pictures: int, seed: int) -> dict[str, float]:
     """Save the pictures; returns the ideal score of each."""
     truth = {}
     random = np.random.default_rng(seed)
     low, high = np.log(MAGNIFICATIONS[specimen])
-    for number in range(0, pictures, SERIES):
+    for number in range(0, pictures, _SERIES):
         sample, magnification = int(random.integers(1 << 30)), float(np.exp(random.uniform(low, high)))
         with (
             Emulator(specimen, seed=sample, magnification=magnification) as emulator,
             semdrivers.connect(emulator.url) as microscope,
         ):
             best, unit = emulator.truth.working_distance, emulator.truth.depth_of_field
-            for plane in range(min(SERIES, pictures - number)):
+            for plane in range(min(_SERIES, pictures - number)):
                 microscope.working_distance = best + float(random.choice((-1, 1)) * random.uniform(0, 14)) * unit
                 path = folder / f"{number + plane:03d}.ome.tif"
                 microscope.acquire().save(path)
@@ -58,14 +55,14 @@ def label(sheet: Path, truth: dict[str, float], share: float, seed: int) -> None
     random = np.random.default_rng([seed, 1])
     rows = []
     for row in labelling.read_sheet(sheet):
-        noisy = np.rint(share * truth[row.file] + random.normal(0, PERSON))
+        noisy = np.rint(share * truth[row.file] + random.normal(0, _PERSON))
         rows.append(dataclasses.replace(row, label=float(np.clip(noisy, 0, 9))))
     labelling.write_sheet(sheet, rows)
 
 
-def on_fields(specimen: str, seed: int, share: float, models: Path) -> tuple[float, float, float]:
+def _on_fields(specimen: str, seed: int, share: float, models: Path) -> tuple[float, float, float]:
     """Return accuracy within ±1, RMS error and correlation of the scores on places that nothing has seen."""
-    tasks = [(specimen, seed + 1, number, "typical", models) for number in range(FIELDS)]
+    tasks = [(specimen, seed + 1, number, "typical", models) for number in range(_FIELDS)]
     fields = run_all(score_field, tasks)
     label = share * np.concatenate([field.label for field in fields])
     error = np.concatenate([field.score for field in fields]) - label
@@ -90,7 +87,7 @@ def prepare(
     taken, tuned = folder / "pictures", folder / "tuned"
     if not taken.exists():
         taken.mkdir(parents=True)
-        truth = take_pictures(taken, specimen, pictures, seed)
+        truth = _take_pictures(taken, specimen, pictures, seed)
         semfocus(["label", str(taken)])
         label(taken / "labels.csv", truth, share, seed)
     if not (tuned / "manifest.json").exists():
@@ -112,9 +109,9 @@ def held_out(folder: Path) -> Iterator[tuple[str, ...]]:
 
 def elsewhere(folder: Path, specimen: str, seed: int, share: float) -> Iterator[tuple[str, ...]]:
     """Yield the rows of other places, headings first."""
-    yield f"{FIELDS} other places", "accuracy ±1", "RMS error", "correlation"
+    yield f"{_FIELDS} other places", "accuracy ±1", "RMS error", "correlation"
     for name in (specimen, *TRAINED):
         kept = share if name == specimen else 1.0
         both = (networks.models_directory(), folder / "tuned")
-        pairs = zip(*(on_fields(name, seed, kept, models) for models in both), strict=True)
+        pairs = zip(*(_on_fields(name, seed, kept, models) for models in both), strict=True)
         yield name, *(f"{before:.3f} → {after:.3f}" for before, after in pairs)

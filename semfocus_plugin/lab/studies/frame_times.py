@@ -16,13 +16,13 @@ from firmware_protocol.profile import EM30
 from semdrivers.emulator.physics import ElectronColumn, ScanConditions
 from semdrivers.emulator.specimens import SPECIMENS, make_specimen
 
-__all__ = ["AIMS", "DEFOCI", "frame_times", "processor", "tables"]
+__all__ = ["AIMS", "frame_times", "processor", "tables"]
 
 AIMS = {"FAST": 8.0, "STANDARD": 25.0}
 """Milliseconds a frame may take."""
 
-DEFOCI = (0.0, 4.0, 12.0, 40.0)
-"""Depths of field from best focus; from the third on the blur is drawn on coarser grids."""
+# Depths of field from best focus; from the third on the blur is drawn on coarser grids
+_DEFOCI = (0.0, 4.0, 12.0, 40.0)
 
 
 def frame_times(name: str, mode: str, frames: int = 15) -> tuple[float, float]:
@@ -46,7 +46,7 @@ def frame_times(name: str, mode: str, frames: int = 15) -> tuple[float, float]:
             times.append(time.process_time() - began)
         return median(times)
 
-    return max(map(typical, DEFOCI)) * 1e3, first * 1e3
+    return max(map(typical, _DEFOCI)) * 1e3, first * 1e3
 
 
 def processor() -> str:
@@ -60,7 +60,7 @@ def processor() -> str:
 
 
 def tables() -> Iterator[tuple[str, ...]]:
-    """Yield ms of a frame at the slowest of `DEFOCI`, in brackets those of the first of a new field; headings first."""
+    """Yield ms of a frame at the slowest of `_DEFOCI`, in brackets of the first of a new field; headings first."""
     yield "specimen", *(f"{mode}, aim {aim:g}" for mode, aim in AIMS.items())
     for name in SPECIMENS:
         yield name, *(f"{each:.1f} ({first:.0f})" for each, first in (frame_times(name, mode) for mode in AIMS))

@@ -20,58 +20,24 @@ from semdrivers.emulator.physics import PRESETS, ColumnPreset, ElectronColumn, S
 from semdrivers.emulator.specimens import Picture
 
 __all__ = [
-    "BEST",
-    "EVEN",
-    "HOSTILE",
-    "NO_CORE",
-    "PERIOD",
-    "QUIET",
-    "RADII",
-    "TABLES",
-    "Pixels",
-    "Row",
-    "blur",
-    "cells",
-    "column_over",
-    "deflection",
-    "depth",
-    "displacement",
-    "dithered",
-    "dots",
-    "gain",
-    "geometry",
-    "noise",
-    "probe",
-    "scan",
-    "smoothed",
-    "spots",
-    "stripes",
-    "width",
-]
+    "RADII", "TABLES", "Row", "blur", "cells", "column_over", "depth", "dithered", "dots", "noise", "scan",
+    "smoothed", "spots", "stripes", "width",
+]  # fmt: skip
 
-Pixels = NDArray[np.float64]
-"""Grey levels or lengths of a measurement."""
-
-BEST = 15.0
-"""Working distance of best focus in every measurement, mm: the half-angle there is 3 mrad."""
-
-QUIET = ColumnPreset(noise=False, tilt=0.0)
-"""A column without any artefact."""
-HOSTILE = PRESETS["hostile"]
-"""The preset whose strengths are measured."""
-NO_CORE = dataclasses.replace(
+_Pixels = NDArray[np.float64]  # Grey levels or lengths of a measurement
+_BEST = 15.0  # Working distance of best focus in every measurement, mm: the half-angle there is 3 mrad
+_QUIET = ColumnPreset(noise=False, tilt=0.0)  # A column without any artefact
+_HOSTILE = PRESETS["hostile"]  # The preset whose strengths are measured
+# An instrument whose probe has no width to speak of, so that what is seen is the defocus alone
+_NO_CORE = dataclasses.replace(
     EM30, gun_brightness=1e15, spherical_aberration=0.0, chromatic_aberration=0.0, energy_spread=0.0
 )
-"""An instrument whose probe has no width to speak of, so that what is seen is the defocus alone."""
 
 RADII = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 12.0, 13.0, 16.0, 20.0)
 """Pixels; beyond 12 the emulator blurs on a coarser grid."""
 
-EVEN = 0.8
-"""Signal of an even picture, over the nominal: what `Picture` lays on the stage."""
-
-PERIOD = 32
-"""Period of the stripes, pixels: whole periods in both sides of a frame."""
+_EVEN = 0.8  # Signal of an even picture, over the nominal: what `Picture` lays on the stage
+_PERIOD = 32  # Period of the stripes, pixels: whole periods in both sides of a frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,35 +75,35 @@ class Row:
 
 def scan(magnification: float = 2000.0, **changes: Any) -> ScanConditions:
     """Return a FAST scan of 16 bits in focus, with the changes given."""
-    return dataclasses.replace(ScanConditions(BEST, magnification, 320, 240, bits=16, contrast=0.3), **changes)
+    return dataclasses.replace(ScanConditions(_BEST, magnification, 320, 240, bits=16, contrast=0.3), **changes)
 
 
 def column_over(
-    picture: Pixels,
+    picture: _Pixels,
     magnification: float,
-    preset: ColumnPreset = QUIET,
-    profile: InstrumentProfile = NO_CORE,
+    preset: ColumnPreset = _QUIET,
+    profile: InstrumentProfile = _NO_CORE,
     seed: int = 0,
 ) -> ElectronColumn:
     """Return a column over a picture whose pixels are those of the FAST frame."""
     specimen = Picture(picture, EM30.pixel_size(magnification, 320))
-    return ElectronColumn(specimen, seed=seed, preset=preset, profile=profile, best_working_distance=BEST)
+    return ElectronColumn(specimen, seed=seed, preset=preset, profile=profile, best_working_distance=_BEST)
 
 
-def dots(pitch: int = 96) -> Pixels:
+def dots(pitch: int = 96) -> _Pixels:
     """Return single bright pixels, `pitch` apart."""
     picture = np.full((11 * pitch, 11 * pitch), 10.0)
     picture[pitch // 2 :: pitch, pitch // 2 :: pitch] = 40.0
     return picture
 
 
-def stripes(axis: int) -> Pixels:
+def stripes(axis: int) -> _Pixels:
     """Return a sine along an axis, the other one even."""
-    line = 1 + 0.5 * np.sin(2 * np.pi * np.arange(512) / PERIOD)
+    line = 1 + 0.5 * np.sin(2 * np.pi * np.arange(512) / _PERIOD)
     return np.broadcast_to(line if axis == 1 else line[:, None], (512, 512)).copy()
 
 
-def dithered(column: ElectronColumn, conditions: ScanConditions, steps: int = 16) -> Pixels:
+def dithered(column: ElectronColumn, conditions: ScanConditions, steps: int = 16) -> _Pixels:
     """Return the mean of frames whose brightness differs by fractions of a grey level, which stills the rounding."""
     total = np.zeros((conditions.height, conditions.width))
     for k in range(steps):
@@ -145,7 +111,7 @@ def dithered(column: ElectronColumn, conditions: ScanConditions, steps: int = 16
     return total / steps
 
 
-def spots(sharp: Pixels, frame: Pixels, reach: int) -> tuple[Pixels, Pixels]:
+def spots(sharp: _Pixels, frame: _Pixels, reach: int) -> tuple[_Pixels, _Pixels]:
     """Measure the spots that the dots of a sharp frame have become.
 
     Parameters
@@ -179,7 +145,7 @@ def spots(sharp: Pixels, frame: Pixels, reach: int) -> tuple[Pixels, Pixels]:
     return np.array(places), np.mean(moments, axis=0)
 
 
-def smoothed(frame: Pixels, sigma: float = 2.0) -> Pixels:
+def smoothed(frame: _Pixels, sigma: float = 2.0) -> _Pixels:
     """Return the frame under a Gaussian, which stills the ringing of the pixel grid and adds a known moment."""
     rows, columns = np.fft.fftfreq(frame.shape[0])[:, None], np.fft.rfftfreq(frame.shape[1])[None, :]
     transfer = np.exp(-2 * (np.pi * sigma) ** 2 * (rows**2 + columns**2))
@@ -195,7 +161,7 @@ def blur(radii: Sequence[float] = RADII) -> Iterator[Row]:
     sharp = dithered(column, scan(magnification))
     for radius in radii:
         for side, sign in (("above", -1), ("below", 1)):
-            distance = BEST * aperture / (aperture + sign * radius * pixel)
+            distance = _BEST * aperture / (aperture + sign * radius * pixel)
             frame = dithered(column, scan(magnification, working_distance=distance))
             reach = math.ceil(radius) + 10
             _, now = spots(sharp, smoothed(frame), reach)
@@ -203,7 +169,7 @@ def blur(radii: Sequence[float] = RADII) -> Iterator[Row]:
             yield Row(f"α\\|z\\| = {radius:g} px, {side} focus", radius, math.sqrt(2 * (now - before).sum()), "px")
 
 
-def probe() -> Iterator[Row]:
+def _probe() -> Iterator[Row]:
     """Full width of the focused probe, at 100 000 ×."""
     magnification = 100_000.0
     pixel = EM30.pixel_size(magnification, 320)
@@ -224,7 +190,7 @@ def noise(frames: int = 4) -> Iterator[Row]:
     dark = float(column.render(scan(beam_on=False, beam_current=1e4, dwell_time=1e-3)).mean())
     for current, dwell in ((100.0, 1.3e-6), (20.0, 1.3e-6), (100.0, 5e-6), (20.0, 3.2e-6), (20.0, 8e-6)):
         electrons = current * 1e-12 * dwell / 1.602176634e-19
-        expected = math.sqrt((1 + EM30.secondary_yield) / (electrons * EM30.secondary_yield * EVEN))
+        expected = math.sqrt((1 + EM30.secondary_yield) / (electrons * EM30.secondary_yield * _EVEN))
         seen = [column.render(scan(beam_current=current, dwell_time=dwell, frame_id=k)) for k in range(frames)]
         measured = np.std(seen) / (np.mean(seen) - dark)
         yield Row(f"noise / signal, {current:g} pA, {dwell * 1e6:g} µs", 100 * expected, 100 * float(measured), "%")
@@ -265,70 +231,70 @@ def _where_half(column: ElectronColumn, magnification: float, side: float, half:
     near, far = 0.0, 3.0
     for _ in range(40):
         middle = (near + far) / 2
-        above = column.truth(scan(magnification, working_distance=BEST + side * middle)).score > half
+        above = column.truth(scan(magnification, working_distance=_BEST + side * middle)).score > half
         near, far = (middle, far) if above else (near, middle)
     return near
 
 
-def displacement(frame: NDArray[np.uint16]) -> Pixels:
+def _displacement(frame: NDArray[np.uint16]) -> _Pixels:
     """Return by how many pixels every line of upright stripes is displaced, from the phase of the stripes."""
     x = np.arange(frame.shape[1])
-    carrier = np.hanning(frame.shape[1]) * np.exp(-2j * np.pi * x / PERIOD)
+    carrier = np.hanning(frame.shape[1]) * np.exp(-2j * np.pi * x / _PERIOD)
     lines = frame.astype(float)
     phase = np.angle((lines - lines.mean(axis=1, keepdims=True)) @ carrier)
-    return np.asarray(np.unwrap(phase) * PERIOD / (2 * np.pi))
+    return np.asarray(np.unwrap(phase) * _PERIOD / (2 * np.pi))
 
 
 def _speed_across(frame: NDArray[np.uint16], axis: int) -> float:
     """Return the displacement of the stripes in pixels a line, along the axis on which they change."""
     if axis == 1:
-        return float(np.polyfit(np.arange(frame.shape[0]), displacement(frame), 1)[0])
+        return float(np.polyfit(np.arange(frame.shape[0]), _displacement(frame), 1)[0])
     profile = frame.mean(axis=1) - frame.mean()
-    turning = profile * np.exp(-2j * np.pi * np.arange(profile.size) / PERIOD)
-    phase = np.unwrap(np.angle(np.convolve(turning, np.ones(PERIOD), "valid")))
-    return float(np.polyfit(np.arange(phase.size), phase, 1)[0] * PERIOD / (2 * np.pi))
+    turning = profile * np.exp(-2j * np.pi * np.arange(profile.size) / _PERIOD)
+    phase = np.unwrap(np.angle(np.convolve(turning, np.ones(_PERIOD), "valid")))
+    return float(np.polyfit(np.arange(phase.size), phase, 1)[0] * _PERIOD / (2 * np.pi))
 
 
-def deflection(frames: int = 10) -> Iterator[Row]:
+def _deflection(frames: int = 10) -> Iterator[Row]:
     """What displaces lines: drift, mains hum, line jitter, detector lag; at the strengths of `hostile`."""
     magnification = 30_000.0
     pixel = EM30.pixel_size(magnification, 320)
 
     def only(seed: int = 0, axis: int = 1, **strength: Any) -> ElectronColumn:
-        return column_over(stripes(axis), magnification, dataclasses.replace(QUIET, **strength), seed=seed)
+        return column_over(stripes(axis), magnification, dataclasses.replace(_QUIET, **strength), seed=seed)
 
     slow = scan(magnification, dwell_time=1e-4)
     line_time = slow.dwell_time * slow.width
     for seed in range(3):
-        frames_of_drift = [only(seed, axis, drift=HOSTILE.drift).render(slow) for axis in (0, 1)]
+        frames_of_drift = [only(seed, axis, drift=_HOSTILE.drift).render(slow) for axis in (0, 1)]
         speed = math.hypot(*(_speed_across(frame, axis) for axis, frame in enumerate(frames_of_drift)))
-        yield Row(f"drift, direction {seed + 1}", HOSTILE.drift, speed * pixel / line_time, "nm/s")
-    still = displacement(only().render(scan(magnification)))
-    moved = displacement(only(hum=HOSTILE.hum).render(scan(magnification))) - still
+        yield Row(f"drift, direction {seed + 1}", _HOSTILE.drift, speed * pixel / line_time, "nm/s")
+    still = _displacement(only().render(scan(magnification)))
+    moved = _displacement(only(hum=_HOSTILE.hum).render(scan(magnification))) - still
     turn = 2 * np.pi * 50.0 * np.arange(240) * 320 * scan().dwell_time
     parts, *_ = np.linalg.lstsq(np.stack([np.sin(turn), np.cos(turn)], axis=1), moved, rcond=None)
-    yield Row("mains hum, amplitude at 50 Hz", HOSTILE.hum, float(np.hypot(*parts)) * pixel, "nm")
-    jittered = only(line_jitter=HOSTILE.line_jitter)
-    shaken = [displacement(jittered.render(scan(magnification, frame_id=k))) - still for k in range(frames)]
-    yield Row("line jitter, standard deviation", HOSTILE.line_jitter, float(np.std(shaken)), "px")
-    behind = displacement(only(detector_lag=HOSTILE.detector_lag).render(scan(magnification))) - still
-    angle = 2 * np.pi / PERIOD
+    yield Row("mains hum, amplitude at 50 Hz", _HOSTILE.hum, float(np.hypot(*parts)) * pixel, "nm")
+    jittered = only(line_jitter=_HOSTILE.line_jitter)
+    shaken = [_displacement(jittered.render(scan(magnification, frame_id=k))) - still for k in range(frames)]
+    yield Row("line jitter, standard deviation", _HOSTILE.line_jitter, float(np.std(shaken)), "px")
+    behind = _displacement(only(detector_lag=_HOSTILE.detector_lag).render(scan(magnification))) - still
+    angle = 2 * np.pi / _PERIOD
     lag = math.tan(angle * abs(float(behind.mean()))) / angle
-    yield Row("detector lag, time constant along the line", HOSTILE.detector_lag, lag, "px")
+    yield Row("detector lag, time constant along the line", _HOSTILE.detector_lag, lag, "px")
 
 
-def gain(frames: int = 400) -> Iterator[Row]:
+def _gain(frames: int = 400) -> Iterator[Row]:
     """What changes the level of lines: row gain, charging ramp and streaks; at the strengths of `hostile`."""
 
     def only(**strength: Any) -> ElectronColumn:
-        return column_over(np.ones((64, 64)), 2000.0, dataclasses.replace(QUIET, **strength))
+        return column_over(np.ones((64, 64)), 2000.0, dataclasses.replace(_QUIET, **strength))
 
     dark = float(only().render(scan(beam_on=False, brightness=0.7)).mean())
-    unit = (float(only().render(scan(brightness=0.7)).mean()) - dark) / EVEN
-    uneven = only(row_gain=HOSTILE.row_gain)
+    unit = (float(only().render(scan(brightness=0.7)).mean()) - dark) / _EVEN
+    uneven = only(row_gain=_HOSTILE.row_gain)
     levels = [uneven.render(scan(brightness=0.7, frame_id=k)).mean(axis=1) - dark for k in range(10)]
-    yield Row("row gain, standard deviation", HOSTILE.row_gain, float(np.std(levels) / np.mean(levels)), "of signal")
-    charged = only(charging=HOSTILE.charging)
+    yield Row("row gain, standard deviation", _HOSTILE.row_gain, float(np.std(levels) / np.mean(levels)), "of signal")
+    charged = only(charging=_HOSTILE.charging)
     ramps, streaks, lines = [], [], 0
     for k in range(frames):
         frame = (charged.render(scan(brightness=0.7, frame_id=k)).astype(float) - dark) / unit
@@ -343,25 +309,25 @@ def gain(frames: int = 400) -> Iterator[Row]:
         streaks += [float(streak) for streak in excess if streak > 1e-3]
         lines += frame.shape[0]
     rms = math.sqrt(np.mean(np.square(ramps)))
-    yield Row("charging, ramp over half a frame, rms", HOSTILE.charging, rms, "of nominal signal")
-    yield Row("charging, streaks: mean strength", HOSTILE.charging, float(np.mean(streaks)), "of nominal signal")
+    yield Row("charging, ramp over half a frame, rms", _HOSTILE.charging, rms, "of nominal signal")
+    yield Row("charging, streaks: mean strength", _HOSTILE.charging, float(np.mean(streaks)), "of nominal signal")
     yield Row("charging, streaks: share of lines", 4.0, 100 * len(streaks) / lines, "%")
 
 
-def geometry() -> Iterator[Row]:
+def _geometry() -> Iterator[Row]:
     """What the lenses do to the image: astigmatism, and shift, turn and growth with the working distance."""
     magnification = 2000.0
     pixel = EM30.pixel_size(magnification, 320)
     sharp = dithered(column_over(dots(), magnification), scan(magnification))
     set_to, away = 40.0, 0.3
-    distance = BEST + away
+    distance = _BEST + away
     alpha = EM30.half_angle(distance)
     frame = dithered(column_over(dots(), magnification), scan(working_distance=distance, stigmator_x=set_to))
     _, moments = spots(sharp, smoothed(frame), 24)
     radii = 2 * np.sqrt(moments - spots(sharp, smoothed(sharp), 24)[1])
     difference = abs(float(radii[0] - radii[1])) * pixel / alpha / 2
     yield Row("astigmatism, half-difference of the foci", set_to, difference, "µm")
-    coupled = dataclasses.replace(QUIET, image_shift=1.0, image_rotation=1.0, magnification_change=1.0)
+    coupled = dataclasses.replace(_QUIET, image_shift=1.0, image_rotation=1.0, magnification_change=1.0)
     frame = dithered(column_over(dots(64), magnification, coupled), scan(working_distance=distance))
     sharp = dithered(column_over(dots(64), magnification), scan(magnification))
     places, _ = spots(sharp, smoothed(frame), 28)
@@ -376,12 +342,12 @@ def geometry() -> Iterator[Row]:
 
 TABLES: dict[str, Callable[[], Iterator[Row]]] = {
     "Blur": blur,
-    "Probe": probe,
+    "Probe": _probe,
     "Noise": noise,
     "Depth of field and score curve": depth,
-    "What displaces lines": deflection,
-    "What changes the level of lines": gain,
-    "What the lenses do to the image": geometry,
+    "What displaces lines": _deflection,
+    "What changes the level of lines": _gain,
+    "What the lenses do to the image": _geometry,
 }
 """The tables by their titles."""
 

@@ -20,40 +20,22 @@ from semdrivers.emulator.specimens import SPECIMENS, make_specimen
 from semfocus_plugin.lab.benchmark.pictures import read_folder
 
 __all__ = [
-    "BANDS",
-    "DEFAULT_MAGNIFICATIONS",
-    "DWELL",
-    "HEADINGS",
-    "HEIGHT",
-    "MAGNIFICATIONS",
-    "USUAL",
-    "WIDTH",
-    "eight_bit",
-    "emulated",
-    "emulated_rows",
-    "measures",
-    "real_windows",
-    "spectral_slopes",
-    "summary",
-    "table",
-    "verdict",
-]
+    "DEFAULT_MAGNIFICATIONS", "HEADINGS", "MAGNIFICATIONS", "emulated", "emulated_rows", "measures",
+    "real_windows", "spectral_slopes", "summary", "table", "verdict",
+]  # fmt: skip
 
-WIDTH, HEIGHT = 640, 480
-"""Size of a frame, pixels."""
-DWELL = 32e-6
-"""Dwell time of a pixel, s."""
+_WIDTH, _HEIGHT = 640, 480  # size of a frame, pixels
+_DWELL = 32e-6  # Dwell time of a pixel, s
 MAGNIFICATIONS = {"gold-nanoparticles": (8_000, 12_000, 20_000, 30_000), "featureless": ()}
 """Magnifications of specimens that differ from the others."""
 DEFAULT_MAGNIFICATIONS = (500, 1_500, 4_000, 10_000)
 """Magnifications of every other specimen."""
-BANDS = {"slope, coarse": (0.008, 0.04), "slope, fine": (0.04, 0.2)}
-"""Cycles a pixel: structure of 125 to 25 and of 25 to 5 pixels. Finer than that, noise is in the way."""
+# Cycles a pixel: structure of 125 to 25 and of 25 to 5 pixels. Finer than that, noise is in the way.
+_BANDS = {"slope, coarse": (0.008, 0.04), "slope, fine": (0.04, 0.2)}
 
-USUAL = 5, 95
-"""Percentiles of the real windows between which a measure is inside; beyond them but not beyond all, at the edge."""
-
-HEADINGS = (*BANDS, "mean", "spread", "skewness", "kurtosis", "clipped %", "entropy")
+# Percentiles of the real windows between which a measure is inside; beyond them but not beyond all, at the edge
+_USUAL = 5, 95
+HEADINGS = (*_BANDS, "mean", "spread", "skewness", "kurtosis", "clipped %", "entropy")
 """Headings of the measures."""
 
 
@@ -88,13 +70,13 @@ def measures(pixels: NDArray[np.uint8]) -> tuple[float, ...]:
 
 
 def spectral_slopes(values: NDArray[np.float64]) -> list[float]:
-    """Return the slope of the radial power spectrum (log power by log frequency) in every band of `BANDS`."""
+    """Return the slope of the radial power spectrum (log power by log frequency) in every band of `_BANDS`."""
     rows, columns = values.shape
     window = np.hanning(rows)[:, None] * np.hanning(columns)
     power = np.abs(np.fft.rfft2((values - values.mean()) * window)) ** 2
     frequency = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(columns))
     slopes = []
-    for low, high in BANDS.values():
+    for low, high in _BANDS.values():
         edges = np.geomspace(low, high, 9)
         ring = np.digitize(frequency.ravel(), edges)
         count = np.bincount(ring, minlength=10)[1:9]
@@ -105,7 +87,7 @@ def spectral_slopes(values: NDArray[np.float64]) -> list[float]:
     return slopes
 
 
-def eight_bit(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+def _eight_bit(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     """Return grey levels of 8 bits."""
     return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
@@ -113,9 +95,9 @@ def eight_bit(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 def real_windows(folder: Path) -> Iterator[NDArray[np.uint8]]:
     """Yield the windows of every sharp micrograph: its corners and its middle, those that do not overlap by half."""
     for picture in read_folder(folder):
-        pixels = eight_bit(picture.pixels)
+        pixels = _eight_bit(picture.pixels)
         rows, columns = pixels.shape
-        high, wide = min(HEIGHT, rows), min(WIDTH, columns)
+        high, wide = min(_HEIGHT, rows), min(_WIDTH, columns)
         tops = {0, rows - high} if rows >= 1.5 * high else {(rows - high) // 2}
         lefts = {0, columns - wide} if columns >= 1.5 * wide else {(columns - wide) // 2}
         for top in sorted(tops):
@@ -129,7 +111,7 @@ def emulated(name: str, magnification: float, fields: int) -> NDArray[np.float64
     for seed in range(1, fields + 1):
         column = ElectronColumn(make_specimen(name, seed), seed=seed, preset="typical")
         at = ScanConditions(
-            15.0, magnification, WIDTH, HEIGHT, dwell_time=DWELL, stage_x=0.37 * seed, stage_y=-0.21 * seed
+            15.0, magnification, _WIDTH, _HEIGHT, dwell_time=_DWELL, stage_x=0.37 * seed, stage_y=-0.21 * seed
         )
         best = column.best_working_distance(at)
         measured.append(measures(column.render(dataclasses.replace(at, working_distance=best))))
@@ -138,7 +120,7 @@ def emulated(name: str, magnification: float, fields: int) -> NDArray[np.float64
 
 def verdict(value: float, real: NDArray[np.float64]) -> str:
     """Return ``inside``, ``edge`` or ``outside`` of the spread of the real windows."""
-    low, high = np.percentile(real, USUAL)
+    low, high = np.percentile(real, _USUAL)
     if low <= value <= high:
         return "inside"
     return "edge" if real.min() <= value <= real.max() else "outside"
@@ -156,7 +138,7 @@ def emulated_rows(fields: int) -> dict[str, NDArray[np.float64]]:
 def table(real: NDArray[np.float64], rows: Mapping[str, NDArray[np.float64]]) -> Iterator[tuple[str, ...]]:
     """Yield the lines of the table, headings first; what is not inside says so."""
     yield "", *HEADINGS
-    for label, percentiles in (("real, all", (0, 100)), (f"real, {USUAL[0]} to {USUAL[1]} %", USUAL)):
+    for label, percentiles in (("real, all", (0, 100)), (f"real, {_USUAL[0]} to {_USUAL[1]} %", _USUAL)):
         yield label, *(f"{low:.3g} to {high:.3g}" for low, high in np.percentile(real, percentiles, axis=0).T)
     marks = {"inside": "{:.3g}", "edge": "{:.3g} (edge)", "outside": "**{:.3g} (outside)**"}
     for name, values in rows.items():

@@ -25,27 +25,13 @@ from semfocus_plugin.lab.benchmark.runs import focus
 from semfocus_plugin.lab.parallel import required
 from semfocus_plugin.run import spoiled
 
-__all__ = [
-    "DEFAULT_MAGNIFICATIONS",
-    "DEFOCI",
-    "HEIGHT",
-    "MAGNIFICATIONS",
-    "WIDTH",
-    "focusing",
-    "frames",
-    "magnification_of",
-    "table",
-    "windows",
-]
+__all__ = ["focusing", "frames", "table", "windows"]
 
-WIDTH, HEIGHT = 320, 240
-"""Size of a frame, pixels."""
-MAGNIFICATIONS = {"gold-nanoparticles": (8_000, 30_000)}
-"""Least and greatest magnification of a specimen that differs from the others."""
-DEFAULT_MAGNIFICATIONS = (300, 12_000)
-"""Least and greatest magnification of every other specimen."""
-DEFOCI = (0, 0, 1, -2, 5, -9, 20, 40)
-"""Depths of field from focus, of which four are drawn for a field."""
+_WIDTH, _HEIGHT = 320, 240  # size of a frame, pixels
+# Least and greatest magnification of a specimen that differs from the others
+_MAGNIFICATIONS = {"gold-nanoparticles": (8_000, 30_000)}
+_DEFAULT_MAGNIFICATIONS = (300, 12_000)  # Least and greatest magnification of every other specimen
+_DEFOCI = (0, 0, 1, -2, 5, -9, 20, 40)  # Depths of field from focus, of which four are drawn for a field
 
 
 def frames(name: str, preset: str, fields: int, seed: int) -> Iterator[NDArray[Any]]:
@@ -56,21 +42,21 @@ def frames(name: str, preset: str, fields: int, seed: int) -> Iterator[NDArray[A
         column = ElectronColumn(make_specimen(name, sample), seed=sample, preset=preset)
         at = ScanConditions(
             15.0,
-            magnification_of(name, random),
-            WIDTH,
-            HEIGHT,
+            _magnification_of(name, random),
+            _WIDTH,
+            _HEIGHT,
             stage_x=float(random.uniform(-3, 3)),
             stage_y=float(random.uniform(-3, 3)),
         )
         truth = column.truth(at)
-        for number, defocus in enumerate(random.choice(DEFOCI, 4), 1):
+        for number, defocus in enumerate(random.choice(_DEFOCI, 4), 1):
             place = truth.working_distance + float(defocus) * truth.depth_of_field
             yield column.render(dataclasses.replace(at, working_distance=place, frame_id=number))
 
 
-def magnification_of(name: str, random: np.random.Generator) -> float:
+def _magnification_of(name: str, random: np.random.Generator) -> float:
     """Draw a magnification of the specimen's range."""
-    low, high = MAGNIFICATIONS.get(name, DEFAULT_MAGNIFICATIONS)
+    low, high = _MAGNIFICATIONS.get(name, _DEFAULT_MAGNIFICATIONS)
     return float(np.exp(random.uniform(np.log(low), np.log(high))))
 
 
@@ -84,9 +70,9 @@ def windows(folder: Path) -> Iterator[NDArray[Any]]:
             small = grey[: rows * step, : columns * step].reshape(rows, step, columns, step).mean(axis=(1, 3))
             for seen in (small, ndimage.gaussian_filter(small, 2.0)):
                 pixels = seen.astype(np.uint8)
-                for top in range(0, rows - HEIGHT + 1, HEIGHT // 4):
-                    for left in range(0, columns - WIDTH + 1, WIDTH // 4):
-                        yield pixels[top : top + HEIGHT, left : left + WIDTH]
+                for top in range(0, rows - _HEIGHT + 1, _HEIGHT // 4):
+                    for left in range(0, columns - _WIDTH + 1, _WIDTH // 4):
+                        yield pixels[top : top + _HEIGHT, left : left + _WIDTH]
 
 
 def focusing(runs: int, seed: int, retakes: int) -> str:
@@ -103,7 +89,7 @@ def focusing(runs: int, seed: int, retakes: int) -> str:
     for name in (name for name in SPECIMENS if name != "featureless"):
         random = np.random.default_rng([seed, *name.encode()])
         for number in range(runs):
-            magnification = magnification_of(name, random)
+            magnification = _magnification_of(name, random)
             with (
                 Emulator(
                     name, faults="charging-streaks:0.25", magnification=magnification, seed=10_000 * seed + number

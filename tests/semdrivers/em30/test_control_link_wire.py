@@ -299,6 +299,14 @@ def test_pending_extends_the_deadline(peer: ScriptedPeer) -> None:
     assert peer.sent == [Pump()], "nothing is repeated while the instrument is at work"
 
 
+def test_a_peer_at_work_is_asked_as_often_as_before_however_often_it_says_so(peer: ScriptedPeer) -> None:
+    """Six times the deadline, announced in small pieces."""
+    done = VacuumSet(VacuumState.READY, 1.0, 1.0)
+    peer.script = [lambda request: encode(request.pending(0.1))] * 12 + [ok(done)]
+    with peer.link() as link:
+        assert link.request(Pump(), deadline=0.4) == done
+
+
 def test_a_lost_connection_ends_requests_and_is_remembered(peer: ScriptedPeer) -> None:
     peer.script = [lambda request: None]
     link = peer.link()

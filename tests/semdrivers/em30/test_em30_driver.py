@@ -24,7 +24,7 @@ from semdrivers.errors import (
     TransportError,
 )
 from semdrivers.focus import RecordsFocus
-from semdrivers.image import ScanMode
+from semdrivers.image import SCAN_MODES, ScanMode
 from semdrivers.microscope import HasBeam, HasDetector, HasStage, HasStigmator, HasVacuum, Microscope
 
 PICTURE = np.random.default_rng(5).integers(0, 256, (200, 300), np.uint8)
@@ -55,7 +55,7 @@ def test_its_limits_are_those_of_the_instrument(emulator, microscope):
         profile.working_distance_maximum,
     )
     assert told.magnification.maximum == profile.magnification_maximum
-    assert told.scan_modes == tuple(ScanMode)
+    assert told.scan_modes == SCAN_MODES
     assert (told.model, told.serial, told.firmware) == (
         profile.model,
         emulator.instrument.serial,
@@ -81,7 +81,7 @@ def test_a_set_returns_once_the_lens_has_settled(emulator, microscope):
     assert emulator.instrument.conditions().working_distance == pytest.approx(18.0, abs=1e-3)
 
 
-@pytest.mark.parametrize("mode", ScanMode)
+@pytest.mark.parametrize("mode", SCAN_MODES)
 @pytest.mark.parametrize("bits", [8, 16])
 def test_frames_carry_what_was_in_force(emulator, mode, bits):
     with semdrivers.connect(emulator.url, bits=bits) as microscope:
@@ -310,7 +310,10 @@ def test_many_threads_share_one_microscope(microscope):
 def test_the_focus_record_travels_with_the_frames_that_follow(microscope, offer_method, tmp_path):
     def focus(microscope, settings, progress, cancel):
         microscope.working_distance = 14.159
-        return semdrivers.AutofocusResult("focused", "sharp", 14.159, 14.0, 8.5, 0.9, 1, 0.1, "test-method", ())
+        return semdrivers.AutofocusResult(
+            status="focused", reason="sharp", working_distance=14.159, start_working_distance=14.0, score=8.5,
+            confidence=0.9, frames=1, elapsed=0.1, method="test-method",
+        )  # fmt: skip
 
     offer_method(focus)
     assert "autofocus" not in microscope.acquire().metadata
@@ -332,7 +335,10 @@ def test_two_autofocus_runs_at_once_are_one_too_many(microscope, offer_method):
     def focus(microscope, settings, progress, cancel):
         inside.set()
         leave.wait(10)
-        return semdrivers.AutofocusResult("refused", "waited", 14.0, 14.0, 0, 0, 0, 0.1, "test-method")
+        return semdrivers.AutofocusResult(
+            status="refused", reason="waited", working_distance=14.0, start_working_distance=14.0, score=0,
+            confidence=0, frames=0, elapsed=0.1, method="test-method",
+        )  # fmt: skip
 
     offer_method(focus)
     first = threading.Thread(target=microscope.autofocus, kwargs={"method": "test-method"})

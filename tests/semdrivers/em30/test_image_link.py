@@ -160,6 +160,41 @@ def test_each_step_of_the_ladder_helps(instrument, link, times):
     assert link.recoveries == times
 
 
+def test_two_faults_in_a_row_after_a_replug_recover(instrument, link):
+    link.acquire(instrument.order)
+    instrument.damage.extend([flipped] * 3)  # the first was scanned before the cable was pulled
+    instrument.bus.unplug()
+    threading.Timer(0.15, instrument.bus.plug).start()
+    frame = link.acquire(instrument.order)
+    assert bytes(frame.payload) == pixels_of(frame.leader.frame_id)
+    assert link.recoveries == 3
+
+
+def test_a_device_that_is_plugged_in_and_out_without_end_is_a_named_error(instrument, link):
+    def order() -> FrameOrder:
+        instrument.bus.unplug()
+        instrument.bus.plug()
+        return instrument.order()
+
+    with pytest.raises(TransportError, match="unplugged"):
+        link.acquire(order)
+    assert instrument.orders <= 5
+
+
+def test_a_check_ends_the_acquisition_and_the_next_frame_is_whole(instrument, link):
+    class NotWanted(Exception):
+        pass
+
+    def check() -> None:
+        raise NotWanted
+
+    instrument.damage.append(DAMAGE["no trailer"])
+    with pytest.raises(NotWanted):
+        link.acquire(instrument.order, check=check)
+    frame = link.acquire(instrument.order)
+    assert bytes(frame.payload) == pixels_of(frame.leader.frame_id)
+
+
 def test_a_stall_is_cleared_at_once(instrument, link):
     link.acquire(instrument.order)
     instrument.device.halt()

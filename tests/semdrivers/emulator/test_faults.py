@@ -172,7 +172,7 @@ def test_after_a_reset_the_beam_is_off_and_a_new_connection_works():
         with semdrivers.connect(running.url) as microscope:
             with pytest.raises(TransportError):
                 microscope.working_distance = 14.5
-            with pytest.raises(TransportError):
+            with pytest.raises(InterlockError, match="the beam, which is off"):
                 microscope.acquire()
         with semdrivers.connect(running.url) as microscope:
             with pytest.raises(InterlockError):

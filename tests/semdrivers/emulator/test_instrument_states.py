@@ -223,6 +223,7 @@ def test_a_frame_that_a_new_scan_cuts_off_never_comes_out() -> None:
         return plain(conditions)
 
     column.render = interrupted  # type: ignore[method-assign]
+    assert instrument.next_frame() is None
     frame = instrument.next_frame()
     assert frame is not None
     assert (frame.width, frame.frame_id) == (640, 1)

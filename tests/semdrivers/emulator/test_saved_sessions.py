@@ -199,7 +199,7 @@ def test_the_folder_is_checked_before_anything_starts_and_left_alone_when_nothin
     with pytest.raises(InvalidParameterError, match="in use already"):
         Emulator("featureless", save_session=tmp_path)
     done = CliRunner().invoke(app, ["emulate", "--save-session", str(tmp_path)])
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "new or empty folder" in done.stderr
     with Emulator("featureless") as emulator:
         port = int(emulator.url.split(":")[2].split("?")[0])

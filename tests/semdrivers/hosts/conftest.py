@@ -75,8 +75,9 @@ class Told:
             here = microscope.working_distance
             elapsed = time.perf_counter() - began
             return semdrivers.AutofocusResult(
-                status, reason, here, start, 8.0, 1.0, len(trace), elapsed, "told", tuple(trace)
-            )
+                status=status, reason=reason, working_distance=here, start_working_distance=start, score=8.0,
+                confidence=1.0, frames=len(trace), elapsed=elapsed, method="told", trace=tuple(trace),
+            )  # fmt: skip
 
         for index in range(6):
             if cancel is not None and cancel.is_set():

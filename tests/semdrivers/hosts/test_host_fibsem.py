@@ -41,9 +41,10 @@ def instrument(demo, microscope, monkeypatch):
         microscope.move_stage(place.x * 1e3, place.y * 1e3)
         microscope.working_distance = demo.get_working_distance(ELECTRON) * 1e3
         microscope.magnification = 0.128 / image_settings.hfw
-        mode = semdrivers.ScanMode(tuple(image_settings.resolution))
+        mode = semdrivers.ScanMode.STANDARD
+        assert tuple(image_settings.resolution) == (mode.width, mode.height)
         return FibsemLike(microscope).acquire_image(
-            ImageSettings(resolution=mode.value, hfw=image_settings.hfw, beam_type=ELECTRON)
+            ImageSettings(resolution=image_settings.resolution, hfw=image_settings.hfw, beam_type=ELECTRON)
         )
 
     monkeypatch.setattr(demo, "acquire_image", acquire_image)

@@ -111,7 +111,9 @@ def test_with_the_beam_off_a_microscope_loads_and_the_first_frame_tells_the_rest
 
 def test_pixel_size_and_affine_follow_magnification_and_mode(core, microscope):
     def check():
-        size = microscope.acquire(semdrivers.ScanMode[core.getProperty("Camera", "ScanMode")]).pixel_size / 1000
+        size = (
+            microscope.acquire(getattr(semdrivers.ScanMode, core.getProperty("Camera", "ScanMode"))).pixel_size / 1000
+        )
         assert core.getPixelSizeUm() == pytest.approx(size, rel=1e-3)
         assert core.getPixelSizeUm(True) == pytest.approx(size, rel=1e-3)
         assert core.getPixelSizeAffine() == pytest.approx((size, 0, 0, 0, size, 0), rel=1e-3)

@@ -7,23 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 
-from semfocus_plugin.lab.benchmark.peers import (
-    brent,
-    deepfocus_like,
-    fibsem_sweeps,
-    golden_section,
-    mapfost_pair,
-    two_pass_sweep,
-)
+from semfocus_plugin.lab.benchmark.peers import deepfocus_like, fibsem_sweeps, mapfost_pair, searches
 from semfocus_plugin.lab.benchmark.peers.bench import Answer, Bench, Optics, Peer
 
 PEERS: tuple[Peer, ...] = (
-    brent.PEER,
-    golden_section.PEER,
-    two_pass_sweep.PEER,
-    mapfost_pair.PEER,
-    fibsem_sweeps.PEER,
-    deepfocus_like.PEER,
+    *(searches.BRENT, searches.GOLDEN_SECTION, searches.TWO_PASS_SWEEP),
+    *(mapfost_pair.PEER, fibsem_sweeps.PEER, deepfocus_like.PEER),
 )
 """The methods of others, in the order of the tables."""
 

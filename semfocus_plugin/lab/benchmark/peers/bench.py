@@ -14,15 +14,15 @@ from semfocus_plugin.lab.benchmark.peers.sharpness import tenengrad
 from semfocus_plugin.optics import NOMINAL_PIXEL
 from semfocus_plugin.run import TAKE_UP
 
-__all__ = ["NEAR_WINDOW", "Answer", "Bench", "Optics", "Peer", "approach"]
+__all__ = ["Answer", "Bench", "Optics", "Peer", "approach"]
 
-NEAR_WINDOW = 14.0
-"""Half-width in depths of field up to which a sharpness curve is taken as having one peak and no flat part."""
+# Half-width in depths of field up to which a sharpness curve is taken as having one peak and no flat part
+_NEAR_WINDOW = 14.0
 
 
 @dataclass(frozen=True, slots=True)
 class Optics:
-    """What a peer is told of the beam.
+    """What a peer knows of the beam.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def approach(microscope: Microscope, limits: Range, working_distance: float) -> 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a peer found.
+    """What a peer answers.
 
     Parameters
     ----------
@@ -79,22 +79,17 @@ class Bench:
     microscope : Microscope
         The instrument, already at the magnification of this search.
     optics : Optics
-        Told to the peer.
+        The nominal beam.
     window : tuple of float
         Lowest and highest working distance in mm between which the focus is said to lie.
     start : float
         mm.
     tolerance : float
-        Largest error wanted, in depths of field.
+        Largest error asked for, in depths of field.
     """
 
     def __init__(
-        self,
-        microscope: Microscope,
-        optics: Optics,
-        window: tuple[float, float],
-        start: float,
-        tolerance: float = 1.0,
+        self, microscope: Microscope, optics: Optics, window: tuple[float, float], start: float, tolerance: float = 1.0
     ) -> None:
         self.microscope = microscope
         self.optics = optics
@@ -124,7 +119,7 @@ class Bench:
     def wide(self) -> bool:
         """Whether the window reaches into the flat part of a sharpness curve."""
         low, high = self.ends
-        return high - low > 2 * NEAR_WINDOW
+        return high - low > 2 * _NEAR_WINDOW
 
     def coordinate(self, working_distance: float) -> float:
         """Return a working distance in mm as depths of field from the start."""
@@ -158,10 +153,7 @@ class Bench:
     def bracket(self, step: float) -> tuple[float, float]:
         """Return where to look for the peak: the window, or in a wide one the surroundings of a sweep's best frame.
 
-        Parameters
-        ----------
-        step : float
-            Of that sweep, depths of field.
+        `step` is that of the sweep, in depths of field.
         """
         low, high = self.ends
         if not self.wide:

@@ -19,15 +19,14 @@ from semfocus_plugin.lab.benchmark.peers.bench import Answer, Bench, Peer
 from semfocus_plugin.lab.training.pair.pair_input import TEST_DEFOCUS, prepared
 from semfocus_plugin.optics import trained_depth_of_field
 
-__all__ = ["BRACKETING_STEP", "ITERATIONS", "NETWORK", "PEER", "defocus", "find"]
+__all__ = ["ITERATIONS", "NETWORK", "PEER", "defocus", "find"]
 
 NETWORK = Path(__file__).parent / "networks" / "deepfocus-like.onnx"
 """File of the network that ships beside the method."""
 
 
-BRACKETING_STEP = 10.0
-"""Depths of field between the frames of the Tenengrad sweep that finds the capture range in a wide window."""
-
+# Depths of field between the frames of the Tenengrad sweep that finds the capture range in a wide window
+_BRACKETING_STEP = 10.0
 ITERATIONS = 3
 """Pairs of frames; the paper's practice is one to three."""
 
@@ -36,7 +35,7 @@ def find(bench: Bench) -> Answer:
     """Correct a fixed number of times; where the last correction leads is not looked at."""
     low, high = bench.window
     step = TEST_DEFOCUS * trained_depth_of_field(bench.magnification)
-    bench.bracket(BRACKETING_STEP)
+    bench.bracket(_BRACKETING_STEP)
     here = bench.place(bench.sharpest) if bench.wide else bench.start
     moved = 0.0
     for _ in range(ITERATIONS):

@@ -10,16 +10,11 @@ import numpy as np
 
 from semfocus_plugin.lab.benchmark.peers.bench import Answer, Bench, Peer, approach
 
-__all__ = ["COARSE_STEP", "FINE_STEPS", "PEER", "WIDE_STEP", "find"]
+__all__ = ["PEER"]
 
-COARSE_STEP = 2.0
-"""Depths of field, as the package's default of 11 frames gives over the near window; …"""
-
-WIDE_STEP = 6.0
-"""… and in a wide window."""
-
-FINE_STEPS = 10
-"""Of the fine sweep, which spans two coarse steps, as in the package's default."""
+_COARSE_STEP = 2.0  # depths of field in a near window: the package's default of 11 frames
+_WIDE_STEP = 6.0  # depths of field in a wide window
+_FINE_STEPS = 10  # steps of the fine sweep, which spans two coarse steps, as in the package's default
 
 
 class _Adapter:
@@ -43,7 +38,7 @@ class _Adapter:
         return FibsemImage(np.ascontiguousarray(self._bench.microscope.acquire().pixels))
 
 
-def find(bench: Bench) -> Answer:
+def _find(bench: Bench) -> Answer:
     """Run the package's function over the window."""
     # The package prints as it is imported, and logs what it raises; our stdout is for the report alone.
     logging.getLogger("fibsem").setLevel(logging.CRITICAL + 1)
@@ -53,11 +48,11 @@ def find(bench: Bench) -> Answer:
 
     low, high = bench.window
     centre, span = (low + high) / 2, high - low
-    step = (WIDE_STEP if bench.wide else COARSE_STEP) * bench.scale * centre
+    step = (_WIDE_STEP if bench.wide else _COARSE_STEP) * bench.scale * centre
     bench.microscope.working_distance = bench.limits.clip(round(centre, 3))
     passes = [
         FocusSweepPass(search_range=span * 1e-3, step_size=step * 1e-3),
-        FocusSweepPass(search_range=2 * step * 1e-3, step_size=2 * step / FINE_STEPS * 1e-3),
+        FocusSweepPass(search_range=2 * step * 1e-3, step_size=2 * step / _FINE_STEPS * 1e-3),
     ]
     settings = AutoFocusSettings(passes=passes, use_autocontrast=False)
     adapter: Any = _Adapter(bench)
@@ -67,5 +62,5 @@ def find(bench: Bench) -> Answer:
     return Answer(bench.limits.clip(round(result.working_distance * 1e3, 3)), True, "the sharpest frame")
 
 
-PEER = Peer("fibsem", "fibsem-os run_auto_focus (package fibsem 0.5.3): two sweeps, Tenengrad", find, ("fibsem",))
+PEER = Peer("fibsem", "fibsem-os run_auto_focus (package fibsem 0.5.3): two sweeps, Tenengrad", _find, ("fibsem",))
 """The method, as the benchmark runs it."""

@@ -16,57 +16,36 @@ from numpy.typing import NDArray
 
 from semfocus_plugin.lab.benchmark.peers.bench import Answer, Bench, Peer
 
-__all__ = [
-    "APERTURE",
-    "BRACKETING_STEP",
-    "CROP",
-    "FURTHEST_SHIFT",
-    "LEAST_TURN",
-    "PASSES",
-    "PEER",
-    "SETTLED",
-    "TEST_DEFOCUS",
-    "find",
-]
+__all__ = ["PEER", "TEST_DEFOCUS", "find"]
 
 TEST_DEFOCUS = 3.0
 """Of the two test frames, to either side, in depths of field."""
 
-BRACKETING_STEP = 10.0
-"""Depths of field between the frames of the Tenengrad sweep that finds the capture range in a wide window."""
+# Depths of field between the frames of the Tenengrad sweep that finds the capture range in a wide window
+_BRACKETING_STEP = 10.0
 
-APERTURE = 0.35
-"""Share of the spectrum that is used where the probe core is much finer than a pixel; less where it is wider."""
-
-CROP = 160
-"""Edge of the square that is used, pixels."""
-
-LEAST_TURN = 0.5
-"""Pixels by which a turn must move the corners to be undone: undoing it costs sharpness."""
-
-FURTHEST_SHIFT = 40
-"""Pixels; a larger shift between the frames is taken for a mistake of the correlation."""
-
-PASSES = 6
-"""Most corrections of a run."""
-
-SETTLED = 0.5
-"""A correction below this ends the run, in units of the accuracy wanted."""
+# Share of the spectrum that is used where the probe core is much finer than a pixel; less where it is wider
+_APERTURE = 0.35
+_CROP = 160  # Edge of the square that is used, pixels
+_LEAST_TURN = 0.5  # Pixels by which a turn must move the corners to be undone: undoing it costs sharpness
+_FURTHEST_SHIFT = 40  # Pixels; a larger shift between the frames is taken for a mistake of the correlation
+_PASSES = 6  # Most corrections of a run
+_SETTLED = 0.5  # A correction below this ends the run, in units of the accuracy asked for
 
 
 def find(bench: Bench) -> Answer:
     """Correct pass by pass until a correction is below the tolerance."""
-    low, high = bench.bracket(BRACKETING_STEP)
+    low, high = bench.bracket(_BRACKETING_STEP)
     here = bench.sharpest if bench.wide else 0.0
-    for _ in range(PASSES):
+    for _ in range(_PASSES):
         correction = _correction(bench, here)
         if correction is None:
             return Answer(bench.place(here), False, "the package gave no estimate")
         target = min(max(here + correction, low), high)
         moved, here = abs(target - here), target
-        if moved < SETTLED * bench.tolerance:
+        if moved < _SETTLED * bench.tolerance:
             return Answer(bench.place(here), True, f"the last correction was {moved:.2f} depths of field")
-    return Answer(bench.place(here), False, f"no small correction within {PASSES} passes")
+    return Answer(bench.place(here), False, f"no small correction within {_PASSES} passes")
 
 
 def _correction(bench: Bench, here: float) -> float | None:
@@ -77,15 +56,15 @@ def _correction(bench: Bench, here: float) -> float | None:
     radius = bench.optics.aperture_radius / bench.pixel
     places = [bench.place(here - TEST_DEFOCUS), bench.place(here + TEST_DEFOCUS)]
     frames = [_levelled(bench, bench.look(place), place - centre) for place in places]
-    aperture = APERTURE * bench.pixel / math.hypot(bench.pixel, bench.optics.core)
+    aperture = _APERTURE * bench.pixel / math.hypot(bench.pixel, bench.optics.core)
     known = [radius * (1 - centre / place) for place in places]
     valid, _, result = est_aberr(
         _aligned(*frames),
         known,
         pix_size_um=1.0,
         num_aperture=aperture,
-        crop_size=(CROP, CROP),
-        crop_ref=((320 - CROP) // 2, (240 - CROP) // 2),
+        crop_size=(_CROP, _CROP),
+        crop_ref=((320 - _CROP) // 2, (240 - _CROP) // 2),
         test_ims_aligned=1,
         radial_aperture=aperture,
         use_bessel=True,
@@ -101,7 +80,7 @@ def _levelled(bench: Bench, frame: NDArray[np.float64], away: float) -> NDArray[
     from scipy.ndimage import affine_transform
 
     angle, size = -bench.optics.rotation * away, 1 / (1 + bench.optics.growth * away)
-    if (abs(angle) + abs(size - 1)) * CROP / math.sqrt(2) < LEAST_TURN:
+    if (abs(angle) + abs(size - 1)) * _CROP / math.sqrt(2) < _LEAST_TURN:
         return frame
     matrix = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]) / size
     middle = (np.array(frame.shape) - 1) / 2
@@ -119,10 +98,10 @@ def _aligned(first: NDArray[np.float64], second: NDArray[np.float64]) -> list[ND
     peak = np.fft.irfft2(coarse * product / np.maximum(np.abs(product), 1e-9), first.shape)
     row, column = np.unravel_index(int(np.argmax(peak)), peak.shape)
     shift = [(int(n) + size // 2) % size - size // 2 for n, size in zip((row, column), first.shape, strict=True)]
-    if max(abs(n) for n in shift) > FURTHEST_SHIFT:
+    if max(abs(n) for n in shift) > _FURTHEST_SHIFT:
         shift = [0, 0]
     return [first, np.roll(second, shift, (0, 1))]
 
 
-PEER = Peer("mapfost", "MAPFoSt (package mapfost 4.3.1), told α at every WD", find, ("mapfost", "skimage", "requests"))
+PEER = Peer("mapfost", "MAPFoSt (package mapfost 4.3.1), given α at every WD", find, ("mapfost", "skimage", "requests"))
 """The method, as the benchmark runs it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["DESCRIPTION", "FRAMES", "NAME", "RELATIVE_ERROR", "residual"]
+__all__ = ["DESCRIPTION", "FRAMES", "NAME", "residual"]
 
 NAME = "pair-bound"
 """Name of the bound in tables."""
@@ -19,10 +19,9 @@ DESCRIPTION = "oracle: the bound of a pair of frames, σ = 1 % of the starting d
 FRAMES = 3
 """Frames of a run."""
 
-RELATIVE_ERROR = 0.01
-"""Standard deviation of the estimate, as a share of the starting defocus."""
+_RELATIVE_ERROR = 0.01  # Standard deviation of the estimate, as a share of the starting defocus
 
 
 def residual(start_error: float, seed: int) -> float:
     """Return an error drawn from the bound, in the unit of `start_error`."""
-    return float(abs(np.random.default_rng([seed, 4]).normal()) * RELATIVE_ERROR * abs(start_error))
+    return float(abs(np.random.default_rng([seed, 4]).normal()) * _RELATIVE_ERROR * abs(start_error))

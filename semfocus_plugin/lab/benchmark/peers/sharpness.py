@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SMOOTHINGS", "tenengrad", "vertex"]
+__all__ = ["tenengrad", "vertex"]
 
-SMOOTHINGS = 2
-"""Binomial filters (1 2 1)² before the gradient; each adds 0.5 to the variance of the smoothing, in pixels²."""
+# Binomial filters (1 2 1)² before the gradient; each adds 0.5 to the variance of the smoothing, in pixels²
+_SMOOTHINGS = 2
 
 
-def tenengrad(frame: NDArray[np.float64], smoothings: int = SMOOTHINGS) -> float:
+def tenengrad(frame: NDArray[np.float64], smoothings: int = _SMOOTHINGS) -> float:
     """Return the sharpness of a frame, shape (H, W), in squared grey levels."""
     for _ in range(smoothings):
         frame = _binomial(_binomial(frame).T).T

@@ -10,15 +10,11 @@ from semdrivers.microscope import Microscope
 from semfocus_plugin.lab.benchmark.peers.bench import Answer, Bench, Optics
 from semfocus_plugin.optics import NOMINAL_PIXEL
 
-__all__ = ["FACTOR", "RESIDUAL", "WINDOW", "climb"]
+__all__ = ["FACTOR", "climb"]
 
-WINDOW = 9.0
-"""Half-width of the window of every rung, in depths of field."""
-
-RESIDUAL = 1.5
-"""Depths of field by which a rung may be wrong; the window of the next rung reaches this far."""
-
-FACTOR = WINDOW / RESIDUAL
+_WINDOW = 9.0  # Half-width of the window of every rung, in depths of field
+_RESIDUAL = 1.5  # Depths of field by which a rung may be wrong; the window of the next rung reaches this far
+FACTOR = _WINDOW / _RESIDUAL
 """Largest step in magnification from rung to rung."""
 
 
@@ -34,13 +30,13 @@ def climb(
     microscope : Microscope
         At the magnification to focus at; it is put back there whatever happens.
     optics : Optics
-        Told to the peer.
+        The nominal beam.
     window : tuple of float
         mm.
     """
     target = microscope.magnification
     lowest = microscope.capabilities.magnification.minimum
-    first = NOMINAL_PIXEL / (optics.aperture_radius * math.log(window[1] / window[0]) / (2 * WINDOW))
+    first = NOMINAL_PIXEL / (optics.aperture_radius * math.log(window[1] / window[0]) / (2 * _WINDOW))
     first = min(max(first, lowest), target)
     count = max(math.ceil(math.log(target / first) / math.log(FACTOR)), 0)
     rungs = [first * (target / first) ** (k / count) for k in range(count)] if count else []
@@ -48,11 +44,11 @@ def climb(
     try:
         for rung in rungs:
             microscope.magnification = round(rung)
-            bench = Bench(microscope, optics, window, answer.working_distance, tolerance=RESIDUAL)
+            bench = Bench(microscope, optics, window, answer.working_distance, tolerance=_RESIDUAL)
             answer = find(bench)
             if not answer.claimed:
                 return dataclasses.replace(answer, reason=f"at {rung:.0f}×: {answer.reason}")
-            reach = RESIDUAL * bench.scale
+            reach = _RESIDUAL * bench.scale
             window = answer.working_distance * math.exp(-reach), answer.working_distance * math.exp(reach)
     finally:
         microscope.magnification = target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,13 +17,12 @@ from semfocus_plugin.lab.training.curves import Curves
 from semfocus_plugin.lab.training.playground import Episodes, Playground, Policy, offline_test
 from semfocus_plugin.networks import LAWS, Controller, MaximumAction
 
-__all__ = ["EPISODES", "SCORE_NOISE", "VARIANTS", "episodes_of", "lines", "policy_of", "train_variant"]
+__all__ = ["EPISODES", "VARIANTS", "episodes_of", "lines", "policy_of", "train_variant"]
 
 EPISODES = 256
 """Episodes of each specimen."""
 
-SCORE_NOISE = 0.2
-"""The paper's: standard deviation of the noise on the score is up to this."""
+_SCORE_NOISE = 0.2  # The paper's: standard deviation of the noise on the score is up to this
 
 VARIANTS: Mapping[str, tuple[str, ...]] = {
     "proposed": (),
@@ -48,18 +48,14 @@ def episodes_of(
     policy: Policy, maximum: MaximumAction, curves: Curves, seed: int, blanked: Sequence[str] = ()
 ) -> dict[str, Episodes]:
     """Return the episodes of a policy on the curves of every specimen."""
-    episodes = {}
-    for specimen in dict.fromkeys(curves.specimen):
-        playground = Playground(
-            curves.of(specimen),
-            np.random.default_rng([seed, 1 << 20]),
-            episodes=EPISODES,
-            maximum=maximum,
-            score_noise=SCORE_NOISE,
-            blanked=blanked,
+    conditions: dict[str, Any] = {"maximum": maximum, "score_noise": _SCORE_NOISE, "blanked": blanked}
+    return {
+        specimen: offline_test(
+            policy,
+            Playground(curves.of(specimen), np.random.default_rng([seed, 1 << 20]), episodes=EPISODES, **conditions),
         )
-        episodes[specimen] = offline_test(policy, playground)
-    return episodes
+        for specimen in dict.fromkeys(curves.specimen)
+    }
 
 
 def lines(group: str, tested: Mapping[str, Episodes], *, published: bool) -> list[Line]:
@@ -79,18 +75,7 @@ def lines(group: str, tested: Mapping[str, Episodes], *, published: bool) -> lis
 
 
 def train_variant(name: str, curves: Curves, epochs: int | None, stage: Stage) -> tuple[Policy, MaximumAction]:
-    """Train an ACNet that never sees parts of its state, by the recipe of the shipped one.
-
-    Parameters
-    ----------
-    name : str
-        Key of `VARIANTS`.
-    curves : Curves
-        To train on.
-    epochs : int, optional
-        The recipe's by default.
-    stage : Stage
-        Called with how far it is.
+    """Train an ACNet that never sees parts of its state (a key of `VARIANTS`), by the recipe of the shipped one.
 
     Raises
     ------

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -15,7 +16,7 @@ from matplotlib.colors import LogNorm
 from semdrivers.files import draw_scale_bar
 from semdrivers.image import Image
 from semfocus_plugin.lab.benchmark.figures import COLOURS, INK, new_figure, plain, write
-from semfocus_plugin.lab.benchmark.reproduction.exhibit import Line, titled
+from semfocus_plugin.lab.benchmark.reproduction.exhibit import Exhibit, Line, titled
 from semfocus_plugin.lab.benchmark.reproduction.published import AENET_TRAINING_ACCURACY
 from semfocus_plugin.lab.benchmark.runs import Photographs
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from semfocus_plugin.lab.benchmark.reproduction.fields import ScoredField
     from semfocus_plugin.lab.training.curves import MeasuredSeries
 
-__all__ = ["draw_evaluation", "draw_histories", "draw_lines", "draw_photographs"]
+__all__ = ["draw_evaluation", "draw_histories", "draw_lines", "draw_photographs", "table"]
 
 _OURS, _THEIRS = COLOURS[0], COLOURS[6]
 _MEASURES = ("b  AENet score", "c  variance", "d  entropy")
@@ -45,6 +46,14 @@ def draw_lines(title: str, columns: Sequence[str], lines: Sequence[Line], path: 
     entries = {label: handle for handles, names in labels for handle, label in zip(handles, names, strict=True)}
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return write(figure, path)
+
+
+def table(
+    name: str, title: str, columns: Sequence[str], lines: Sequence[Line], notes: Sequence[str], data: Any = None
+) -> Exhibit:
+    """Return an exhibit that is drawn as `draw_lines` draws it."""
+    draw = partial(draw_lines, name, columns, lines)
+    return Exhibit(name, title, tuple(columns), tuple(lines), tuple(notes), draw, data)
 
 
 def _draw_line(axes: Axes, columns: Sequence[str], line: Line) -> None:

@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["RESAMPLES", "Estimate", "Statistic", "estimate", "mean", "median"]
+__all__ = ["RESAMPLES", "Estimate", "estimate", "mean", "median"]
 
 RESAMPLES = 1000
 """Resamples of a bootstrap interval."""
 _SEED = 1
-
-Statistic = Callable[[NDArray[Any]], float]
-"""Computes a number from resampled values."""
+_Statistic = Callable[[NDArray[Any]], float]  # Computes a number from resampled values
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ def median(values: ArrayLike, groups: ArrayLike | None = None) -> Estimate | Non
     return estimate(values, _median, groups)
 
 
-def estimate(values: ArrayLike, statistic: Statistic, groups: ArrayLike | None = None) -> Estimate | None:
+def estimate(values: ArrayLike, statistic: _Statistic, groups: ArrayLike | None = None) -> Estimate | None:
     """Return a figure of values with its interval.
 
     Parameters

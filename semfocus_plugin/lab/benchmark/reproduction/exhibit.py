@@ -13,15 +13,14 @@ from semfocus_plugin.lab.benchmark.report import markdown_table
 from semfocus_plugin.lab.benchmark.reproduction.estimates import Estimate
 from semfocus_plugin.lab.benchmark.reproduction.published import CITATION, Published
 
-__all__ = ["TITLES", "Exhibit", "Line", "titled"]
+__all__ = ["Exhibit", "Line", "titled"]
 
-TITLES: Mapping[str, str] = {"tem-grid": "TEM grid"}
-"""Of specimens; the others are their names with spaces."""
+_TITLES: Mapping[str, str] = {"tem-grid": "TEM grid"}  # Of specimens; the others are their names with spaces
 
 
 def titled(specimen: str) -> str:
     """Return a specimen's name for people."""
-    return TITLES.get(specimen, specimen.replace("-", " "))
+    return _TITLES.get(specimen, specimen.replace("-", " "))
 
 
 @dataclass(frozen=True, slots=True)

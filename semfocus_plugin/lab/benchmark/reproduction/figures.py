@@ -21,13 +21,11 @@ from semfocus_plugin.lab.benchmark.reproduction.request import Request, Stage
 from semfocus_plugin.lab.benchmark.trials import TRAINED
 from semfocus_plugin.lab.training.curves import MeasuredSeries, smooth
 
-__all__ = ["History", "figure_3", "figure_4"]
+__all__ = ["figure_3", "figure_4"]
 
 _FIELDS = 20
 _SERIES = 8
-
-History = list[dict[str, float]]
-"""Figures of every epoch that was written down."""
+_History = list[dict[str, float]]  # Figures of every epoch that was written down
 
 
 def figure_3(request: Request, stage: Stage) -> Exhibit:
@@ -37,8 +35,8 @@ def figure_3(request: Request, stage: Stage) -> Exhibit:
             "Figure 3 shows training runs: name their folders with --history, such as those that "
             "`semfocus train aenet` and `semfocus train acnet` wrote"
         )
-    aenet: History = []
-    acnet: History = []
+    aenet: _History = []
+    acnet: _History = []
     for folder in request.history:
         for entry in _read(folder):
             history = acnet if "selected_score" in entry else aenet
@@ -54,19 +52,13 @@ def figure_3(request: Request, stage: Stage) -> Exhibit:
             f"{len(aenet)} epochs; the paper's at about {AENET_TRAINING_ACCURACY}, after 200."
         )
     if acnet:
-        told = f"{acnet[-1]['accuracy']:.3f}" if "accuracy" in acnet[-1] else "not recorded"
+        accuracy = f"{acnet[-1]['accuracy']:.3f}" if "accuracy" in acnet[-1] else "not recorded"
         notes.append(
-            f"ACNet: share of steps within 5 µm of their target at the end {told}; the paper gives a curve only."
+            f"ACNet: share of steps within 5 µm of their target at the end {accuracy}; the paper gives a curve only."
         )
-    return Exhibit(
-        "Figure 3",
-        "training of AENet and ACNet",
-        (),
-        (),
-        tuple(notes),
-        partial(draw_histories, aenet, acnet),
-        {"aenet": aenet, "acnet": acnet},
-    )
+    draw = partial(draw_histories, aenet, acnet)
+    data = {"aenet": aenet, "acnet": acnet}
+    return Exhibit("Figure 3", "training of AENet and ACNet", (), (), tuple(notes), draw, data)
 
 
 def figure_4(request: Request, stage: Stage) -> Exhibit:
@@ -82,15 +74,9 @@ def figure_4(request: Request, stage: Stage) -> Exhibit:
         "together, over the mean fall from there to the lowest. An absolute criterion has a small one.",
         "The working distance is counted from the true focus in depths of field: one axis for all magnifications.",
     )
-    return Exhibit(
-        "Figure 4",
-        "focus evaluation by AENet",
-        (*TRAINED, "all samples"),
-        lines,
-        notes,
-        partial(draw_evaluation, fields, series),
-        {"fields": fields, "series": series},
-    )
+    columns, draw = (*TRAINED, "all samples"), partial(draw_evaluation, fields, series)
+    data = {"fields": fields, "series": series}
+    return Exhibit("Figure 4", "focus evaluation by AENet", columns, lines, notes, draw, data)
 
 
 def _peaks(series: Sequence[MeasuredSeries]) -> list[Line]:
@@ -101,7 +87,7 @@ def _peaks(series: Sequence[MeasuredSeries]) -> list[Line]:
         values = curves.values[:, index]
         distance = np.abs(curves.defocus[np.argmax(values, axis=1)])
         by_specimen: Mapping[str, Estimate | None] = {
-            specimen: median(distance[[found == specimen for found in curves.specimen]]) for specimen in TRAINED
+            specimen: median(distance[[name == specimen for name in curves.specimen]]) for specimen in TRAINED
         }
         heights = np.column_stack([values.max(axis=1), values.min(axis=1)])
         spread = {"all samples": estimate(heights, _relative_spread)}
@@ -116,7 +102,7 @@ def _relative_spread(heights: NDArray[Any]) -> float:
     return float(highest.std() / max((highest - lowest).mean(), 1e-9))
 
 
-def _read(folder: Path) -> History:
+def _read(folder: Path) -> _History:
     path = folder / "history.jsonl"
     if not path.is_file():
         raise InvalidParameterError(f"--history {folder}: no history.jsonl there; name a folder that training wrote")

@@ -17,19 +17,15 @@ from semfocus_plugin.lab.benchmark.pictures import Picture
 from semfocus_plugin.lab.parallel import required
 from semfocus_plugin.networks import score
 
-__all__ = ["RADII", "BlurredPicture", "disc", "in_bytes", "score_picture", "score_triplet"]
+__all__ = ["BlurredPicture", "disc", "in_bytes", "score_picture", "score_triplet"]
 
-RADII = (0.0, 0.7, 1.5, 2.5, 4.0, 6.0, 9.0, 13.0, 18.0, 24.0, 32.0)
-"""Pixels."""
-
+_RADII = (0.0, 0.7, 1.5, 2.5, 4.0, 6.0, 9.0, 13.0, 18.0, 24.0, 32.0)  # Pixels
 _MAGNIFICATION = 3000.0
 _NOISE = 0.08
 _LARGE = 1000
 _TRIPLET = ("pert5000", "base", "pert-5000")
-_TRIPLET_MAGNIFICATION = 12_500.0
-"""That of 10 nm a pixel, 1024 pixels wide, on the EM-30's ruler."""
-_TRIPLET_PROBE = 2.0
-"""nm; of the field-emission instrument that took it."""
+_TRIPLET_MAGNIFICATION = 12_500.0  # That of 10 nm a pixel, 1024 pixels wide, on the EM-30's ruler
+_TRIPLET_PROBE = 2.0  # nm; of the field-emission instrument that took it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +63,7 @@ def score_picture(picture: Picture) -> BlurredPicture:
     random = np.random.default_rng(0)
     evaluator = networks.load().evaluator
     scores = []
-    for radius in RADII:
+    for radius in _RADII:
         blurred = sharp
         if radius:
             padded = np.pad(sharp, 40, mode="reflect")
@@ -75,7 +71,7 @@ def score_picture(picture: Picture) -> BlurredPicture:
         window = blurred[top : top + 240, left : left + 320]
         window = window + random.normal(0, _NOISE * max(window.mean(), 30), window.shape)
         scores.append(evaluator(np.clip(window, 0, 255).astype(np.uint8), _MAGNIFICATION).score)
-    label = 9 / (1 + (np.array(RADII) / 4.5) ** 2)
+    label = 9 / (1 + (np.array(_RADII) / 4.5) ** 2)
     return BlurredPicture(picture.name, label, np.array(scores), float(stats.spearmanr(label, scores)[0]))
 
 

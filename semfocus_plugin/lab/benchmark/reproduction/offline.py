@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import semfocus_plugin.lab.benchmark.reproduction.control as control
 from semdrivers.errors import InvalidParameterError
 from semfocus_plugin import networks
 from semfocus_plugin.lab.benchmark.pictures import read_folder
-from semfocus_plugin.lab.benchmark.reproduction.drawing import draw_lines
+from semfocus_plugin.lab.benchmark.reproduction.drawing import table
 from semfocus_plugin.lab.benchmark.reproduction.estimates import Estimate, estimate, mean, median
 from semfocus_plugin.lab.benchmark.reproduction.exhibit import Exhibit, Line
 from semfocus_plugin.lab.benchmark.reproduction.fields import (
@@ -36,9 +35,7 @@ _FIELDS = 30
 _TEST_SERIES = 15
 _TRAINING_SERIES = 16
 _REAL = "real micrographs"
-_TOLD = 2.0
-"""Labels above this tell a distance from focus: within 8.4 depths of field."""
-
+_NEAR = 2.0  # Labels above this tell a distance from focus: within 8.4 depths of field
 _AENET = "AENet result"
 _MSE_NOTE = (
     "The paper does not say in which unit its MSE of the score is: a precision of 0.943 is a mean error of 0.57 "
@@ -46,7 +43,7 @@ _MSE_NOTE = (
 )
 _ERROR_NOTE = (
     "Median error, DoF (AENet): distance from focus that the score implies against the true one, over frames labelled "
-    f"above {_TOLD:g}."
+    f"above {_NEAR:g}."
 )
 
 
@@ -57,9 +54,9 @@ def table_1(request: Request, stage: Stage) -> Exhibit:
     curves = smooth(measured_series(count, request.seed, request, stage))
     lines = aenet_lines(fields)
     for law, controller in networks.load().controllers.items():
-        found = control.episodes_of(control.policy_of(controller), controller.maximum, curves, request.seed)
+        episodes = control.episodes_of(control.policy_of(controller), controller.maximum, curves, request.seed)
         name = "equation 5" if law == "paper" else "nine depths of field"
-        lines += control.lines(f"ACNet result, largest step by {name}", found, published=True)
+        lines += control.lines(f"ACNet result, largest step by {name}", episodes, published=True)
     notes = (
         f"AENet: {count} held-out fields of each sample, 8 FAST frames each; labels are the emulator's. The paper: "
         "15 % of 30 000 pictures labelled by experts.",
@@ -68,15 +65,7 @@ def table_1(request: Request, stage: Stage) -> Exhibit:
         _MSE_NOTE,
         _ERROR_NOTE,
     )
-    return Exhibit(
-        "Table 1",
-        "offline test of AENet and ACNet",
-        TRAINED,
-        tuple(lines),
-        notes,
-        partial(draw_lines, "Table 1", TRAINED, lines),
-        {"fields": fields},
-    )
+    return table("Table 1", "offline test of AENet and ACNet", TRAINED, lines, notes, {"fields": fields})
 
 
 def table_s1(request: Request, stage: Stage) -> Exhibit:
@@ -87,8 +76,8 @@ def table_s1(request: Request, stage: Stage) -> Exhibit:
     lines: list[Line] = []
     for name, blanked in control.VARIANTS.items():
         policy, maximum = control.train_variant(name, curves, request.epochs, stage)
-        found = control.episodes_of(policy, maximum, held_out, request.seed, blanked)
-        lines += control.lines(f"ACNet, {name}", found, published=False)
+        episodes = control.episodes_of(policy, maximum, held_out, request.seed, blanked)
+        lines += control.lines(f"ACNet, {name}", episodes, published=False)
     notes = (
         f"All three are trained alike on {len(curves.best)} focal series, by the recipe of the shipped ACNet"
         + (f" cut to {request.epochs} epochs" if request.epochs else "")
@@ -98,14 +87,7 @@ def table_s1(request: Request, stage: Stage) -> Exhibit:
         "The paper's own numbers are in its supplement. Its text says that the whole ACNet is better by every measure, "
         "and takes noticeably fewer iterations.",
     )
-    return Exhibit(
-        "Table S1",
-        "ACNet without parts of its state",
-        TRAINED,
-        tuple(lines),
-        notes,
-        partial(draw_lines, "Table S1", TRAINED, lines),
-    )
+    return table("Table S1", "ACNet without parts of its state", TRAINED, lines, notes)
 
 
 def table_unseen(request: Request, stage: Stage) -> Exhibit:
@@ -126,15 +108,8 @@ def table_unseen(request: Request, stage: Stage) -> Exhibit:
         blurred = run_all(score_picture, [(p,) for p in pictures], workers=request.workers, progress=step)
         lines = _with_real(lines, blurred)
         notes += _notes_on_real(blurred, score_triplet(folder / "series"))
-    return Exhibit(
-        "Table unseen",
-        "AENet on samples it was never trained on (not in the paper)",
-        columns,
-        tuple(lines),
-        tuple(notes),
-        partial(draw_lines, "AENet on unseen samples", columns, lines),
-        {"fields": fields, "micrographs": blurred},
-    )
+    title = "AENet on samples it was never trained on (not in the paper)"
+    return table("Table unseen", title, columns, lines, notes, {"fields": fields, "micrographs": blurred})
 
 
 def scored_fields(specimens: Sequence[str], count: int, request: Request, stage: Stage) -> tuple[ScoredField, ...]:
@@ -153,7 +128,7 @@ def measured_series(count: int, seed: int, request: Request, stage: Stage) -> tu
 def aenet_lines(fields: Sequence[ScoredField]) -> list[Line]:
     """Return the paper's measures of AENet, and the error in depths of field; intervals come by drawing fields."""
     by_name = {name: [f for f in fields if f.specimen == name] for name in dict.fromkeys(f.specimen for f in fields)}
-    pairs = {name: _pairs([(f.label, f.score) for f in found]) for name, found in by_name.items()}
+    pairs = {name: _pairs([(f.label, f.score) for f in own]) for name, own in by_name.items()}
     return _score_lines(pairs)
 
 
@@ -162,26 +137,19 @@ def _score_lines(pairs: Mapping[str, NDArray[Any]]) -> list[Line]:
         return Line(_AENET, title, ours, AENET.get(key, {}), digits)
 
     miss = {name: (rows[:, 2] - rows[:, 1], rows[:, 0]) for name, rows in pairs.items()}
-    told = {name: rows[rows[:, 1] > _TOLD] for name, rows in pairs.items()}
+    near = {name: rows[rows[:, 1] > _NEAR] for name, rows in pairs.items()}
     return [
         line("MSE", "mse", {n: mean(e**2, g) for n, (e, g) in miss.items()}),
         line("Accuracy (±1)", "accuracy", {n: mean(np.abs(e) <= 1, g) for n, (e, g) in miss.items()}),
         line("Precision", "precision", {n: mean(1 - np.abs(e) / 10, g) for n, (e, g) in miss.items()}),
-        line(
-            "Correlation",
-            "correlation",
-            {n: estimate(rows[:, 1:], _correlation, rows[:, 0]) for n, rows in pairs.items()},
-        ),
-        line(
-            "median error, DoF",
-            "",
-            {
-                n: median(np.abs(implied_defocus(rows[:, 2]) - implied_defocus(rows[:, 1])), rows[:, 0])
-                for n, rows in told.items()
-            },
-            2,
-        ),
+        line("Correlation", "correlation", {n: estimate(r[:, 1:], _correlation, r[:, 0]) for n, r in pairs.items()}),
+        line("median error, DoF", "", {n: median(_distance(rows), rows[:, 0]) for n, rows in near.items()}, 2),
     ]
+
+
+def _distance(rows: NDArray[Any]) -> NDArray[Any]:
+    """Return the difference between the defoci that score and label imply, in depths of field."""
+    return np.asarray(np.abs(implied_defocus(rows[:, 2]) - implied_defocus(rows[:, 1])))
 
 
 def _pairs(groups: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> NDArray[Any]:

@@ -8,7 +8,7 @@ from functools import partial
 from semdrivers.errors import AutofocusError
 from semfocus_plugin import methods
 from semfocus_plugin.lab.benchmark.report import FALSE_FOCUS
-from semfocus_plugin.lab.benchmark.reproduction.drawing import draw_lines, draw_photographs
+from semfocus_plugin.lab.benchmark.reproduction.drawing import draw_photographs, table
 from semfocus_plugin.lab.benchmark.reproduction.estimates import Estimate, mean, median
 from semfocus_plugin.lab.benchmark.reproduction.exhibit import Exhibit, Line
 from semfocus_plugin.lab.benchmark.reproduction.published import EXPERTS, ONLINE, Row
@@ -17,20 +17,19 @@ from semfocus_plugin.lab.benchmark.runs import Record, photograph, run_trials
 from semfocus_plugin.lab.benchmark.trials import TRAINED, UNSEEN, draw_online
 from semfocus_plugin.lab.parallel import run_all
 
-__all__ = ["Measure", "figure_5", "table_2", "table_3"]
+__all__ = ["figure_5", "table_2", "table_3"]
 
 _RUNS = 40
 _PUBLISHED_LOOP = "paper"
+# Methods with an initial search that the paper's count of iterations leaves out
 _WITH_SEARCH = ("dual-network", _PUBLISHED_LOOP)
-"""Methods with an initial search that the paper's count of iterations leaves out."""
 
 _SCORES_NOTE = (
     "Scores are AENet's, of a fresh FAST frame where a run ended; of runs that report focus. A score is no ruler "
     "between networks, so the error in depths of field stands beside it."
 )
 
-Measure = Callable[[Record], float]
-"""Computes a number from the record of a run."""
+_Measure = Callable[[Record], float]  # Computes a number from the record of a run
 
 
 def table_2(request: Request, stage: Stage) -> Exhibit:
@@ -46,15 +45,7 @@ def table_2(request: Request, stage: Stage) -> Exhibit:
         f"Iterations: as in the paper, frames after the initial search; {methods.METHODS[0].name} has no search apart, "
         "so all its frames count.",
     )
-    return Exhibit(
-        "Table 2",
-        "online test of autofocus",
-        TRAINED,
-        tuple(lines),
-        notes,
-        partial(draw_lines, "Table 2", TRAINED, lines),
-        records,
-    )
+    return table("Table 2", "online test of autofocus", TRAINED, lines, notes, records)
 
 
 def table_3(request: Request, stage: Stage) -> Exhibit:
@@ -64,7 +55,7 @@ def table_3(request: Request, stage: Stage) -> Exhibit:
     name = _method(request)
     records = _records(columns, name, count, request, stage)
 
-    def line(title: str, measure: Measure, published: Row | None = None, digits: int = 3) -> Line:
+    def line(title: str, measure: _Measure, published: Row | None = None, digits: int = 3) -> Line:
         return Line(f"autofocus by {name}", title, _over(records, measure, focused=True), published or {}, digits)
 
     lines = [
@@ -80,15 +71,7 @@ def table_3(request: Request, stage: Stage) -> Exhibit:
         "fresh frames with noise of their own.",
         _SCORES_NOTE,
     )
-    return Exhibit(
-        "Table 3",
-        "autofocus against the best that there is",
-        columns,
-        tuple(lines),
-        notes,
-        partial(draw_lines, "Table 3", columns, lines),
-        records,
-    )
+    return table("Table 3", "autofocus against the best that there is", columns, lines, notes, records)
 
 
 def figure_5(request: Request, stage: Stage) -> Exhibit:
@@ -110,22 +93,16 @@ def figure_5(request: Request, stage: Stage) -> Exhibit:
             for p in shown
         ),
     ]
-    return Exhibit(
-        "Figure 5",
-        "pictures before and after autofocus, and at the true best",
-        TRAINED + UNSEEN,
-        (),
-        tuple(notes),
-        partial(draw_photographs, shown),
-        [{"start_score": p.start_score, "record": p.record} for p in shown],
-    )
+    title = "pictures before and after autofocus, and at the true best"
+    data = [{"start_score": p.start_score, "record": p.record} for p in shown]
+    return Exhibit("Figure 5", title, TRAINED + UNSEEN, (), tuple(notes), partial(draw_photographs, shown), data)
 
 
 def _table_2_lines(method: str, records: Sequence[Record]) -> list[Line]:
     def iterations(record: Record) -> float:
         return record.frames - record.search_frames if method in _WITH_SEARCH else record.frames
 
-    def line(title: str, measure: Measure, published: Row | None = None, digits: int = 3) -> Line:
+    def line(title: str, measure: _Measure, published: Row | None = None, digits: int = 3) -> Line:
         return Line(method, title, _over(records, measure, focused=True), published or {}, digits)
 
     return [
@@ -144,16 +121,15 @@ def _common_lines(group: str, records: Sequence[Record]) -> list[Line]:
         Line(group, "median error, DoF", by_specimen(lambda rs: median([r.error for r in rs if r.focused])), digits=2),
         Line(group, "all frames, search included", _over(records, lambda r: r.frames), digits=1),
         Line(group, "share that reports focus", _over(records, lambda r: r.focused), digits=2),
-        Line(
-            group,
-            f"share that reports focus beyond {FALSE_FOCUS:g} DoF",
-            _over(records, lambda r: r.focused and r.error > FALSE_FOCUS),
-            digits=2,
-        ),
+        Line(group, f"share that reports focus beyond {FALSE_FOCUS:g} DoF", _over(records, _false), digits=2),
     ]
 
 
-def _over(records: Sequence[Record], measure: Measure, *, focused: bool = False) -> Mapping[str, Estimate | None]:
+def _false(record: Record) -> bool:
+    return record.focused and record.error > FALSE_FOCUS
+
+
+def _over(records: Sequence[Record], measure: _Measure, *, focused: bool = False) -> Mapping[str, Estimate | None]:
     """Return the mean of a measure by specimen, over all runs or over those that report focus."""
     return {
         name: mean([measure(r) for r in records if r.specimen == name and (r.focused or not focused)])
@@ -171,13 +147,9 @@ def _method(request: Request) -> str:
 
 def _records(specimens: Sequence[str], method: str, count: int, request: Request, stage: Stage) -> tuple[Record, ...]:
     trials = draw_online(specimens, count, request.seed, request.preset)
+    step = stage(f"focusing by {method}", len(trials))
     records = run_trials(
-        trials,
-        [method],
-        max_frames=request.max_frames,
-        scored=True,
-        workers=request.workers,
-        progress=stage(f"focusing by {method}", len(trials)),
+        trials, [method], max_frames=request.max_frames, scored=True, workers=request.workers, progress=step
     )
     for record in records:
         _raise_where_broken(record)

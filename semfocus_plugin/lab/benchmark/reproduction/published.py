@@ -40,8 +40,8 @@ _ALL = (*_TRAINED, "butterfly-wing", "fabric")
 
 
 def _row(*values: tuple[float, float] | float) -> Row:
-    found = [Published(*value) if isinstance(value, tuple) else Published(value) for value in values]
-    return MappingProxyType(dict(zip(_ALL, found, strict=False)))
+    numbers = [Published(*value) if isinstance(value, tuple) else Published(value) for value in values]
+    return MappingProxyType(dict(zip(_ALL, numbers, strict=False)))
 
 
 AENET: Mapping[str, Row] = MappingProxyType(

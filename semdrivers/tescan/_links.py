@@ -1,0 +1,188 @@
+"""The two connections to a TESCAN microscope. One command at a time; every wait has an end."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from firmware_protocol import sharksem
+from firmware_protocol.sharksem import Flags, Pixels, Reader, Value
+from semdrivers.errors import BusyError, NotConnectedError, ProtocolError, TransportError
+
+_Result = TypeVar("_Result")
+
+
+class Silence(TransportError):
+    """No answer came in time."""
+
+
+class Links:
+    """Control and data connection, opened by the constructor.
+
+    Parameters
+    ----------
+    host, port : str, int
+        Of the control connection.
+    timeout : float
+        Longest silence, s.
+    name : str
+        For messages.
+
+    Raises
+    ------
+    NotConnectedError
+        When a connection cannot be opened, or the server does not accept the data connection.
+    BusyError
+        When the server has no room for another client.
+    """
+
+    def __init__(self, host: str, port: int, timeout: float, name: str) -> None:
+        self._name, self._timeout = name, timeout
+        self._number = 0
+        self._partial = bytearray()
+        self._sockets: list[socket.socket] = []
+        self.broken = False
+        step = "control connection"
+        try:
+            self._control = self._opened(socket.create_connection((host, port), timeout))
+            family, here = self._control.family, self._control.getsockname()[0]
+            step = "data connection"
+            self._data = self._opened(socket.socket(family, socket.SOCK_STREAM))
+            self._data.bind((here, 0))
+            answer = self.call("TcpRegDataPort", Reader.integer, self._data.getsockname()[1])
+            if answer != 0:
+                raise BusyError(
+                    f"{name} registers no data connection (answer {answer}): another client has it; close that one"
+                )
+            self._data.connect((host, port + 1))
+        except (OSError, ProtocolError) as error:
+            self.close()
+            raise NotConnectedError(f"could not connect to the {name}", {step: error}) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _opened(self, one: socket.socket) -> socket.socket:
+        one.settimeout(self._timeout)
+        self._sockets.append(one)
+        return one
+
+    def close(self) -> None:
+        """Close both connections."""
+        self.broken = True
+        for one in self._sockets:
+            with contextlib.suppress(OSError):
+                one.close()
+
+    def send(self, command: str, *values: Value, flags: Flags = Flags.NONE) -> None:
+        """Send a command that has no result; the server does not answer it.
+
+        Raises
+        ------
+        TransportError
+            When the connection is lost.
+        """
+        self._number = self._number % 0x7FFFFFFF + 1
+        try:
+            self._control.settimeout(self._timeout)
+            self._control.sendall(sharksem.encode(command, values, number=self._number, flags=flags))
+        except OSError as error:
+            raise self._lost(f"{command} could not be sent: {error}") from error
+
+    def call(
+        self,
+        command: str,
+        read: Callable[[Reader], _Result],
+        *values: Value,
+        flags: Flags = Flags.NONE,
+        deadline: float | None = None,
+    ) -> _Result:
+        """Send a command and return its result. Answers to earlier commands, come too late, are dropped.
+
+        Raises
+        ------
+        Silence
+            When no answer comes; the connection stays open.
+        TransportError
+            When the connection is lost.
+        ProtocolError
+            When the answer is none of this protocol; the connections are closed.
+        """
+        self.send(command, *values, flags=flags | Flags.ANSWER)
+        end = time.monotonic() + (self._timeout if deadline is None else deadline)
+        while True:
+            try:
+                head = sharksem.decode_head(self._read(sharksem.HEAD_SIZE, end, command))
+                body = self._read(head.size, end, command)
+                if head.number == self._number and head.name == command:
+                    return read(Reader(body))
+            except ValueError as error:
+                self.close()
+                raise ProtocolError(f"{self._name} answered {command} with no message of SharkSEM: {error}") from error
+
+    def pixels(self, silence: float) -> Pixels:
+        """Return the next piece of a frame.
+
+        Parameters
+        ----------
+        silence : float
+            Longest wait, s.
+
+        Raises
+        ------
+        Silence
+            When nothing comes.
+        TransportError
+            When the connection is lost.
+        ProtocolError
+            When what comes is none of this protocol; the connections are closed.
+        """
+        end = time.monotonic() + silence
+        try:
+            while True:
+                self._fill(sharksem.HEAD_SIZE, end)
+                head = sharksem.decode_head(bytes(self._partial[: sharksem.HEAD_SIZE]))
+                whole = sharksem.HEAD_SIZE + head.size
+                self._fill(whole, end)
+                body = bytes(self._partial[sharksem.HEAD_SIZE : whole])
+                del self._partial[:whole]
+                if head.name == "ScData":
+                    return sharksem.decode_pixels(body)
+        except ValueError as error:
+            self.close()
+            raise ProtocolError(f"{self._name} sent picture data that are none of SharkSEM: {error}") from error
+
+    def _fill(self, count: int, end: float) -> None:
+        """Receive until `count` bytes of the message that is coming are there; what came stays for the next try."""
+        while len(self._partial) < count:
+            self._partial += self._receive(self._data, count - len(self._partial), end, "picture data")
+
+    def _read(self, count: int, end: float, command: str) -> bytes:
+        data = bytearray()
+        while len(data) < count:
+            try:
+                data += self._receive(self._control, count - len(data), end, f"answer to {command}")
+            except Silence:
+                if data:
+                    raise self._lost(f"the answer to {command} broke off") from None
+                raise
+        return bytes(data)
+
+    def _receive(self, one: socket.socket, count: int, end: float, what: str) -> bytes:
+        try:
+            one.settimeout(max(end - time.monotonic(), 0.001))
+            data = one.recv(min(count, 1 << 20))
+        except TimeoutError:
+            raise Silence(f"{self._name}: no {what} came in time") from None
+        except OSError as error:
+            raise self._lost(f"no {what}: {error}") from error
+        if not data:
+            raise self._lost(f"it closed the connection before the {what} had come")
+        return data
+
+    def _lost(self, why: str) -> TransportError:
+        self.close()
+        return TransportError(f"{self._name}: the connection is lost: {why}; the next call connects again")
