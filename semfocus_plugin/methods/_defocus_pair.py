@@ -204,7 +204,7 @@ def _posterior(run: FocusRun, sightings: list[Sighting], pixel: float) -> Poster
 
 
 def _sighting(m: Measurement) -> Sighting:
-    blur, sigma, ellipse = m.evaluation.log_blur, m.evaluation.log_sigma, getattr(m.evaluation, "ellipse", None)
+    blur, sigma, ellipse = m.evaluation.log_blur, m.evaluation.log_sigma, m.evaluation.ellipse
     assert blur is not None
     sigma = -1.5 if sigma is None else sigma
     if ellipse is not None:

@@ -2,6 +2,7 @@
 
 from semfocus_plugin.networks._metrics import clipped_share, entropy, fine_structure, line_correlation, variance
 from semfocus_plugin.networks._models import (
+    ELLIPSE_OUTPUTS,
     LAWS,
     SMALLEST,
     AENet,
@@ -47,6 +48,7 @@ from semfocus_plugin.networks._state import (
 
 __all__ = [
     "ELEMENTS",
+    "ELLIPSE_OUTPUTS",
     "HISTORY",
     "LAWS",
     "MAGNIFICATION_SCALE",

@@ -4,13 +4,15 @@ A manifest is ``manifest.json`` beside the models::
 
     {"format": 1,
      "models": [{"name": "aenet", "file": "aenet.onnx", "sha256": "…", "role": "aenet",
-                 "inputs": ["frames"], "outputs": ["score", "log_blur", "log_sigma"], "blur_range": 24.0,
+                 "inputs": ["frames"], "outputs": ["score", "log_blur", "log_sigma", "log_smaller", "log_sigma_smaller",
+                 "cos2", "sin2", "log_sigma_direction"], "blur_range": 60.0,
                  "training": {…}, "seeds": {…}, "metrics": {…}, "specimens": […]},
                 {"name": "acnet", "file": "acnet.onnx", "sha256": "…", "role": "acnet",
                  "inputs": ["state"], "outputs": ["action"], "action_law": "depth-of-field", …}]}
 
 ``inputs`` and ``outputs`` are lists of names, or objects whose keys are the names. The first model of a role
-is the one in use. ``blur_range`` is the largest blur radius, in pixels, that AENet was trained to tell.
+is the one in use. ``blur_range`` is the largest blur radius, in pixels, that AENet was trained to report. An AENet may
+report the score alone, the radius of a round blur with it (``log_blur``, ``log_sigma``), or the ellipse of the blur.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ import semfocus_plugin.networks._metrics as metrics
 from semdrivers.errors import ModelError
 from semfocus_plugin.networks._preprocessing import preprocess
 from semfocus_plugin.networks._state import STATE_SIZE, MaximumAction, maximum_action, maximum_action_paper
+from semfocus_plugin.optics import BlurEllipse
 
 MODELS_VARIABLE = "SEMFOCUS_MODELS"
 """Environment variable that names another folder of models, for people who train their own."""
@@ -46,6 +49,11 @@ LAWS: Mapping[str, MaximumAction] = MappingProxyType({"depth-of-field": maximum_
 _AT_ONCE = 6
 """Windows of a large picture that are scored together: more take memory, and save no time."""
 
+ELLIPSE_OUTPUTS = ("log_smaller", "log_sigma_smaller", "cos2", "sin2", "log_sigma_direction")
+"""What an AENet reports of an elliptical blur beside its larger radius; all of them or none."""
+
+_RADIUS_OUTPUTS = ("log_blur", "log_sigma")
+_AENET_OUTPUTS = ("score", *_RADIUS_OUTPUTS, *ELLIPSE_OUTPUTS)
 _CONTRACTS = {"aenet": ("frames", "score"), "acnet": ("state", "action")}
 _lock = threading.Lock()
 _loaded: dict[tuple[Path, int], Networks] = {}
@@ -59,13 +67,15 @@ class Evaluation:
     Parameters
     ----------
     score : float
-        AENet's score, 0 (out of focus) to 9.
+        AENet's score, 0 (out of focus) to 9; of a model that reports an ellipse, the score of its larger radius.
     variance, entropy : float
         Equations 3 and 4, of the median-filtered picture.
     log_blur : float or None
-        ln(1 + blur radius in pixels), where the model tells it.
+        ln(1 + blur radius in pixels), where the model reports it; the larger radius of an ellipse.
     log_sigma : float or None
         ln of the standard deviation of `log_blur`.
+    ellipse : BlurEllipse or None
+        Both radii and the direction, where the model reports them; its `log_larger` is `log_blur`.
     """
 
     score: float
@@ -73,6 +83,7 @@ class Evaluation:
     entropy: float
     log_blur: float | None = None
     log_sigma: float | None = None
+    ellipse: BlurEllipse | None = None
 
 
 class Evaluator(Protocol):
@@ -80,7 +91,7 @@ class Evaluator(Protocol):
 
     @property
     def blur_range(self) -> float | None:
-        """Largest blur radius in pixels that ``log_blur`` tells, or None where the score is all there is."""
+        """Largest blur radius in pixels that ``log_blur`` reports, or None where the score is all there is."""
         ...
 
     def __call__(self, pixels: NDArray[Any], magnification: float) -> Evaluation:
@@ -118,7 +129,7 @@ class ModelCard:
     action_law : str
         Key of `LAWS`, for ``"acnet"``.
     blur_range : float or None
-        Largest blur radius in pixels that the model was trained to tell, for ``"aenet"``.
+        Largest blur radius in pixels that the model was trained to report, for ``"aenet"``.
     details : mapping
         The whole entry: training configuration, seeds, metrics, specimens.
     """
@@ -157,7 +168,7 @@ class AENet:
     def __init__(self, card: ModelCard) -> None:
         self.card = card
         self._session = _open(card)
-        self._outputs = [name for name in ("score", "log_blur", "log_sigma") if name in card.outputs]
+        self._outputs = [name for name in _AENET_OUTPUTS if name in card.outputs]
 
     @property
     def blur_range(self) -> float | None:
@@ -183,6 +194,7 @@ class AENet:
             entropy=metrics.entropy(prepared.unit),
             log_blur=max(medians["log_blur"], 0.0) if "log_blur" in medians else None,
             log_sigma=medians.get("log_sigma"),
+            ellipse=_ellipse(medians) if medians.keys() >= {*_RADIUS_OUTPUTS, *ELLIPSE_OUTPUTS} else None,
         )
 
     def maps(self, frames: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -250,6 +262,20 @@ class Networks:
         if not self.controllers:
             raise ModelError("no ACNet is installed; reinstall the package, or choose a method without one")
         return self.controllers.get(law) or next(iter(self.controllers.values()))
+
+
+def _ellipse(medians: Mapping[str, float]) -> BlurEllipse:
+    larger = max(medians["log_blur"], 0.0)
+    length = max(math.hypot(medians["cos2"], medians["sin2"]), 1.0)
+    return BlurEllipse(
+        log_larger=larger,
+        log_smaller=min(max(medians["log_smaller"], 0.0), larger),
+        cos2=medians["cos2"] / length,
+        sin2=medians["sin2"] / length,
+        sigma_larger=math.exp(medians["log_sigma"]),
+        sigma_smaller=math.exp(medians["log_sigma_smaller"]),
+        sigma_direction=math.exp(medians["log_sigma_direction"]),
+    )
 
 
 def models_directory() -> Path:

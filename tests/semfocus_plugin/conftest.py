@@ -146,8 +146,18 @@ def simulate_fixture() -> Any:
     return simulate
 
 
-def write_models(folder: Path, *, channels: int = 2, weight: float = 0.5, blur: bool = True) -> Path:
-    """Write an AENet that scores gradient energy over windows of 320×240 and an ACNet that steps by a fixed share."""
+def write_models(
+    folder: Path,
+    *,
+    channels: int = 2,
+    weight: float = 0.5,
+    blur: bool = True,
+    ellipse: dict[str, float] | None = None,
+) -> Path:
+    """Write an AENet that scores gradient energy over windows of 320×240 and an ACNet that steps by a fixed share.
+
+    `ellipse` adds outputs that are the same of every frame.
+    """
     onnx = pytest.importorskip("onnx")
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
 
@@ -189,6 +199,10 @@ def write_models(folder: Path, *, channels: int = 2, weight: float = 0.5, blur: 
             helper.make_node("Mul", ["score", "nothing"], ["zero"]),
             helper.make_node("Add", ["zero", "sigma"], ["log_sigma"]),
         ]
+    for name, value in (ellipse or {}).items():
+        answers.append(name)
+        values[f"always_{name}"] = [value]
+        nodes.append(helper.make_node("Add", ["zero", f"always_{name}"], [name]))
     steps = [
         helper.make_node("MatMul", ["state", "weights"], ["raw"]),
         helper.make_node("Tanh", ["raw"], ["action"]),

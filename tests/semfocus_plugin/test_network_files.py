@@ -39,6 +39,41 @@ def test_network_may_tell_no_blur(tmp_path, write_models):
     assert (found.log_blur, found.log_sigma) == (None, None)
 
 
+ELLIPSE = {
+    "log_smaller": 0.5,
+    "log_sigma_smaller": -1.0,
+    "cos2": 0.0,
+    "sin2": 2.0,
+    "log_sigma_direction": -2.0,
+}
+
+
+def test_network_may_report_the_ellipse_of_a_blur(tmp_path, write_models):
+    evaluator = networks.load(write_models(tmp_path, ellipse=ELLIPSE)).evaluator
+    found = evaluator(np.zeros((240, 320), np.uint8), 5000.0)
+    ellipse = found.ellipse
+    assert ellipse.log_larger == found.log_blur > ellipse.log_smaller
+    assert (ellipse.log_smaller, ellipse.cos2, ellipse.sin2) == pytest.approx((0.5, 0.0, 1.0))
+    assert ellipse.direction == pytest.approx(45.0)
+    assert ellipse.sigma_larger == pytest.approx(np.exp(found.log_sigma))
+    assert (ellipse.sigma_smaller, ellipse.sigma_direction) == pytest.approx((np.exp(-1.0), np.exp(-2.0)))
+
+
+def test_the_smaller_radius_is_never_beyond_the_larger(tmp_path, write_models):
+    evaluator = networks.load(write_models(tmp_path, ellipse=ELLIPSE | {"log_smaller": 9.0})).evaluator
+    ellipse = evaluator(np.zeros((240, 320), np.uint8), 5000.0).ellipse
+    assert ellipse.log_smaller == ellipse.log_larger
+
+
+@pytest.mark.parametrize("missing", [None, "sin2"])
+def test_network_without_an_ellipse_reports_its_round_blur(tmp_path, write_models, missing):
+    outputs = {name: value for name, value in ELLIPSE.items() if missing and name != missing}
+    evaluator = networks.load(write_models(tmp_path, ellipse=outputs)).evaluator
+    found = evaluator(np.zeros((240, 320), np.uint8), 5000.0)
+    assert found.ellipse is None
+    assert found.log_blur > 0
+
+
 def test_larger_picture_counts_by_the_median_of_its_map(tiny_models):
     evaluator = networks.load().evaluator
     pixels = np.random.default_rng(2).integers(0, 256, (480, 640)).astype(np.uint8)

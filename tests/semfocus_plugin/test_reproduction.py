@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from semdrivers import InvalidParameterError, OutOfRangeError
 from semfocus_plugin.lab.benchmark.reproduction import Request, control, estimates, offline, online
 from semfocus_plugin.lab.benchmark.reproduction.drawing import draw_histories
+from semfocus_plugin.lab.benchmark.reproduction.ellipses import RADII, elliptical_disc, table_ellipses
 from semfocus_plugin.lab.benchmark.reproduction.estimates import estimate, mean, median
 from semfocus_plugin.lab.benchmark.reproduction.exhibit import Exhibit, Line
 from semfocus_plugin.lab.benchmark.reproduction.fields import implied_defocus, measure_series, score_field
@@ -190,6 +191,49 @@ def test_a_blur_is_a_disc_of_its_radius(radius):
     assert (kernel * place[:, None] ** 2).sum() == pytest.approx(radius**2 / 4 + 1 / 12, rel=0.05)
 
 
+@pytest.mark.parametrize(("larger", "smaller", "angle"), [(12.0, 3.0, 30.0), (9.0, 2.0, -70.0)])
+def test_an_elliptical_blur_has_its_semi_axes_and_its_direction(larger, smaller, angle):
+    kernel = elliptical_disc(larger, smaller, angle)
+    place = np.arange(len(kernel)) - len(kernel) // 2
+    xx, yy = ((kernel * place[shape] ** 2).sum() for shape in (np.s_[None, :], np.s_[:, None]))
+    xy = (kernel * place[None, :] * place[:, None]).sum()
+    spread = np.hypot((xx - yy) / 2, xy)
+    assert np.degrees(np.arctan2(2 * xy, xx - yy)) / 2 == pytest.approx(angle, abs=1)
+    assert (xx + yy) / 2 + spread == pytest.approx(larger**2 / 4 + 1 / 12, rel=0.05)
+    assert (xx + yy) / 2 - spread == pytest.approx(smaller**2 / 4 + 1 / 12, rel=0.05)
+
+
+def micrographs(folder):
+    grain = np.random.default_rng(1).integers(0, 255, (300, 400)).astype(np.uint8)
+    Pillow.fromarray(grain).save(folder / "a.png")
+    (folder / "MANIFEST.csv").write_text("file,bar_rows,suggested_split,notes\na.png,20,dev,\n")
+
+
+def test_a_network_that_sees_energy_alone_scores_mirror_images_alike(tiny_models, tmp_path):
+    pytest.importorskip("scipy")
+    micrographs(tmp_path)
+    found = table_ellipses(Request(pictures=tmp_path, workers=1), no_stage)
+    assert found.columns == ("12 × 0.7", "9 × 0.7", "9 × 3", "6 × 2", "9 × 9", "3 × 3")
+    assert len(found.data["frames"]) == 3 * len(RADII)
+    for frame in found.data["frames"]:
+        np.testing.assert_allclose(frame.score[:4], frame.score[0], atol=0.3)
+        assert np.isnan(frame.turned).all()
+    assert found.lines[-1].ours["12 × 0.7"] is None
+    with pytest.raises(InvalidParameterError, match="--pictures"):
+        table_ellipses(Request(), no_stage)
+
+
+def test_a_reported_direction_follows_the_mirror_images(tmp_path, write_models, monkeypatch):
+    pytest.importorskip("scipy")
+    outputs = {"log_smaller": 0.0, "log_sigma_smaller": 0.0, "cos2": 1.0, "sin2": 0.0, "log_sigma_direction": 0.0}
+    monkeypatch.setenv("SEMFOCUS_MODELS", str(write_models(tmp_path / "models", ellipse=outputs)))
+    micrographs(tmp_path)
+    for frame in table_ellipses(Request(pictures=tmp_path, workers=1), no_stage).data["frames"]:
+        upright, transposed = frame.turned[:4], frame.turned[4:]
+        np.testing.assert_allclose(np.abs(upright), abs(frame.angle))
+        np.testing.assert_allclose(np.abs(transposed), 90 - abs(frame.angle))
+
+
 def test_real_micrographs_are_left_out_where_there_are_none(small, tmp_path):
     pytest.importorskip("scipy")
     grain = np.random.default_rng(1).integers(0, 255, (300, 400)).astype(np.uint8)
@@ -248,10 +292,11 @@ def test_table_s1_trains_what_it_compares(small, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--table", "4"], "1, 2, 3, S1, unseen"),
+        (["--table", "4"], "1, 2, 3, S1, unseen, ellipses"),
         (["--figure", "2"], "3, 4, 5"),
         (["--table", "1", "--figure", "3"], "one at a time"),
         (["--figure", "3"], "--history"),
+        (["--table", "ellipses", "--pictures", "nowhere"], "MANIFEST.csv"),
         (["--table", "1", "-o", "table.txt"], ".png"),
         ([], "--table or --figure"),
         (["--table", "2", "--method", "guess"], "guess"),

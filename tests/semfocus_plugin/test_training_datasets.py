@@ -7,11 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from semdrivers.emulator.physics import ideal_score
+from semdrivers.emulator.physics import ColumnPreset, ElectronColumn, ScanConditions, ideal_score
+from semdrivers.emulator.specimens import Picture
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semfocus_plugin.lab.training import datasets
 from semfocus_plugin.lab.training.datasets import DatasetConfig
-from semfocus_plugin.lab.training.sampling import TRAINED, draw_defocus, draw_field
+from semfocus_plugin.lab.training.sampling import TRAINED, Field, draw_astigmatism, draw_defocus, draw_field
 from semfocus_plugin.lab.training.textures import texture
 
 SMALL = DatasetConfig(count=20, seed=3, shard_size=8)
@@ -33,9 +34,12 @@ def test_every_frame_has_its_label(folder):
     data = joined(folder)
     assert data["pixels"].shape == (20, 240, 320)
     assert data["pixels"].dtype == np.uint8
-    np.testing.assert_allclose(data["score"], [ideal_score(u) for u in data["defocus"]], atol=1e-4)
+    implied = 9 / (1 + (data["larger"] / data["half_blur"]) ** 2)
+    np.testing.assert_allclose(data["score"], implied, rtol=1e-4)
     assert set(data["specimen"]) <= {*TRAINED, "texture"}
-    assert (data["blur"] >= 0).all()
+    assert (data["smaller"] >= 0).all()
+    assert (data["larger"] >= data["smaller"]).all()
+    np.testing.assert_allclose(np.hypot(data["cos2"], data["sin2"]), 1, atol=1e-5)
 
 
 def test_fields_do_not_cross_shards(folder):
@@ -106,6 +110,54 @@ def test_the_papers_samples_come_in_fast_frames_too():
     assert (fast.conditions.width, fast.conditions.height) == (320, 240)
     assert fast.conditions.dwell_time < slow.conditions.dwell_time
     assert (fast.specimen, fast.conditions.magnification) == (slow.specimen, slow.conditions.magnification)
+
+
+SPOT = 2.0
+
+
+def field_of_points() -> Field:
+    """Bright spots far apart under an ideal column: what a frame shows of each is the probe, and the spot's width."""
+    y, x = np.mgrid[:240, :320] % 80 - 40
+    points = 0.1 + 0.15 * np.exp(-(x * x + y * y) / (2 * SPOT**2))
+    column = ElectronColumn(Picture(points, 400.0), preset=ColumnPreset(noise=False, tilt=0.0))
+    return Field(column, ScanConditions(15.0, 1000.0, 320, 240, bits=16), "points")
+
+
+@pytest.mark.parametrize("defocus", [4.0, -4.0, 7.0, -7.0])
+@pytest.mark.parametrize("turn", [0.0, 0.9, 2.0, 3.6])
+def test_the_label_of_an_ellipse_is_what_the_frame_shows(defocus, turn):
+    sample = field_of_points().frame(defocus, 1, (4.5 * np.cos(turn), 4.5 * np.sin(turn)))
+    around = sample.pixels[120 - 25 : 120 + 26, 120 - 25 : 120 + 26].astype(float)
+    weight = around - around[0, 0]
+    weight = np.where(weight > 0.03 * weight.max(), weight, 0.0)
+    y, x = np.mgrid[:51, :51] - 25.0
+    x, y = x - np.average(x, weights=weight), y - np.average(y, weights=weight)
+    xx, yy, xy = (np.average(product, weights=weight) for product in (x * x, y * y, x * y))
+    measured = np.degrees(np.arctan2(2 * xy, xx - yy)) / 2
+    labelled = np.degrees(np.arctan2(sample.sin2, sample.cos2)) / 2
+    assert abs((measured - labelled + 90) % 180 - 90) < 4
+    larger = 2 * np.sqrt((xx + yy) / 2 + np.hypot((xx - yy) / 2, xy) - SPOT**2)
+    assert larger == pytest.approx(sample.larger, rel=0.12)
+    assert sample.larger - sample.smaller == pytest.approx(2 * min(4.5, abs(defocus)) * sample.half_blur / 4.5, rel=0.1)
+
+
+def test_astigmatism_is_drawn_in_every_direction_and_up_to_line_foci():
+    random = np.random.default_rng(2)
+    drawn = np.array([draw_astigmatism(random, 8.0) for _ in range(2000)])
+    quadrants = np.bincount((drawn[:, 0] > 0) * 2 + (drawn[:, 1] > 0), minlength=4)
+    assert quadrants.min() > 400
+    amount = np.hypot(*drawn.T)
+    assert (amount < 0.4).mean() > 0.2
+    assert (np.abs(amount - 8.0) < 2.0).mean() > 0.2
+    assert amount.max() > 10
+
+
+def test_frames_of_one_field_differ_in_noise_and_contrast():
+    random = np.random.default_rng(4)
+    field = draw_field(random, "broad")
+    first, second = (field.varied(0.5, 7, (0.0, 0.0), random) for _ in range(2))
+    assert (first.larger, first.specimen) == (second.larger, second.specimen)
+    assert first.pixels.std() != pytest.approx(second.pixels.std(), rel=1e-3)
 
 
 def test_scores_of_the_paper_mixture_are_spread_evenly():

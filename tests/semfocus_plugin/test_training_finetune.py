@@ -15,7 +15,7 @@ from semdrivers import Image
 from semdrivers.errors import InvalidParameterError, ModelError, OutOfRangeError
 from semfocus_plugin import networks
 from semfocus_plugin.lab.cli import app
-from semfocus_plugin.lab.training import checkpoint, datasets, finetune, shipped
+from semfocus_plugin.lab.training import aenet, checkpoint, datasets, finetune, shipped
 from semfocus_plugin.lab.training.architecture import CompactAENet
 from semfocus_plugin.lab.training.datasets import DatasetConfig
 from semfocus_plugin.labelling import Row, write_sheet
@@ -28,7 +28,7 @@ def shipped_card():
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory):
     folder = tmp_path_factory.mktemp("emulated")
-    datasets.build(DatasetConfig(count=64, seed=6, shard_size=32), folder, workers=1)
+    datasets.build(DatasetConfig(count=160, seed=6, shard_size=32), folder, workers=1)
     return str(folder)
 
 
@@ -39,7 +39,7 @@ def sheet(tmp_path_factory):
     evaluate = networks.load().evaluator
     rows = [Row("unlabelled.png", 1000.0)]
     samples = tmp_path_factory.mktemp("samples")
-    datasets.build(DatasetConfig(count=64, seed=8, shard_size=64), samples, workers=1)
+    datasets.build(DatasetConfig(count=96, seed=8, shard_size=96), samples, workers=1)
     (arrays,) = datasets.load(samples)
     for k, (pixels, magnification) in enumerate(zip(arrays["pixels"], arrays["magnification"], strict=True)):
         score = evaluate(pixels, float(magnification)).score
@@ -86,6 +86,13 @@ def test_a_persons_labels_are_learned_and_the_blur_is_kept(run):
     with torch.no_grad():
         torch.testing.assert_close(after.eval()(frames)[1:], before(frames)[1:])
     assert report.pictures_before["pictures"] == 4
+
+
+def test_elliptical_blurs_are_not_held_against_a_network_that_reports_round_ones(run, frames):
+    kept = aenet.read_frames((frames,))
+    _, held_out = aenet.split(kept)
+    larger, smaller, *_ = kept.ellipse[held_out].unbind(1)
+    assert run[2].kept_before["frames"] == int((larger - smaller <= 0.25).sum()) < len(held_out)
 
 
 def test_the_figures_before_are_those_of_the_score_function(run, sheet):

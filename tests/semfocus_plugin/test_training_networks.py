@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,6 +91,8 @@ def test_training_goes_on_from_the_shipped_weights(frames, tmp_path):
     assert card.details["before"]["sha256"] == began.sha256
     assert card.details["before"]["training"] == began.details["training"]
     assert after.score == pytest.approx(before.score, abs=0.1)
+    assert before.ellipse is None
+    assert after.ellipse is not None
 
 
 def test_training_cannot_go_on_from_a_folder_without_a_network_of_its_kind(frames, tmp_path):
@@ -101,9 +104,115 @@ def test_the_instrument_and_the_training_see_the_same_picture(frames):
     """The input that training makes of a frame is the one that the loop makes of it."""
     read = aenet.read_frames((frames,))
     (first, *_) = datasets.load(frames)
-    batch = read.batch(np.array([0]), None, torch.device("cpu")).numpy()
+    batch = read.batch(np.array([0]), torch.device("cpu")).numpy()
     expected = preprocess(first["pixels"][0], float(first["magnification"][0])).frames
     np.testing.assert_allclose(batch, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_mirrored_and_transposed_frames_keep_their_ellipse(mirrored):
+    """Lines drawn along an ellipse's larger axis lie along the label after every mirroring and transposition."""
+    angles = np.radians(np.random.default_rng(3).uniform(-90, 90, 64))
+    y, x = np.mgrid[:240, :320]
+    pixels = [128 + 100 * np.sin((x * np.sin(angle) - y * np.cos(angle)) * 0.4) for angle in angles]
+    labels = [np.ones(64), np.zeros(64), np.cos(2 * angles), np.sin(2 * angles)]
+    frames = aenet.Frames(
+        np.array(pixels).astype(np.uint8),
+        torch.full((64,), 0.05),
+        torch.zeros(64),
+        torch.tensor(np.stack(labels, 1), dtype=torch.float32),
+        torch.ones(64),
+        np.ones(64, bool),
+        np.array(["lines"] * 64),
+        np.arange(64),
+    )
+    inputs, ellipse = frames.drawn(np.arange(64), np.random.default_rng(4), torch.device("cpu"), 192, mirrored)
+    assert inputs.shape == (128 if mirrored else 64, 2, 192, 192)
+    assert not np.allclose(ellipse[:64].numpy(), frames.ellipse.numpy())
+    down, right = (np.gradient(inputs[:, 0].numpy(), axis=axis) for axis in (1, 2))
+    along = np.arctan2(2 * (down * right).mean((1, 2)), (right**2 - down**2).mean((1, 2))) / 2 + np.pi / 2
+    labelled = np.arctan2(ellipse[:, 3].numpy(), ellipse[:, 2].numpy()) / 2
+    np.testing.assert_allclose(np.cos(2 * (along - labelled)), 1, atol=0.02)
+
+
+def test_every_window_has_a_mirror_image_of_its_own_behind_all_windows():
+    random = np.random.default_rng(6)
+    frames = aenet.Frames(
+        random.integers(0, 255, (32, 240, 320), np.uint8),
+        torch.linspace(0.01, 0.3, 32),
+        torch.zeros(32),
+        torch.zeros(32, 4),
+        torch.ones(32),
+        np.arange(32) % 2 == 0,
+        np.array(["noise"] * 32),
+        np.arange(32),
+    )
+    inputs, _ = frames.drawn(np.arange(32), random, torch.device("cpu"), 64, mirrored=True)
+    kinds = set()
+    for k, (window, image) in enumerate(zip(inputs[:32].numpy(), inputs[32:].numpy(), strict=True)):
+        assert window[1, 0, 0] == image[1, 0, 0] == frames.told[k]
+        mirrored = {"left to right": window[0, :, ::-1], "top to bottom": window[0, ::-1], "transposed": window[0].T}
+        (kind,) = (name for name, pixels in mirrored.items() if np.allclose(pixels, image[0], atol=1e-5))
+        assert kind != "transposed" or frames.plain[k]
+        kinds.add(kind)
+    assert len(kinds) == 3
+
+
+def test_radii_that_differ_between_mirror_images_cost():
+    """The last pair is blurred too widely for its windows, and costs nothing."""
+    larger, smaller = torch.tensor([1.0, 2.0, 4.0, 1.5, 2.0, 5.0]), torch.tensor([0.5, 1.0, 1.0, 0.7, 1.0, 2.0])
+    zero = torch.zeros(6)
+    outputs = (zero, larger, zero, smaller, zero, zero, zero, zero)
+    true = torch.tensor([[1.2, 0.6, 1.0, 0.0], [2.0, 1.0, 1.0, 0.0], [4.0, 1.0, 1.0, 0.0]]).repeat(2, 1)
+    alone, beside = (aenet.loss(outputs, zero, true, zero + 4.5, False, mirrored) for mirrored in (False, True))
+    assert float(beside - alone) == pytest.approx((3 * 0.5**2 + 0.2**2) / 3, rel=1e-4)
+
+
+def test_artefacts_along_the_lines_are_never_transposed():
+    pixels = np.zeros((32, 240, 320), np.uint8)
+    pixels[:, ::2] = 200
+    frames = aenet.Frames(
+        pixels,
+        torch.full((32,), 0.05),
+        torch.zeros(32),
+        torch.zeros(32, 4),
+        torch.ones(32),
+        np.zeros(32, bool),
+        np.array(["lines"] * 32),
+        np.arange(32),
+    )
+    inputs, _ = frames.drawn(np.arange(32), np.random.default_rng(4), torch.device("cpu"), window=192)
+    assert float(inputs[:, 0].std(dim=2).max()) < 1e-3
+
+
+def test_a_network_trained_on_windows_goes_on_from_its_checkpoint_on_whole_frames(frames, tmp_path):
+    first = aenet.train(aenet.AENetConfig((frames,), epochs=1, batch=16, window=64), tmp_path / "windows")
+    path = aenet.train(
+        aenet.AENetConfig((frames,), epochs=1, batch=32, learning_rate=1e-5, start=str(first.parent)),
+        tmp_path / "whole",
+    )
+    (card,) = read_manifest(export.export_aenet(path, tmp_path / "whole").parent)
+    report = AENet(card)(np.random.default_rng(0).integers(0, 255, (240, 320), np.uint8), 5000.0)
+    assert report.ellipse.log_larger == report.log_blur
+    assert 0 <= report.ellipse.log_smaller <= report.ellipse.log_larger
+    assert np.hypot(report.ellipse.cos2, report.ellipse.sin2) <= 1 + 1e-6
+    assert -90 <= report.ellipse.direction <= 90
+
+
+def test_training_goes_on_from_the_ellipse_weights(frames, tmp_path):
+    start = Path(aenet.__file__).parent / "start"
+    config = aenet.AENetConfig((frames,), epochs=1, batch=48, learning_rate=1e-9, window=64, start=str(start))
+    (card,) = read_manifest(export.export_aenet(aenet.train(config, tmp_path), tmp_path).parent)
+    (first,) = read_manifest(start)
+    frame = next(iter(datasets.load(frames)))["pixels"][0]
+    before, after = (AENet(each)(frame, 5000.0) for each in (first, card))
+    assert after.score == pytest.approx(before.score, abs=1e-2)
+    assert after.ellipse.log_smaller == pytest.approx(before.ellipse.log_smaller, abs=1e-2)
+    assert card.details["before"]["sha256"] == first.sha256
+
+
+def test_the_networks_in_use_hold_no_ellipse_weights():
+    assert [card.name for card in read_manifest() if card.role == "aenet"] == ["aenet"]
 
 
 def test_the_split_goes_by_field(frames):
@@ -149,7 +258,14 @@ def test_targets_point_at_the_best_place_and_are_clipped():
 
 @pytest.mark.parametrize(
     ("changes", "error"),
-    [({"width": 0.0}, OutOfRangeError), ({"epochs": 0}, OutOfRangeError), ({"schedule": "x"}, InvalidParameterError)],
+    [
+        ({"width": 0.0}, OutOfRangeError),
+        ({"epochs": 0}, OutOfRangeError),
+        ({"schedule": "x"}, InvalidParameterError),
+        ({"window": 100}, OutOfRangeError),
+        ({"window": 256}, OutOfRangeError),
+        ({"window": 192, "width": 0.5}, InvalidParameterError),
+    ],
 )
 def test_bad_recipes_are_refused(changes, error):
     with pytest.raises(error):

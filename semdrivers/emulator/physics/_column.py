@@ -177,7 +177,9 @@ class ElectronColumn:
         alpha = optics.half_angle(distance, self.profile.aperture_radius)
         defocus = (distance - self._plane(conditions.stage_x, conditions.stage_y)) * 1e3
         away = distance - self.best_working_distance(conditions)
-        typical_disc = alpha * abs(away) * 1e6 / pixel
+        a, b = self._astigmatism(conditions)
+        astigmatism, angle = math.hypot(a, b), 0.5 * math.atan2(b, a)
+        typical_disc = alpha * (abs(away) * 1e3 + astigmatism) * 1e3 / pixel
         x, y = (each * away * 1e3 / pixel for each in self._shift)
         reach = max(typical_disc / _WIDEST_DISC, (typical_disc + math.hypot(x, y)) / _MARGIN)
         octave = 0
@@ -186,8 +188,6 @@ class ElectronColumn:
         canvas = self._canvas(conditions, octave)
         grid = optics.frequency_grid(canvas.shape)
         scale = pixel * 2**octave
-        a, b = self._astigmatism(conditions)
-        astigmatism, angle = math.hypot(a, b), 0.5 * math.atan2(b, a)
 
         def disc(height: float) -> Array:
             z = defocus - height

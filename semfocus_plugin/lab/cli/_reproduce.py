@@ -16,7 +16,10 @@ from semfocus_plugin.lab.cli._shared import Out, Pictures, Workers, check_output
 
 def reproduce(
     table: Annotated[
-        str | None, typer.Option(help="Table of the paper: 1, 2, 3, S1; or unseen (samples never trained on).")
+        str | None,
+        typer.Option(
+            help="Table of the paper: 1, 2, 3, S1; or unseen (samples never trained on), ellipses (astigmatic blurs)."
+        ),
     ] = None,
     figure: Annotated[str | None, typer.Option(help="Figure of the paper: 3, 4, 5.")] = None,
     runs: Annotated[

@@ -77,6 +77,9 @@ def aenet(
     batch: Batch = None,
     learning_rate: Rate = None,
     seed: Seed = 1,
+    window: Annotated[
+        int | None, typer.Option(help="Side in pixels of square windows to train on; whole FAST frames by default.")
+    ] = None,
     start: Annotated[
         Path | None, typer.Option(help="Folder of a finished run, or of models, to go on from; none by default.")
     ] = None,
@@ -87,7 +90,8 @@ def aenet(
     Example: semfocus train aenet frames/ -o aenet/ --epochs 20
     """
     module, export = _training("aenet"), _training("export")
-    changes = _given(epochs=epochs, batch=batch, learning_rate=learning_rate, width=width) | {"seed": seed}
+    changes = _given(epochs=epochs, batch=batch, learning_rate=learning_rate, width=width, window=window)
+    changes |= {"seed": seed}
     config = _config(module.AENetConfig, data, paper, changes | _given(start=start and str(start)))
     _check_resume(out, resume)
     with _figures() as show:

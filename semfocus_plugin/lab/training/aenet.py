@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,22 @@ from torch.nn import functional
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semfocus_plugin import networks
 from semfocus_plugin.lab.training import checkpoint, datasets
-from semfocus_plugin.lab.training.architecture import CompactAENet, PaperAENet, implied_score, nominal_half_blur
+from semfocus_plugin.lab.training.architecture import STRIDE, WINDOW, CompactAENet, PaperAENet, implied_score
 from semfocus_plugin.lab.training.descent import descend
-from semfocus_plugin.lab.training.shipped import read_compact
+from semfocus_plugin.lab.training.shipped import read_compact, with_ellipse
 from semfocus_plugin.networks import MAGNIFICATION_SCALE, median3, told_magnification
-from semfocus_plugin.optics import HALF_SCORE
 
 __all__ = ["AENetConfig", "Frames", "evaluate", "hash_field", "loss", "read_frames", "score_error", "split", "train"]
 
 _HEIGHT, _WIDTH = 240, 320
 _WIDEST_BLUR = 150.0
 """Pixels; half a frame. Beyond, one cannot tell wide from wider."""
+
+_NARROW = 3.3
+"""Log larger radius, 26 pixels, below which mirror images of a window must agree: a wider blur hardly fits into one."""
+
+_CLEARLY_ELLIPTICAL = 0.5
+"""Difference of ln(1 + radius) above which the direction of an ellipse is judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,13 @@ class AENetConfig:
         ``"cosine"`` with a short warm-up, or ``"plateau"``: ×0.1 after 10 epochs without improvement.
     seed : int
         Of initial weights, order and augmentation.
+    window : int
+        Side in pixels of the square windows to train on, a multiple of 16; 0 for whole FAST frames. Windows are
+        cheaper, and those without artefacts along the lines are transposed at random; the last pass should see whole
+        frames.
+    mirrored : bool
+        Show every window beside its mirror image and penalise what the radii of the two differ by: a pass takes twice
+        as long. The paper's architecture, which reports no radii, is trained without.
     start : str
         Folder of a finished run, or of models such as the shipped ones, whose weights to go on from with a schedule of
         its own; empty for random weights.
@@ -63,6 +75,8 @@ class AENetConfig:
     weight_decay: float = 1e-2
     schedule: str = "cosine"
     seed: int = 1
+    window: int = 0
+    mirrored: bool = True
     start: str = ""
 
     def __post_init__(self) -> None:
@@ -73,6 +87,10 @@ class AENetConfig:
         for name in ("epochs", "batch"):
             if getattr(self, name) < 1:
                 raise OutOfRangeError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.window and (self.window % 16 or not 16 <= self.window <= _HEIGHT):
+            raise OutOfRangeError(f"window must be 0 or a multiple of 16 up to {_HEIGHT} pixels, not {self.window}")
+        if self.window and self.width is not None:
+            raise InvalidParameterError("window: the paper's architecture reads whole frames only; pass 0")
         if self.schedule not in ("cosine", "plateau"):
             raise InvalidParameterError(f"schedule must be 'cosine' or 'plateau', not {self.schedule!r}")
 
@@ -97,10 +115,15 @@ class Frames:
         The frames.
     told : Tensor of shape (N,)
         Values of the mag-image.
-    score, log_blur : Tensor of shape (N,)
-        Labels: score, and ln(1 + blur radius in pixels).
+    score : Tensor of shape (N,)
+        Label.
+    ellipse : Tensor of shape (N, 4)
+        Labels: ln(1 + radius in pixels) of the larger and the smaller semi-axis; cosine and sine of twice the angle
+        from the lines (towards the next line) to the larger.
     half_blur : Tensor of shape (N,)
         Blur radius in pixels at which the frame's ideal score would be half of 9.
+    plain : ndarray of shape (N,), bool
+        Whether nothing in the frame goes along the lines.
     specimen, field : ndarray of shape (N,)
         Name; number of the field, to split by.
     """
@@ -108,28 +131,73 @@ class Frames:
     pixels: NDArray[np.uint8]
     told: Tensor
     score: Tensor
-    log_blur: Tensor
+    ellipse: Tensor
     half_blur: Tensor
+    plain: NDArray[np.bool_]
     specimen: NDArray[Any]
     field: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.score)
 
-    def batch(self, index: NDArray[np.int64], random: np.random.Generator | None, device: torch.device) -> Tensor:
-        """Return network input (N, 2, 240, 320); cropped and flipped at random when `random` is given."""
+    def chosen(self, index: NDArray[np.int64]) -> Frames:
+        """Return the frames of these indices alone."""
+        return Frames(*(getattr(self, each.name)[index] for each in fields(self)))
+
+    def batch(self, index: NDArray[np.int64], device: torch.device) -> Tensor:
+        """Return network input (N, 2, 240, 320) of the middle of the frames."""
         height, width = self.pixels.shape[1:]
-        crops = []
-        for k in index:
-            top, left = (height - _HEIGHT) // 2, (width - _WIDTH) // 2
-            if random is not None:
-                top, left = random.integers(height - _HEIGHT + 1), random.integers(width - _WIDTH + 1)
-            crops.append(self.pixels[k, top : top + _HEIGHT, left : left + _WIDTH])
-        images = torch.from_numpy(np.stack(crops)).to(device).float()
-        if random is not None:
-            for axis in (1, 2):
-                flip = torch.from_numpy(random.random(len(index)) < 0.5).to(device)
-                images = torch.where(flip[:, None, None], images.flip(axis), images)
+        top, left = (height - _HEIGHT) // 2, (width - _WIDTH) // 2
+        return self._input(self.pixels[index, top : top + _HEIGHT, left : left + _WIDTH], index, device)
+
+    def drawn(
+        self,
+        index: NDArray[np.int64],
+        random: np.random.Generator,
+        device: torch.device,
+        window: int = 0,
+        mirrored: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Return network input of windows at random places, mirrored at random, and the ellipses as they lie there.
+
+        Parameters
+        ----------
+        window : int
+            Side of square windows, which are transposed at random where the frame allows it; 0 for 320 × 240.
+        mirrored : bool
+            Add a mirror image of every window, in the same order behind all windows, so that 2 N come back: left to
+            right or top to bottom, or transposed where the frame allows it.
+
+        Returns
+        -------
+        Tensor of shape (N, 2, h, w)
+        Tensor of shape (N, 4)
+            As `ellipse`.
+        """
+        rows, columns = (window, window) if window else (_HEIGHT, _WIDTH)
+        height, width = self.pixels.shape[1:]
+        shown = np.tile(index, 2) if mirrored else index
+        crops = np.empty((len(shown), rows, columns), np.uint8)
+        ellipse = self.ellipse[shown].clone()
+        for k, which in enumerate(index):
+            top, left = random.integers(height - rows + 1), random.integers(width - columns + 1)
+            crop = self.pixels[which, top : top + rows, left : left + columns]
+            down, right = random.choice((1, -1), 2)
+            crop = crop[::down, ::right]
+            ellipse[k, 3] *= float(down * right)
+            if window and self.plain[which] and random.random() < 0.5:
+                crop = crop.T
+                ellipse[k, 2] *= -1.0
+            crops[k] = crop
+            if mirrored:
+                images = [crop[:, ::-1], crop[::-1], crop.T]
+                kind = int(random.integers(3 if window and self.plain[which] else 2))
+                crops[len(index) + k], ellipse[len(index) + k] = images[kind], ellipse[k]
+                ellipse[len(index) + k, 2 if kind == 2 else 3] *= -1.0
+        return self._input(crops, shown, device), ellipse.to(device)
+
+    def _input(self, pixels: NDArray[np.uint8], index: NDArray[np.int64], device: torch.device) -> Tensor:
+        images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).float()
         images = images - images.mean((1, 2), keepdim=True)
         images = images / images.std((1, 2), correction=0, keepdim=True).clamp_min(1e-6 * 255)
         told = self.told[index].to(device)[:, None, None].expand_as(images)
@@ -147,8 +215,11 @@ def read_frames(folders: tuple[str, ...]) -> Frames:
     shards = []
     for number, folder in enumerate(folders):
         for arrays in datasets.load(folder):
-            if "blur" not in arrays:
-                raise InvalidParameterError(f"{folder} holds focal series, not labelled frames")
+            if "larger" not in arrays:
+                raise InvalidParameterError(
+                    f"{folder} holds no frames labelled with the ellipse of their blur (focal series, or frames of an "
+                    "earlier version); make them with: semfocus dataset"
+                )
             arrays["pixels"] = median3(arrays["pixels"])
             arrays["field"] = arrays["field"].astype(np.int64) + (number << 32)
             shards.append(arrays)
@@ -157,12 +228,15 @@ def read_frames(folders: tuple[str, ...]) -> Frames:
     joined = {key: _joined([shard.pop(key) for shard in shards]) for key in list(shards[0])}
     width = joined["pixels"].shape[2]
     told = joined["magnification"] * np.float32(told_magnification(1.0, width) / MAGNIFICATION_SCALE)
+    radii = [torch.from_numpy(np.log1p(np.minimum(joined[name], _WIDEST_BLUR))) for name in ("larger", "smaller")]
+    direction = [torch.from_numpy(joined[name]) for name in ("cos2", "sin2")]
     return Frames(
         joined["pixels"],
         torch.from_numpy(told),
         torch.from_numpy(joined["score"]),
-        torch.from_numpy(np.log1p(np.minimum(joined["blur"], _WIDEST_BLUR))),
-        _half_blur(torch.from_numpy(joined["blur"]), torch.from_numpy(joined["defocus"]), torch.from_numpy(told)),
+        torch.stack([*radii, *direction], 1),
+        torch.from_numpy(joined["half_blur"]),
+        joined["plain"],
         joined["specimen"],
         joined["field"],
     )
@@ -179,12 +253,6 @@ def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
     return whole
 
 
-def _half_blur(blur: Tensor, defocus: Tensor, told: Tensor) -> Tensor:
-    """Return the blur of half the score from the blur at a defocus; in focus, where it does not matter, the nominal."""
-    away = defocus.abs() > 0.1
-    return torch.where(away, HALF_SCORE * blur / defocus.abs().clamp_min(0.1), nominal_half_blur(told))
-
-
 def split(frames: Frames) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return indices for training and validation, 85/15 by field."""
     held_out = np.array([hash_field(int(f)) % 100 < 15 for f in frames.field])
@@ -196,19 +264,54 @@ def hash_field(field: int) -> int:
     return (field * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) >> 40
 
 
-def loss(outputs: tuple[Tensor, ...], score: Tensor, log_blur: Tensor, half_blur: Tensor, paper: bool) -> Tensor:
-    """Mean square error of the score; for the compact network also the likelihood of the blur it saw.
+def loss(
+    outputs: tuple[Tensor, ...],
+    score: Tensor,
+    ellipse: Tensor,
+    half_blur: Tensor,
+    paper: bool,
+    mirrored: bool = False,
+) -> Tensor:
+    """Mean square error of the score; for the compact network also the likelihood of the ellipse it saw.
 
-    The compact network's score is judged with the probe core that the frame was taken with (`half_blur`).
+    The compact network's score is judged with the probe core that the frame was taken with (`half_blur`). The direction
+    is a pair of cosine and sine with one standard deviation: where nothing in a frame shows it, the best answer is
+    (0, 0) ± 0.7.
+
+    With `mirrored` the second half of the batch holds mirror images of the first (see `Frames.drawn`), and what the
+    radii of the two differ by adds 3 (Δ log larger)² + (Δ log smaller)², where the blur is narrow enough for a window.
     """
     if paper:
         return functional.mse_loss(outputs[0].flatten(), score)
-    correction, mean, log_sigma = (output.flatten() for output in outputs)
-    error = score_error(correction, mean, half_blur, score)
-    # The factor σ^½ keeps hard frames from being explained away by a large σ (Seitzer et al., ICLR 2022).
-    weight = torch.exp(log_sigma.detach())
-    likelihood = weight * (log_sigma + 0.5 * ((log_blur - mean) * torch.exp(-log_sigma)) ** 2)
-    return error + likelihood.mean()
+    correction, larger, sigma_larger, smaller, sigma_smaller, cosine, sine, sigma_direction = (
+        output.flatten() for output in outputs
+    )
+    error = score_error(correction, larger, half_blur, score)
+    true_larger, true_smaller, true_cosine, true_sine = ellipse.unbind(1)
+    surprise = (
+        _surprise((true_larger - larger).square(), sigma_larger)
+        + 0.5 * _surprise((true_smaller - smaller).square(), sigma_smaller)
+        + _surprise(((true_cosine - cosine).square() + (true_sine - sine).square()) / 2, sigma_direction)
+    )
+    if not mirrored:
+        return error + surprise.mean()
+    apart = 3 * _between_halves(larger).square() + _between_halves(smaller).square()
+    narrow = true_larger[: len(apart)] < _NARROW
+    return error + surprise.mean() + (apart * narrow).mean()
+
+
+def _between_halves(values: Tensor) -> Tensor:
+    first, second = values.chunk(2)
+    return first - second
+
+
+def _surprise(squared: Tensor, log_sigma: Tensor) -> Tensor:
+    """Return the negative logarithm of a Gaussian's likelihood, weighted, for squared errors.
+
+    The factor σ, half of the σ² that would undo the weighting of the likelihood, keeps hard frames from being explained
+    away by a large σ (Seitzer et al., ICLR 2022).
+    """
+    return torch.exp(log_sigma.detach()) * (log_sigma + 0.5 * squared * torch.exp(-2 * log_sigma))
 
 
 def score_error(correction: Tensor, log_blur: Tensor, half_blur: Tensor, score: Tensor) -> Tensor:
@@ -224,6 +327,8 @@ def train(
     progress: Callable[[dict[str, float]], object] | None = None,
 ) -> Path:
     """Train, with a checkpoint after every epoch.
+
+    The correction of the compact network's score stays as it is: fine-tuning alone teaches it.
 
     Parameters
     ----------
@@ -246,48 +351,51 @@ def train(
     path = folder / checkpoint.CHECKPOINT
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(config.seed)
-    network = config.network().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    first_epoch, frozen = 0, False
-    if config.start and checkpoint.there(Path(config.start)):
-        network.load_state_dict(checkpoint.load(Path(config.start), device)["network"])
-    elif config.start:
-        network.load_state_dict(_shipped(config).state_dict())
-        frozen = True
-    decoupled = torch.optim.AdamW if config.schedule == "cosine" else torch.optim.Adam
-    optimizer = decoupled(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=10)
+    network, shape = _begun(config)
+    first_epoch = 0
     if resume:
         saved = checkpoint.load(folder, device)
-        network.load_state_dict(saved["network"])
+        network, shape = _network_of(saved)
+        first_epoch = saved["epoch"] + 1
+    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if isinstance(network, CompactAENet):
+        network.correction.requires_grad_(False)
+    decoupled = torch.optim.AdamW if config.schedule == "cosine" else torch.optim.Adam
+    learning = [each for each in network.parameters() if each.requires_grad]
+    optimizer = decoupled(learning, config.learning_rate, weight_decay=config.weight_decay)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=10)
+    if resume:
         optimizer.load_state_dict(saved["optimizer"])
         plateau.load_state_dict(saved["plateau"])
-        first_epoch = saved["epoch"] + 1
     frames = read_frames(config.data)
     training, validation = split(frames)
     steps = math.ceil(len(training) / config.batch)
     narrow = _bfloat16_pays(device)
+    mirrored = config.mirrored and config.width is None
     for epoch in range(first_epoch, config.epochs):
         random = np.random.default_rng([config.seed, epoch])
         order = random.permutation(training)
         network.train()
-        if frozen:
-            _freeze_norms(network)
+        if isinstance(network, CompactAENet) and config.window:
+            network.window = (config.window // STRIDE, config.window // STRIDE)
         started, total = time.monotonic(), 0.0
         for step in range(steps):
             if config.schedule == "cosine":
                 rate = _cosine(epoch * steps + step, config.epochs * steps) * config.learning_rate
                 optimizer.param_groups[0]["lr"] = rate
             index = np.sort(order[step * config.batch : (step + 1) * config.batch])
-            inputs = frames.batch(index, random, device)
+            inputs, ellipse = frames.drawn(index, random, device, config.window, mirrored)
+            shown = np.tile(index, 2) if mirrored else index
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=narrow):
                 outputs = network(inputs)
             outputs = tuple(o.float() for o in outputs)
             value = loss(
                 outputs,
-                frames.score[index].to(device),
-                frames.log_blur[index].to(device),
-                frames.half_blur[index].to(device),
+                frames.score[shown].to(device),
+                ellipse,
+                frames.half_blur[shown].to(device),
                 config.width is not None,
+                mirrored,
             )
             total += descend(optimizer, value)
             if progress and step % 20 == 19:
@@ -295,25 +403,42 @@ def train(
         figures = evaluate(network, frames, validation, device)
         plateau.step(figures["mse"])
         figures |= {"epoch": epoch, "loss": total / steps, "seconds": round(time.monotonic() - started, 1)}
-        path = checkpoint.save(folder, config, network, optimizer, figures, plateau=plateau.state_dict())
+        path = checkpoint.save(folder, config, network, optimizer, figures, plateau=plateau.state_dict(), shape=shape)
         if progress:
             progress(figures)
     return path
 
 
-def _shipped(config: AENetConfig) -> nn.Module:
-    """Return the network of a folder of models."""
+def _begun(config: AENetConfig) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the network to begin with, and its shape (arguments of `CompactAENet`; empty for the defaults)."""
+    if not config.start:
+        return config.network(), {}
+    if checkpoint.there(Path(config.start)):
+        saved = checkpoint.load(Path(config.start))
+        if saved["config"]["width"] != config.width:
+            raise InvalidParameterError(
+                f"start: the network in {config.start} has width {saved['config']['width']}, not {config.width}"
+            )
+        network, shape = _network_of(saved)
+        return with_ellipse(network, shape) if isinstance(network, CompactAENet) else (network, shape)
     card = next((card for card in networks.read_manifest(Path(config.start)) if card.role == "aenet"), None)
     if card is None or config.width is not None:
         raise InvalidParameterError(f"start: {config.start} holds neither a checkpoint nor a compact AENet")
-    return read_compact(card)[0]
+    return with_ellipse(*read_compact(card))
 
 
-def _freeze_norms(network: nn.Module) -> None:
-    """Keep the batch norms of a network read from ONNX as the identities they are there."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
+def _network_of(saved: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the network of a checkpoint, and its shape."""
+    width, shape = saved["config"]["width"], saved.get("shape", {})
+    network = CompactAENet(**shape) if width is None else PaperAENet(width)
+    try:
+        network.load_state_dict(saved["network"])
+    except RuntimeError:
+        raise InvalidParameterError(
+            f"{checkpoint.CHECKPOINT} is of an earlier version, with another network: go on from a folder that holds "
+            "its exported models alone"
+        ) from None
+    return network, shape
 
 
 def _bfloat16_pays(device: torch.device) -> bool:
@@ -323,27 +448,41 @@ def _bfloat16_pays(device: torch.device) -> bool:
 
 
 def evaluate(network: nn.Module, frames: Frames, index: NDArray[np.int64], device: torch.device) -> dict[str, float]:
-    """Return the paper's figures (MSE, accuracy within ±1, precision, correlation) and those of the blur."""
+    """Return the paper's figures (MSE, accuracy within ±1, precision, correlation) and those of the ellipse."""
     network.eval()
-    scores, blurs = [], []
+    if isinstance(network, CompactAENet):
+        network.window = WINDOW
+    parts = []
     with torch.no_grad():
         for start in range(0, len(index), 128):
-            outputs = network(frames.batch(index[start : start + 128], None, device))
-            scores.append(outputs[0].flatten().cpu())
-            if len(outputs) > 1:
-                blurs.append(outputs[1].flatten().cpu())
-    error = torch.cat(scores) - frames.score[index]
+            outputs = network(frames.batch(index[start : start + 128], device))
+            parts.append(torch.stack([output.flatten().cpu() for output in outputs]))
+    reported = torch.cat(parts, 1)
+    error = reported[0] - frames.score[index]
     figures = {
         "mse": float(error.square().mean()),
         "accuracy": float((error.abs() <= 1).float().mean()),
         "precision": float((1 - error.abs() / 10).mean()),
-        "correlation": float(np.corrcoef(torch.cat(scores), frames.score[index])[0, 1]),
+        "correlation": float(np.corrcoef(reported[0], frames.score[index])[0, 1]),
     }
-    if blurs:
-        residual = torch.cat(blurs) - frames.log_blur[index]
-        figures["log_blur_median_error"] = float(residual.abs().median())
-        figures["log_blur_rms_error"] = float(residual.square().mean().sqrt())
+    if len(reported) > 1:
+        figures |= _of_radius("log_blur", reported[1], reported[2], frames.ellipse[index, 0])
+    if len(reported) > 3:
+        figures |= _of_radius("log_smaller", reported[3], reported[4], frames.ellipse[index, 1])
+        larger, smaller, cosine, sine = frames.ellipse[index].unbind(1)
+        apart = torch.atan2(reported[6] * cosine - reported[5] * sine, reported[5] * cosine + reported[6] * sine) / 2
+        clear = larger - smaller > _CLEARLY_ELLIPTICAL
+        figures["direction_median_error_degrees"] = float(torch.rad2deg(apart[clear].abs()).median())
     return figures
+
+
+def _of_radius(name: str, reported: Tensor, log_sigma: Tensor, true: Tensor) -> dict[str, float]:
+    residual = reported - true
+    return {
+        f"{name}_median_error": float(residual.abs().median()),
+        f"{name}_rms_error": float(residual.square().mean().sqrt()),
+        f"{name}_rms_error_over_sigma": float((residual * torch.exp(-log_sigma)).square().mean().sqrt()),
+    }
 
 
 def _cosine(step: int, steps: int) -> float:

@@ -10,14 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from semfocus_plugin.networks import MAGNIFICATION_SCALE
+from semfocus_plugin.networks import ELLIPSE_OUTPUTS, MAGNIFICATION_SCALE
 from semfocus_plugin.optics import HALF_SCORE, NOMINAL_PIXEL, TUNGSTEN
 
-__all__ = ["ACNet", "CompactAENet", "PaperAENet", "implied_score", "nominal_half_blur"]
+__all__ = ["STRIDE", "WINDOW", "ACNet", "CompactAENet", "PaperAENet", "implied_score", "nominal_half_blur"]
 
-_STRIDE = 16
+STRIDE = 16
+"""Pixels between values of a map."""
+
+WINDOW = (240 // STRIDE, 320 // STRIDE)
+"""Features, down and along, whose average makes one value."""
+
 _MIDDLE_MAGNIFICATION = 3_000.0
-_WINDOW = (240 // _STRIDE, 320 // _STRIDE)
+_LEVELS = 5
+"""Octaves of the structure tensor, from one pixel up to `STRIDE`."""
 
 
 class PaperAENet(nn.Module):
@@ -82,12 +88,13 @@ class _PaperBlock(nn.Module):
 
 
 class CompactAENet(nn.Module):
-    """AENet small enough for two cores: strided residual stages, gated average, a head that knows the magnification.
+    """AENet small enough for two cores: strided residual stages, gated average, heads that know the magnification.
 
-    It tells the blur that it sees, ln(1 + radius in pixels), and the logarithm of its standard deviation. The score is
-    the one that the blur implies, plus a correction of its own, which is what fine-tuning teaches. What a blur implies
-    depends on the probe core, which a frame does not show: training knows it of every frame, and in use it is the
-    nominal one.
+    It reports the ellipse that the defocused probe draws: the logarithms ln(1 + radius in pixels) of its larger and its
+    smaller semi-axis, the direction of the larger one, and the logarithm of the standard deviation of each. The score
+    is the one that the larger radius implies, plus a correction of its own, which is what fine-tuning teaches. What a
+    blur implies depends on the probe core, which a frame does not show: training knows it of every frame, and in use it
+    is the nominal one.
 
     Parameters
     ----------
@@ -95,43 +102,96 @@ class CompactAENet(nn.Module):
         Of the stem and of the three stages.
     blocks : tuple of int
         Residual blocks of the stages.
+    norms : bool
+        Whether batch norms follow the convolutions; a network read from an ONNX file has them folded in.
+    ellipse : bool
+        Whether the network has the head for smaller radius and direction; files of before have none.
     """
 
-    outputs = ("score", "log_blur", "log_sigma")
-
-    def __init__(self, channels: tuple[int, ...] = (16, 24, 48, 96), blocks: tuple[int, ...] = (1, 2, 2)) -> None:
+    def __init__(
+        self,
+        channels: tuple[int, ...] = (16, 24, 48, 96),
+        blocks: tuple[int, ...] = (1, 2, 2),
+        *,
+        norms: bool = True,
+        ellipse: bool = True,
+    ) -> None:
         super().__init__()
-        layers: list[nn.Module] = [_convolution(2, channels[0], (5, 5), 2, 2), nn.LeakyReLU(0.2)]
+        self.outputs = ("score", "log_blur", "log_sigma", *(ELLIPSE_OUTPUTS if ellipse else ()))
+        self.window = WINDOW
+        layers: list[nn.Module] = [_convolution(2, channels[0], (5, 5), 2, 2, norms), nn.LeakyReLU(0.2)]
         for inputs, outputs, count in zip(channels, channels[1:], blocks, strict=False):
-            layers += [_convolution(inputs, outputs, (3, 3), 1, 2), nn.LeakyReLU(0.2)]
-            layers += [_ResidualBlock(outputs) for _ in range(count)]
+            layers += [_convolution(inputs, outputs, (3, 3), 1, 2, norms), nn.LeakyReLU(0.2)]
+            layers += [_ResidualBlock(outputs, norms) for _ in range(count)]
         self.body = nn.Sequential(*layers)
         self.gate = nn.Conv2d(channels[-1], 1, 1)
-        self.head = nn.Sequential(nn.Conv2d(channels[-1] + 1, 64, 1), nn.LeakyReLU(0.2), nn.Conv2d(64, 2, 1))
+        self.ellipse = ellipse
+        seen, told = channels[-1] + 1 + (3 * _LEVELS if ellipse else 0), 7 if ellipse else 2
+        self.head = nn.Sequential(nn.Conv2d(seen, 64, 1), nn.LeakyReLU(0.2), nn.Conv2d(64, told, 1))
         none = nn.Conv2d(16, 1, 1)
         nn.init.zeros_(none.weight)
         nn.init.zeros_(none.bias)  # type: ignore[arg-type]
         self.correction = nn.Sequential(nn.Conv2d(channels[-1] + 1, 16, 1), nn.LeakyReLU(0.2), none)
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return maps of score (while training, of its correction), log blur and log sigma, each (N, 1, h, w)."""
-        correction, log_blur, log_sigma = self.read(frames)
+    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """Return a map, (N, 1, h, w), of each of `outputs`; while training the score's is that of its correction."""
+        correction, *blur = self.read(frames)
         if self.training:
-            return correction, log_blur, log_sigma
-        score = implied_score(log_blur, nominal_half_blur(frames[:, 1:, :1, :1])) + correction
-        return score.clamp(0, 9), log_blur, log_sigma
+            return correction, *blur
+        score = implied_score(blur[0], nominal_half_blur(frames[:, 1:, :1, :1])) + correction
+        return score.clamp(0, 9), *blur
 
-    def read(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return maps of the score's correction, of log blur and log sigma, each (N, 1, h, w)."""
+    def read(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """Return a map, (N, 1, h, w), of the score's correction and of each of `outputs` but the score."""
         magnification = torch.log(frames[:, 1:] * (MAGNIFICATION_SCALE / _MIDDLE_MAGNIFICATION) + 1e-3)
         features = self.body(torch.cat([frames[:, :1], magnification], 1))
         gate = torch.sigmoid(self.gate(features))
-        pooled = _pool(features * gate) / _pool(gate)
+        pooled = self._pool(features * gate) / self._pool(gate)
         height, width = features.shape[-2:]
-        told = _pool(magnification[:, :, ::_STRIDE, ::_STRIDE][:, :, :height, :width])
+        told = self._pool(magnification[:, :, ::STRIDE, ::STRIDE][:, :, :height, :width])
         seen = torch.cat([pooled, told], 1)
-        log_blur, log_sigma = self.head(seen).split(1, 1)
-        return self.correction(seen), log_blur.clamp(0, 7), log_sigma.clamp(-6, 3)
+        if not self.ellipse:
+            larger, sigma_larger = self.head(seen).split(1, 1)
+            return self.correction(seen), larger.clamp(0, 7), sigma_larger.clamp(-6, 3)
+        gradients = self._gradients(frames[:, :1])
+        height, width = gradients.shape[-2:]
+        seen = seen[:, :, :height, :width]
+        larger, sigma_larger, smaller, sigma_smaller, cosine, sine, sigma_direction = self.head(
+            torch.cat([seen, gradients], 1)
+        ).split(1, 1)
+        return (
+            self.correction(seen),
+            larger.clamp(0, 7),
+            sigma_larger.clamp(-6, 3),
+            smaller.clamp(0, 7),
+            sigma_smaller.clamp(-6, 3),
+            cosine,
+            sine,
+            sigma_direction.clamp(-6, 3),
+        )
+
+    def _gradients(self, picture: Tensor) -> Tensor:
+        """Return the structure tensor of the picture in octaves: anisotropy along two axes, and ln of the energy.
+
+        A mirror image turns the sign of the second number alone, and a transposed one that of the first, so that the
+        head need not learn what a direction is.
+        """
+        found = []
+        for level in range(_LEVELS):
+            around = functional.pad(picture, (1, 1, 1, 1), mode="replicate")
+            along, down = (
+                around[:, :, 1:-1, 2:] - around[:, :, 1:-1, :-2],
+                around[:, :, 2:, 1:-1] - around[:, :, :-2, 1:-1],
+            )
+            products = torch.cat([along * along, down * down, along * down], 1)
+            xx, yy, xy = self._pool(functional.avg_pool2d(products, STRIDE >> level)).chunk(3, 1)
+            energy = xx + yy + 1e-6
+            found += [6 * (xx - yy) / energy, 12 * xy / energy, 0.25 * torch.log(energy)]
+            picture = functional.avg_pool2d(picture, 2)
+        return torch.cat(found, 1)
+
+    def _pool(self, x: Tensor) -> Tensor:
+        return functional.avg_pool2d(x, self.window, stride=1)
 
 
 def implied_score(log_blur: Tensor, half_blur: Tensor) -> Tensor:
@@ -151,12 +211,12 @@ def nominal_half_blur(told: Tensor) -> Tensor:
 
 
 class _ResidualBlock(nn.Module):
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norms: bool) -> None:
         super().__init__()
         self.main = nn.Sequential(
-            _convolution(channels, channels, (3, 3), 1),
+            _convolution(channels, channels, (3, 3), 1, norm=norms),
             nn.LeakyReLU(0.2),
-            _convolution(channels, channels, (3, 3), 1),
+            _convolution(channels, channels, (3, 3), 1, norm=norms),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -184,10 +244,8 @@ class ACNet(nn.Module):
 
 
 def _convolution(
-    inputs: int, outputs: int, kernel: tuple[int, int], padding: int = 0, stride: int = 1
-) -> nn.Sequential:
+    inputs: int, outputs: int, kernel: tuple[int, int], padding: int = 0, stride: int = 1, norm: bool = True
+) -> nn.Module:
+    if not norm:
+        return nn.Conv2d(inputs, outputs, kernel, stride, padding)
     return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False), nn.BatchNorm2d(outputs))
-
-
-def _pool(x: Tensor) -> Tensor:
-    return functional.avg_pool2d(x, _WINDOW, stride=1)

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semfocus_plugin.lab.parallel import run_all
-from semfocus_plugin.lab.training.sampling import Field, draw_defocus, draw_field
+from semfocus_plugin.lab.training.sampling import Field, draw_field, draw_sample
 
 __all__ = ["DatasetConfig", "build", "build_shards", "focal_series", "load", "recipe", "shard_path"]
 
-_FRAMES_PER_FIELD = {"paper": 4, "paper-fast": 4, "broad": 8}
+_FRAMES_PER_FIELD = {"paper": 4, "paper-fast": 4, "broad": 24}
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,17 +203,17 @@ def _frames(config: DatasetConfig, random: np.random.Generator, index: int) -> d
     for k in range(count):
         if field is None or k % per_field == 0:
             field = draw_field(random, config.mixture)
-        samples.append(field.frame(draw_defocus(random, config.mixture), k))
+        samples.append(draw_sample(random, field, config.mixture, k))
         fields.append(index * config.shard_size + k // per_field)
     score = np.array([s.score for s in samples])
     if config.label_noise:
         score = np.clip(np.rint(score + config.label_noise * random.standard_normal(count)), 0, 9)
+    labels = ("magnification", "larger", "smaller", "cos2", "sin2", "half_blur", "defocus")
     return {
         "pixels": np.stack([s.pixels for s in samples]),
-        "magnification": np.array([s.magnification for s in samples], np.float32),
         "score": score.astype(np.float32),
-        "blur": np.array([s.blur for s in samples], np.float32),
-        "defocus": np.array([s.defocus for s in samples], np.float32),
+        **{label: np.array([getattr(s, label) for s in samples], np.float32) for label in labels},
+        "plain": np.array([s.plain for s in samples]),
         "specimen": np.array([s.specimen for s in samples]),
         "field": np.array(fields, np.int32),
     }

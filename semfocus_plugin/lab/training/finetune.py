@@ -33,12 +33,14 @@ from semfocus_plugin.networks import MAGNIFICATION_SCALE, check_pixels, median3,
 
 __all__ = ["KEPT", "LEAST_PICTURES", "FinetuneConfig", "Pictures", "Report", "read_pictures", "train"]
 
-KEPT = datasets.DatasetConfig(count=2048, seed=90_001, shard_size=256)
+KEPT = datasets.DatasetConfig(count=4096, seed=90_001, shard_size=256)
 """Emulated frames that are made where none are given; none of them was trained on."""
 
 LEAST_PICTURES = 10
 """Fewest labelled pictures that a training takes."""
 _HELD_OUT = 0.2
+_ROUND = 0.25
+"""Difference of ln(1 + radius) up to which a blur counts as round."""
 _KEPT_WEIGHT = 3.0
 """Of the emulated frames' error against that of the pictures: with 1, an odd sample is learned by forgetting others."""
 _HEIGHT, _WIDTH = networks.SMALLEST
@@ -53,7 +55,8 @@ class FinetuneConfig:
     sheets : tuple of str
         Sheets of labels (see `semfocus_plugin.labelling`); a fifth of the pictures is held out.
     data : tuple of str
-        Folders of datasets of kind ``"frames"``: what is not to be forgotten, 15 % of its fields held out.
+        Folders of datasets of kind ``"frames"``: what is not to be forgotten, 15 % of its fields held out. Only frames
+        with a round blur count for a network that reports no ellipse: it never learned to score the others.
     epochs, batch : int
         Passes over the emulated frames; frames a step, half of them the user's.
     learning_rate : float
@@ -213,6 +216,8 @@ def train(
     card = next(card for card in networks.read_manifest() if card.role == "aenet")
     before, shape = read_compact(card)
     network, _ = read_compact(card)
+    if not network.ellipse:
+        kept = kept.chosen(np.flatnonzero((kept.ellipse[:, 0] - kept.ellipse[:, 1]).numpy() <= _ROUND))
     network.requires_grad_(False).correction.requires_grad_(True)
     optimizer = torch.optim.AdamW(network.correction.parameters(), config.learning_rate, weight_decay=0.0)
     folder.mkdir(parents=True, exist_ok=True)
@@ -229,7 +234,7 @@ def train(
     shown, hidden = order[held_out:], order[:held_out]
     kept_shown, kept_hidden = aenet.split(kept)
     if not len(kept_shown) or not len(kept_hidden):
-        raise InvalidParameterError(f"{', '.join(config.data)}: too few frames to hold some of them out")
+        raise InvalidParameterError(f"{', '.join(config.data)}: too few frames to hold some fields out")
     half = config.batch // 2
     steps = math.ceil(len(kept_shown) / half)
     for epoch in range(first_epoch, config.epochs):
@@ -240,7 +245,7 @@ def train(
             optimizer.param_groups[0]["lr"] = 0.5 * (1 + math.cos(math.pi * share)) * config.learning_rate
             old = np.sort(turn[step * half : (step + 1) * half])
             new = random.choice(shown, half)
-            frames = kept.batch(old, random, torch.device("cpu"))
+            frames, _ = kept.drawn(old, random, torch.device("cpu"))
             value = _KEPT_WEIGHT * _error(network, frames, kept.half_blur[old], kept.score[old])
             crops = pictures.crops(new, random)
             nominal = nominal_half_blur(crops[:, 1, 0, 0])
@@ -262,7 +267,7 @@ def train(
 
 
 def _error(network: CompactAENet, frames: Tensor, half_blur: Tensor, score: Tensor) -> Tensor:
-    correction, log_blur, _ = network.read(frames)
+    correction, log_blur, *_ = network.read(frames)
     return aenet.score_error(correction.flatten(), log_blur.flatten(), half_blur, score)
 
 

@@ -1,8 +1,9 @@
-"""What to train on: fields, conditions and defocus, drawn at random, with the labels that the emulator knows.
+"""What to train on: fields, conditions, defocus and astigmatism, drawn at random, with labels that the emulator knows.
 
 Three mixtures. ``"paper"`` is the paper's experiment: tin balls, TEM grid and gold nanoparticles under one column;
 ``"paper-fast"`` is the same in the FAST frames that autofocus takes.
-``"broad"`` adds procedural textures and draws the column too: aperture, current, noise, artefacts, detector settings.
+``"broad"`` adds procedural textures and draws the column too: aperture, probe, current, noise, stigmators, artefacts of
+lines and detector. A field is drawn once and scanned many times: drawing it is what costs.
 Butterfly wing, fabric and users' micrographs are in none.
 """
 
@@ -17,11 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_protocol.profile import EM30
-from semdrivers.emulator.physics import ColumnPreset, ElectronColumn, ScanConditions, electrons_per_pixel, pixel_size
+from semdrivers.emulator.physics import (
+    ColumnPreset,
+    ElectronColumn,
+    ScanConditions,
+    electrons_per_pixel,
+    ideal_score,
+    pixel_size,
+)
 from semdrivers.emulator.specimens import Picture, make_specimen
-from semfocus_plugin.lab.training.textures import log_uniform, texture
+from semfocus_plugin.lab.training.artefacts import digitised, with_line_artefacts
+from semfocus_plugin.lab.training.textures import Generator, log_uniform, texture
+from semfocus_plugin.optics import HALF_SCORE
 
-__all__ = ["TRAINED", "Field", "Sample", "draw_defocus", "draw_field"]
+__all__ = ["TRAINED", "Field", "Sample", "draw_astigmatism", "draw_defocus", "draw_field", "draw_sample"]
 
 TRAINED = {
     "tin-balls": (500.0, 10_000.0),
@@ -37,6 +47,12 @@ _SHARES = (0.25, 0.25, 0.5)
 _WORKING_DISTANCES = (2.0, 45.0)
 _WIDEST_BLUR = 130.0
 
+_MOST_ASTIGMATISM = 12.0
+"""Depths of field by which each of the two foci lies from the circle of least confusion, at most."""
+
+_PLAIN = 0.4
+"""Share of broad fields without artefacts along the lines: their frames may be transposed in training."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
@@ -49,21 +65,32 @@ class Sample:
     magnification : float
         Of the whole frame.
     score : float
-        Ideal, 0 to 9, without label noise.
-    blur : float
-        Radius of the defocus disc, pixels.
+        Ideal, 0 to 9, without label noise: that of the larger radius.
+    larger, smaller : float
+        Semi-axes of the defocused probe, pixels.
+    cos2, sin2 : float
+        Of twice the angle from the lines (towards the next line) to the larger semi-axis.
+    half_blur : float
+        Radius in pixels at which the ideal score is half of 9.
     defocus : float
-        Signed, in depths of field.
+        Of the circle of least confusion, signed, in depths of field.
     specimen : str
         Name, or ``"texture"``.
+    plain : bool
+        Whether nothing in the frame goes along the lines, so that its transpose is a frame too.
     """
 
     pixels: NDArray[np.uint8]
     magnification: float
     score: float
-    blur: float
+    larger: float
+    smaller: float
+    cos2: float
+    sin2: float
+    half_blur: float
     defocus: float
     specimen: str
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,29 +100,84 @@ class Field:
     column: ElectronColumn
     conditions: ScanConditions
     specimen: str
+    plain: bool = False
 
-    def frame(self, defocus: float, frame_id: int) -> Sample:
-        """Scan at `defocus` depths of field from best focus, or as near to that as the lens and the grid allow."""
+    def frame(self, defocus: float, frame_id: int, astigmatism: tuple[float, float] | None = None) -> Sample:
+        """Scan at `defocus` depths of field from best focus, or as near to that as the lens and the grid allow.
+
+        Parameters
+        ----------
+        defocus : float
+            Signed, in depths of field.
+        frame_id : int
+            Of the noise.
+        astigmatism : tuple of float, optional
+            Both components in depths of field; by default the stigmators stay as they are.
+        """
+        conditions = self._conditions(defocus, frame_id, astigmatism)
+        return self._labelled(self.column.render(conditions), conditions)
+
+    def _conditions(self, defocus: float, frame_id: int, astigmatism: tuple[float, float] | None) -> ScanConditions:
         truth = self.column.truth(self.conditions, self.conditions.width)
-        best = truth.working_distance
+        best, depth = truth.working_distance, truth.depth_of_field
         pixel = pixel_size(self.conditions.magnification, self.conditions.width) * 1e-6
         alpha = self.column.profile.aperture_radius * 1e-3 / best
-        travel = min(abs(defocus) * truth.depth_of_field, _WIDEST_BLUR * pixel / alpha)
+        travel = min(abs(defocus) * depth, _WIDEST_BLUR * pixel / alpha)
         distance = best + math.copysign(travel, defocus)
         distance = min(max(distance, _WORKING_DISTANCES[0]), _WORKING_DISTANCES[1])
         conditions = dataclasses.replace(self.conditions, working_distance=distance, frame_id=frame_id)
+        if astigmatism is not None:
+            x, y = (each * depth * 1e3 for each in astigmatism)
+            conditions = dataclasses.replace(conditions, stigmator_x=x, stigmator_y=y)
+        return conditions
+
+    def _labelled(self, pixels: NDArray[Any], conditions: ScanConditions) -> Sample:
         truth = self.column.truth(conditions, conditions.width)
-        pixels: NDArray[Any] = self.column.render(conditions)
-        signed = (distance - best) / truth.depth_of_field
-        return Sample(pixels, conditions.magnification, truth.score, truth.blur_radius, signed, self.specimen)
+        away = conditions.working_distance - truth.working_distance
+        pixel = pixel_size(conditions.magnification, conditions.width) * 1e-6
+        per_mm = self.column.profile.aperture_radius * 1e-3 / conditions.working_distance / pixel
+        x, y = truth.astigmatism
+        amount, turn = math.hypot(x, y) * 1e-3, math.atan2(y, x) + (0.0 if away > 0 else math.pi)
+        larger, half = per_mm * (abs(away) + amount), HALF_SCORE * per_mm * truth.depth_of_field
+        return Sample(
+            pixels,
+            conditions.magnification,
+            ideal_score((abs(away) + amount) / truth.depth_of_field),
+            larger,
+            per_mm * abs(abs(away) - amount),
+            math.cos(turn),
+            math.sin(turn),
+            half,
+            away / truth.depth_of_field,
+            self.specimen,
+            self.plain,
+        )
+
+    def varied(self, defocus: float, frame_id: int, astigmatism: tuple[float, float], random: Generator) -> Sample:
+        """Scan as `frame` does, under noise, contrast and artefacts of lines and detector drawn anew."""
+        conditions = self._conditions(defocus, frame_id, astigmatism)
+        noise = log_uniform(random, 0.02, 0.35)
+        secondaries = self.column.profile.secondary_yield
+        electrons = (1 + secondaries) / (secondaries * noise**2)
+        conditions = dataclasses.replace(
+            conditions,
+            dwell_time=electrons / electrons_per_pixel(conditions.beam_current, 1.0),
+            brightness=random.uniform(0.42, 0.56),
+            contrast=random.uniform(0.3, 0.7),
+            bits=16,
+        )
+        grey = self.column.render(conditions).astype(np.float32) / np.float32(257)
+        if not self.plain:
+            grey = with_line_artefacts(grey, random)
+        return self._labelled(digitised(grey, random), conditions)
 
 
-def draw_field(random: np.random.Generator, mixture: str) -> Field:
+def draw_field(random: Generator, mixture: str) -> Field:
     """Draw a field of the mixture ``"paper"``, ``"paper-fast"`` or ``"broad"``."""
     return _broad_field(random) if mixture == "broad" else _paper_field(random, fast=mixture == "paper-fast")
 
 
-def draw_defocus(random: np.random.Generator, mixture: str) -> float:
+def draw_defocus(random: Generator, mixture: str) -> float:
     """Draw a signed defocus in depths of field.
 
     For the paper's experiment scores come out uniform; the broad mixture looks further out.
@@ -111,7 +193,27 @@ def draw_defocus(random: np.random.Generator, mixture: str) -> float:
     return sign * log_uniform(random, 20, 150)
 
 
-def _paper_field(random: np.random.Generator, fast: bool) -> Field:
+def draw_astigmatism(random: Generator, defocus: float) -> tuple[float, float]:
+    """Draw both components of the astigmatism in depths of field, any direction: little, much, or a line focus."""
+    kind, turn = random.random(), 2 * math.pi * random.random()
+    if kind < 0.3:
+        amount = 0.4 * random.random()
+    elif kind < 0.65:
+        amount = log_uniform(random, 0.3, _MOST_ASTIGMATISM)
+    else:
+        amount = min(abs(defocus) * random.uniform(0.75, 1.3), _MOST_ASTIGMATISM)
+    return amount * math.cos(turn), amount * math.sin(turn)
+
+
+def draw_sample(random: Generator, field: Field, mixture: str, frame_id: int) -> Sample:
+    """Draw a labelled frame of a field."""
+    defocus = draw_defocus(random, mixture)
+    if mixture != "broad":
+        return field.frame(defocus, frame_id)
+    return field.varied(defocus, frame_id, draw_astigmatism(random, defocus), random)
+
+
+def _paper_field(random: Generator, fast: bool) -> Field:
     name = str(random.choice(list(TRAINED)))
     magnification = log_uniform(random, *TRAINED[name])
     seed = int(random.integers(1 << 30))
@@ -131,21 +233,31 @@ def _paper_field(random: np.random.Generator, fast: bool) -> Field:
     return Field(column, conditions, name)
 
 
-def _broad_field(random: np.random.Generator) -> Field:
+def _broad_field(random: Generator) -> Field:
     seed = int(random.integers(1 << 30))
-    profile = dataclasses.replace(EM30, aperture_radius=EM30.aperture_radius * log_uniform(random, 0.5, 2.0))
+    fine = random.random() < 0.35
+    profile = dataclasses.replace(
+        EM30,
+        aperture_radius=EM30.aperture_radius * log_uniform(random, 0.5, 3.0),
+        gun_brightness=EM30.gun_brightness * (log_uniform(random, 1, 1000) if fine else 1.0),
+        spherical_aberration=EM30.spherical_aberration * (log_uniform(random, 0.02, 1) if fine else 1.0),
+        chromatic_aberration=EM30.chromatic_aberration * (log_uniform(random, 0.02, 1) if fine else 1.0),
+    )
+    tilt = 0.0
     if random.random() < _NAMED:
         name = str(random.choice(list(TRAINED), p=_SHARES))
         magnification = log_uniform(random, *TRAINED[name])
         specimen = make_specimen(name, seed)
     else:
         name = "texture"
-        magnification = log_uniform(random, 200, 40_000)
+        magnification = log_uniform(random, 200, 100_000 if fine else 40_000)
         grain = log_uniform(random, 0.5, 1.3)
-        specimen = Picture(texture(random, 560, 420), pixel_size(magnification, 320) * grain)
-    awkward = random.random() ** 2
+        picture = texture(random, 480, 480)
+        specimen = Picture(picture.T if random.random() < 0.5 else picture, pixel_size(magnification, 320) * grain)
+        tilt = random.uniform(-50, 50) if random.random() < 0.05 else 0.0
+    plain = random.random() < _PLAIN
+    awkward = 0.0 if plain else random.random() ** 2
     preset = ColumnPreset(
-        astigmatism=6.0 * awkward,
         line_jitter=0.8 * awkward * random.random(),
         hum=10.0 * awkward * random.random(),
         drift=10.0 * awkward,
@@ -153,12 +265,13 @@ def _broad_field(random: np.random.Generator) -> Field:
         row_gain=0.05 * awkward * random.random(),
         charging=0.2 * awkward * random.random(),
     )
-    current = log_uniform(random, 8, 80)
-    noise = log_uniform(random, 0.02, 0.35)
-    electrons = (1 + profile.secondary_yield) / (profile.secondary_yield * noise**2)
     column = ElectronColumn(
         specimen, seed=seed, preset=preset, profile=profile, best_working_distance=random.uniform(5, 25)
     )
+    noise = log_uniform(random, 0.02, 0.35)
+    electrons = (1 + profile.secondary_yield) / (profile.secondary_yield * noise**2)
+    current = log_uniform(random, 8, 80)
+    amount, turn = 6.0 * awkward * random.random(), 2 * math.pi * random.random()
     conditions = ScanConditions(
         working_distance=15.0,
         magnification=magnification,
@@ -167,8 +280,11 @@ def _broad_field(random: np.random.Generator) -> Field:
         dwell_time=electrons / electrons_per_pixel(current, 1.0),
         stage_x=random.uniform(-10, 10),
         stage_y=random.uniform(-10, 10),
+        stage_tilt=tilt,
         brightness=random.uniform(0.42, 0.56),
         contrast=random.uniform(0.3, 0.7),
         beam_current=current,
+        stigmator_x=amount * math.cos(turn),
+        stigmator_y=amount * math.sin(turn),
     )
-    return Field(column, conditions, name)
+    return Field(column, conditions, name, plain)

@@ -1,7 +1,6 @@
 """The AENet in use, read out of its ONNX file so that training can go on from it.
 
-An exported network has its batch norms folded into the convolutions. Here they are put back as identities that carry
-the bias, so that the network computes what the file does; it stays in evaluation mode while it is trained.
+An exported network has its batch norms folded into the convolutions; the one read from it has none.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from torch import nn
 
 from semdrivers.errors import ModelError
 from semfocus_plugin.lab.training.architecture import CompactAENet
-from semfocus_plugin.networks import AENet, ModelCard
+from semfocus_plugin.networks import ELLIPSE_OUTPUTS, AENet, ModelCard
 
-__all__ = ["read_compact"]
+__all__ = ["read_compact", "with_ellipse"]
 
 _HEADS = 5
-"""Convolutions after the body: the gate, two of the blur's head, two of the correction's."""
+"""Convolutions after the body: the gate, two of the correction's, two of the blur's head."""
 
 _TOLERANCE = 1e-3
 """Largest difference allowed between the file and the network read from it, in scores and in ln(1 + blur radius)."""
 
 
-def read_compact(card: ModelCard) -> tuple[CompactAENet, dict[str, tuple[int, ...]]]:
+def read_compact(card: ModelCard) -> tuple[CompactAENet, dict[str, Any]]:
     """Return the network of a compact AENet's file, in evaluation mode, and its shape (arguments of `CompactAENet`).
 
     Raises
@@ -43,7 +42,7 @@ def read_compact(card: ModelCard) -> tuple[CompactAENet, dict[str, tuple[int, ..
     try:
         weights = [(values[node.input[1]], values[node.input[2]]) for node in convolutions]
         strides = [next(a.ints[0] for a in node.attribute if a.name == "strides") for node in convolutions]
-        shape = _shape([weight for weight, _ in weights], strides)
+        shape = _shape([weight for weight, _ in weights], strides, ELLIPSE_OUTPUTS[0] in card.outputs)
         network = CompactAENet(**shape)
         _fill(network, weights)
     except (KeyError, IndexError, StopIteration, ValueError, RuntimeError) as error:
@@ -56,7 +55,28 @@ def read_compact(card: ModelCard) -> tuple[CompactAENet, dict[str, tuple[int, ..
     return network, shape
 
 
-def _shape(weights: list[NDArray[Any]], strides: list[int]) -> dict[str, tuple[int, ...]]:
+def with_ellipse(network: CompactAENet, shape: dict[str, Any]) -> tuple[CompactAENet, dict[str, Any]]:
+    """Return a network that reports an ellipse, and its shape: one that reports a round blur gets an untrained head.
+
+    What the network reports of the larger radius and of the score stays as it was.
+    """
+    if network.ellipse:
+        return network, shape
+    shape = shape | {"ellipse": True}
+    grown = CompactAENet(**shape)
+    state, found = grown.state_dict(), network.state_dict()
+    for name, value in found.items():
+        if state[name].shape == value.shape:
+            state[name].copy_(value)
+    first, last = "head.0", "head.2"
+    state[f"{first}.weight"].zero_()
+    state[f"{first}.weight"][:, : found[f"{first}.weight"].shape[1]] = found[f"{first}.weight"]
+    for part in ("weight", "bias"):
+        state[f"{last}.{part}"][:2] = found[f"{last}.{part}"]
+    return grown, shape
+
+
+def _shape(weights: list[NDArray[Any]], strides: list[int], ellipse: bool) -> dict[str, Any]:
     """Return channels and blocks: every stride of two but the stem's begins a stage, two convolutions make a block."""
     body = [(weight.shape[0], stride) for weight, stride in zip(weights[:-_HEADS], strides, strict=False)]
     first = [k for k, (_, stride) in enumerate(body) if stride == 2]
@@ -64,25 +84,19 @@ def _shape(weights: list[NDArray[Any]], strides: list[int]) -> dict[str, tuple[i
     return {
         "channels": tuple(int(body[k][0]) for k in first),
         "blocks": tuple((end - begin - 1) // 2 for begin, end in zip(first[1:], ends, strict=True)),
+        "norms": False,
+        "ellipse": ellipse,
     }
 
 
 def _fill(network: nn.Module, weights: list[tuple[NDArray[Any], NDArray[Any]]]) -> None:
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    norms = iter([module for module in network.modules() if isinstance(module, nn.BatchNorm2d)])
     with torch.no_grad():
         for layer, (weight, bias) in zip(layers, weights, strict=True):
-            if layer.weight.shape != weight.shape:
+            if layer.weight.shape != weight.shape or layer.bias is None:
                 raise ValueError(f"a kernel of shape {weight.shape} where {tuple(layer.weight.shape)} belongs")
             layer.weight.copy_(torch.from_numpy(weight.copy()))
-            if layer.bias is not None:
-                layer.bias.copy_(torch.from_numpy(bias.copy()))
-                continue
-            norm = next(norms)
-            norm.running_mean = torch.zeros(len(bias))
-            norm.running_var = torch.full((len(bias),), 1.0 - norm.eps)
-            norm.weight.fill_(1.0)
-            norm.bias.copy_(torch.from_numpy(bias.copy()))
+            layer.bias.copy_(torch.from_numpy(bias.copy()))
 
 
 def _check(network: CompactAENet, card: ModelCard) -> None:

@@ -135,6 +135,72 @@ def _plain(window: Window, random: Generator) -> Array:
     return np.float32(0.05) * rough(window, 100, 2, 0.6, _seed(random))
 
 
+def _regular(window: Window, random: Generator) -> Array:
+    """Grating, mesh, array of dots, or bricks: strictly periodic, perhaps with defects and a little dirt."""
+    pitch = log_uniform(random, 6, 100)
+    other = pitch * log_uniform(random, 0.4, 2.5)
+    angle = random.uniform(0, math.pi)
+    x, y = window.xs[None, :], window.ys[:, None]
+    along = (x * math.cos(angle) + y * math.sin(angle)) / np.float32(pitch) + np.float32(random.random())
+    across = (y * math.cos(angle) - x * math.sin(angle)) / np.float32(other) + np.float32(random.random())
+    kind = int(random.integers(4))
+    if kind == 3:
+        along = along + np.float32(0.5) * (np.floor(across) % 2)
+    row, column = np.floor(across), np.floor(along)
+    dx, dy = np.abs(along - column - 0.5) * np.float32(pitch), np.abs(across - row - 0.5) * np.float32(other)
+    soft = np.float32(1 / log_uniform(random, 0.7, 2.5))
+    share = random.uniform(0.12, 0.45)
+    bar_x = np.clip((np.float32(share * pitch) - dx) * soft + np.float32(0.5), 0, 1)
+    bar_y = np.clip((np.float32(share * other) - dy) * soft + np.float32(0.5), 0, 1)
+    if kind == 0:
+        body = bar_x
+    elif kind == 1:
+        body = np.maximum(bar_x, bar_y)
+    elif kind == 2 and random.random() < 0.6:
+        radius = share * min(pitch, other)
+        body = np.clip((np.float32(radius) - np.sqrt(dx * dx + dy * dy)) * soft + np.float32(0.5), 0, 1)
+    else:
+        body = bar_x * bar_y
+    if kind >= 2 and random.random() < 0.5:
+        cell = lattice_uniform(column.astype(np.int64), row.astype(np.int64), _seed(random))
+        body = body * np.where(cell < random.uniform(0, 0.15), np.float32(random.uniform(0, 0.7)), np.float32(1))
+    dirt = np.float32(random.choice([0.0, 0.02, 0.1, 0.3])) * _clouds(window, random)
+    return (np.float32(random.choice([-1.0, 1.0])) * body + dirt).astype(np.float32)
+
+
+def _lamellae(window: Window, random: Generator) -> Array:
+    """Plates laid over one another, each with ridges of its own, nearly the same direction or any, and a rim."""
+    pitch = log_uniform(random, 2.2, 40)
+    main, spread = random.uniform(0, math.pi), log_uniform(random, 0.03, 2)
+    size = log_uniform(random, max(12, 2 * pitch), 300)
+    warp = random.uniform(0, 0.6) * pitch * noise(window, 14 * pitch, 14 * pitch, _seed(random))
+    thickness, rim = log_uniform(random, 0.12, 0.5), random.uniform(0, 1.2)
+    ribs, rib_pitch = random.uniform(0, 0.8) * (random.random() < 0.5), pitch * log_uniform(random, 0.25, 1.5)
+    picture = np.float32(0.3) * _clouds(window, random)
+    count = int(min(250, max(1, 1.5 * window.width * window.height / size**2)))
+    for _ in range(count):
+        patch = footprint(window, random.uniform(0, window.width), random.uniform(0, window.height), 1.3 * size)
+        if patch is None:
+            continue
+        rows, columns, dx, dy = patch
+        angle = main + spread * random.normal()
+        across = dx * math.cos(angle) + dy * math.sin(angle)
+        along = dy * math.cos(angle) - dx * math.sin(angle)
+        outline = np.maximum(np.abs(across) / np.float32(0.7 * size), np.abs(along) / np.float32(size))
+        outline = np.maximum(outline, np.sqrt(across**2 + along**2) / np.float32(1.05 * size))
+        phase = (across + warp[rows, columns]) / np.float32(pitch) + np.float32(random.random())
+        off = np.abs(phase - np.round(phase))
+        ridge = np.exp(-((off * np.float32(1 / (thickness * max(1.0, 1.5 / pitch)))) ** 2))
+        tone: Array = np.float32(0.4 * random.normal()) + ridge
+        if ribs:
+            place = along / np.float32(rib_pitch) + np.round(phase) * np.float32(0.37)
+            bar = np.exp(-((np.abs(place - np.round(place)) * 4) ** 2))
+            tone = tone + np.float32(ribs) * bar * (1 - ridge)
+        tone = tone + np.float32(rim) * np.exp(-(((1 - outline) * np.float32(size / 2)) ** 2))
+        np.copyto(picture[rows, columns], tone.astype(np.float32), where=outline < 1)
+    return picture
+
+
 def _leaves(window: Window, random: Generator) -> Array:
     """Opaque shapes, one over another, of sizes that follow a power law."""
     picture = np.float32(0.3) * _clouds(window, random)
@@ -236,5 +302,20 @@ def _grain_noise(window: Window, random: Generator, picture: Array) -> Array:
     return picture
 
 
-_GROUNDS: list[Callable[..., Array]] = [_clouds, _grains, _stripes, _stripes, _lattice, _plain, _leaves, _leaves]
+_GROUNDS: list[Callable[..., Array]] = [
+    _clouds,
+    _clouds,
+    _grains,
+    _grains,
+    _stripes,
+    _stripes,
+    _lattice,
+    _regular,
+    _lamellae,
+    _lamellae,
+    _plain,
+    _leaves,
+    _leaves,
+    _leaves,
+]
 _OVERLAYS: list[Callable[..., Array]] = [_particles, _particles, _fibres, _cracks, _patches, _grain_noise]

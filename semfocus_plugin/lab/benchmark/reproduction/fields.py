@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semdrivers.emulator.physics import ElectronColumn, ScanConditions
+from semdrivers.emulator.physics import ElectronColumn, ScanConditions, ideal_score
 from semdrivers.emulator.specimens import make_specimen
 from semfocus_plugin import networks
 from semfocus_plugin.lab.benchmark.trials import MAGNIFICATIONS
@@ -40,7 +40,7 @@ class ScoredField:
     magnification : float
         Plain number.
     label, score : ndarray of shape (N,)
-        Ideal score, and AENet's.
+        Ideal score, which the defocus implies whatever the astigmatism, and AENet's.
     """
 
     specimen: str
@@ -58,8 +58,8 @@ def score_field(
     evaluator = networks.load(models).evaluator
     samples = [field.frame(draw_defocus(random, "paper"), k) for k in range(FRAMES)]
     scores = [evaluator(sample.pixels, sample.magnification).score for sample in samples]
-    magnification = field.conditions.magnification
-    return ScoredField(specimen, magnification, np.array([sample.score for sample in samples]), np.array(scores))
+    labels = [ideal_score(sample.defocus) for sample in samples]
+    return ScoredField(specimen, field.conditions.magnification, np.array(labels), np.array(scores))
 
 
 def measure_series(

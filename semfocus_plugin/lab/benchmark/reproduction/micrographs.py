@@ -17,7 +17,7 @@ from semfocus_plugin.lab.benchmark.pictures import Picture
 from semfocus_plugin.lab.parallel import required
 from semfocus_plugin.networks import score
 
-__all__ = ["BlurredPicture", "disc", "score_picture", "score_triplet"]
+__all__ = ["BlurredPicture", "disc", "in_bytes", "score_picture", "score_triplet"]
 
 _RADII = (0.0, 0.7, 1.5, 2.5, 4.0, 6.0, 9.0, 13.0, 18.0, 24.0, 32.0)  # Pixels
 _MAGNIFICATION = 3000.0
@@ -58,7 +58,7 @@ def score_picture(picture: Picture) -> BlurredPicture:
     """
     signal = required("scipy.signal", "the independent blur", "benchmark")
     stats = required("scipy.stats", "the independent blur", "benchmark")
-    sharp = _in_bytes(picture.pixels)
+    sharp = in_bytes(picture.pixels)
     top, left = (sharp.shape[0] - 240) // 2, (sharp.shape[1] - 320) // 2
     random = np.random.default_rng(0)
     evaluator = networks.load().evaluator
@@ -94,7 +94,7 @@ def score_triplet(folder: Path) -> tuple[float, ...]:
     )
 
 
-def _in_bytes(pixels: NDArray[Any]) -> NDArray[np.float64]:
+def in_bytes(pixels: NDArray[Any]) -> NDArray[np.float64]:
     """Return the picture in 0..255, at half its size where it is `_LARGE` pixels wide or more."""
     picture = pixels.astype(np.float64) * (255.0 / full_scale(pixels))
     if picture.shape[1] >= _LARGE:
