@@ -257,7 +257,7 @@ class FocusRun:
             if measurement is not first and measurement.correlation <= NOISE:
                 self.max_frames = min(self.max_frames, SCARCE)
         self._measurements.append(measurement)
-        still = lens_stands_still(self._measurements, self.half_angle)
+        still = lens_stands_still(self._measurements, self.half_angle, self.blur_range)
         if still:
             raise Unusable(still)
         return measurement

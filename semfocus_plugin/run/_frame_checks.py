@@ -21,6 +21,9 @@ MOST_LATE = 2
 _LEAST_APERTURE = 0.45
 """Share of the expected half-angle below which no instrument's is: 1.4 mrad at 15 mm for the nominal one."""
 
+_TRUSTED = 0.5
+"""Share of the largest blur that a network reports up to which it tells blurs apart."""
+
 _SCATTER = 0.15
 """Largest spread of ln(1 + blur radius) among frames of one field and one place: noise alone."""
 
@@ -100,7 +103,7 @@ def _identical(image: Image, other: Image) -> bool:
     )
 
 
-def lens_stands_still(measurements: Sequence[Measurement], half_angle: float) -> str:
+def lens_stands_still(measurements: Sequence[Measurement], half_angle: float, blur_range: float | None) -> str:
     """Return why the frames cannot come from a lens that moves, or an empty text.
 
     Of three places one at least differs from the others in defocus, wherever the focus lies, and so in blur. Three
@@ -113,8 +116,13 @@ def lens_stands_still(measurements: Sequence[Measurement], half_angle: float) ->
         Of one run; those of the present magnification that show a sample and report a blur are compared.
     half_angle : float
         Half-angle of the beam as far as it is known, rad.
+    blur_range : float or None
+        Largest blur radius that the network reports, pixels: near it all blurs look alike. None where it reports none.
     """
-    seen = [m for m in measurements if m.correlation > NOISE and m.evaluation.log_blur is not None]
+    if blur_range is None:
+        return ""
+    largest = math.log1p(_TRUSTED * blur_range)
+    seen = [m for m in measurements if m.correlation > NOISE and (m.evaluation.log_blur or 0.0) < largest]
     seen = [m for m in seen if math.isclose(m.magnification, measurements[-1].magnification, rel_tol=1e-2)]
     places = np.array([m.working_distance for m in seen])
     if len(np.unique(places)) < 3:

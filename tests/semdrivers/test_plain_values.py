@@ -37,7 +37,7 @@ class Point:
         ((1, "a", None, True), [1, "a", None, True]),
         ({1: Path("x")}, {"1": "x"}),
         (Colour.RED, "red"),
-        (semdrivers.ScanMode.FAST, "fast"),
+        (semdrivers.ScanMode.FAST, {"name": "FAST", "width": 320, "height": 240, "dwell": None}),
         (Point(1.5, Point(2.5, float("nan"))), {"x": 1.5, "y": {"x": 2.5, "y": None}}),
         (object, "<class 'object'>"),
     ],

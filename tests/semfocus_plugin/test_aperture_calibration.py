@@ -17,6 +17,7 @@ from semdrivers.errors import AutofocusError, InvalidParameterError, ModelError,
 from semfocus_plugin import calibration
 from semfocus_plugin.calibration import RADII, blur, fit_aperture
 from semfocus_plugin.lab.cli import app
+from semfocus_plugin.optics import UNKNOWN, depth_of_field
 
 FOUND = calibration.Calibration(
     model="EM-30",
@@ -124,9 +125,10 @@ def test_a_probe_core_that_was_told_scales_score_and_depth_of_field():
     assert results[None][0] > results[None][1] + 2
     assert results[3.0][0] == pytest.approx(results[3.0][1], abs=1)
     pixel = 400e3 / 40_000
-    told = dataclasses.replace(FOUND, probe_diameter=3.0, pixel=pixel)
-    supposed = dataclasses.replace(told, probe_diameter=None)
-    assert told.depth_of_field < 0.3 * supposed.depth_of_field
+    known = dataclasses.replace(FOUND, probe_diameter=3.0, pixel=pixel)
+    unknown = dataclasses.replace(known, probe_diameter=None)
+    for kept, core in ((known, 3e-6), (unknown, UNKNOWN)):
+        assert kept.depth_of_field == pytest.approx(depth_of_field(pixel * 1e-6, core, kept.half_angle * 1e-3))
 
 
 def test_a_series_of_exact_blurs_gives_the_exact_aperture():

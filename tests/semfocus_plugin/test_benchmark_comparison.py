@@ -68,6 +68,9 @@ def test_trials_keep_what_their_track_says():
     for track in trials.TRACKS.values():
         if track.real:
             continue
+        if track.instrument:
+            assert len({trial.number for trial in trials.draw_trials(track, 20, 3)}) == 20
+            continue
         for trial in trials.draw_trials(track, 20, 3):
             assert trial.specimen in track.specimens
             low, high = trials.ANYWHERE if track.blind else (-track.reach, track.reach)
