@@ -144,6 +144,18 @@ def test_torch_stays_in_training():
     assert breaches(lambda path, name: path.startswith(training) or not under(name, "torch")) == []
 
 
+def test_what_an_extra_brings_is_imported_where_it_is_used():
+    """The demonstration runs on the dependencies of the runtime alone."""
+    extras = ("scipy", "joblib", "skimage", "mapfost", "requests", "onnx", "torch")
+    for path in sources():
+        if "lab/training/" in path.as_posix():
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if under(name, *extras)], path
+
+
 def module_of(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)

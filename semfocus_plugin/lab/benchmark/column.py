@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import j1
 
 from semdrivers.errors import OutOfRangeError
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import Capabilities, Range
+from semfocus_plugin.lab.parallel import required
 
 __all__ = ["MARGIN", "SimulatedColumn"]
 
@@ -216,6 +216,7 @@ class SimulatedColumn:
         across = self._ky * math.cos(turn) - self._kx * math.sin(turn)
         scale = alpha / self.pixel
         x = np.hypot(along * (defocus + amount) * scale, across * (defocus - amount) * scale) + 1e-9
+        j1 = required("scipy.special", "a geometric probe", "benchmark").j1
         return np.asarray(2 * j1(x) / x)
 
     def _wave_transfer(self, defocus: float, alpha: float) -> NDArray[np.complex128]:
