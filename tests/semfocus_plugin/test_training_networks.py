@@ -200,7 +200,8 @@ def test_a_network_trained_on_windows_goes_on_from_its_checkpoint_on_whole_frame
 
 
 def test_training_goes_on_from_the_ellipse_weights(frames, tmp_path):
-    start = Path(__file__).parents[2] / "semfocus_plugin" / "lab" / "training" / "start"  # in the repository; not installed
+    # In the repository: no package installs it.
+    start = Path(__file__).parents[2] / "semfocus_plugin" / "lab" / "training" / "start"
     config = aenet.AENetConfig((frames,), epochs=1, batch=48, learning_rate=1e-9, window=64, start=str(start))
     (card,) = read_manifest(export.export_aenet(aenet.train(config, tmp_path), tmp_path).parent)
     (first,) = read_manifest(start)
