@@ -19,6 +19,7 @@ from fibsem.cancellation import OperationCancelledError
 from fibsem.structures import BeamType, FibsemImage, FibsemStagePosition, ImageSettings
 
 from semdrivers.hosts.fibsem import FibsemLike, FocusedFibsem, MicroscopeOfFibsem, run_auto_focus, save_image
+from semdrivers.image import SCAN_MODES
 
 ELECTRON = BeamType.ELECTRON
 WIDTH = 0.128 / 3000
@@ -41,8 +42,7 @@ def instrument(demo, microscope, monkeypatch):
         microscope.move_stage(place.x * 1e3, place.y * 1e3)
         microscope.working_distance = demo.get_working_distance(ELECTRON) * 1e3
         microscope.magnification = 0.128 / image_settings.hfw
-        mode = semdrivers.ScanMode.STANDARD
-        assert tuple(image_settings.resolution) == (mode.width, mode.height)
+        assert tuple(image_settings.resolution) in {(mode.width, mode.height) for mode in SCAN_MODES}
         return FibsemLike(microscope).acquire_image(
             ImageSettings(resolution=image_settings.resolution, hfw=image_settings.hfw, beam_type=ELECTRON)
         )
