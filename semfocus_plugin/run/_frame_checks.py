@@ -18,16 +18,13 @@ from semfocus_plugin.run._measurement import NOISE, Measurement
 MOST_LATE = 2
 """Frames in a row that may be late; each is dropped and taken again, the next one ends the run."""
 
-_LEAST_APERTURE = 0.45
-"""Share of the expected half-angle below which no instrument's is: 1.4 mrad at 15 mm for the nominal one."""
-
 _TRUSTED = 0.5
 """Share of the largest blur that a network reports up to which it tells blurs apart."""
 
-_SCATTER = 0.15
+_SCATTER = 0.12
 """Largest spread of ln(1 + blur radius) among frames of one field and one place: noise alone."""
 
-_LEAST_SPREAD = 0.5
+_LEAST_SPREAD = 0.4
 """Change of ln(1 + blur radius) that the lens must be expected to cause before its absence means anything."""
 
 
@@ -107,8 +104,8 @@ def lens_stands_still(measurements: Sequence[Measurement], half_angle: float, bl
     """Return why the frames cannot come from a lens that moves, or an empty text.
 
     Of three places one at least differs from the others in defocus, wherever the focus lies, and so in blur. Three
-    frames of a visible sample whose blur does not differ, though the narrowest beam would make it differ plainly, are
-    of one place.
+    frames of a visible sample whose blur does not differ, though the beam would make it differ by more than three times
+    what is allowed here, and so a beam of half its angle still plainly, are of one place.
 
     Parameters
     ----------
@@ -130,7 +127,7 @@ def lens_stands_still(measurements: Sequence[Measurement], half_angle: float, bl
     blur = np.array([m.evaluation.log_blur or 0.0 for m in seen])
     if np.ptp(blur) > _SCATTER:
         return ""
-    slope = _LEAST_APERTURE * half_angle / seen[-1].pixel
+    slope = half_angle / seen[-1].pixel
     candidates = np.linspace(places.min() - np.ptp(places), places.max() + np.ptp(places), 121)
     distance = slope * np.abs(candidates[:, None] - places)
     floors = (0.0, min(math.expm1(blur.min()), _WIDEST_FLOOR))

@@ -17,11 +17,12 @@ METHODS = ("defocus-pair", "dual-network", "paper")
 class Column:
     """A textured sample under a disc, with noise; `lie` alters what its owner sees of it."""
 
-    def __init__(self, lie: str = "", seed: int = 0, start: float = 15.9) -> None:
+    def __init__(self, lie: str = "", seed: int = 0, start: float = 15.9, stuck: float = 15.05) -> None:
         self.random = np.random.default_rng(seed)
         self.capabilities = Capabilities(Range(2.0, 40.0, 0.0005), Range(50.0, 50_000.0))
         noise = self.random.normal(size=(240, 320))
         self.scene = sum(np.kron(noise[: 240 // n, : 320 // n], np.ones((n, n))) for n in (1, 4, 16))
+        self.stuck = stuck
         self.lie, self.best, self.place, self.magnification, self.count = lie, 15.0, start, 1000.0, 0
         self.kept: list[Image] = []
 
@@ -43,7 +44,7 @@ class Column:
         return Image(pixels, place, self.magnification, pixel * 1e6, self.count, float(self.count), ScanMode.FAST)
 
     def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
-        image = self.frame(15.05 if self.lie == "stands still" else self.place)
+        image = self.frame(self.stuck if self.lie == "stands still" else self.place)
         self.kept.append(image)
         early = self.kept[-2] if len(self.kept) > 1 else image
         if self.lie == "one frame late" or (self.lie == "late twice" and len(self.kept) in (2, 3)):
@@ -95,9 +96,12 @@ def test_a_frame_that_was_late_is_dropped_and_taken_again():
     assert result.frames == microscope.count
 
 
-@pytest.mark.parametrize(("method", "frames"), [("defocus-pair", 4), ("dual-network", 6)])
-def test_a_lens_that_reports_to_move_and_stands_still_is_named_early(method, frames):
-    microscope = Column("stands still", start=15.9)
+@pytest.mark.parametrize(
+    ("method", "stuck", "frames"),
+    [("defocus-pair", place, 4) for place in (17.0, 16.0, 15.2, 15.05)] + [("dual-network", 15.05, 6)],
+)
+def test_a_lens_that_reports_to_move_and_stands_still_is_named_early(method, stuck, frames):
+    microscope = Column("stands still", stuck=stuck)
     result = semdrivers.autofocus(microscope, method=method)
     assert result.status == "refused"
     assert "does not follow its control" in result.reason
