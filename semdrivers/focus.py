@@ -12,7 +12,7 @@ from typing import Any, NotRequired, Protocol, TypedDict, cast, runtime_checkabl
 from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeError
 from semdrivers.files import plain, replacing
 from semdrivers.image import ScanMode
-from semdrivers.microscope import number, whole_number, within
+from semdrivers.microscope import checked_limits, number, whole_number, within
 
 __all__ = [
     "Astigmatism",
@@ -78,19 +78,7 @@ class AutofocusSettings:
             raise InvalidParameterError(f"method must be a name, not {self.method!r}")
         if self.max_frames is not None:
             whole_number("max_frames", self.max_frames, 1)
-        if self.max_travel is not None and number("max_travel", self.max_travel, "mm") <= 0:
-            raise OutOfRangeError(f"max_travel must be above 0 mm, not {self.max_travel:g} mm")
-        if self.bounds is not None:
-            try:
-                low, high = self.bounds
-            except (TypeError, ValueError):
-                raise InvalidParameterError(
-                    f"bounds must be two working distances in mm, not {self.bounds!r}"
-                ) from None
-            low, high = number("bounds[0]", low, "mm"), number("bounds[1]", high, "mm")
-            if low >= high:
-                raise OutOfRangeError(f"bounds must be (low, high) in mm with low < high, not ({low:g}, {high:g})")
-            object.__setattr__(self, "bounds", (low, high))
+        object.__setattr__(self, "bounds", checked_limits(self.max_travel, self.bounds))
         if self.scan_mode is not None and not isinstance(self.scan_mode, ScanMode):
             raise InvalidParameterError(f"scan_mode must be a semdrivers.ScanMode, not {self.scan_mode!r}")
         if self.accept_score is not None:

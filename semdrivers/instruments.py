@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from semdrivers.base import WrappedMicroscope
-from semdrivers.errors import ExistingFileError, InvalidParameterError, OutOfRangeError
+from semdrivers.errors import ExistingFileError, InvalidParameterError
 from semdrivers.files import plain, replacing
-from semdrivers.microscope import Capabilities, LimitsTravel, Range, number
+from semdrivers.microscope import Capabilities, LimitsTravel, Range, checked_limits
 
 __all__ = [
     "SETTINGS_VARIABLE",
@@ -61,19 +61,7 @@ class Instrument:
     def __post_init__(self) -> None:
         if not isinstance(self.url, str) or "://" not in self.url:
             raise InvalidParameterError(f"url must be an address such as em30://192.168.1.30, not {self.url!r}")
-        if self.max_travel is not None and number("max_travel", self.max_travel, "mm") <= 0:
-            raise OutOfRangeError(f"max_travel must be above 0 mm, not {self.max_travel:g} mm")
-        if self.bounds is not None:
-            try:
-                low, high = self.bounds
-            except (TypeError, ValueError):
-                raise InvalidParameterError(
-                    f"bounds must be two working distances in mm, not {self.bounds!r}"
-                ) from None
-            low, high = number("bounds[0]", low, "mm"), number("bounds[1]", high, "mm")
-            if low >= high:
-                raise OutOfRangeError(f"bounds must be (low, high) in mm with low < high, not ({low:g}, {high:g})")
-            object.__setattr__(self, "bounds", (low, high))
+        object.__setattr__(self, "bounds", checked_limits(self.max_travel, self.bounds))
 
     def describe(self) -> str:
         """Return address and limits on one line."""

@@ -38,6 +38,7 @@ __all__ = [
     "Range",
     "check_microscope",
     "check_read_back",
+    "checked_limits",
     "has_member",
     "missing_members",
     "number",
@@ -125,6 +126,37 @@ def check_read_back(name: str, value: float, read: float, tolerance: float, unit
             f"{name} was set to {value:g}{suffix} and reads {read:g}{suffix}: the instrument limits or ignores the "
             "value; check its limits, and whether somebody else is operating it"
         )
+
+
+def checked_limits(max_travel: object, bounds: Any) -> tuple[float, float] | None:
+    """Return the bounds of a run as two floats, or None; its limits are checked.
+
+    Parameters
+    ----------
+    max_travel : float or None
+        Furthest distance from the start, mm.
+    bounds : pair of float or None
+        Lowest and highest working distance allowed, mm.
+
+    Raises
+    ------
+    InvalidParameterError
+        When `max_travel` is no number, or `bounds` are not two numbers.
+    OutOfRangeError
+        When `max_travel` is not above 0, or the bounds do not rise.
+    """
+    if max_travel is not None and (travel := number("max_travel", max_travel, "mm")) <= 0:
+        raise OutOfRangeError(f"max_travel must be above 0 mm, not {travel:g} mm")
+    if bounds is None:
+        return None
+    try:
+        first, second = bounds
+    except (TypeError, ValueError):
+        raise InvalidParameterError(f"bounds must be two working distances in mm, not {bounds!r}") from None
+    low, high = number("bounds[0]", first, "mm"), number("bounds[1]", second, "mm")
+    if low >= high:
+        raise OutOfRangeError(f"bounds must be (low, high) in mm with low < high, not ({low:g}, {high:g})")
+    return low, high
 
 
 @dataclass(frozen=True, slots=True)

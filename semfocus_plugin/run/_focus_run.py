@@ -131,14 +131,14 @@ class FocusRun:
 
     @property
     def core(self) -> float:
-        """Diameter of the focused probe to reckon with, mm; a fine one where nobody tells it."""
+        """Diameter of the focused probe to compute with, mm; a fine one where it is not known."""
         nominal = NOMINAL_PIXEL / self.magnification
         pixel = self._measurements[-1].pixel if self._measurements else nominal
         return min(UNKNOWN, pixel) if self._core is None else self._core
 
     @property
     def blur_range(self) -> float | None:
-        """Largest blur radius in pixels that the evaluator tells, or None."""
+        """Largest blur radius in pixels that the evaluator reports, or None."""
         return self._evaluate.blur_range
 
     @property
@@ -186,13 +186,15 @@ class FocusRun:
 
     @property
     def incidents(self) -> str:
-        """What befell the run besides focusing, for a person, or an empty text."""
-        told = [self._exposure.note] if self._exposure.note else []
+        """What happened in the run besides focusing, for a person, or an empty text."""
+        notes = [self._exposure.note] if self._exposure.note else []
         if self._spoiled:
-            told.append(f"{len(self._spoiled)} spoiled frame(s) taken again: {', '.join(dict.fromkeys(self._spoiled))}")
+            notes.append(
+                f"{len(self._spoiled)} spoiled frame(s) taken again: {', '.join(dict.fromkeys(self._spoiled))}"
+            )
         if self._late:
-            told.append(f"{self._late} late frame(s) taken again")
-        return "; ".join(told)
+            notes.append(f"{self._late} late frame(s) taken again")
+        return "; ".join(notes)
 
     def snap(self, working_distance: float) -> float:
         """Return the nearest working distance that the instrument can take within the limits."""
