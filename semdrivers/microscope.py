@@ -9,6 +9,7 @@ Units: working distance mm, pixel size nm, times s, voltage kV, stage position m
 from __future__ import annotations
 
 import abc
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -48,6 +49,8 @@ __all__ = [
     "whole_number",
     "within",
 ]
+
+_log = logging.getLogger(__name__)
 
 _ROUNDING = 1e-6
 """Relative deviation of a number that was read back in single precision, or as text of six digits."""
@@ -426,6 +429,7 @@ def restoring(microscope: object, *names: str, only_on_error: bool = False) -> I
         failures = put_back(microscope, values, changed_only=False)
         for name, failure in failures.items():
             error.add_note(f"and {name} could not be put back to {values[name]}: {failure}")
+            _log.error("%s could not be put back to %s: %s", name, values[name], failure)  # SystemExit shows no note
         back = [f"{name} is back at {value}" for name, value in values.items() if name not in failures]
         if isinstance(error, TransportError) and back:
             error.add_note(f"the link was opened again: {', '.join(back)}")

@@ -55,6 +55,7 @@ _TICK = 0.1
 _SILENCE = 0.3
 _MOST_DAMAGED = 8
 _GOODBYE = 1.0
+_TURN = 0.001
 
 
 class ControlLink:
@@ -110,7 +111,7 @@ class ControlLink:
         self._observer = observer
         self._decoder = Decoder()
         self._lock = threading.RLock()  # a signal handler may stop the instrument in the middle of a request
-        self._sending = threading.Lock()
+        self._sender: object = None
         self._waiting: dict[int, _Answers] = {}
         self._sequence = 0
         self._subscribers: tuple[Callable[[Event], object], ...] = ()
@@ -335,13 +336,28 @@ class ControlLink:
         return reply
 
     def _send(self, data: bytes, timeout: float) -> None:
+        """Send all bytes of a message at one go.
+
+        A signal handler may raise (Ctrl-C) between any two calls, also between taking a lock with a time limit and
+        the `try` behind it. So who sends is a mark, set under a lock that `with` takes and cleared without a call.
+        """
         start = self._last_sent = time.monotonic()
-        if not self._sending.acquire(timeout=max(0.0, timeout)):
-            raise TransportError(f"{self._transport.name} takes no bytes: another request is stuck in it")
+        me = object()
         try:
+            while not self._may_send(me):
+                if time.monotonic() - start > timeout:
+                    raise TransportError(f"{self._transport.name} takes no bytes: another request is stuck in it")
+                time.sleep(_TURN)
             self._transport.send(data, start + timeout - time.monotonic())
         finally:
-            self._sending.release()
+            if self._sender is me:
+                self._sender = None
+
+    def _may_send(self, one: object) -> bool:
+        with self._lock:
+            if self._sender is None:
+                self._sender = one
+            return self._sender is one
 
     def _read(self) -> None:
         """Body of the link's thread."""

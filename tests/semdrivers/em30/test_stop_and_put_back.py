@@ -401,6 +401,29 @@ def test_a_signal_puts_the_lens_back_and_blanks_the_beam(emulator, name, during)
     assert (status.scanning, status.beam_on) == (False, False)
 
 
+class Interrupted(BaseException):
+    """What a signal handler raises, as Ctrl-C does."""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timer")
+def test_an_interrupt_between_any_two_calls_leaves_the_link_usable(emulator):
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    random = np.random.default_rng(1)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with semdrivers.connect(emulator.url) as microscope:
+            for _ in range(500):
+                with pytest.raises(Interrupted):
+                    signal.setitimer(signal.ITIMER_REAL, random.uniform(2e-5, 1.2e-3))
+                    while True:
+                        microscope.working_distance  # noqa: B018
+                microscope.working_distance = 14.0
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP")
 def test_a_lease_lost_in_sleep_is_asked_for_again_to_put_the_lens_back():
     with emulated(profile=dataclasses.replace(SLOWEST, lease_time=0.6)) as emulator:
