@@ -112,9 +112,7 @@ class Tescan(MicroscopeBase):
         """Limits as the URL gives them, wider where the instrument stands outside; the beam as reported."""
         with self._open():
             angle, probe, current = self._optics()
-            return dataclasses.replace(
-                self._capabilities, half_angle=angle, probe_diameter=probe, beam_current=current
-            )
+            return dataclasses.replace(self._capabilities, half_angle=angle, probe_diameter=probe, beam_current=current)
 
     def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
         """Scan one frame, wholly after the last set took effect, and return it. A frame may have any size.

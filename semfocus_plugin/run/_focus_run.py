@@ -114,6 +114,7 @@ class FocusRun:
         self._measurements: list[Measurement] = []
         self._spoiled: list[str] = []
         self._late = 0
+        self._magnified = False
         self._mode = offered_mode(microscope.capabilities, settings.scan_mode)
         self._dose = None if settings.max_dose is None else Dose(settings.max_dose, microscope.capabilities, self._mode)
         self._bar_rows = 0
@@ -413,7 +414,10 @@ class FocusRun:
         if not self._settings.may_change_magnification:
             raise AutofocusError("the method may not change the magnification: may_change_magnification is False")
         self._check_cancelled()
-        magnification = self.magnification_range.check("magnification", magnification)
+        limits = self.magnification_range
+        limits.check("magnification", self.start_magnification)  # to which it is put back
+        magnification = limits.check("magnification", magnification)
+        self._magnified = True
         self._microscope.magnification = magnification
         self.magnification = self._read_magnification()
         return self.magnification
@@ -430,7 +434,7 @@ class FocusRun:
 
     def restore(self, *, lens: bool = True) -> None:
         """Put all back to the start, the working distance only if `lens`; each is tried, whatever fails."""
-        values = {**self._exposure.start, "magnification": self.start_magnification}
+        values = {**self._exposure.start, **self._magnification_to_put_back()}
         if lens:
             values["working_distance"] = self.start_working_distance
         self._put_back(values)
@@ -438,7 +442,10 @@ class FocusRun:
 
     def restore_magnification(self) -> None:
         """Put the magnification back to the start."""
-        self._put_back({"magnification": self.start_magnification})
+        self._put_back(self._magnification_to_put_back())
+
+    def _magnification_to_put_back(self) -> dict[str, float]:
+        return {"magnification": self.start_magnification} if self._magnified else {}
 
     def _put_back(self, values: dict[str, float]) -> None:
         for failure in put_back(self._microscope, values).values():
@@ -517,5 +524,3 @@ class FocusRun:
                 f"the magnification went from {self.magnification:g} to {magnification:g} during autofocus; "
                 "somebody else is at the instrument"
             )
-
-
