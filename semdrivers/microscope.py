@@ -385,7 +385,7 @@ def check_microscope(microscope: object) -> None:
 
 
 def put_back(microscope: object, values: Mapping[str, Any], *, changed_only: bool = True) -> dict[str, Exception]:
-    """Set members of a microscope to values they had; each is tried, whatever fails. No value that is not finite is set.
+    """Set members of a microscope to values they had; each is tried, whatever fails. NaN and infinity are never set.
 
     Parameters
     ----------

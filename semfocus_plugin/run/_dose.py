@@ -15,8 +15,8 @@ _ELECTRONS_A_PICOCOULOMB = 1e-12 / 1.602176634e-19
 class Dose:
     """The electrons on a µm², and how many more are allowed.
 
-    All frames of a run are counted as if they lay on one another, which is true of the middle of the field. A frame adds
-    the current of the beam times the time on a pixel, per area of the pixel.
+    All frames of a run are counted as if they lay on one another, which is true of the middle of the field. A frame
+    adds the current of the beam times the time on a pixel, per area of the pixel.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ class Dose:
         for name, value in (("beam current", current), (f"time on a pixel in mode {mode.name}", dwell)):
             if value is None or not 0 < value < math.inf:
                 raise InvalidParameterError(
-                    f"max_dose {limit:g} electrons/µm² cannot be kept: the instrument does not report its {name}; leave "
-                    "max_dose out and limit the run by max_frames or max_seconds"
+                    f"max_dose {limit:g} electrons/µm² cannot be kept: the instrument does not report its {name}; "
+                    "leave max_dose out and limit the run by max_frames or max_seconds"
                 )
         self._left = limit
         self._electrons = (current or 0.0) * (dwell or 0.0) * _ELECTRONS_A_PICOCOULOMB
