@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -36,12 +36,14 @@ __all__ = [
     "HasVacuum",
     "LimitsTravel",
     "Microscope",
+    "PartType",
     "Range",
     "allowed_range",
     "check_microscope",
     "check_read_back",
     "checked_limits",
     "has_member",
+    "has_part",
     "missing_members",
     "number",
     "offered_mode",
@@ -306,8 +308,38 @@ def offered_mode(capabilities: Capabilities, mode: ScanMode | None = None) -> Sc
     )
 
 
+def has_member(microscope: object, name: str) -> bool:
+    """Return whether an object has a member. Looks at the class first: reading a property would ask the instrument."""
+    return hasattr(type(microscope), name) or hasattr(microscope, name)
+
+
+def has_part(microscope: object, part: type) -> bool:
+    """Return whether an object has every member of `Microscope`, or of a protocol of an optional part.
+
+    This is what ``isinstance`` answers for these protocols, on every version of Python alike. Nothing is read: the
+    instrument is asked nothing, and a link that is lost changes no answer.
+    """
+    protocols = [base for base in part.__mro__ if base not in (object, Protocol, Generic)]
+    return all(has_member(microscope, name) for base in protocols for name in vars(base) if not name.startswith("_"))
+
+
+if TYPE_CHECKING:
+    _ProtocolType = abc.ABCMeta
+else:
+    _ProtocolType = type(Protocol)
+
+
+class PartType(_ProtocolType):
+    """Type of the protocols of this package whose ``isinstance`` reads no property: see `has_part`."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        if getattr(cls, "_is_runtime_protocol", False) and getattr(cls, "_is_protocol", False):
+            return has_part(instance, cls)
+        return super().__instancecheck__(instance)
+
+
 @runtime_checkable
-class Microscope(Protocol):
+class Microscope(Protocol, metaclass=PartType):
     """The five members that autofocus needs, and so all that a microscope of any make must offer."""
 
     @property
@@ -356,11 +388,6 @@ _TRIES = 3
 """How often a value is put back at most when Ctrl-C comes in between."""
 
 _MEMBERS = ("capabilities", "working_distance", "magnification", "acquire", "close")
-
-
-def has_member(microscope: object, name: str) -> bool:
-    """Return whether an object has a member. Looks at the class first: reading a property would ask the instrument."""
-    return hasattr(type(microscope), name) or hasattr(microscope, name)
 
 
 def missing_members(microscope: object) -> list[str]:
@@ -507,7 +534,7 @@ class LimitsTravel(abc.ABC):
 
 
 @runtime_checkable
-class HasStage(Protocol):
+class HasStage(Protocol, metaclass=PartType):
     """A stage with lateral axes."""
 
     @property
@@ -521,7 +548,7 @@ class HasStage(Protocol):
 
 
 @runtime_checkable
-class HasStageOrientation(Protocol):
+class HasStageOrientation(Protocol, metaclass=PartType):
     """A stage that tilts and rotates, and leaves the point under the beam where it is."""
 
     @property
@@ -535,7 +562,7 @@ class HasStageOrientation(Protocol):
 
 
 @runtime_checkable
-class HasStigmator(Protocol):
+class HasStigmator(Protocol, metaclass=PartType):
     """A stigmator of two axes."""
 
     @property
@@ -548,7 +575,7 @@ class HasStigmator(Protocol):
 
 
 @runtime_checkable
-class HasDetector(Protocol):
+class HasDetector(Protocol, metaclass=PartType):
     """A detector with gain and offset."""
 
     @property
@@ -569,7 +596,7 @@ class HasDetector(Protocol):
 
 
 @runtime_checkable
-class HasBeam(Protocol):
+class HasBeam(Protocol, metaclass=PartType):
     """A beam that can be switched."""
 
     @property
@@ -582,7 +609,7 @@ class HasBeam(Protocol):
 
 
 @runtime_checkable
-class HasStop(Protocol):
+class HasStop(Protocol, metaclass=PartType):
     """A scan that can be stopped in the middle of a frame."""
 
     def stop(self, keep_beam: bool = False) -> None:
@@ -595,7 +622,7 @@ class HasStop(Protocol):
 
 
 @runtime_checkable
-class HasVacuum(Protocol):
+class HasVacuum(Protocol, metaclass=PartType):
     """A chamber that can be pumped and vented."""
 
     @property
