@@ -34,8 +34,11 @@ _WIDEST_FLOOR = 4.0
 _CONTRADICTION = 0.5
 """Difference of ln(1 + blur radius) that neither noise nor a beam of half or twice its angle explains."""
 
-_OLD_ROWS = 1 / 16
-"""Share of a frame's rows that equal those of the frame before, from which a part of it is old."""
+_OLD_ROWS = 1 / 8
+"""Share of a frame's rows that, side by side, equal those of the frame before, from which that part of it is old."""
+
+_CHANCE = 0.2
+"""Share of the other rows that may equal theirs: more do where frames without noise hardly differ."""
 
 
 class FrameMismatchError(AutofocusError):
@@ -98,7 +101,7 @@ class FrameChecks:
             return f"it was scanned {last.timestamp - image.timestamp:.3f} s before the frame that came before it"
         if place != working_distance and _identical(image, last):
             return "its pixels are those of the frame before it, though the lens has moved; the frame buffer is frozen"
-        if place != working_distance and _old_rows(image, last) >= _OLD_ROWS:
+        if place != working_distance and _torn(image, last):
             return "a part of it is of the frame before it, though the lens has moved; the frame buffer is torn"
         return ""
 
@@ -116,12 +119,14 @@ def _identical(image: Image, other: Image) -> bool:
     )
 
 
-def _old_rows(image: Image, other: Image) -> float:
-    """Return the share of rows that show something and equal those of another frame in every pixel."""
+def _torn(image: Image, other: Image) -> bool:
+    """Whether rows side by side show something and equal those of another frame in every pixel; the rest differs."""
     if image.pixels.shape != other.pixels.shape:
-        return 0.0
-    shows = image.pixels.min(axis=1) < image.pixels.max(axis=1)
-    return float(np.mean(shows & (image.pixels == other.pixels).all(axis=1)))
+        return False
+    equal = (image.pixels == other.pixels).all(axis=1) & (image.pixels.min(axis=1) < image.pixels.max(axis=1))
+    edges = np.flatnonzero(np.diff(equal, prepend=False, append=False))
+    longest = int((edges[1::2] - edges[::2]).max(initial=0))
+    return longest >= _OLD_ROWS * equal.size and equal.sum() - longest <= _CHANCE * (equal.size - longest)
 
 
 def contradiction(
