@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -117,14 +117,16 @@ class Posterior:
         self.beam = Beam() if beam is None else beam
         self._scale_prior = _scale_prior(self.beam.sigma)
         self._pairs = tuple(_comparisons(sightings))
+        self._stigmated = any(s.added != sightings[-1].added for s in sightings)
+        here = [s for s in sightings if s.added == sightings[-1].added]
         waves = [s.spectrum for s in sightings if s.spectrum is not None and s.misled]
         strongest = max(waves, key=lambda found: found.peak, default=None)
         self.period = None if strongest is None else strongest.period
         self._samples: elliptic.Samples | None = None
-        self._evaluate(sightings, low, high, _COARSE)
-        self._look_closer(sightings, low, high)
+        self._evaluate(here, low, high, _COARSE)
+        self._look_closer(here, low, high)
         if self._pairs or any(s.ellipse is not None and s.structure for s in sightings):
-            self._add_astigmatism(sightings)
+            self._add_astigmatism(sightings, low, high)
 
     def _look_closer(self, sightings: list[Sighting], low: float, high: float) -> None:
         cumulative = np.cumsum(self.probability)
@@ -138,7 +140,7 @@ class Posterior:
         self.places = np.linspace(low, high, count)
         prior = self._log_prior(sightings[0])(self.places)
         compared = (np.log(self._scale_prior)[:, None] + prior).astype(np.float32)
-        for i, j in self._pairs:
+        for i, j in _comparisons(sightings):
             compared += self._log_comparison(sightings[i], sightings[j])
         log = compared[:, :, None] + np.log(_FLOOR_PRIOR).astype(np.float32)
         for sighting in sightings:
@@ -163,11 +165,13 @@ class Posterior:
 
         return log_prior
 
-    def _add_astigmatism(self, sightings: list[Sighting]) -> None:
-        """Mix in the posterior with astigmatism that shows."""
+    def _add_astigmatism(self, sightings: list[Sighting], low: float, high: float) -> None:
+        """Mix in the posterior with astigmatism that shows; it is the whole where the stigmator was moved."""
         density = np.log(self._scale_prior / np.gradient(_SCALES))
         middle = float(self.probability @ self.places)
         start = elliptic.Round(
+            low,
+            high,
             self.places,
             self.probability,
             _SCALES,
@@ -178,7 +182,10 @@ class Posterior:
         angles = [float(self.beam.angle(s.working_distance)) for s in sightings]
         trust = [(MISLED_SHARE, MISLED_SIGMA) if s.misled else (_OUTLIER, _SIGMA_FLOOR) for s in sightings]
         at_focus = float(self.beam.angle(middle))
-        found = elliptic.sample(sightings, self._pairs, start, angles, self.pixel, at_focus, trust)
+        unit = math.hypot(self.pixel, self.core) / self.pixel
+        found = elliptic.sample(sightings, self._pairs, start, angles, self.pixel, at_focus, unit, trust)
+        if found is not None and self._stigmated:
+            found = replace(found, probability=1.0)
         self._samples = found
         if found is None or found.probability < _ASTIGMATIC_SHARE:
             return
