@@ -48,6 +48,9 @@ SHOWN = 2.25
 CONTRAST = 1.5
 """Least amount by which the focus must outscore a frame that is out of focus."""
 
+CLEAR = 0.99
+"""Probability of astigmatism from which line foci on either side tell the circle of least confusion."""
+
 LEAST_SHARE = 0.12
 """Of the best score; where astigmatism leaves less, a focus is not told from its surroundings."""
 
@@ -111,9 +114,10 @@ def focus(run: FocusRun, accept: float) -> Outcome:
                 continue
             flank = _open_flank(run, near, at_target)
             share = _share_of_peak(posterior, near)
-            pinned = near.half_width < 1.5 * near.unit and _sharpness(best) - blurred >= SHOWN * share
+            pinned = near.half_width < 1.5 * run.fineness * near.unit and _sharpness(best) - blurred >= SHOWN * share
+            pinned = pinned and (len(seen) > 2 or run.beam.sigma is not None)
             if flank is None or pinned or _taken(run, flank, at_target, LEAST_STEP * near.unit):
-                outcome = _judge(run, best, blurred, near, accept, share)
+                outcome = _judge(run, best, blurred, near, accept, share, _shows_astigmatism(posterior))
                 if posterior.period is not None:
                     outcome = _judge_periodic(posterior.period, best, at_target, near, outcome)
                 return _with_measurements(outcome, posterior, near)
@@ -128,8 +132,7 @@ def focus(run: FocusRun, accept: float) -> Outcome:
         here = [m for m in seen if _same(m.magnification, run.magnification)]
         place, phase = _next(run, posterior, here), "search"
         if place is None:
-            share = _share_of_peak(posterior, near)
-            return _with_measurements(_sharpest(run, at_target, near, accept, share), posterior, near)
+            return _with_measurements(_sharpest(run, posterior, at_target, near, accept), posterior, near)
 
 
 def _unseen_lobe(run: FocusRun, posterior: Posterior, near: Estimate, here: list[Measurement]) -> float | None:
@@ -166,6 +169,12 @@ def _judge_periodic(
     return replace(outcome, focused=True, reason=reason, working_distance=near.working_distance, confidence=near.mass)
 
 
+def _shows_astigmatism(posterior: Posterior) -> bool:
+    """Return whether the frames show an astigmatism so clearly that it alone tells the focus from its surroundings."""
+    found = posterior.astigmatism()
+    return found is not None and posterior.astigmatic >= CLEAR and math.hypot(found[0], found[1]) >= 4 * found[2]
+
+
 def _share_of_peak(posterior: Posterior, near: Estimate) -> float:
     """Return what the astigmatism leaves of the best score at the circle of least confusion, 1 where there is none."""
     found = posterior.astigmatism()
@@ -185,12 +194,12 @@ def _sharpness(m: Measurement) -> float:
 
 def _reach(run: FocusRun, near: Estimate) -> float:
     """Return how far from the estimate a frame verifies it, mm: the lens may have coarser steps."""
-    return max(NEAR * near.unit, 0.5 * run.limits.step)
+    return max(NEAR * run.fineness * near.unit, 0.5 * run.limits.step)
 
 
 def _found(posterior: Posterior, run: FocusRun) -> Estimate:
     """Return the likeliest ±1 depth of field where that is sure, else the likeliest ±2."""
-    unit = posterior.unit(run.working_distance)
+    unit = run.fineness * posterior.unit(run.working_distance)
     narrow = posterior.best(unit)
     return narrow if narrow.mass >= SURE else posterior.best(2 * unit)
 
@@ -349,10 +358,13 @@ def _at_limit(run: FocusRun, near: Estimate) -> float | None:
     return low if near.working_distance < low + 0.5 * near.unit else None
 
 
-def _judge(run: FocusRun, best: Measurement, blurred: float, near: Estimate, accept: float, share: float) -> Outcome:
+def _judge(
+    run: FocusRun, best: Measurement, blurred: float, near: Estimate, accept: float, share: float, astigmatic: bool
+) -> Outcome:
     """Return the outcome at the estimated focus, given the sharpness of a frame out of focus.
 
-    Astigmatism leaves a `share` of the best score, and of what the score falls by out of focus.
+    Astigmatism leaves a `share` of the best score, and of what the score falls by out of focus; where it shows clearly,
+    the score may be no less at the line foci.
     """
     contrast = (_sharpness(best) - blurred) / share
     if best.score < (accept * share if accept <= METHOD.accept_score else accept):
@@ -365,6 +377,9 @@ def _judge(run: FocusRun, best: Measurement, blurred: float, near: Estimate, acc
         confidence = near.mass * min(1.0, contrast / (2 * CONTRAST))
         reason = f"score {best.score:.1f}, {contrast:.1f} above out of focus{note}"
         return Outcome(True, reason, place, best.score, confidence, at_limit=edge is not None)
+    if astigmatic:
+        reason = f"score {best.score:.1f}, halfway between the line foci of the astigmatism{note}"
+        return Outcome(True, reason, place, best.score, near.mass, at_limit=edge is not None)
     if _sharp(best) and not _room(run, near):
         reason = f"score {best.score:.1f}, as sharp as a frame of this sample gets within these limits{note}"
         return Outcome(True, reason, place, best.score, near.mass, at_limit=edge is not None)
@@ -381,13 +396,16 @@ def _room(run: FocusRun, near: Estimate) -> bool:
     return away >= FLANK * near.unit
 
 
-def _sharpest(run: FocusRun, seen: list[Measurement], near: Estimate, accept: float, share: float) -> Outcome:
+def _sharpest(
+    run: FocusRun, posterior: Posterior, seen: list[Measurement], near: Estimate, accept: float
+) -> Outcome:
     """Return the outcome where no place is left to look at: the sharpest frame, if it is sharp, else a refusal."""
     best = max(seen or run.measurements, key=_sharpness)
     blurred = min(map(_sharpness, seen), default=0.0)
     place = run.limits.clip(near.working_distance)
     if near.mass >= SURE and abs(place - near.working_distance) <= near.unit:
-        return _judge(run, best, blurred, near, accept, share)
+        share = _share_of_peak(posterior, near)
+        return _judge(run, best, blurred, near, accept, share, _shows_astigmatism(posterior))
     edge = min(run.limits.minimum, run.limits.maximum, key=lambda limit: abs(limit - best.working_distance))
     beyond = abs(best.working_distance - edge) <= max(0.5 * near.unit, 0.51 * run.limits.step)
     lies = f"the focus may lie beyond the limit of {edge:.3f} mm"

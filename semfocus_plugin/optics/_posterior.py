@@ -53,7 +53,8 @@ _NEAR_PRIOR = 60.0
 _USUAL, _USUAL_WIDTH = math.log(12.0), 0.6
 """Working distances that microscopists work at, as a log-normal prior: ln mm. It only tells sides far apart."""
 _TAIL_QUANTILE = 0.35
-_COARSE, _FINE = 1600, 320
+_COARSE, _FINE, _MOST, _PER_UNIT = 1600, 320, 6400, 5
+"""Nodes of a grid, and those to a depth of field."""
 _RADII = np.geomspace(0.005, WIDEST, 4096, dtype=np.float32)
 """Blur radii of the table of a frame's likelihood, pixels."""
 _LOG_LEAST, _PER_LOG = math.log(_RADII[0]), (len(_RADII) - 1) / math.log(_RADII[-1] / _RADII[0])
@@ -189,18 +190,19 @@ class Posterior:
         self._samples = found
         if found is None or found.probability < _ASTIGMATIC_SHARE:
             return
-        order = np.argsort(found.place)
-        ends = np.searchsorted(np.cumsum(found.weight[order]), [5e-4, 1 - 5e-4])
-        low = min(self.places[0], found.place[order[ends[0]]])
-        high = max(self.places[-1], found.place[order[min(ends[1], len(order) - 1)]])
-        places = np.linspace(low, high, _FINE)
-        without = np.interp(places, self.places, self.probability, left=0.0, right=0.0)
+        share = found.probability
+        nodes = np.concatenate([self.places, found.place])
+        weight = np.concatenate([(1 - share) * self.probability, share * found.weight])
+        order = np.argsort(nodes)
+        first, last = np.searchsorted(np.cumsum(weight[order]), [5e-4, 1 - 5e-4])
+        low, high = nodes[order[first]], nodes[order[min(last, len(order) - 1)]]
+        margin = 0.05 * (high - low) + self.unit(middle) / _PER_UNIT
+        count = int(min(max((high - low + 2 * margin) / self.unit(middle) * _PER_UNIT, _FINE), _MOST))
+        places = np.linspace(low - margin, high + margin, count)
         step = places[1] - places[0]
         edges = np.concatenate([places - 0.5 * step, [places[-1] + 0.5 * step]])
-        with_it, _ = np.histogram(found.place, edges, weights=found.weight)
-        share = found.probability
-        mixed = (1 - share) * without / without.sum() + share * with_it / max(float(with_it.sum()), 1e-12)
-        self.places, self.probability = places, mixed
+        mixed, _ = np.histogram(nodes, edges, weights=weight)
+        self.places, self.probability = places, mixed / mixed.sum()
         self._scale = (1 - share) * self._scale + share * float(found.weight @ found.scale)
 
     def measured_beam(self) -> Beam:
@@ -275,6 +277,7 @@ class Posterior:
         piece = self.probability[first:last]
         mass = float(piece.sum())
         mean = float(piece @ self.places[first:last] / max(mass, 1e-12))
+        mass *= min(1.0, 2 * half_width / step)  # a cell may be wider than the piece
         return Estimate(mean, mass, half_width, self.unit(mean))
 
     def mass_between(self, low: float, high: float) -> float:
