@@ -112,11 +112,13 @@ def focus(run: FocusRun, accept: float) -> Outcome:
             if flank is not None:
                 place, phase = flank, "verify"
                 continue
-            flank = _open_flank(run, near, at_target)
+            least = LEAST_STEP * near.unit
+            open_flanks = _open_flanks(run, near, at_target)
+            flank = next((place for place in open_flanks if not _taken(run, place, at_target, least)), None)
             share = _share_of_peak(posterior, near)
             pinned = near.half_width < 1.5 * run.fineness * near.unit and _sharpness(best) - blurred >= SHOWN * share
             pinned = pinned and (len(seen) > 2 or run.beam.sigma is not None)
-            if flank is None or pinned or _taken(run, flank, at_target, LEAST_STEP * near.unit):
+            if flank is None or pinned:
                 outcome = _judge(run, best, blurred, near, accept, share, _shows_astigmatism(posterior))
                 if posterior.period is not None:
                     outcome = _judge_periodic(posterior.period, best, at_target, near, outcome)
@@ -246,9 +248,7 @@ def _places(run: FocusRun, posterior: Posterior, about: Estimate, here: list[Mea
     if about.mass >= ABOUT_SURE:
         if all(abs(other - about.working_distance) > LEAST_STEP * about.unit for other in taken):
             yield run.limits.clip(about.working_distance)
-        flank = _open_flank(run, about, here)
-        if flank is not None:
-            yield flank
+        yield from _open_flanks(run, about, here)
     everywhere = [m.working_distance for m in run.measurements]
     place = posterior.likeliest_gap(everywhere, run.limits.minimum, run.limits.maximum)
     least = LEAST_STEP * posterior.unit(place)
@@ -262,9 +262,7 @@ def _places(run: FocusRun, posterior: Posterior, about: Estimate, here: list[Mea
     if all(abs(other - place) >= 0.7 * least for other in taken):
         yield place
     # No room is left between the frames about here: only the flanks can tell more.
-    flank = _open_flank(run, about, here)
-    if flank is not None:
-        yield flank
+    yield from _open_flanks(run, about, here)
     yield place
     yield run.limits.clip(about.working_distance)
     middle = run.working_distance
@@ -278,8 +276,8 @@ def _taken(run: FocusRun, place: float, here: list[Measurement], tolerance: floa
     return nearest <= max(min(tolerance, 0.2 * (run.limits.maximum - run.limits.minimum)), 0.51 * run.limits.step)
 
 
-def _open_flank(run: FocusRun, about: Estimate, here: list[Measurement]) -> float | None:
-    """Return a place on a side of the estimate that lacks a frame clearly worse than the best; None when none does.
+def _open_flanks(run: FocusRun, about: Estimate, here: list[Measurement]) -> Iterator[float]:
+    """Yield a place on each side of the estimate that lacks a frame clearly worse than the best.
 
     Where a frame is there already and is not worse, the place is further out; on a side without room it is
     the limit, if that is a depth of field away from the estimate and from every frame.
@@ -293,12 +291,12 @@ def _open_flank(run: FocusRun, about: Estimate, here: list[Measurement]) -> floa
         beyond = sum(0.7 * FLANK < side * offset <= 2.2 * FLANK for offset, _ in offsets)
         place = about.working_distance + side * FLANK * (1 + beyond) * about.unit
         if run.limits.minimum <= place <= run.limits.maximum:
-            return place
+            yield place
+            continue
         edge = run.limits.clip(place)
         apart = min((abs(m.working_distance - edge) for m in here), default=math.inf)
         if side * (edge - about.working_distance) >= about.unit and apart >= max(about.unit, 0.51 * run.limits.step):
-            return edge
-    return None
+            yield edge
 
 
 def _within(run: FocusRun, near: Estimate) -> bool:
