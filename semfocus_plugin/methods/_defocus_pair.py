@@ -72,6 +72,12 @@ PATIENCE_PERIODIC = 14
 LOBE = 0.82
 """Periods of blur radius at which a periodic sample comes back with reversed contrast."""
 
+ALIKE = 0.99
+"""Share of the most fine structure from which a frame shows as much."""
+
+BLIND = 0.0
+"""ln of the standard deviation of ln(1 + blur radius) from which a network reads no blur off a frame."""
+
 OUTSHINES = 2.0
 """Least ratio of the fine structure in focus to that of a frame out of focus, for a periodic sample."""
 
@@ -118,8 +124,14 @@ def focus(run: FocusRun, accept: float) -> Outcome:
             share = _share_of_peak(posterior, near)
             pinned = near.half_width < 1.5 * run.fineness * near.unit and _sharpness(best) - blurred >= SHOWN * share
             pinned = pinned and (len(seen) > 2 or run.beam.sigma is not None)
+            stepped = None if _shows_astigmatism(posterior) else _sharpest_step(run, near, at_target)
+            beside = None if stepped is None else _open_step(run, stepped, at_target)
+            if (flank is None or pinned) and beside is not None:
+                flank, pinned = beside, False
             if flank is None or pinned:
                 outcome = _judge(run, best, blurred, near, accept, share, _shows_astigmatism(posterior))
+                if outcome.focused and stepped is not None:
+                    outcome = replace(outcome, working_distance=stepped.working_distance)
                 if posterior.period is not None:
                     outcome = _judge_periodic(posterior.period, best, at_target, near, outcome)
                 return _with_measurements(outcome, posterior, near)
@@ -165,10 +177,31 @@ def _judge_periodic(
     if best.structure < most:
         reason = f"{place}, and another working distance shows more of it than the best one found: move the stage"
         return replace(outcome, focused=False, reason=reason, confidence=0.0)
-    if outcome.focused or best.score < METHOD.accept_score or best.structure < OUTSHINES * max(least, 1e-12):
+    blind = best.evaluation.log_sigma is not None and best.evaluation.log_sigma > BLIND
+    low = best.score < METHOD.accept_score and not blind
+    if outcome.focused or low or best.structure < OUTSHINES * max(least, 1e-12):
         return outcome
     reason = f"score {best.score:.1f}; {place}, and shows most here"
     return replace(outcome, focused=True, reason=reason, working_distance=near.working_distance, confidence=near.mass)
+
+
+def _sharpest_step(run: FocusRun, near: Estimate, here: list[Measurement]) -> Measurement | None:
+    """Return the frame about the estimate that shows most, for a lens whose steps are coarse; else None."""
+    step = run.limits.step
+    nearby = [m for m in here if abs(m.working_distance - near.working_distance) <= 1.5 * step]
+    if step <= 0.5 * run.fineness * near.unit or not nearby:
+        return None
+    most = max(m.structure for m in nearby)
+    alike = [m for m in nearby if m.structure >= ALIKE * most]
+    return min(alike, key=lambda m: abs(m.working_distance - near.working_distance))
+
+
+def _open_step(run: FocusRun, about: Measurement, here: list[Measurement]) -> float | None:
+    """Return the step beside a frame at which there is none yet, or None."""
+    step = run.limits.step
+    places = (about.working_distance + step, about.working_distance - step)
+    within = (place for place in places if run.limits.minimum <= place <= run.limits.maximum)
+    return next((place for place in within if not _taken(run, place, here, 0.4 * step)), None)
 
 
 def _shows_astigmatism(posterior: Posterior) -> bool:
