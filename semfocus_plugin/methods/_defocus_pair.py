@@ -51,6 +51,9 @@ CONTRAST = 1.5
 CLEAR = 0.99
 """Probability of astigmatism from which line foci on either side tell the circle of least confusion."""
 
+CHANGES = 1.1
+"""Least ratio of the fine structure at the focus to the least seen: a picture that defocus leaves as it is has none."""
+
 LEAST_SHARE = 0.12
 """Of the best score; where astigmatism leaves less, a focus is not told from its surroundings."""
 
@@ -404,11 +407,12 @@ def _judge(
     edge = _at_limit(run, near)
     note = "" if edge is None else f"; the sharpest place is at the limit of {edge:.3f} mm, the focus may lie beyond it"
     place = run.limits.clip(near.working_distance)
-    if contrast >= CONTRAST:
+    changes = best.structure > CHANGES * min(m.structure for m in run.measurements)
+    if contrast >= CONTRAST and changes:
         confidence = near.mass * min(1.0, contrast / (2 * CONTRAST))
         reason = f"score {best.score:.1f}, {contrast:.1f} above out of focus{note}"
         return Outcome(True, reason, place, best.score, confidence, at_limit=edge is not None)
-    if astigmatic:
+    if astigmatic and changes:
         reason = f"score {best.score:.1f}, halfway between the line foci of the astigmatism{note}"
         return Outcome(True, reason, place, best.score, near.mass, at_limit=edge is not None)
     if _sharp(best) and not _room(run, near):

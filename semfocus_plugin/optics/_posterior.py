@@ -195,7 +195,7 @@ class Posterior:
         weight = np.concatenate([(1 - share) * self.probability, share * found.weight])
         order = np.argsort(nodes)
         first, last = np.searchsorted(np.cumsum(weight[order]), [5e-4, 1 - 5e-4])
-        low, high = nodes[order[first]], nodes[order[min(last, len(order) - 1)]]
+        low, high = (nodes[order[min(end, len(order) - 1)]] for end in (first, last))
         margin = 0.05 * (high - low) + self.unit(middle) / _PER_UNIT
         count = int(min(max((high - low + 2 * margin) / self.unit(middle) * _PER_UNIT, _FINE), _MOST))
         places = np.linspace(low - margin, high + margin, count)
@@ -291,8 +291,8 @@ class Posterior:
         long tail there, and a step too far costs more than one too short.
         """
         within = (self.places >= low) & (self.places <= high)
-        if not within.any():
-            return low if self.places[0] > high else high
+        if not self.probability[within].any():
+            return min(max(float(self.probability @ self.places), low), high)
         inside = self.places[within]
         edges = np.searchsorted(inside, sorted(taken))
         gaps = np.split(self.probability[within], edges)
