@@ -431,9 +431,7 @@ def _room(run: FocusRun, near: Estimate) -> bool:
     return away >= FLANK * near.unit
 
 
-def _sharpest(
-    run: FocusRun, posterior: Posterior, seen: list[Measurement], near: Estimate, accept: float
-) -> Outcome:
+def _sharpest(run: FocusRun, posterior: Posterior, seen: list[Measurement], near: Estimate, accept: float) -> Outcome:
     """Return the outcome where no place is left to look at: the sharpest frame, if it is sharp, else a refusal."""
     best = max(seen or run.measurements, key=_sharpness)
     blurred = min(map(_sharpness, seen), default=0.0)
