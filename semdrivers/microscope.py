@@ -75,6 +75,8 @@ def number(name: str, value: object, unit: str = "") -> float:
         if isinstance(value, bool | str | bytes):
             raise TypeError
         result = float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        raise OutOfRangeError(f"{name} must be finite, not a number of more than 300 digits") from None
     except (TypeError, ValueError) as error:
         raise InvalidParameterError(f"{name} must be a number{suffix and ' in' + suffix}, not {value!r}") from error
     if not math.isfinite(result):

@@ -7,7 +7,6 @@ recording, with the answers, the frames and the errors of then; anything else ra
 from __future__ import annotations
 
 import builtins
-import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Self
 
 import semdrivers.errors as errors
 from semdrivers.errors import DeviceError, InvalidParameterError, SemDriversError
+from semdrivers.files import parse_json
 from semdrivers.image import Image, ScanMode, read_image
 from semdrivers.microscope import Capabilities, Range
 from semdrivers.plugins import get_plugin_manager
@@ -169,7 +169,7 @@ def _read_session(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     entries = []
     for number, line in enumerate(lines[:-1], 1):
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             if number == 1:
                 if (entry["format"], entry["version"]) != (FORMAT, VERSION):
                     raise ValueError(f"{entry['format']} version {entry['version']}, not {FORMAT} version {VERSION}")

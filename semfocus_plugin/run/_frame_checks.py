@@ -126,7 +126,8 @@ def _torn(image: Image, other: Image) -> bool:
     equal = (image.pixels == other.pixels).all(axis=1) & (image.pixels.min(axis=1) < image.pixels.max(axis=1))
     edges = np.flatnonzero(np.diff(equal, prepend=False, append=False))
     longest = int((edges[1::2] - edges[::2]).max(initial=0))
-    return longest >= _OLD_ROWS * equal.size and equal.sum() - longest <= _CHANCE * (equal.size - longest)
+    others = int(equal.sum()) - longest
+    return longest >= _OLD_ROWS * equal.size and others <= _CHANCE * (equal.size - longest)
 
 
 def contradiction(
