@@ -222,7 +222,7 @@ def test_readers_of_files_raise_named_errors_alone(reader, tmp_path):
 def test_setters_of_a_microscope_raise_named_errors_alone_and_move_nothing():
     with semdrivers.connect("emulator://tin-balls?seed=1") as microscope:
         before = microscope.working_distance, microscope.magnification, microscope.stigmator, microscope.stage_position
-        for value in [each for each in (*TEXTS, *NUMBERS, *OTHERS) if each not in (0, True, 1e308, 5e-324)]:
+        for value in [each for each in (*TEXTS, *NUMBERS, *OTHERS) if each not in (0, -1, True, 1e308, 5e-324)]:
             for name in ("working_distance", "magnification", "brightness", "contrast", "stigmator", "beam_on"):
                 with pytest.raises(SemDriversError):
                     setattr(microscope, name, value)

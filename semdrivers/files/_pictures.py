@@ -186,7 +186,7 @@ def _read_with_pillow(path: Path, page: int, because: Exception | None = None) -
 def _any_size(pillow: Any) -> Iterator[None]:
     """Have Pillow open a picture of any size, and warn of none: `_check_size` decides."""
     with _limit_lock:
-        before, pillow.MAX_IMAGE_PIXELS = pillow.MAX_IMAGE_PIXELS, _MOST_PIXELS
+        before, pillow.MAX_IMAGE_PIXELS = pillow.MAX_IMAGE_PIXELS, None
         try:
             yield
         finally:
