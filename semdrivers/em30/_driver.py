@@ -48,6 +48,7 @@ from semdrivers.em30._address import Address, parse_address
 from semdrivers.em30._control_link import ControlLink, check_stopped, send_emergency_stop
 from semdrivers.em30._image_link import FrameOrder, ImageLink
 from semdrivers.em30._transport import Transport, open_serial, open_tcp
+from semdrivers.em30._waiting import WaitingTimes
 from semdrivers.errors import (
     DeviceError,
     InterlockError,
@@ -112,7 +113,7 @@ class EM30(MicroscopeBase):
     and `close` wait for neither.
 
     A call that meets a lost connection, or a lost lease, raises; the next one asks for control again, within
-    `RECONNECT_TIME`, so that what was changed can be put back.
+    ``waiting.reconnect``, so that what was changed can be put back.
 
     `semdrivers.connect` makes one. It implements `Microscope`, `RecordsFocus`, `HasStage`, `HasStageOrientation`,
     `HasStigmator`, `HasDetector`, `HasBeam`, `HasStop` and `HasVacuum`. After `close` every member raises
@@ -139,15 +140,14 @@ class EM30(MicroscopeBase):
         How the instrument names this client to others.
     open_transport : callable, optional
         Opens another connection to the same instrument, when the present one is lost.
+    waiting : WaitingTimes, optional
+        How long a lost control link may take to be opened again.
 
     Raises
     ------
     ProtocolError
         When the instrument does not report its limits.
     """
-
-    RECONNECT_TIME = 5.0
-    """Seconds in which a lost control link is opened again."""
 
     def __init__(
         self,
@@ -161,7 +161,9 @@ class EM30(MicroscopeBase):
         beam_off_after: float | None = None,
         client: str = "semdrivers",
         open_transport: Callable[[], Transport] | None = None,
+        waiting: WaitingTimes = WaitingTimes(),  # noqa: B008 - frozen
     ) -> None:
+        self._waiting_times = waiting
         self._control = control_link
         self._name = name
         self._client = client
@@ -556,10 +558,16 @@ class EM30(MicroscopeBase):
             )
 
     def _reconnect(self, lost: ControlLink, open_transport: Callable[[], Transport]) -> HelloReply:
-        end = time.monotonic() + (0.0 if self._gave_up else self.RECONNECT_TIME)
+        end = time.monotonic() + (0.0 if self._gave_up else self._waiting_times.reconnect)
         while True:
             try:
-                link = ControlLink(open_transport(), client_name=self._client, name=self._name, token=lost.token)
+                link = ControlLink(
+                    open_transport(),
+                    client_name=self._client,
+                    name=self._name,
+                    token=lost.token,
+                    waiting=self._waiting_times,
+                )
                 break
             except (NotConnectedError, TransportError) as error:
                 if time.monotonic() >= end or self._ended.wait(_RECONNECT_PAUSE):
@@ -732,7 +740,7 @@ def connect(url: str, options: Mapping[str, Any]) -> EM30:
         ``em30://HOST[:PORT][?usb=…]`` or ``em30+serial:///dev/ttyUSB0[?baudrate=…]``.
     options : mapping
         ``usb``, ``bits``, ``keep_beam``, ``beam_off_after``, ``client``, ``baudrate``, as in the URL; ``on_close``, a
-        callable for the end of `EM30.close`.
+        callable for the end of `EM30.close`; ``waiting``, the `WaitingTimes` of both links.
 
     Raises
     ------
@@ -749,6 +757,9 @@ def connect(url: str, options: Mapping[str, Any]) -> EM30:
     on_close = options.get("on_close")
     if on_close is not None and not callable(on_close):
         raise InvalidParameterError(f"{url}: on_close must be callable, not {on_close!r}")
+    waiting = options.get("waiting", WaitingTimes())
+    if not isinstance(waiting, WaitingTimes):
+        raise InvalidParameterError(f"{url}: waiting must be a semdrivers.em30.WaitingTimes, not {waiting!r}")
     target = parse_target(address.usb)
     where = address.host or address.device
     name = f"EM-30 at {where}"
@@ -757,11 +768,12 @@ def connect(url: str, options: Mapping[str, Any]) -> EM30:
     images: ImageLink | None = None
     try:
         try:
-            control = _open_control(address, name)
+            control = ControlLink(_open_transport(address), client_name=address.client, name=name, waiting=waiting)
         except NotConnectedError as error:
             failures["control"] = error
         try:
-            images = ImageLink(target, name, serial=None if control is None else control.hello.serial)
+            serial = None if control is None else control.hello.serial
+            images = ImageLink(target, name, serial=serial, waiting=waiting)
         except NotConnectedError as error:
             failures["images"] = error
         if control is None or images is None:
@@ -776,6 +788,7 @@ def connect(url: str, options: Mapping[str, Any]) -> EM30:
             beam_off_after=address.beam_off_after,
             client=address.client,
             open_transport=lambda: _open_transport(address),
+            waiting=waiting,
         )
     except BaseException:
         if images is not None:
@@ -811,7 +824,3 @@ def stop(url: str, options: Mapping[str, Any]) -> None:
 
 def _open_transport(address: Address) -> Transport:
     return open_tcp(address.host, address.port) if address.host else open_serial(address.device, address.baudrate)
-
-
-def _open_control(address: Address, name: str) -> ControlLink:
-    return ControlLink(_open_transport(address), client_name=address.client, name=name)

@@ -24,8 +24,7 @@ import semdrivers
 from firmware_protocol.messages import Parameter, SetParameter
 from firmware_protocol.profile import EM30
 from semdrivers.base import WrappedMicroscope
-from semdrivers.em30 import EM30 as Driver
-from semdrivers.em30 import ControlLink, open_tcp
+from semdrivers.em30 import ControlLink, WaitingTimes, open_tcp
 from semdrivers.emulator import Emulator
 from semdrivers.errors import (
     InterlockError,
@@ -294,10 +293,9 @@ def test_a_lost_link_is_opened_again_to_put_everything_back(offer_method):
         assert microscope.working_distance == 14.0
 
 
-def test_a_link_lost_for_good_reports_the_value_to_restore(offer_method, monkeypatch):
-    monkeypatch.setattr(Driver, "RECONNECT_TIME", 0.3)
+def test_a_link_lost_for_good_reports_the_value_to_restore(offer_method):
     with emulated() as emulator:
-        microscope = semdrivers.connect(emulator.url)
+        microscope = semdrivers.connect(emulator.url, waiting=WaitingTimes(reconnect=0.3))
         offer_method(moves_and(lambda microscope, _: (emulator.close(), microscope.working_distance)))
         with pytest.raises(TransportError) as raised:
             microscope.autofocus(method="test-method")
@@ -410,15 +408,18 @@ def test_an_interrupt_between_any_two_calls_leaves_the_link_usable(emulator):
     def interrupt(*_: object) -> None:
         raise Interrupted
 
+    def work_until_interrupted() -> None:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(2e-5, 1.2e-3))
+        while True:
+            microscope.working_distance  # noqa: B018
+
     random = np.random.default_rng(1)
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         with semdrivers.connect(emulator.url) as microscope:
             for _ in range(500):
                 with pytest.raises(Interrupted):
-                    signal.setitimer(signal.ITIMER_REAL, random.uniform(2e-5, 1.2e-3))
-                    while True:
-                        microscope.working_distance  # noqa: B018
+                    work_until_interrupted()
                 microscope.working_distance = 14.0
     finally:
         signal.signal(signal.SIGALRM, before)
