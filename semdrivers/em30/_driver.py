@@ -43,7 +43,7 @@ from firmware_protocol.messages import (
 )
 from firmware_protocol.profile import PROBE_DIAMETER
 from firmware_protocol.stream import PixelFormat
-from semdrivers.base import MicroscopeBase
+from semdrivers.base import KeepsFocusRecord
 from semdrivers.em30._address import Address, parse_address
 from semdrivers.em30._control_link import ControlLink, check_stopped, send_emergency_stop
 from semdrivers.em30._image_link import FrameOrder, ImageLink
@@ -59,7 +59,6 @@ from semdrivers.errors import (
     StoppedError,
     TransportError,
 )
-from semdrivers.focus import FocusRecord, record_of_frame
 from semdrivers.image import Image, ScanMode
 from semdrivers.links import parse_target
 from semdrivers.microscope import Capabilities, Range
@@ -108,7 +107,7 @@ class _FrameUnderWay:
             raise self._reason
 
 
-class EM30(MicroscopeBase):
+class EM30(KeepsFocusRecord):
     """An EM-30 with its two links. Thread safe: one command or frame at a time; reading, `stop`, switching the beam off
     and `close` wait for neither.
 
@@ -190,7 +189,6 @@ class EM30(MicroscopeBase):
         hello = control_link.hello
         self._capabilities = _capabilities(name, hello, self._limits)
         self._epoch = time.time() - hello.time
-        self._focus_record: FocusRecord | None = None
         self._dropped = 0
         self._blanked = False
         with suppress(DeviceError):
@@ -336,17 +334,6 @@ class EM30(MicroscopeBase):
             if self._lock.acquire(timeout=_LEAVE):
                 last_comes_first.callback(self._lock.release)
             last_comes_first.callback(self._images.close)
-
-    @property
-    def focus_record(self) -> FocusRecord | None:
-        """Result of the last autofocus run; it travels in ``metadata["autofocus"]`` of the frames that follow."""
-        with self._use():
-            return self._focus_record
-
-    @focus_record.setter
-    def focus_record(self, value: FocusRecord | None) -> None:
-        with self._use():
-            self._focus_record = value
 
     # Stage, stigmator, detector, beam, vacuum
 
@@ -697,9 +684,7 @@ class EM30(MicroscopeBase):
     def _image(self, frame: Frame, mode: ScanMode) -> Image:
         leader = frame.leader
         depth = "<u2" if leader.pixel_format is PixelFormat.MONO16 else "u1"
-        metadata: dict[str, Any] = {"model": self._capabilities.model, "serial": self._capabilities.serial}
-        if self._focus_record is not None:
-            metadata["autofocus"] = record_of_frame(self._focus_record, leader.working_distance)
+        identity = {"model": self._capabilities.model, "serial": self._capabilities.serial}
         return Image(
             pixels=np.frombuffer(frame.payload, depth).reshape(leader.height, leader.width),
             working_distance=leader.working_distance,
@@ -708,7 +693,7 @@ class EM30(MicroscopeBase):
             frame_id=leader.frame_id,
             timestamp=self._epoch + leader.start_time,
             scan_mode=mode,
-            metadata=metadata,
+            metadata={**identity, **self._focus_metadata(leader.working_distance)},
         )
 
 
