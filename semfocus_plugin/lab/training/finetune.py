@@ -8,7 +8,6 @@ whose scores are to stay right.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from semdrivers.grey_levels import full_scale, in_unit, native
 from semfocus_plugin import networks
 from semfocus_plugin.lab.training import aenet, checkpoint, datasets
 from semfocus_plugin.lab.training.architecture import CompactAENet, nominal_half_blur
-from semfocus_plugin.lab.training.descent import descend
+from semfocus_plugin.lab.training.descent import Progress, Step, cosine, learn
 from semfocus_plugin.lab.training.shipped import read_compact
 from semfocus_plugin.labelling import read_sheet
 from semfocus_plugin.networks import MAGNIFICATION_SCALE, check_pixels, median3, normalise, to_unit, told_magnification
@@ -182,7 +181,7 @@ def train(
     folder: str | Path,
     *,
     resume: bool = False,
-    progress: Callable[[dict[str, float]], object] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Path, Report]:
     """Go on from the AENet in use, with a checkpoint after every epoch.
 
@@ -221,14 +220,12 @@ def train(
     network.requires_grad_(False).correction.requires_grad_(True)
     optimizer = torch.optim.AdamW(network.correction.parameters(), config.learning_rate, weight_decay=0.0)
     folder.mkdir(parents=True, exist_ok=True)
-    path, first_epoch = folder / checkpoint.CHECKPOINT, 0
+    first_epoch = 0
     if resume:
         saved = checkpoint.load(folder)
         if saved.get("source") != card.sha256:
             raise InvalidParameterError(f"{folder} began from another AENet than {card.path}; name another folder")
-        network.load_state_dict(saved["network"])
-        optimizer.load_state_dict(saved["optimizer"])
-        first_epoch = saved["epoch"] + 1
+        first_epoch = checkpoint.restore(saved, network, optimizer)
     order = np.random.default_rng(config.seed).permutation(len(pictures.pixels))
     held_out = max(1, round(_HELD_OUT * len(order)))
     shown, hidden = order[held_out:], order[:held_out]
@@ -237,33 +234,39 @@ def train(
         raise InvalidParameterError(f"{', '.join(config.data)}: too few frames to hold some fields out")
     half = config.batch // 2
     steps = math.ceil(len(kept_shown) / half)
-    for epoch in range(first_epoch, config.epochs):
+
+    def begin(epoch: int) -> tuple[int, Step]:
         random = np.random.default_rng([config.seed, epoch])
-        turn, total = random.permutation(kept_shown), 0.0
-        for step in range(steps):
-            share = (epoch * steps + step) / (config.epochs * steps)
-            optimizer.param_groups[0]["lr"] = 0.5 * (1 + math.cos(math.pi * share)) * config.learning_rate
+        turn = random.permutation(kept_shown)
+
+        def step_loss(step: int) -> Tensor:
             old = np.sort(turn[step * half : (step + 1) * half])
             new = random.choice(shown, half)
             frames, _ = kept.drawn(old, random, torch.device("cpu"))
             value = _KEPT_WEIGHT * _error(network, frames, kept.half_blur[old], kept.score[old])
             crops = pictures.crops(new, random)
             nominal = nominal_half_blur(crops[:, 1, 0, 0])
-            value = value + _error(network, crops, nominal, torch.from_numpy(pictures.label[new]))
-            total += descend(optimizer, value)
-            if progress and step % 10 == 9:
-                progress({"epoch": epoch, "step": step + 1, "steps": steps, "loss": total / (step + 1)})
-        figures = {"epoch": epoch, "loss": total / steps} | _flat(network, pictures, hidden, kept, kept_hidden)
-        path = checkpoint.save(folder, config, network, optimizer, figures, source=card.sha256, shape=shape)
+            return value + _error(network, crops, nominal, torch.from_numpy(pictures.label[new]))
+
+        return steps, step_loss
+
+    def end(_: int, figures: dict[str, float]) -> None:
+        figures = figures | _flat(network, pictures, hidden, kept, kept_hidden)
+        checkpoint.save(folder, config, network, optimizer, figures, source=card.sha256, shape=shape)
         if progress:
             progress(figures)
+
+    def rate(epoch: int, step: int, steps: int) -> float:
+        return cosine((epoch * steps + step) / (config.epochs * steps)) * config.learning_rate
+
+    learn(optimizer, range(first_epoch, config.epochs), begin, end, rate=rate, progress=progress, every=10)
     report = Report(
         _on_pictures(before, pictures, hidden),
         _on_pictures(network, pictures, hidden),
         _on_kept(before, kept, kept_hidden),
         _on_kept(network, kept, kept_hidden),
     )
-    return path, report
+    return folder / checkpoint.CHECKPOINT, report
 
 
 def _error(network: CompactAENet, frames: Tensor, half_blur: Tensor, score: Tensor) -> Tensor:
