@@ -154,7 +154,7 @@ class ImageLink:
             Says why the frame ordered will not come, if the instrument has said so; else nothing. Asked many times a
             second, so that a lost frame does not wait for its time limit.
         check : callable, optional
-            Called as often; what it raises ends the acquisition, because nobody wants the frame any more.
+            Called as often; what it raises ends the acquisition, because the frame is not needed any more.
 
         Raises
         ------

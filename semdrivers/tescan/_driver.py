@@ -309,8 +309,8 @@ class Tescan(KeepsFocusRecord):
         """Half-angle in mrad, probe in nm, current in pA at the present working distance; None where not reported."""
         here = self._get("working_distance")
         if self._angle is None or self._angle[0] != here:
-            told = self._optional("GetOptParams", Reader.text)
-            values = {key.lower(): value for key, value in parse_map(told or "").items()}
+            reported = self._optional("GetOptParams", Reader.text)
+            values = {key.lower(): value for key, value in parse_map(reported or "").items()}
             angles = sorted((key for key in values if "angle" in key), key=lambda key: "half" not in key)
             angle = _finite(values[angles[0]]) if angles else None
             spots = [values[key] for key in values if "spot" in key]

@@ -77,12 +77,12 @@ def focus(run: FocusRun, accept: float, *, controller: Controller) -> Outcome:
     nothing = shows_nothing(start)
     if nothing and shows_nothing(run.measure(run.working_distance, "search")):
         return Outcome(False, nothing, run.working_distance, start.score)
-    found = search(run, start)
-    if found is None:
+    recognised = search(run, start)
+    if recognised is None:
         best = best_of(run.measurements[first:])
         reason = f"no sample recognised within reach; the best of {run.frames} frames scores {best.score:.1f}"
         return Outcome(False, reason, best.working_distance, best.score)
-    best = control(run, found, controller)
+    best = control(run, recognised, controller)
     final, fit = refine(run, best, first)
     return judge(run, final, fit, first, accept)
 
@@ -104,10 +104,10 @@ def search(run: FocusRun, start: Measurement) -> Measurement | None:
     first = len(run.measurements) - 1
     measurement = start
     while not _recognised(measurement):
-        if _tells_blur(measurement, trusted):
-            found = follow(run, measurement)
-            if found is not None:
-                return found
+        if _shows_blur(measurement, trusted):
+            recognised = follow(run, measurement)
+            if recognised is not None:
+                return recognised
         place = next(places, None)
         if place is None:
             return _narrow(run, first)
@@ -253,7 +253,7 @@ def _recognised(measurement: Measurement) -> bool:
     return measurement.score > RECOGNISED and measurement.detail > TRACE_OF_DETAIL
 
 
-def _tells_blur(measurement: Measurement, trusted: float) -> bool:
+def _shows_blur(measurement: Measurement, trusted: float) -> bool:
     """Return whether the frame shows a blur that the network can be believed about."""
     blur = measurement.evaluation.log_blur
     return blur is not None and math.expm1(blur) < trusted and measurement.correlation > NOISE

@@ -26,12 +26,12 @@ STRIDE = 0.4
 
 def focus(run: FocusRun, accept: float, *, controller: Controller) -> Outcome:
     """Search until the sample is recognised, let ACNet step, take the best working distance seen."""
-    found = search(run)
-    if found is None:
+    recognised = search(run)
+    if recognised is None:
         best = best_of(run.measurements)
         reason = f"the initial search met no score above {RECOGNISED:g} (best {best.score:.1f})"
         return Outcome(False, reason, best.working_distance, best.score)
-    best = control(run, found, controller)
+    best = control(run, recognised, controller)
     if best.score < accept:
         reason = f"the best score of {best.score:.1f} is below {accept:g}"
         return Outcome(False, reason, best.working_distance, best.score, retry=True)

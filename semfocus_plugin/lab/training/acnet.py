@@ -209,7 +209,7 @@ def play(
     """Play episodes and return all states and targets.
 
     They go on at best focus, so that the network learns to stay there (the paper's 20 further iterations). The first
-    step is at random: one frame does not tell on which side the focus is.
+    step is at random: one frame does not show on which side the focus is.
     """
     seen, wanted = [], []
     for step in range(STEPS):
@@ -228,16 +228,16 @@ def play(
 def evaluate(network: ACNet, curves: Curves, config: ACNetConfig) -> dict[str, float]:
     """Return the paper's offline figures: selected score, its gap to the best, iterations, accuracy; and the error."""
     random = np.random.default_rng([config.seed, 1 << 20])
-    found = offline_test(partial(act, network), _playground(curves, config, random, episodes=512))
+    reached = offline_test(partial(act, network), _playground(curves, config, random, episodes=512))
     return {
-        "selected_score": float(found.selected_score.mean()),
-        "score_gap": float(found.score_gap.mean()),
-        "iterations": float(found.iterations.mean()),
-        "mse": float(found.squared_error.mean()),
-        "accuracy": float(found.accuracy.mean()),
-        "median_error_depths_of_field": float(np.median(found.distance)),
-        "within_2_depths_of_field": float((found.distance <= 2).mean()),
-        "p90_error_depths_of_field": float(np.percentile(found.distance, 90)),
+        "selected_score": float(reached.selected_score.mean()),
+        "score_gap": float(reached.score_gap.mean()),
+        "iterations": float(reached.iterations.mean()),
+        "mse": float(reached.squared_error.mean()),
+        "accuracy": float(reached.accuracy.mean()),
+        "median_error_depths_of_field": float(np.median(reached.distance)),
+        "within_2_depths_of_field": float((reached.distance <= 2).mean()),
+        "p90_error_depths_of_field": float(np.percentile(reached.distance, 90)),
     }
 
 

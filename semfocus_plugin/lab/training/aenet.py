@@ -20,13 +20,13 @@ from semfocus_plugin.lab.training import checkpoint, datasets
 from semfocus_plugin.lab.training.architecture import STRIDE, WINDOW, CompactAENet, PaperAENet, implied_score
 from semfocus_plugin.lab.training.descent import Progress, Step, cosine, learn
 from semfocus_plugin.lab.training.shipped import read_compact, with_ellipse
-from semfocus_plugin.networks import MAGNIFICATION_SCALE, median3, told_magnification
+from semfocus_plugin.networks import MAGNIFICATION_SCALE, mag_image_value, median3
 
 __all__ = ["AENetConfig", "Frames", "evaluate", "hash_field", "loss", "read_frames", "score_error", "split", "train"]
 
 _HEIGHT, _WIDTH = 240, 320
 _WIDEST_BLUR = 150.0
-"""Pixels; half a frame. Beyond, one cannot tell wide from wider."""
+"""Pixels; half a frame. Wider blurs cannot be distinguished."""
 
 _NARROW = 3.3
 """Log larger radius, 26 pixels, below which mirror images of a window must agree: a wider blur hardly fits into one."""
@@ -111,7 +111,7 @@ class Frames:
     ----------
     pixels : ndarray of shape (N, H, W), uint8
         The frames.
-    told : Tensor of shape (N,)
+    mag_image : Tensor of shape (N,)
         Values of the mag-image.
     score : Tensor of shape (N,)
         Label.
@@ -127,7 +127,7 @@ class Frames:
     """
 
     pixels: NDArray[np.uint8]
-    told: Tensor
+    mag_image: Tensor
     score: Tensor
     ellipse: Tensor
     half_blur: Tensor
@@ -198,8 +198,8 @@ class Frames:
         images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).float()
         images = images - images.mean((1, 2), keepdim=True)
         images = images / images.std((1, 2), correction=0, keepdim=True).clamp_min(1e-6 * 255)
-        told = self.told[index].to(device)[:, None, None].expand_as(images)
-        return torch.stack([images, told], 1).contiguous(memory_format=torch.channels_last)
+        mag_image = self.mag_image[index].to(device)[:, None, None].expand_as(images)
+        return torch.stack([images, mag_image], 1).contiguous(memory_format=torch.channels_last)
 
 
 def read_frames(folders: tuple[str, ...]) -> Frames:
@@ -225,12 +225,12 @@ def read_frames(folders: tuple[str, ...]) -> Frames:
         raise InvalidParameterError("the datasets hold frames of different sizes; train on one size")
     joined = {key: _joined([shard.pop(key) for shard in shards]) for key in list(shards[0])}
     width = joined["pixels"].shape[2]
-    told = joined["magnification"] * np.float32(told_magnification(1.0, width) / MAGNIFICATION_SCALE)
+    mag_image = joined["magnification"] * np.float32(mag_image_value(1.0, width) / MAGNIFICATION_SCALE)
     radii = [torch.from_numpy(np.log1p(np.minimum(joined[name], _WIDEST_BLUR))) for name in ("larger", "smaller")]
     direction = [torch.from_numpy(joined[name]) for name in ("cos2", "sin2")]
     return Frames(
         joined["pixels"],
-        torch.from_numpy(told),
+        torch.from_numpy(mag_image),
         torch.from_numpy(joined["score"]),
         torch.stack([*radii, *direction], 1),
         torch.from_numpy(joined["half_blur"]),
@@ -443,8 +443,8 @@ def _network_of(saved: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
 
 def _bfloat16_pays(device: torch.device) -> bool:
     """Return whether the device computes in bfloat16 itself; other CPUs emulate it, at a fraction of the speed."""
-    told: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return device.type == "cuda" or bool(told.get("avx512_bf16") or told.get("amx_bf16"))
+    mag_image: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type == "cuda" or bool(mag_image.get("avx512_bf16") or mag_image.get("amx_bf16"))
 
 
 def evaluate(network: nn.Module, frames: Frames, index: NDArray[np.int64], device: torch.device) -> dict[str, float]:

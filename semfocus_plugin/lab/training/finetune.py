@@ -1,6 +1,6 @@
 """Teaching the AENet in use with a user's own labels, without forgetting what it knew.
 
-A person's label tells the score alone, so the correction of the score is what learns; the blur that the network sees,
+A person's label holds the score alone, so the correction of the score is what learns; the blur that the network sees,
 which autofocus steps by, stays as it was. Every step sees crops of the user's pictures beside frames from the emulator,
 whose scores are to stay right.
 """
@@ -28,7 +28,7 @@ from semfocus_plugin.lab.training.architecture import CompactAENet, nominal_half
 from semfocus_plugin.lab.training.descent import Progress, Step, cosine, learn
 from semfocus_plugin.lab.training.shipped import read_compact
 from semfocus_plugin.labelling import read_sheet
-from semfocus_plugin.networks import MAGNIFICATION_SCALE, check_pixels, median3, normalise, to_unit, told_magnification
+from semfocus_plugin.networks import MAGNIFICATION_SCALE, check_pixels, mag_image_value, median3, normalise, to_unit
 
 __all__ = ["KEPT", "LEAST_PICTURES", "FinetuneConfig", "Pictures", "Report", "read_pictures", "train"]
 
@@ -111,7 +111,7 @@ class Pictures:
     """A user's labelled pictures, median-filtered once, of any size from 320×240."""
 
     pixels: list[NDArray[Any]]
-    told: NDArray[np.float32]
+    mag_image: NDArray[np.float32]
     label: NDArray[np.float32]
 
     def crops(self, index: NDArray[np.int64], random: np.random.Generator) -> Tensor:
@@ -122,14 +122,14 @@ class Pictures:
             top, left = random.integers(height - _HEIGHT + 1), random.integers(width - _WIDTH + 1)
             crop = to_unit(self.pixels[which][top : top + _HEIGHT, left : left + _WIDTH])
             frames[k, 0] = normalise(crop)[:: random.choice((1, -1)), :: random.choice((1, -1))]
-            frames[k, 1] = self.told[which]
+            frames[k, 1] = self.mag_image[which]
         return torch.from_numpy(frames)
 
     def whole(self, which: int) -> Tensor:
         """Return network input (1, 2, H, W) of a whole picture, as `semfocus score` sees it."""
         unit = to_unit(self.pixels[which])
-        told = np.full_like(unit, self.told[which])
-        return torch.from_numpy(np.stack([normalise(unit), told])[None])
+        mag_image = np.full_like(unit, self.mag_image[which])
+        return torch.from_numpy(np.stack([normalise(unit), mag_image])[None])
 
 
 def read_pictures(sheets: tuple[str, ...], problems: list[str] | None = None) -> Pictures:
@@ -148,7 +148,7 @@ def read_pictures(sheets: tuple[str, ...], problems: list[str] | None = None) ->
         When a sheet cannot be read, or fewer than `LEAST_PICTURES` pictures can be used.
     """
     problems = [] if problems is None else problems
-    pixels, told, labels = [], [], []
+    pixels, mag_image, labels = [], [], []
     for sheet in map(Path, sheets):
         for row in read_sheet(sheet):
             if row.label is None:
@@ -166,14 +166,14 @@ def read_pictures(sheets: tuple[str, ...], problems: list[str] | None = None) ->
                 problems.append(problem_of(path, error))
                 continue
             pixels.append(median3(picture))
-            told.append(told_magnification(row.magnification, picture.shape[1]) / MAGNIFICATION_SCALE)
+            mag_image.append(mag_image_value(row.magnification, picture.shape[1]) / MAGNIFICATION_SCALE)
             labels.append(row.label)
     if len(labels) < LEAST_PICTURES:
         raise InvalidParameterError(
             f"{', '.join(sheets)}: {len(labels)} pictures have a label, and it takes {LEAST_PICTURES} at least; "
             "fill in the column label" + "".join(f"\n  {problem}" for problem in problems)
         )
-    return Pictures(pixels, np.array(told, np.float32), np.array(labels, np.float32))
+    return Pictures(pixels, np.array(mag_image, np.float32), np.array(labels, np.float32))
 
 
 def train(
@@ -276,8 +276,8 @@ def _error(network: CompactAENet, frames: Tensor, half_blur: Tensor, score: Tens
 
 def _on_pictures(network: nn.Module, pictures: Pictures, index: NDArray[np.int64]) -> dict[str, float]:
     with torch.no_grad():
-        told = np.array([float(np.median(network(pictures.whole(int(k)))[0].numpy())) for k in index])
-    error = told - pictures.label[index]
+        mag_image = np.array([float(np.median(network(pictures.whole(int(k)))[0].numpy())) for k in index])
+    error = mag_image - pictures.label[index]
     return {
         "rmse": float(np.sqrt(np.mean(error**2))),
         "accuracy": float(np.mean(np.abs(error) <= 1)),

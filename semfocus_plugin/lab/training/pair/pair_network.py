@@ -1,4 +1,4 @@
-"""The pair network of the comparison: two frames at a fixed step from each other tell the signed defocus in between."""
+"""The pair network of the comparison: two frames at a fixed step give the signed defocus in between."""
 
 from __future__ import annotations
 
@@ -101,10 +101,12 @@ class PairNetwork(nn.Module):
 
     def forward(self, pairs: Tensor) -> Tensor:
         """Return the inverse hyperbolic sine of the defocus in nominal depths of field, (N, 1), from (N, 3, H, W)."""
-        told = torch.log(pairs[:, 2:, :1, :1].flatten(1) * (MAGNIFICATION_SCALE / _MIDDLE_MAGNIFICATION) + 1e-3)
+        log_magnification = torch.log(
+            pairs[:, 2:, :1, :1].flatten(1) * (MAGNIFICATION_SCALE / _MIDDLE_MAGNIFICATION) + 1e-3
+        )
         first, second = self._seen(pairs[:, :1]), self._seen(pairs[:, 1:2])
-        forth = self.head(torch.cat([first, second, told], 1))
-        back = self.head(torch.cat([second, first, told], 1))
+        forth = self.head(torch.cat([first, second, log_magnification], 1))
+        back = self.head(torch.cat([second, first, log_magnification], 1))
         answer: Tensor = self.last(forth - back)
         return answer
 
