@@ -234,7 +234,7 @@ def other_process(request):
 def test_driver_and_emulator_in_two_processes(other_process):
     child, url = other_process
     assert "usb=tcp://127.0.0.1:" in url
-    with semdrivers.connect(url) as microscope:
+    with semdrivers.connect(url, waiting=WaitingTimes(frame=60.0)) as microscope:
         microscope.working_distance = 14.5
         remote = [microscope.acquire(mode) for mode in (semdrivers.ScanMode.FAST, semdrivers.ScanMode.STANDARD)]
         assert [image.working_distance for image in remote] == [14.5] * 2
