@@ -47,6 +47,7 @@ __all__ = [
     "messages",
     "output",
     "print_json",
+    "printable",
     "problem_of",
 ]
 

@@ -127,7 +127,7 @@ def _torn(image: Image, other: Image) -> bool:
     edges = np.flatnonzero(np.diff(equal, prepend=False, append=False))
     longest = int((edges[1::2] - edges[::2]).max(initial=0))
     others = int(equal.sum()) - longest
-    return longest >= _OLD_ROWS * equal.size and others <= _CHANCE * (equal.size - longest)
+    return bool(longest >= _OLD_ROWS * equal.size and others <= _CHANCE * (equal.size - longest))
 
 
 def contradiction(
