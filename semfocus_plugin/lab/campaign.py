@@ -31,7 +31,7 @@ from semdrivers.errors import SemDriversError
 from semdrivers.files import parse_json
 from semdrivers.microscope import HasStop
 
-__all__ = ["FORBIDDEN", "LINKS", "Run", "carry_out", "main", "table"]
+__all__ = ["FORBIDDEN", "LINKS", "Run", "carry_out", "faults_of", "main", "table"]
 
 LINKS = ("tcp", "serial", "bridge", "stopped")
 """Ways to the instrument; in the last another client stops it."""
