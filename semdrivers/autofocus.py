@@ -193,7 +193,8 @@ def _feed(map: FocusMap, microscope: Any, result: AutofocusResult) -> None:
     if result.depth_of_field is None and map.tolerance is None:
         _log.warning("%s reports no depth of field, so the run is no point of the focus map", result.method)
         return
-    map.add(*microscope.stage_position, result, magnification=microscope.magnification)
+    x, y = microscope.stage_position
+    map.add(x, y, result, magnification=microscope.magnification)
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 A Gaussian process over place and time: a plane, a smooth surface on it, and a drift of the whole sample. Each measured
 focus is one point of it, with a long-tailed error, so that dust, an edge or a hole does not bend the map (Rasmussen &
 Williams, *Gaussian Processes for Machine Learning*, 2006, ch. 2 and 5; weights of Student's t: Lange, Little & Taylor,
-J. Am. Stat. Assoc. 84, 1989). Since time is part of it, the uncertainty grows while nothing is measured, and a single
-run brings the map of yesterday up to date.
+J. Am. Stat. Assoc. 84, 1989). Since time is part of it, the uncertainty grows while nothing is measured, and one
+or two runs bring the map of yesterday up to date.
 """
 
 from __future__ import annotations
@@ -182,13 +182,15 @@ class FocusMap:
         for name, value in values.items():
             if number(name, value, "mm") <= 0:
                 raise OutOfRangeError(f"{name} must be above 0 mm, not {value:g} mm")
-        place = number("x", x, "mm"), number("y", y, "mm"), number("working distance", focus, "mm")
         point = MapPoint(
-            *place,
+            number("x", x, "mm"),
+            number("y", y, "mm"),
+            number("working distance", focus, "mm"),
             float(values["sigma"]),
             float(self.clock()),
             float(depth_of_field),
-            *_floats(magnification, score),
+            float(magnification),
+            float(score),
             source,
         )
         self._points.append(point)
@@ -268,7 +270,7 @@ class FocusMap:
         candidates = np.column_stack([x, y, np.full(x.shape, now)])
         extent = max(math.hypot(x1 - x0, y1 - y0), _LEAST_EXTENT)
         depth = self.depth_of_field() if self._points else 2 * self.tolerance if self.tolerance else 0.01 * extent
-        kernel = _Kernel(depth, extent, self.drift, candidates.mean(axis=0))
+        kernel = _Kernel(depth, 0.5 * extent, self.drift, candidates.mean(axis=0))
         known = _places(self._points)
         errors = [p.sigma for p in self._points]
         chosen: list[tuple[float, float]] = []
@@ -329,7 +331,7 @@ class FocusMap:
         return loaded
 
     def plot(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Draw the map with its points, and by how much each point differs from what the others say.
+        """Draw the map as of its last point, and by how much each point differs from what the others say.
 
         Parameters
         ----------
@@ -351,7 +353,7 @@ class FocusMap:
         low, high = places[:, :2].min(axis=0), places[:, :2].max(axis=0)
         margin = np.maximum(0.05 * (high - low), 0.5 * _LEAST_EXTENT)
         x, y = (np.linspace(*ends, 40) for ends in zip(low - margin, high + margin, strict=True))
-        grid = np.array([[column, row, self.clock()] for row in y for column in x])
+        grid = np.array([[column, row, self._points[-1].time] for row in y for column in x])
         mean, sigma = self._fitted().predict(grid)
         return plot_focus_map(
             x,
@@ -384,10 +386,6 @@ def checked_region(region: Sequence[float]) -> tuple[float, float, float, float]
     if c < a or d < b:
         raise OutOfRangeError(f"region must have x0 <= x1 and y0 <= y1, not ({a:g}, {b:g}, {c:g}, {d:g}) mm")
     return a, b, c, d
-
-
-def _floats(*values: float) -> tuple[float, ...]:
-    return tuple(map(float, values))
 
 
 def _places(points: Sequence[MapPoint]) -> Array:
@@ -445,25 +443,28 @@ class _Process:
 
     def __init__(self, kernel: _Kernel, places: Array, values: Array, errors: Array) -> None:
         self._kernel, self._places, self._values = kernel, places, values
-        self._lower, self._inverse = np.zeros((0, 0)), np.zeros((0, 0))
-        self.without, self.log_evidence = np.zeros(0), 0.0
+        self._lower = self._inverse = cast(Array, np.zeros((0, 0)))
+        self.without, self.log_evidence = cast(Array, np.zeros(0)), 0.0
         if not len(places):
             return
         prior = kernel(places, places)
         weight = np.ones(len(places))
         for _ in range(_ROUNDS):
-            self._lower = np.linalg.cholesky(prior + np.diag(errors**2 / weight))
+            self._lower = cast(Array, np.linalg.cholesky(prior + np.diag(errors**2 / weight)))
             half = np.linalg.inv(self._lower)
-            self._inverse = half.T @ half
+            self._inverse = cast(Array, half.T @ half)
             spread = 1 / np.diag(self._inverse)
             # Leave-one-out residuals of a Gaussian process (Rasmussen & Williams, equation 5.12)
             residual = (self._inverse @ values) * spread
             expected = np.maximum(spread - errors**2 / weight, 0.0) + errors**2
             weight = np.minimum((_FREEDOM + 1) / (_FREEDOM + residual**2 / expected), 1.0)
         self.without = values - residual
-        # Predictive density of each point given the others, long-tailed (equation 5.11)
-        tail = np.log1p(residual**2 / (_FREEDOM * expected))
-        self.log_evidence = float((-0.5 * (_FREEDOM + 1) * tail - 0.5 * np.log(expected)).sum())
+        # Marginal likelihood with the weights that the long tail gives (Gamma prior of the mixture of scales)
+        self.log_evidence = float(
+            -0.5 * values @ self._inverse @ values
+            - np.log(np.diag(self._lower)).sum()
+            + 0.5 * _FREEDOM * (np.log(weight) - weight + 1).sum()
+        )
 
     def predict(self, places: Array) -> tuple[Array, Array]:
         """Return mean and standard deviation at places and times, mm."""
