@@ -24,11 +24,12 @@ from semdrivers.microscope import (
     HasStage,
     LimitsTravel,
     Microscope,
-    Range,
+    allowed_range,
     approach,
     check_microscope,
     offered_mode,
     put_back,
+    read_number,
     restoring,
 )
 
@@ -41,6 +42,7 @@ BY_MAP = "focus-map"
 """Method of a result that a `semdrivers.maps.FocusMap` gave without a frame."""
 
 _log = logging.getLogger("semdrivers.autofocus")
+_PLACE = "working_distance"
 _TERMINATE = ("SIGTERM", "SIGHUP")
 
 
@@ -111,13 +113,14 @@ def autofocus(
     with (
         claimed(microscope, "an autofocus run"),
         ended_in_order(),
-        restoring(microscope, only_on_error=True) as start,
+        restoring(microscope, only_on_error=True, values=_start(microscope, settings)) as start,
     ):
         mode = offered_mode(microscope.capabilities, settings.scan_mode)
-        settings = dataclasses.replace(settings, scan_mode=mode)
+        bounds = _bounds(settings, start["working_distance"])
+        settings = dataclasses.replace(settings, scan_mode=mode, bounds=bounds)
         result = None
         if map is not None and not (cancel is not None and cancel.is_set()):
-            settings, result = _by_map(microscope, map, settings, start)
+            result = _by_map(microscope, map, settings, start)
         if result is None:
             result = plugins.autofocus_hook(settings.method)(
                 microscope=microscope, settings=settings, progress=progress, cancel=cancel
@@ -155,26 +158,20 @@ def autofocus(
 
 def _by_map(
     microscope: Any, map: FocusMap, settings: AutofocusSettings, start: Mapping[str, float]
-) -> tuple[AutofocusSettings, AutofocusResult | None]:
-    """Go where a map predicts the focus; return the settings of a run there, and the result where none is needed."""
+) -> AutofocusResult | None:
+    """Go where a map predicts the focus; return the result, or None where a run must follow."""
     began = time.perf_counter()
-    here, magnification = start["working_distance"], start["magnification"]
-    limits: Range = microscope.capabilities.working_distance
-    if settings.bounds is not None:
-        limits = limits.intersect(*settings.bounds)
-    if settings.max_travel is not None:
-        limits = limits.intersect(here - settings.max_travel, here + settings.max_travel)
+    here, magnification = start[_PLACE], start["magnification"]
+    limits = allowed_range(microscope.capabilities.working_distance, settings.bounds, here)
     x, y = microscope.stage_position
     aim, sigma = map.predict(x, y)
-    if not (math.isfinite(sigma) and here in limits and aim in limits):
-        return settings, None
+    if aim not in limits:
+        return None
     approach(microscope, aim, limits)
-    if settings.max_travel is not None:
-        settings = dataclasses.replace(settings, bounds=(limits.minimum, limits.maximum), max_travel=None)
     if not map.trusts(sigma, magnification):
-        return settings, None
+        return None
     depth = map.depth_of_field(magnification)
-    return settings, AutofocusResult(
+    return AutofocusResult(
         status="focused",
         reason=f"the focus map of {len(map.points)} points predicts it to ±{sigma / depth:.2f} depths of field",
         working_distance=microscope.working_distance,
@@ -234,6 +231,21 @@ def _settings(settings: AutofocusSettings | None, overrides: dict[str, Any]) -> 
         if name not in known:
             raise InvalidParameterError(f"autofocus has no setting {name!r}; it has {', '.join(known)}")
     return dataclasses.replace(settings, **overrides)
+
+
+def _start(microscope: Microscope, settings: AutofocusSettings) -> dict[str, float]:
+    """Return what to put back, in that order; raises before anything has moved where a run cannot begin from it."""
+    values = {name: read_number(microscope, name, unit) for name, unit in (("magnification", ""), (_PLACE, "mm"))}
+    allowed_range(microscope.capabilities.working_distance, settings.bounds, values[_PLACE])
+    return values
+
+
+def _bounds(settings: AutofocusSettings, start: float) -> tuple[float, float] | None:
+    """Return the bounds with the travel within them: what a plugin reads as the start later does not move them."""
+    if settings.max_travel is None:
+        return settings.bounds
+    low, high = settings.bounds or (-math.inf, math.inf)
+    return max(low, start - settings.max_travel), min(high, start + settings.max_travel)
 
 
 def _is_event(value: object) -> bool:
