@@ -1,5 +1,6 @@
 """One run: access to the microscope within limits, frames and what they show, and the loop around a method."""
 
+from semfocus_plugin.run._dose import electrons_on_pixel
 from semfocus_plugin.run._focus_run import MOST_RETAKES, BudgetSpent, Cancelled, FocusRun
 from semfocus_plugin.run._frame_checks import FrameMismatchError
 from semfocus_plugin.run._loop import HOPELESS, Method, Outcome, best_of, run, verify
@@ -18,6 +19,7 @@ __all__ = [
     "Method",
     "Outcome",
     "best_of",
+    "electrons_on_pixel",
     "pixel_of",
     "run",
     "shows_nothing",
