@@ -64,8 +64,8 @@ def tile(
     """Take a whole sample tile by tile, in focus by a focus map, and make one picture and a report of it.
 
     The tiles go row by row, back and forth. The map is measured at a few places first, and again where it is not
-    certain enough. Ctrl-C ends after the frame under way; whatever ends a run, --resume goes on, and repeats one tile at
-    most.
+    certain enough. Ctrl-C ends after the frame under way. Whatever ends a run, --resume goes on and repeats one tile
+    at most.
 
     Exit code 0 when done, 3 when a tile has no focus that can be stood by, 130 when interrupted.
 

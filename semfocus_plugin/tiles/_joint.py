@@ -24,6 +24,7 @@ LEAST_OVERLAP = 12
 ALIKE = 0.3
 """Correlation of two strips from which they show the same."""
 
+_PASSES = 3  # The first finds the shift, the next compare what both show
 _LOWEST, _HIGHEST = 0.02, 0.3  # Cycles a pixel: below the fields differ, above there is little but noise
 _VISIBLE = 0.5  # Relative variance of a ratio of powers that counts
 _LEAST_BINS = 6
@@ -65,18 +66,20 @@ def joint(first: Image, second: Image, row: float, column: float) -> Joint | Non
     """
     from skimage.registration import phase_cross_correlation
 
-    strips = _strips(first.pixels, second.pixels, round(row), round(column))
-    if strips is None:
-        return None
-    one, other = strips
-    window = np.outer(np.hanning(one.shape[0]), np.hanning(one.shape[1]))
-    flat = [(strip - strip.mean()) * window for strip in (one, other)]
-    shift = phase_cross_correlation(*flat, upsample_factor=20, normalization="phase")[0]
-    if max(abs(shift[0]) / one.shape[0], abs(shift[1]) / one.shape[1]) > 0.4:
+    where = row, column
+    for _ in range(_PASSES):
+        start = round(where[0]), round(where[1])
+        strips = _strips(first.pixels, second.pixels, *start)
+        if strips is None:
+            return None if where == (row, column) else Joint(row, column, 0.0)
+        window = np.outer(*(np.hanning(n) for n in strips[0].shape))
+        flat = [(strip - strip.mean()) * window for strip in strips]
+        shift = phase_cross_correlation(*flat, upsample_factor=20, normalization=None)[0]
+        where = start[0] + float(shift[0]), start[1] + float(shift[1])
+    strips = _strips(first.pixels, second.pixels, round(where[0]), round(where[1]))
+    if strips is None or strips[0].std() == 0 or strips[1].std() == 0:
         return Joint(row, column, 0.0)
-    moved = _strips(one, other, round(float(shift[0])), round(float(shift[1])), LEAST_OVERLAP // 2)
-    alike = 0.0 if moved is None else float(np.corrcoef(moved[0].ravel(), moved[1].ravel())[0, 1])
-    return Joint(round(row) + float(shift[0]), round(column) + float(shift[1]), alike if math.isfinite(alike) else 0.0)
+    return Joint(*where, float(np.corrcoef(strips[0].ravel(), strips[1].ravel())[0, 1]))
 
 
 def focus_between(
