@@ -12,6 +12,7 @@ import pytest
 import semdrivers
 from semdrivers import FocusMap
 from semdrivers.emulator import Emulator
+from semdrivers.hosts import FocusPolicy, focused
 
 DEPTH = 0.027
 REGION = (-2.0, -1.5, 2.0, 1.5)
@@ -237,7 +238,24 @@ def test_a_run_from_the_map_stays_within_the_travel_from_the_start(scanned):
         assert microscope.working_distance == before
 
 
+def test_a_script_that_keeps_focus_takes_frames_where_the_map_asks_for_them(scanned):
+    emulator, microscope, known, _ = scanned
+    with focused(microscope, stage_travel=0, map=known, learn_aperture=False) as held:
+        for x, y in ((-0.1, 0.1), (0.1, 0.1)):
+            held.move_stage(x, y)
+            before = microscope.acquire().frame_id
+            image = held.acquire()
+            assert image.frame_id == before + 1
+            assert image.metadata["autofocus"]["method"] == "focus-map"
+            truth = emulator.truth
+            assert abs(microscope.working_distance - truth.working_distance) < truth.depth_of_field
+
+
 def test_a_map_needs_a_stage(foreign):
+    with pytest.raises(semdrivers.InvalidParameterError, match="map needs a stage"):
+        focused(foreign, map=FocusMap())
+    with pytest.raises(semdrivers.InvalidParameterError, match="map must be a FocusMap"):
+        FocusPolicy(map="map.json")
     with pytest.raises(semdrivers.InvalidParameterError, match="map needs a stage"):
         semdrivers.autofocus(foreign, map=FocusMap())
     assert foreign.moves == []
