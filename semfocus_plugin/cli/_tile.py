@@ -83,8 +83,7 @@ def tile(
     size, corners = _grid(grid), _numbers("--region", region, 4)
     began = time.perf_counter()
     with ended_in_order(), semdrivers.opened(url) as microscope:
-        if not isinstance(microscope, HasStage):
-            raise InvalidParameterError("tiles need a stage, and this instrument offers none")
+        _check_stage(microscope)
         if magnification is not None:
             microscope.magnification = magnification
 
@@ -144,6 +143,11 @@ def tile(
         raise typer.Exit(INTERRUPTED)
     if any(record.focus == "none" for record in records.values()):
         raise typer.Exit(REFUSED)
+
+
+def _check_stage(microscope: object) -> None:
+    if not isinstance(microscope, HasStage):
+        raise InvalidParameterError("tiles need a stage, and this instrument offers none")
 
 
 def _write(

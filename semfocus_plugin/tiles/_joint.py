@@ -64,8 +64,9 @@ def joint(first: Image, second: Image, row: float, column: float) -> Joint | Non
     Joint or None
         None where they overlap by less than 12 pixels.
     """
-    from skimage.registration import phase_cross_correlation
+    import skimage.registration as registration
 
+    correlation: Any = registration.phase_cross_correlation
     where = row, column
     for _ in range(_PASSES):
         start = round(where[0]), round(where[1])
@@ -74,7 +75,7 @@ def joint(first: Image, second: Image, row: float, column: float) -> Joint | Non
             return None if where == (row, column) else Joint(row, column, 0.0)
         window = np.outer(*(np.hanning(n) for n in strips[0].shape))
         flat = [(strip - strip.mean()) * window for strip in strips]
-        shift = phase_cross_correlation(*flat, upsample_factor=20, normalization=None)[0]
+        shift = correlation(*flat, upsample_factor=20, normalization=None)[0]
         where = start[0] + float(shift[0]), start[1] + float(shift[1])
     strips = _strips(first.pixels, second.pixels, round(where[0]), round(where[1]))
     if strips is None or strips[0].std() == 0 or strips[1].std() == 0:

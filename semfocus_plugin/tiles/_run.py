@@ -21,7 +21,7 @@ from semdrivers.errors import InvalidParameterError, OutOfRangeError, StoppedErr
 from semdrivers.focus import AutofocusResult, AutofocusSettings, NotFocusedError, record_of_frame
 from semdrivers.image import Image, ScanMode, read_image
 from semdrivers.maps import FocusMap
-from semdrivers.microscope import approach, offered_mode
+from semdrivers.microscope import LimitsTravel, approach, offered_mode
 from semfocus_plugin.calibration import apertures_in_use, calibration_for
 from semfocus_plugin.networks import score
 from semfocus_plugin.optics import Beam, beam_of, instrument_of
@@ -313,9 +313,14 @@ class _Taking:
         return _record(tile, path, image)
 
     def _go(self, working_distance: float) -> None:
-        limits = self.microscope.capabilities.working_distance
+        """Move the lens, where that is within all limits of a focusing from here."""
+        limits, here = self.microscope.capabilities.working_distance, self.microscope.working_distance
         if self.settings.bounds is not None:
             limits = limits.intersect(*self.settings.bounds)
+        named = self.microscope.max_travel if isinstance(self.microscope, LimitsTravel) else None
+        for travel in (self.settings.max_travel, named):
+            if travel is not None:
+                limits = limits.intersect(here - travel, here + travel)
         if working_distance in limits:
             approach(self.microscope, working_distance, limits)
 

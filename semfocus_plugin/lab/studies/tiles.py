@@ -1,7 +1,8 @@
 """How many tiles of a whole sample are sharp, and at what cost: with a fixed focus, a plane, autofocus at each, a map.
 
-The sample of the emulator is tilted by 2 degrees and bowed, and its height drifts. Times are those that the instrument
-would take. The scene `spread` has fields far apart; in `joined` they overlap, so that the tiles can track the focus.
+The sample of the emulator is tilted by 2 degrees and bowed, and its height drifts. The emulated instrument is used
+without its wires, and times are those that it would take. The scene `spread` has fields far apart; in `joined` they
+overlap, so that the tiles can track the focus.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from pathlib import Path
 import numpy as np
 
 import semdrivers
+from firmware_protocol.messages import Parameter
+from semdrivers.base import MicroscopeBase
 from semdrivers.emulator import Emulator
+from semdrivers.image import SCAN_MODES
 from semdrivers.maps import FocusMap
 from semfocus_plugin.lab.parallel import run_all
 from semfocus_plugin.tiles import MAP, Plan, Tile, open_folder, plan_tiles, take_tiles
@@ -97,33 +101,92 @@ def run_scene(
         Draw the focus map of the strategy here, where it has one: ``.png``.
     """
     what = SCENES[scene]
-    with (
-        Emulator(
-            "gold-nanoparticles",
-            magnification=what.magnification,
-            seed=seed,
-            tilt=_tilt(seed),
-            bow=what.bow,
-            height_drift=drift,
-        ) as emulator,
-        semdrivers.connect(emulator.url) as microscope,
-    ):
-        width = 128.0 / what.magnification
-        plan = plan_tiles(
-            (columns, rows),
-            _region(columns, rows, width * what.pitch),
-            0.1,
-            place=(0.0, 0.0),
-            field=(width, 0.75 * width),
-            magnification=what.magnification,
-            mode=semdrivers.ScanMode.STANDARD,
-            track=strategy == "tracked",
-        )
-        began = emulator.instrument.clock.now()
-        taken = _by_map if strategy in ("map", "tracked") else _without_map
-        found = list(taken(emulator, microscope, plan, strategy, keep))
-        seconds = emulator.instrument.clock.now() - began
+    emulator = Emulator(
+        "gold-nanoparticles",
+        magnification=what.magnification,
+        seed=seed,
+        tilt=_tilt(seed),
+        bow=what.bow,
+        height_drift=drift,
+    )
+    microscope = _Unwired(emulator)
+    width = emulator.instrument.profile.field_width_at_unity / what.magnification
+    plan = plan_tiles(
+        (columns, rows),
+        _region(columns, rows, width * what.pitch),
+        0.1,
+        place=(0.0, 0.0),
+        field=(width, 0.75 * width),
+        magnification=what.magnification,
+        mode=semdrivers.ScanMode.STANDARD,
+        track=strategy == "tracked",
+    )
+    clock = emulator.instrument.clock
+    began = clock.now()
+    taken = _by_map if strategy in ("map", "tracked") else _without_map
+    found = list(taken(emulator, microscope, plan, strategy, keep))
+    seconds = clock.now() - began
+    microscope.close()
     return Outcome(scene, strategy, tuple(error for error, _ in found), tuple(frames for _, frames in found), seconds)
+
+
+class _Unwired(MicroscopeBase):
+    """The emulated instrument in this process, without wires: a frame is there as soon as it is drawn."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator, self._instrument = emulator, emulator.instrument
+
+    @property
+    def capabilities(self) -> semdrivers.Capabilities:
+        """Limits of the profile."""
+        profile = self._instrument.profile
+        return semdrivers.Capabilities(
+            semdrivers.Range(
+                profile.working_distance_minimum, profile.working_distance_maximum, profile.working_distance_step
+            ),
+            semdrivers.Range(profile.magnification_minimum, profile.magnification_maximum, profile.magnification_step),
+            SCAN_MODES,
+            model=profile.model,
+        )
+
+    @property
+    def stage_position(self) -> tuple[float, float]:
+        """Position (x, y) in mm."""
+        return self._instrument.value(Parameter.STAGE_X), self._instrument.value(Parameter.STAGE_Y)
+
+    def move_stage(self, x: float, y: float) -> tuple[float, float]:
+        """Move to (x, y) in mm."""
+        self._settle(self._instrument.move_stage(x, y).time)
+        return self.stage_position
+
+    def acquire(self, mode: semdrivers.ScanMode = semdrivers.ScanMode.FAST) -> semdrivers.Image:
+        """Scan one frame."""
+        self._instrument.start_scan(mode.width, mode.height, 8, 1)
+        frame = self._instrument.next_frame()
+        assert frame is not None
+        return semdrivers.Image(
+            frame.pixels,
+            frame.working_distance,
+            frame.magnification,
+            frame.pixel_size,
+            frame.frame_id,
+            frame.start_time,
+            mode,
+        )
+
+    def close(self) -> None:
+        """Switch off."""
+        self._instrument.close()
+
+    def _read(self, name: str) -> float:
+        return self._instrument.value(Parameter[name.upper()])
+
+    def _write(self, name: str, value: float) -> None:
+        self._settle(self._instrument.set_parameter(Parameter[name.upper()], value).time)
+
+    def _settle(self, until: float) -> None:
+        self._instrument.clock.wait_until(until)
+        self._instrument.update()
 
 
 def _by_map(
@@ -192,11 +255,10 @@ def _region(columns: int, rows: int, pitch: float) -> tuple[float, float, float,
 def _tilt(seed: int) -> float:
     """Return the strength `tilt` in µm/mm with which the sample of a seed is tilted by 2 degrees."""
     emulator = Emulator("featureless", seed=seed, tilt=1.0)
+    microscope = _Unwired(emulator)
     heights = []
     for x, y in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)):
-        emulator.instrument.move_stage(x, y)
-        emulator.instrument.clock.wait_until(emulator.instrument.clock.now() + 60)
-        emulator.instrument.update()
+        microscope.move_stage(x, y)
         heights.append(emulator.truth.working_distance)
     slope = math.hypot(heights[1] - heights[0], heights[2] - heights[0])
     return TILT / slope
@@ -225,7 +287,7 @@ def table(
         for scene in scenes
         for strategy in SCENES[scene].strategies
     ]
-    rows_ = [
+    rows_: list[tuple[str, ...]] = [
         (
             "scene",
             "focus",
