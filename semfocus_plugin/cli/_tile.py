@@ -81,6 +81,8 @@ def tile(
     if resume and overwrite:
         raise InvalidParameterError("--resume and --overwrite exclude each other: leave one out")
     size, corners = _grid(grid), _numbers("--region", region, 4)
+    if size is None and corners is None and not resume:
+        raise InvalidParameterError("nothing says which tiles to take: add --grid, --region or both")
     began = time.perf_counter()
     with ended_in_order(), semdrivers.opened(url) as microscope:
         _check_stage(microscope)

@@ -165,13 +165,13 @@ def semfocus(*arguments):
 def test_a_sample_is_taken_and_gone_on_with(tmp_path):
     folder = tmp_path / "night"
     arguments = ("tile", URL, "--mode", "fast", "-o", folder, "--json")
-    done = semfocus(*arguments, "--grid", "2x2", "--track")
+    done = semfocus(*arguments, "--grid", "2x1", "--track")
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout)
-    assert said["tiles"] == said["planned"] == 4
+    assert said["tiles"] == said["planned"] == 2
     assert said["not_focused"] == 0
     assert said["largest_dose"] > said["median_dose"] > 0
-    assert said["joints_below_a_pixel"] >= 2
+    assert said["joints_below_a_pixel"] == 1
     made = tiles.Plan.load(folder / "plan.json")
     records = tiles.read_tiles(folder, made)
     assert sum(record.frames for record in records.values()) == said["focusing_frames"]
@@ -189,7 +189,7 @@ def test_a_sample_is_taken_and_gone_on_with(tmp_path):
     gone = next(iter(kept))
     gone.unlink()
     (folder / "tiles" / f".{gone.name}.0123.tmp").write_bytes(b"half of a picture")
-    refused = semfocus(*arguments, "--grid", "2x2")
+    refused = semfocus(*arguments, "--grid", "2x1")
     assert refused.exit_code == 2
     assert "--resume" in refused.output
     assert semfocus(*arguments, "--grid", "3x2", "--resume").exit_code == 2
