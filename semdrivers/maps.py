@@ -25,13 +25,10 @@ from semdrivers.files import plain, plot_focus_map, replacing
 from semdrivers.focus import AutofocusResult
 from semdrivers.microscope import number
 
-__all__ = ["FocusMap", "MapPoint"]
+__all__ = ["FocusMap", "MapPoint", "checked_region"]
 
-SURE = 0.9
-"""Confidence from which a run is worth a point of the map."""
-DRIFT = 10.0
-"""Drift of the focus that is expected, nm/s; several times of it are taken for possible."""
-
+_SURE = 0.9  # Confidence from which a run is worth a point of the map
+_DRIFT = 10.0  # nm/s
 _SLOPE = 0.05  # mm/mm; standard deviation of the tilt: samples are mounted to a few degrees
 _HEIGHT = 1.0  # mm; of the height of the whole
 _ERROR = 0.2  # Depths of field by which a confident run errs
@@ -45,7 +42,7 @@ _MOST_POINTS = 120
 _GRID = 9
 _FORMAT = "semdrivers focus map 1"
 
-Array = NDArray[np.float64]
+_Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +100,7 @@ class FocusMap:
     """
 
     def __init__(
-        self, *, tolerance: float | None = None, drift: float = DRIFT, clock: Callable[[], float] = computer.time
+        self, *, tolerance: float | None = None, drift: float = _DRIFT, clock: Callable[[], float] = computer.time
     ) -> None:
         for name, value, unit in (("tolerance", tolerance, "mm"), ("drift", drift, "nm/s")):
             if value is not None and number(name, value, unit) <= 0:
@@ -162,7 +159,7 @@ class FocusMap:
             When a value is no number, `sigma` or the depth of field is not above 0, or no depth of field is known.
         """
         if isinstance(focus, AutofocusResult):
-            if not focus.focused or focus.confidence < SURE or focus.at_limit:
+            if not focus.focused or focus.confidence < _SURE or focus.at_limit:
                 return False
             depth_of_field = focus.depth_of_field if depth_of_field is None else depth_of_field
             score = focus.score if score is None else score
@@ -233,7 +230,7 @@ class FocusMap:
         """Return whether a standard deviation (mm) is small enough to go without a run at a magnification."""
         return 2 * sigma <= (0.5 * self.depth_of_field(magnification) if self.tolerance is None else self.tolerance)
 
-    def residuals(self) -> Array:
+    def residuals(self) -> _Array:
         """Return by how much each point lies above what the other points say, in mm, shape (points,)."""
         if not self._points:
             return np.zeros(0)
@@ -388,7 +385,7 @@ def checked_region(region: Sequence[float]) -> tuple[float, float, float, float]
     return a, b, c, d
 
 
-def _places(points: Sequence[MapPoint]) -> Array:
+def _places(points: Sequence[MapPoint]) -> _Array:
     """Return x, y and time of points, shape (points, 3)."""
     return np.array([(point.x, point.y, point.time) for point in points], dtype=np.float64).reshape(-1, 3)
 
@@ -406,11 +403,11 @@ class _Kernel:
         Place and time about which the plane and the drift are counted.
     """
 
-    def __init__(self, relief: float, length: float, drift: float, origin: Array) -> None:
+    def __init__(self, relief: float, length: float, drift: float, origin: _Array) -> None:
         self._relief, self._length, self._origin = relief, length, origin
         self._rate = drift * 1e-6
 
-    def __call__(self, first: Array, second: Array) -> Array:
+    def __call__(self, first: _Array, second: _Array) -> _Array:
         """Return the covariances, shape (N, M), mm²."""
         a, b = first - self._origin, second - self._origin
         apart = np.square(a[:, None, :2] - b[None, :, :2]).sum(axis=-1)
@@ -421,7 +418,7 @@ class _Kernel:
         drift = self._rate**2 * (earlier * later + _WANDER * common)
         return np.asarray(plane + surface + drift)
 
-    def variance(self, places: Array) -> Array:
+    def variance(self, places: _Array) -> _Array:
         """Return the variance at places before anything is measured, shape (N,), mm²."""
         a = places - self._origin
         own = _HEIGHT**2 + _SLOPE**2 * np.square(a[:, :2]).sum(axis=1) + self._relief**2
@@ -441,18 +438,18 @@ class _Process:
         Working distances about their mean, and their standard deviations; mm.
     """
 
-    def __init__(self, kernel: _Kernel, places: Array, values: Array, errors: Array) -> None:
+    def __init__(self, kernel: _Kernel, places: _Array, values: _Array, errors: _Array) -> None:
         self._kernel, self._places, self._values = kernel, places, values
-        self._lower = self._inverse = cast(Array, np.zeros((0, 0)))
-        self.without, self.log_evidence = cast(Array, np.zeros(0)), 0.0
+        self._lower = self._inverse = cast(_Array, np.zeros((0, 0)))
+        self.without, self.log_evidence = cast(_Array, np.zeros(0)), 0.0
         if not len(places):
             return
         prior = kernel(places, places)
         weight = np.ones(len(places))
         for _ in range(_ROUNDS):
-            self._lower = cast(Array, np.linalg.cholesky(prior + np.diag(errors**2 / weight)))
+            self._lower = cast(_Array, np.linalg.cholesky(prior + np.diag(errors**2 / weight)))
             half = np.linalg.inv(self._lower)
-            self._inverse = cast(Array, half.T @ half)
+            self._inverse = cast(_Array, half.T @ half)
             spread = 1 / np.diag(self._inverse)
             # Leave-one-out residuals of a Gaussian process (Rasmussen & Williams, equation 5.12)
             residual = (self._inverse @ values) * spread
@@ -466,7 +463,7 @@ class _Process:
             + 0.5 * _FREEDOM * (np.log(weight) - weight + 1).sum()
         )
 
-    def predict(self, places: Array) -> tuple[Array, Array]:
+    def predict(self, places: _Array) -> tuple[_Array, _Array]:
         """Return mean and standard deviation at places and times, mm."""
         own = self._kernel.variance(places)
         if not len(self._places):
@@ -498,14 +495,14 @@ class _Mixture:
         self._weight = weight / weight.sum()
         self._index = {tuple(place): k for k, place in enumerate(places)}
 
-    def predict(self, places: Array) -> tuple[Array, Array]:
+    def predict(self, places: _Array) -> tuple[_Array, _Array]:
         """Return mean and standard deviation at places and times, mm."""
         means, sigmas = (np.array(each) for each in zip(*(p.predict(places) for p in self._processes), strict=True))
         mean = self._weight @ means
         variance = self._weight @ (sigmas**2 + (means - mean) ** 2)
-        return mean + self._middle, cast(Array, np.sqrt(variance))
+        return mean + self._middle, cast(_Array, np.sqrt(variance))
 
-    def without_each(self, places: Array) -> Array:
+    def without_each(self, places: _Array) -> _Array:
         """Return what the other points say at each point; at one that is not among those fitted, what all say."""
         own = self._weight @ np.array([process.without for process in self._processes]) + self._middle
         result = self.predict(places)[0]

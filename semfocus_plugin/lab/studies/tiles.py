@@ -24,7 +24,7 @@ from semdrivers.maps import FocusMap
 from semfocus_plugin.lab.parallel import run_all
 from semfocus_plugin.tiles import MAP, Plan, Tile, open_folder, plan_tiles, take_tiles
 
-__all__ = ["SCENES", "Outcome", "Scene", "run_scene", "table"]
+__all__ = ["SCENES", "TILT", "Outcome", "Scene", "run_scene", "table"]
 
 TILT = math.tan(math.radians(2.0))
 """mm/mm."""
