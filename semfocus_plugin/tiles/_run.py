@@ -29,7 +29,9 @@ from semfocus_plugin.run import electrons_on_pixel
 from semfocus_plugin.tiles._joint import focus_between, joint
 from semfocus_plugin.tiles._plan import Plan, Tile
 
-PLAN, MAP, PICTURES = "plan.json", "map.json", "tiles"
+MAP = "map.json"
+"""File of the focus map in a folder of tiles."""
+PLAN, PICTURES = "plan.json", "tiles"
 OUTPUTS = ("mosaic.ome.tif", "map.png", "report.html")
 ASIDE = 0.25
 """Depths of field to either side of the focus at which tiles that track it are taken."""
