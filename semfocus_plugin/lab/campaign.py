@@ -107,10 +107,14 @@ def carry_out(number: int) -> Run:
     """
     random = np.random.default_rng([number, 2])
     link, faults = LINKS[number % len(LINKS)], faults_of(number)
-    before, began, forbidden = _resources(), time.monotonic(), set()
+    before, began = _resources(), time.monotonic()
+    forbidden: set[str] = set()
     specimen = str(random.choice(["tin-balls", "tem-grid", "gold-nanoparticles"]))
-    settings = {"seed": int(random.integers(1e6)), "magnification": float(round(np.exp(random.uniform(7, 9.5))))}
-    with Emulator(specimen, usb_port=0, serial=link == "serial", faults=faults, **settings) as emulator:
+    seed, magnification = int(random.integers(1e6)), float(round(np.exp(random.uniform(7, 9.5))))
+    emulator = Emulator(
+        specimen, magnification=magnification, seed=seed, usb_port=0, serial=link == "serial", faults=faults
+    )
+    with emulator:
         url = {"tcp": emulator.url, "stopped": emulator.url, "bridge": emulator.remote_url}.get(link)
         outcome = _focused(emulator, url or emulator.serial_url, link == "stopped", forbidden)
         end = time.monotonic() + emulator.instrument.profile.lease_time + _GRACE
