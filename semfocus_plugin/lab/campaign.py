@@ -110,7 +110,7 @@ def carry_out(number: int) -> Run:
     before, began = _resources(), time.monotonic()
     forbidden: set[str] = set()
     specimen = str(random.choice(["tin-balls", "tem-grid", "gold-nanoparticles"]))
-    seed, magnification = int(random.integers(1e6)), float(round(np.exp(random.uniform(7, 9.5))))
+    seed, magnification = int(random.integers(1_000_000)), float(round(np.exp(random.uniform(7, 9.5))))
     emulator = Emulator(
         specimen, magnification=magnification, seed=seed, usb_port=0, serial=link == "serial", faults=faults
     )
