@@ -9,18 +9,30 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import platform
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import metadata
 from typing import Any
 
 from semdrivers.claims import claimed, layers
 from semdrivers.errors import AutofocusError, InvalidParameterError
+from semdrivers.files import plain
 from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress, RecordsFocus
-from semdrivers.microscope import LimitsTravel, Microscope, check_microscope, offered_mode, put_back, restoring
+from semdrivers.microscope import (
+    Capabilities,
+    LimitsTravel,
+    Microscope,
+    check_microscope,
+    offered_mode,
+    put_back,
+    restoring,
+)
 
-__all__ = ["autofocus"]
+__all__ = ["autofocus", "checked_settings"]
 
 _log = logging.getLogger("semdrivers.autofocus")
 _TERMINATE = ("SIGTERM", "SIGHUP")
@@ -69,7 +81,7 @@ def autofocus(
     SystemExit
         On SIGTERM and SIGHUP, where the program has no handler of its own and this is its main thread; the same.
     """
-    settings = _settings(settings, overrides)
+    settings = checked_settings(settings, overrides)
     check_microscope(microscope)
     travels = [settings.max_travel, *(each.max_travel for each in layers(microscope) if isinstance(each, LimitsTravel))]
     limits = [travel for travel in travels if travel is not None]
@@ -99,7 +111,8 @@ def autofocus(
         stays = () if settings.restore_on_failure and not result.focused else ("working_distance",)
         for failure in put_back(microscope, {name: start[name] for name in start if name not in stays}).values():
             raise failure
-        result = dataclasses.replace(result, working_distance=microscope.working_distance)
+        provenance = {**_provenance(microscope.capabilities, settings), **result.provenance}
+        result = dataclasses.replace(result, working_distance=microscope.working_distance, provenance=provenance)
     if isinstance(microscope, RecordsFocus):
         microscope.focus_record = result.to_record()
     _log.info(
@@ -115,6 +128,25 @@ def autofocus(
         result.reason,
     )
     return result
+
+
+def _provenance(capabilities: Capabilities, settings: AutofocusSettings) -> dict[str, Any]:
+    """Return what a result is worth nothing without, years later: when, on what, how, with which versions."""
+    names = ("semdrivers", "numpy", "onnxruntime")
+    installed = {name: version for name in names if (version := _version(name)) is not None}
+    return {
+        "time": time.time(),
+        "instrument": {name: getattr(capabilities, name) for name in ("model", "serial", "firmware")},
+        "settings": plain({**dataclasses.asdict(settings), "scan_mode": str(settings.scan_mode)}),
+        "versions": {"python": platform.python_version(), **installed},
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @contextmanager
@@ -144,7 +176,14 @@ def _ended_in_order() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _settings(settings: AutofocusSettings | None, overrides: dict[str, Any]) -> AutofocusSettings:
+def checked_settings(settings: AutofocusSettings | None, overrides: Mapping[str, Any]) -> AutofocusSettings:
+    """Return the settings of a run with single fields overridden, as `autofocus` takes them.
+
+    Raises
+    ------
+    InvalidParameterError, OutOfRangeError
+        For a field that there is not, and for values that make no sense.
+    """
     if settings is None:
         settings = AutofocusSettings()
     elif not isinstance(settings, AutofocusSettings):

@@ -28,6 +28,7 @@ from semdrivers.microscope import number
 from semfocus_plugin.cli._calibrate import calibrate
 from semfocus_plugin.cli._config import config
 from semfocus_plugin.cli._label import label
+from semfocus_plugin.cli._serve import serve
 
 app = application("semfocus", "Autofocus for scanning electron microscopes: focus, score pictures, evaluate, train.")
 """The commands of the product."""
@@ -44,9 +45,6 @@ MaxFrames = Annotated[
 """The option `--max-frames`."""
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist; they are kept by default.")]
 """The option `--overwrite`."""
-
-TRAVEL = 3.0, 60.0
-"""Furthest that `semfocus run` goes from the start by default: the larger of mm and depths of field."""
 
 
 def _print_schema(asked: bool) -> None:
@@ -71,10 +69,7 @@ def run(
     ] = None,
     max_travel: Annotated[
         float | None,
-        typer.Option(
-            help=f"Furthest from the start, mm; by default the larger of {TRAVEL[0]:g} mm and {TRAVEL[1]:g} depths of "
-            "field."
-        ),
+        typer.Option(help="Furthest from the start, mm; by default the larger of 3 mm and 60 depths of field."),
     ] = None,
     anywhere: Annotated[
         bool,
@@ -137,6 +132,8 @@ def run(
         if magnification is not None:
             microscope.magnification = magnification
         if max_travel is None and not anywhere:
+            from semfocus_plugin.calibration import default_travel
+
             settings = replace(settings, max_travel=default_travel(microscope))
         with cancelled_by_interrupt() as cancel, FrameTable() as table:
             progress = None if json else table.add
@@ -161,27 +158,8 @@ def run(
     leave(result)
 
 
-_NOMINAL_DISTANCE = 15.0
-"""Working distance in mm that stands for a focus drive that is not counted from the pole piece, and may be below 0."""
-
-
-def default_travel(microscope: semdrivers.Microscope) -> float:
-    """Return how far from its start `semfocus run` lets the lens go unless configured otherwise, mm.
-
-    The depth of field is that of where the lens stands, by the calibration of the instrument where there is one.
-    """
-    from semfocus_plugin.calibration import calibration_for
-    from semfocus_plugin.optics import NOMINAL_APERTURE, NOMINAL_PIXEL, UNKNOWN, depth_of_field
-
-    kept = calibration_for(microscope.capabilities)
-    aperture = NOMINAL_APERTURE if kept is None else kept.aperture
-    place = microscope.working_distance
-    half_angle = aperture / (place if place > 0 else _NOMINAL_DISTANCE)
-    pixel = NOMINAL_PIXEL / microscope.magnification
-    return max(TRAVEL[0], TRAVEL[1] * depth_of_field(pixel, UNKNOWN, half_angle))
-
-
 app.command()(calibrate)
+app.command()(serve)
 app.add_typer(label, name="label")
 app.add_typer(config, name="config")
 
