@@ -256,7 +256,8 @@ def create_app(desk: Desk, *, token: str | None = None) -> FastAPI:
         """Cancel a run: before its next frame, and within one where the instrument can be stopped."""
         found = _kept(desk.find_run, number, "run")
         desk.cancel(number)
-        return found.to_dict()
+        state: dict[str, Any] = found.to_dict()
+        return state
 
     @app.post("/api/stop", **guarded)
     def stop(request: StopRequest) -> dict[str, str]:

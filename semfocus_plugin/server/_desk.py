@@ -19,6 +19,7 @@ from semdrivers.errors import BusyError, InvalidParameterError, NotConnectedErro
 from semdrivers.files import plain
 from semdrivers.microscope import HasStop
 from semfocus_plugin.calibration import default_travel
+from semfocus_plugin.run import dose_of_frame
 from semfocus_plugin.server._events import Events
 from semfocus_plugin.server._metrics import Metrics
 
@@ -447,5 +448,5 @@ class Desk:
         if run is not None and not run.ended:
             run.frames.append(frame)
         self.place = {"working_distance": float(image.working_distance), "magnification": float(image.magnification)}
-        self.metrics.frame_scanned(image, seconds)
+        self.metrics.frame_scanned(seconds, dose_of_frame(self.capabilities, image))
         self.events.publish("frame", frame.to_dict())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from semdrivers import Image
-
 
 class Metrics:
     """Counters of one server."""
@@ -21,9 +19,9 @@ class Metrics:
             "semfocus_frame_seconds", "Seconds that frames took, transfer included.", registry=self.registry
         )
         self._dose = Counter(
-            "semfocus_dose_seconds_per_square_micrometre",
-            "Seconds of beam that each square micrometre of the scanned fields received, summed over frames; "
-            "times the beam current it is the dose. Frames of an unknown dwell time count by their duration.",
+            "semfocus_dose_electrons_per_square_micrometre",
+            "Electrons that frames put on a square micrometre of their fields, summed over all frames, where the "
+            "instrument reports beam current and dwell time.",
             registry=self.registry,
         )
         for status in ("focused", "refused", "cancelled", "failed"):
@@ -34,16 +32,11 @@ class Metrics:
         self._runs.labels(status).inc()
         self._run_seconds.inc(seconds)
 
-    def frame_scanned(self, image: Image, seconds: float) -> None:
-        """Count a frame."""
+    def frame_scanned(self, seconds: float, dose: float | None) -> None:
+        """Count a frame, and its dose where that is known."""
         self._frames.inc()
         self._frame_seconds.inc(seconds)
-        height, width = image.pixels.shape
-        dwell = None if image.scan_mode is None else image.scan_mode.dwell
-        beam = seconds if dwell is None else dwell * width * height
-        area = width * height * (float(image.pixel_size) * 1e-3) ** 2
-        if area > 0:
-            self._dose.inc(beam / area)
+        self._dose.inc(dose or 0.0)
 
     def text(self) -> bytes:
         """Return them in the format of Prometheus."""

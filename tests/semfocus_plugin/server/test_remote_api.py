@@ -280,7 +280,7 @@ def test_metrics_count_runs_frames_and_seconds(shared):
     assert after["semfocus_frames_total"] == result.frames + 1
     assert after['semfocus_runs_total{status="focused"}'] == 1
     assert after["semfocus_run_seconds_total"] == pytest.approx(result.elapsed)
-    assert after["semfocus_dose_seconds_per_square_micrometre_total"] > 0
+    assert after["semfocus_dose_electrons_per_square_micrometre_total"] > 0
 
 
 def test_the_command_serves_until_it_is_terminated():
