@@ -370,8 +370,14 @@ class AutofocusResult:
             partial.write_text(json.dumps(plain(self.to_dict()), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         return path
 
+    def _repr_html_(self) -> str:
+        """Return the run for a notebook: what it found, the figure of `plot`, and its frames."""
+        from semdrivers.files import report_fragment
+
+        return report_fragment(self.to_dict())
+
     def plot(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Draw score against working distance and against frame number, as PNG.
+        """Draw score and blur against working distance, with the posterior, and the path: PNG, or PDF for print.
 
         Raises
         ------

@@ -28,7 +28,8 @@ from semdrivers.microscope import number
 from semfocus_plugin.cli._calibrate import calibrate
 from semfocus_plugin.cli._config import config
 from semfocus_plugin.cli._label import label
-from semfocus_plugin.cli._serve import serve
+from semfocus_plugin.cli._report import report
+from semfocus_plugin.cli._serve import serve, view
 
 app = application("semfocus", "Autofocus for scanning electron microscopes: focus, score pictures, evaluate, train.")
 """The commands of the product."""
@@ -168,7 +169,9 @@ def run(
 
 
 app.command()(calibrate)
+app.command()(view)
 app.command()(serve)
+app.command()(report)
 app.add_typer(label, name="label")
 app.add_typer(config, name="config")
 

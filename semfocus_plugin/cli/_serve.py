@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import webbrowser
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -43,7 +45,23 @@ def serve(
     run_server(url, port, token_file, expose, json)
 
 
-def run_server(url: str, port: int, token_file: Path | None, expose: bool, json: bool) -> None:
+def view(
+    url: Url,
+    port: Port = PORT,
+    token_file: TokenFile = None,
+    expose: Expose = False,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Open no browser; print the page's address.")
+    ] = False,
+) -> None:
+    """Share a microscope, and open its live page: picture, focus curve, buttons. Ctrl-C ends it, and puts back a run.
+
+    Example: semfocus view 'emulator://tin-balls?seed=1&magnification=2000'
+    """
+    run_server(url, port, token_file, expose, json=False, browser=not no_browser)
+
+
+def run_server(url: str, port: int, token_file: Path | None, expose: bool, json: bool, browser: bool = False) -> None:
     """Share a microscope until Ctrl-C or SIGTERM."""
     from semfocus_plugin.server import LEAST_TOKEN, LOOPBACK, sharing
 
@@ -72,6 +90,9 @@ def run_server(url: str, port: int, token_file: Path | None, expose: bool, json:
                 "it.",
                 soft_wrap=True,
             )
+        if browser:
+            fragment = f"#token={quote(token)}" if token else ""  # a fragment is sent to no server, and is in no log
+            webbrowser.open(shared.page + fragment)
         while not over.wait(0.5):
             pass
     messages.print("the server has ended; the link to the instrument is closed")

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 import numpy as np
 from fastapi import Body, Depends, FastAPI, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.staticfiles import StaticFiles
 from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, Strict, create_model
 from starlette.exceptions import HTTPException
 
@@ -64,6 +65,8 @@ _STATUS = (
     (SemDriversError, 502),
 )
 """HTTP status of each error, the first that fits; 502 for what the instrument or its driver reports."""
+_PAGE = Path(__file__).parent / "page"
+_POLICY = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _FORMATS = {"tif": "image/tiff", "jpg": "image/jpeg", "png": "image/png"}
 
@@ -89,6 +92,15 @@ class LeaseRequest(_Body):
     """How to take control."""
 
     force: Flag = Field(False, description="Take over from a client that is still there.")
+
+
+class EmulatorRequest(_Body):
+    """What to emulate."""
+
+    specimen: str = Field(max_length=100)
+    seed: Annotated[Whole, Field(ge=0, lt=2**31)] = 1
+    magnification: Number | None = Field(None, description="As it is by default.")
+    faults: str = Field("", max_length=300)
 
 
 class StopRequest(_Body):
@@ -223,6 +235,11 @@ def create_app(desk: Desk, *, token: str | None = None) -> FastAPI:
         kept = _kept(desk.find_frame, number, "frame")
         return Response(_encoded(kept, kind), media_type=_FORMATS[kind], headers={"Cache-Control": "max-age=3600"})
 
+    @app.get("/api/frames/{number}/score", **guarded)
+    def score(number: int) -> dict[str, float | None]:
+        """Return the network's score of a frame, 0 to 9; null where it cannot look at it."""
+        return {"score": _kept(desk.score, number, "frame")}
+
     @app.get("/api/autofocus", **guarded)
     def runs() -> list[dict[str, Any]]:
         """Return the runs that are kept, the earliest first."""
@@ -251,6 +268,11 @@ def create_app(desk: Desk, *, token: str | None = None) -> FastAPI:
         found.wait(after, wait)
         return {**found.to_dict(after), **{name: _number(getattr(found, name)) for name in ("before", "after")}}
 
+    @app.get("/api/autofocus/{number}/report.html", response_class=Response, **guarded)
+    def report(number: int) -> Response:
+        """Return the report of a run, one file that holds everything."""
+        return Response(_kept(desk.report, number, "run with a result"), media_type="text/html")
+
     @app.delete("/api/autofocus/{number}", **guarded)
     def cancel(number: int, client: InControl) -> dict[str, Any]:
         """Cancel a run: before its next frame, and within one where the instrument can be stopped."""
@@ -269,6 +291,12 @@ def create_app(desk: Desk, *, token: str | None = None) -> FastAPI:
     def reconnect(client: InControl) -> dict[str, Any]:
         """Close the link to the instrument, and open it again."""
         desk.reconnect()
+        return desk.status()
+
+    @app.put("/api/emulator", **guarded)
+    def emulate(request: EmulatorRequest, client: InControl) -> dict[str, Any]:
+        """Put another specimen under the beam, where the instrument is an emulator."""
+        desk.emulate(request.specimen, request.seed, request.magnification, request.faults)
         return desk.status()
 
     @app.get("/metrics", response_class=Response, **guarded)
@@ -315,6 +343,12 @@ def create_app(desk: Desk, *, token: str | None = None) -> FastAPI:
     for member in METHODS:
         if member != "stop":
             add_method(member)
+
+    @app.get("/", include_in_schema=False)
+    def page() -> FileResponse:
+        return FileResponse(_PAGE / "index.html", headers={"Content-Security-Policy": _POLICY})
+
+    app.mount("/", StaticFiles(directory=_PAGE))
     return app
 
 

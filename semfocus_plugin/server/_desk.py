@@ -11,14 +11,16 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import semdrivers
 from semdrivers import AutofocusResult, AutofocusSettings, FocusStep, Image, ScanMode
 from semdrivers.base import WrappedMicroscope
 from semdrivers.errors import BusyError, InvalidParameterError, NotConnectedError, SemDriversError, TransportError
-from semdrivers.files import plain
+from semdrivers.files import Entry, Picture, plain, report_page
 from semdrivers.microscope import HasStop
 from semfocus_plugin.calibration import default_travel
+from semfocus_plugin.networks import evaluate
 from semfocus_plugin.run import dose_of_frame
 from semfocus_plugin.server._events import Events
 from semfocus_plugin.server._metrics import Metrics
@@ -26,6 +28,7 @@ from semfocus_plugin.server._metrics import Metrics
 LEASE = 30.0
 """Seconds of silence after which another client may take control, by default."""
 _KEPT_FRAMES, _KEPT_RUNS = 16, 50
+_EMULATOR = "emulator"
 _WAIT = 120.0
 """Seconds that an operation waits for the one before it."""
 
@@ -149,6 +152,7 @@ class Desk:
         self.frames: deque[Frame] = deque(maxlen=_KEPT_FRAMES)
         self._run: Run | None = None
         self._run_count = self._frame_count = 0
+        self._scores: dict[int, float | None] = {}
         self._operation = threading.Lock()
         self._lease_lock = threading.Lock()
         self._lease, self._client, self._seen, self._in_flight = "", "", 0.0, 0
@@ -156,7 +160,8 @@ class Desk:
         self._open(url)
 
     def _open(self, url: str) -> None:
-        self.microscope: Any = _Watched(semdrivers.on_one_thread(lambda: semdrivers.connect(url)), self)
+        microscope = _Watched(semdrivers.on_one_thread(lambda: semdrivers.connect(url)), self)
+        self.microscope: Any = microscope
         self.url, self.problem = url, None
         self.capabilities = self.microscope.capabilities
         for name in ("working_distance", "magnification"):
@@ -175,11 +180,20 @@ class Desk:
             **self.place,
             "problem": self.problem,
             "control": self.control(),
+            "emulator": self.emulator(),
             "methods": semdrivers.get_plugin_manager().autofocus_methods(),
             "frame": self.frames[-1].to_dict() if self.frames else None,
             "run": None if run is None else run.to_dict(),
             "runs": [self.summary(each) for each in self.runs if each.ended],
         }
+
+    def emulator(self) -> dict[str, Any] | None:
+        """Return what an emulator offers to put under its beam; None for an instrument."""
+        scheme, _, rest = self.url.partition("://")
+        if scheme != _EMULATOR:
+            return None
+        specimens = sorted(semdrivers.get_plugin_manager().specimens())
+        return {"specimen": rest.partition("?")[0], "specimens": specimens}
 
     @property
     def run(self) -> Run | None:
@@ -399,20 +413,64 @@ class Desk:
             )
         self.microscope.stop(keep_beam)
 
-    def reconnect(self, url: str | None = None) -> None:
-        """Close the link to the instrument and open it again, or open another address."""
+    def reconnect(self) -> None:
+        """Close the link to the instrument and open it again."""
         with self.operating() as microscope:
+            self._close(microscope)
             try:
-                microscope.close()
-            except SemDriversError as error:
-                _log.warning("the lost link did not close: %s", error)
-            try:
-                self._open(url or self.url)
+                self._open(self.url)
             except SemDriversError as error:
                 self.problem = str(error)
                 raise
             finally:
                 self.events.publish("status", self.status())
+
+    def emulate(self, specimen: str, seed: int, magnification: float | None, faults: str) -> None:
+        """Open another emulator in the place of this one.
+
+        Raises
+        ------
+        InvalidParameterError
+            When the instrument is no emulator, or there is no such specimen or fault; all stays as it is.
+        """
+        offered = self.emulator()
+        if offered is None or specimen not in offered["specimens"]:
+            raise InvalidParameterError(
+                f"specimen {specimen!r} cannot be put under the beam; "
+                + ("this is no emulator" if offered is None else f"there are {', '.join(offered['specimens'])}")
+            )
+        factor = self.place["magnification"] if magnification is None else magnification
+        with self.operating() as microscope:
+            self._open(f"{_EMULATOR}://{specimen}?seed={seed}&magnification={factor:g}&faults={quote(faults)}")
+            self._close(microscope)
+            self.events.publish("status", self.status())
+
+    def score(self, number: int) -> float | None:
+        """Return the score of a frame that is kept, 0 to 9; None where the network cannot look at it."""
+        frame = self.find_frame(number)
+        if number not in self._scores:
+            try:
+                self._scores = {number: evaluate(frame.image, magnification=frame.image.magnification).score}
+            except SemDriversError:
+                self._scores = {number: None}
+        return self._scores[number]
+
+    def report(self, number: int) -> str:
+        """Return the report of a run that has a result, as HTML; raises KeyError where there is none."""
+        run = self.find_run(number)
+        if run.result is None:
+            raise KeyError(number)
+        before, after = (
+            frame and Picture(frame.image.pixels, frame.image.working_distance, frame.image.pixel_size)
+            for frame in (run.before, run.after)
+        )
+        return report_page([Entry(f"Run {number}", run.result.to_dict(), before, after)], f"Autofocus, run {number}")
+
+    def _close(self, microscope: Any) -> None:
+        try:
+            microscope.close()
+        except SemDriversError as error:
+            _log.warning("the link did not close: %s", error)
 
     def close(self) -> None:
         """Cancel a run and wait until all is put back, then close the microscope and end all streams."""
