@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from semdrivers.files._plotting import draw_before_after, draw_result
@@ -129,12 +130,25 @@ def _section(entry: Entry) -> str:
 
 
 def _pictures(entry: Entry) -> str:
-    before, after = entry.before, entry.after
-    if before is None or after is None or before.pixels.shape != after.pixels.shape:
+    if entry.before is None or entry.after is None:
         return ""
-    titles = f"before: {before.working_distance:.3f} mm", f"after: {after.working_distance:.3f} mm"
-    figure = draw_before_after(before.pixels, after.pixels, titles, after.pixel_size)
+    size = min(entry.before.pixels.shape, entry.after.pixels.shape)
+    before, after = (_reduced(picture.pixels, size) for picture in (entry.before, entry.after))
+    if before is None or after is None:
+        return ""
+    titles = f"before: {entry.before.working_distance:.3f} mm", f"after: {entry.after.working_distance:.3f} mm"
+    pixel_size = entry.after.pixel_size * entry.after.pixels.shape[1] / size[1]
+    figure = draw_before_after(before, after, titles, pixel_size)
     return f'<p><img alt="{_text("; ".join(titles))}" src="{_uri(figure, "png")}"></p>'
+
+
+def _reduced(pixels: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any] | None:
+    """Return a picture averaged down to a size of the same proportions, or None where that is no whole fraction."""
+    (height, width), (lines, columns) = pixels.shape, size
+    factor = height // lines
+    if (height, width) != (factor * lines, factor * columns):
+        return None
+    return np.asarray(pixels.reshape(lines, factor, columns, factor).mean(axis=(1, 3)))
 
 
 def _described(result: Mapping[str, Any]) -> str:

@@ -281,7 +281,7 @@ const drawRun = () => {
     const amount = Math.hypot(rest.x, rest.y), angle = Math.atan2(rest.y, rest.x) / 2 * 180 / Math.PI;
     const long = 10 + 8 * amount / (amount + 3 * rest.sigma);
     byId("ellipse").replaceChildren(svg("ellipse", { rx: long, ry: 100 / long, transform: `rotate(${-angle})` }));
-    note.lastElementChild.textContent = `astigmatism left: ${amount.toPrecision(2)} ± ${rest.sigma.toPrecision(1)} µm, ` +
+    note.lastElementChild.textContent = `astigmatism left: ${Number(amount.toPrecision(2))} ± ${Number(rest.sigma.toPrecision(1))} µm, ` +
       `at ${((angle + 180) % 180).toFixed(0)}°`;
   }
 };
