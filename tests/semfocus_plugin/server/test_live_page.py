@@ -53,9 +53,9 @@ def tab(browser):
 @pytest.fixture(scope="module")
 def emulator():
     """A blank specimen, on which the paper's method takes some seconds, and its server."""
-    with Emulator("featureless", seed=1, magnification=2000, working_distance=14.0) as emulator:
-        with sharing(emulator.url, port=0) as server:
-            yield emulator, server
+    blank = Emulator("featureless", seed=1, magnification=2000, working_distance=14.0)
+    with blank as emulator, sharing(emulator.url, port=0) as server:
+        yield emulator, server
 
 
 @pytest.fixture
