@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 _STATUS = {"focused": "#009e73", "refused": "#d55e00", "cancelled": "#666666"}
 _INK = "#333333"
 _MARKERS = "osD^vP"
-_FONTS = {"pdf.fonttype": 42, "svg.fonttype": "path"}
+_PRINT: dict[Any, Any] = {"pdf.fonttype": 42}
 """Fonts are embedded as such: journals refuse those of type 3."""
 _SCORE_AXIS = (-0.4, 9.6)
 _FORMATS = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -321,6 +322,6 @@ def _rendered(figure: Figure, kind: str) -> bytes:
     for axes in figure.axes:
         axes.spines[["top"]].set_visible(False)
     buffer = io.BytesIO()
-    with rc_context(_FONTS):
+    with rc_context(_PRINT) if kind == "pdf" else nullcontext():
         figure.savefig(buffer, format=kind)
     return buffer.getvalue()

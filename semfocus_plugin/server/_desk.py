@@ -460,11 +460,8 @@ class Desk:
         run = self.find_run(number)
         if run.result is None:
             raise KeyError(number)
-        before, after = (
-            frame and Picture(frame.image.pixels, frame.image.working_distance, frame.image.pixel_size)
-            for frame in (run.before, run.after)
-        )
-        return report_page([Entry(f"Run {number}", run.result.to_dict(), before, after)], f"Autofocus, run {number}")
+        entry = Entry(f"Run {number}", run.result.to_dict(), _picture(run.before), _picture(run.after))
+        return report_page([entry], f"Autofocus, run {number}")
 
     def _close(self, microscope: Any) -> None:
         try:
@@ -508,3 +505,9 @@ class Desk:
         self.place = {"working_distance": float(image.working_distance), "magnification": float(image.magnification)}
         self.metrics.frame_scanned(seconds, dose_of_frame(self.capabilities, image))
         self.events.publish("frame", frame.to_dict())
+
+
+def _picture(frame: Frame | None) -> Picture | None:
+    if frame is None:
+        return None
+    return Picture(frame.image.pixels, float(frame.image.working_distance), float(frame.image.pixel_size))

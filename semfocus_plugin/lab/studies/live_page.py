@@ -9,12 +9,16 @@ Needs Playwright (``pip install playwright``) and Chromium, Debian's or Playwrig
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from semdrivers import AutofocusSettings
 from semdrivers.emulator import Emulator
 from semfocus_plugin.server import sharing
 
@@ -27,6 +31,7 @@ _TIN, _BLANK = "tin-balls", "featureless"
 def _ready(page: Any, *_: Any) -> None:
     page.locator("#snap").click()
     page.locator("#message", has_text="is saved").wait_for()
+    page.locator("#score", has_text=".").wait_for()
 
 
 def _focusing(page: Any, *_: Any) -> None:
@@ -50,9 +55,10 @@ def _lost(page: Any, emulator: Emulator) -> None:
 
 def _watching(page: Any, *_: Any) -> None:
     page.locator("#control", has_text="watching").wait_for()
+    page.locator("#history img").nth(1).wait_for()
 
 
-STATES: dict[str, tuple[str, str, Callable[..., None]]] = {
+STATES: dict[str, tuple[str, Any, Callable[..., None]]] = {
     "ready": (_TIN, "light", _ready),
     "focusing": (_BLANK, "light", _focusing),
     "focused": (_TIN, "light", _ended),
@@ -75,6 +81,7 @@ def photograph(folder: Path) -> list[Path]:
             with Emulator(specimen, seed=1, magnification=2000) as emulator, sharing(emulator.url, port=0) as server:
                 if name == "watching":
                     server.desk.take("night script")
+                    server.desk.focus("night script", AutofocusSettings(), travel_given=False)
                 window = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=colours)
                 page = window.new_page()
                 page.set_default_timeout(_PATIENCE)
@@ -83,7 +90,8 @@ def photograph(folder: Path) -> list[Path]:
                     page.locator("#control", has_text="you control").wait_for()
                 reach(page, emulator)
                 path = folder / f"page-{name}.png"
-                page.screenshot(path=path)
+                shown = Image.open(io.BytesIO(page.screenshot()))
+                shown.convert("RGB").quantize(128).save(path, optimize=True)
                 window.close()
             written.append(path)
         browser.close()
