@@ -14,6 +14,7 @@ from semdrivers.remote import PORT
 from semfocus_plugin.server._desk import LEASE, Desk
 
 LOOPBACK = "127.0.0.1"
+"""Where this computer alone has access."""
 LEAST_TOKEN = 16
 """Characters of a token at least."""
 _STARTS_WITHIN = 20.0
