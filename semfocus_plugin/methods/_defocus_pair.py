@@ -476,7 +476,7 @@ def _same(magnification: float, other: float) -> bool:
 
 def _bind(networks: Networks) -> partial[Outcome]:
     if networks.evaluator.blur_range is None:
-        raise ModelError("method 'defocus-pair' needs an AENet that tells blur; use method 'dual-network'")
+        raise ModelError("method 'defocus-pair' needs an AENet that reports blur; use method 'dual-network'")
     return partial(focus)
 
 
