@@ -182,6 +182,7 @@ class FocusRecord(TypedDict):
     frames: int
     elapsed: float
     method: str
+    depth_of_field: NotRequired[float | None]
     frames_since: NotRequired[int]
     """Frames between the run and this frame; recorded by `semdrivers.hosts` alone."""
     lens_offset: NotRequired[float | None]
@@ -266,6 +267,8 @@ class AutofocusResult:
     provenance : mapping
         ``time`` (seconds since the epoch, at the end), ``instrument``, ``settings``, ``versions``, and what the method
         adds, such as ``models``: the SHA-256 of each network by name.
+    depth_of_field : float or None
+        Of a frame of the run, at the working distance that it ends at, mm; None where the method does not report it.
 
     Raises
     ------
@@ -288,6 +291,7 @@ class AutofocusResult:
     at_limit: bool = False
     posterior: tuple[float, ...] | None = None
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    depth_of_field: float | None = None
 
     def __post_init__(self) -> None:
         if self.status not in _STATUSES:

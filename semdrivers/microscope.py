@@ -24,8 +24,12 @@ from semdrivers.image import Image, ScanMode
 SIX_DIGITS = 5e-6
 """Largest relative difference of a number that was rounded to six significant digits: two such numbers are equal."""
 
+TAKE_UP = 0.02
+"""How far below its target a lens that goes down turns round, mm: its iron remembers the direction."""
+
 __all__ = [
     "SIX_DIGITS",
+    "TAKE_UP",
     "Capabilities",
     "HasBeam",
     "HasDetector",
@@ -38,6 +42,7 @@ __all__ = [
     "Microscope",
     "Range",
     "allowed_range",
+    "approach",
     "check_microscope",
     "check_read_back",
     "checked_limits",
@@ -454,6 +459,23 @@ def put_back(microscope: object, values: Mapping[str, Any], *, changed_only: boo
     if interrupt is not None:
         raise interrupt
     return failures
+
+
+def approach(microscope: Microscope, working_distance: float, limits: Range) -> None:
+    """Move the lens to a working distance (mm) from below, as far as the limits allow.
+
+    Raises
+    ------
+    OutOfRangeError
+        When it is beyond the limits; nothing has moved.
+    """
+    target = limits.check("working_distance", working_distance, "mm")
+    if limits.step > 0:
+        target = limits.clip(round(round(target / limits.step) * limits.step, 9))
+    below = limits.clip(round(target - TAKE_UP, 9))
+    if below < target < microscope.working_distance:
+        microscope.working_distance = below
+    microscope.working_distance = target
 
 
 def read_number(microscope: object, name: str, unit: str = "") -> float:

@@ -217,8 +217,10 @@ class RemoteMicroscope(MicroscopeBase):
         asks the server for every frame.
         """
         self._check_open()
-        if cancel is not None and cancel.is_set():
-            return super().autofocus(progress=progress, cancel=cancel, **settings)  # which scans nothing
+        cancelled = cancel is not None and cancel.is_set()  # then nothing is scanned
+        if cancelled or settings.get("map") is not None:  # a map is here, and so is its run
+            return super().autofocus(progress=progress, cancel=cancel, **settings)
+        settings.pop("map", None)
         checked = checked_settings(settings.pop("settings", None), settings)
         body = {**plain(checked), "scan_mode": None if checked.scan_mode is None else str(checked.scan_mode)}
         run = self._wire.ask("POST", "autofocus", body, control=True)["number"]

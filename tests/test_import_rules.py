@@ -48,6 +48,7 @@ PUBLIC_OF_SEMDRIVERS = {
     "semdrivers.grey_levels",
     "semdrivers.image",
     "semdrivers.instruments",
+    "semdrivers.maps",
     "semdrivers.microscope",
     "semdrivers.plugins",
     "semdrivers.remote",

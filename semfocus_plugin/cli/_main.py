@@ -30,6 +30,7 @@ from semfocus_plugin.cli._config import config
 from semfocus_plugin.cli._label import label
 from semfocus_plugin.cli._report import report
 from semfocus_plugin.cli._serve import serve, view
+from semfocus_plugin.cli._tile import tile
 
 app = application("semfocus", "Autofocus for scanning electron microscopes: focus, score pictures, evaluate, train.")
 """The commands of the product."""
@@ -169,6 +170,7 @@ def run(
 
 
 app.command()(calibrate)
+app.command()(tile)
 app.command()(view)
 app.command()(serve)
 app.command()(report)

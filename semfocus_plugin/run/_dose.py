@@ -12,17 +12,16 @@ from semfocus_plugin.optics import NOMINAL_PIXEL
 _ELECTRONS_A_PICOCOULOMB = 1e-12 / 1.602176634e-19
 
 
-def dwell_of(capabilities: Capabilities, mode: ScanMode) -> float | None:
-    """Return how long the beam rests on a pixel in a mode, s, where the instrument reports it."""
+def electrons_on_pixel(capabilities: Capabilities, mode: ScanMode) -> float | None:
+    """Return the electrons that a frame puts on a pixel; None where the instrument does not report what it takes."""
+    dwell = _dwell(capabilities, mode)
+    known = all(value is not None and 0 < value < math.inf for value in (dwell, capabilities.beam_current))
+    return (capabilities.beam_current or 0.0) * (dwell or 0.0) * _ELECTRONS_A_PICOCOULOMB if known else None
+
+
+def _dwell(capabilities: Capabilities, mode: ScanMode) -> float | None:
+    """Return the time on a pixel in a mode, s."""
     return mode.dwell or dict(zip(capabilities.scan_modes, capabilities.dwell_times, strict=False)).get(mode)
-
-
-def dose_of_frame(capabilities: Capabilities, image: Image) -> float | None:
-    """Return the electrons per µm² that a frame put on the sample; None where the instrument does not report them."""
-    dwell = None if image.scan_mode is None else dwell_of(capabilities, image.scan_mode)
-    if dwell is None or capabilities.beam_current is None or not 0 < image.pixel_size < math.inf:
-        return None
-    return capabilities.beam_current * dwell * _ELECTRONS_A_PICOCOULOMB / (float(image.pixel_size) * 1e-3) ** 2
 
 
 class Dose:
@@ -47,7 +46,7 @@ class Dose:
     """
 
     def __init__(self, limit: float, capabilities: Capabilities, mode: ScanMode) -> None:
-        dwell, current = dwell_of(capabilities, mode), capabilities.beam_current
+        dwell, current = _dwell(capabilities, mode), capabilities.beam_current
         for name, value in (("beam current", current), (f"time on a pixel in mode {mode.name}", dwell)):
             if value is None or not 0 < value < math.inf:
                 raise InvalidParameterError(
@@ -55,7 +54,7 @@ class Dose:
                     "leave max_dose out and limit the run by max_frames or max_seconds"
                 )
         self._left = limit
-        self._electrons = (current or 0.0) * (dwell or 0.0) * _ELECTRONS_A_PICOCOULOMB
+        self._electrons = electrons_on_pixel(capabilities, mode) or 0.0
         self._pixel = NOMINAL_PIXEL * ScanMode.FAST.width / mode.width
 
     def add(self, image: Image, magnification: float) -> None:

@@ -194,7 +194,13 @@ def run(
         at_limit=outcome.at_limit,
         posterior=run.posterior,
         provenance={"models": {card.name: card.sha256 for card in network_files.read_manifest()}} if shipped else {},
+        depth_of_field=depth_of_field(run.pixel, run.core, _half_angle(run, outcome)) if run.measurements else None,
     )
+
+
+def _half_angle(run: FocusRun, outcome: Outcome) -> float:
+    """Return the half-angle where the lens stands, rad: as the run measured it, where it did."""
+    return run.half_angle if outcome.beam is None else float(outcome.beam.angle(run.working_distance))
 
 
 def best_of(measurements: tuple[Measurement, ...]) -> Measurement:

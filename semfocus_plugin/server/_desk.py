@@ -14,14 +14,14 @@ from typing import Any
 from urllib.parse import quote
 
 import semdrivers
-from semdrivers import AutofocusResult, AutofocusSettings, FocusStep, Image, ScanMode
+from semdrivers import AutofocusResult, AutofocusSettings, Capabilities, FocusStep, Image, ScanMode
 from semdrivers.base import WrappedMicroscope
 from semdrivers.errors import BusyError, InvalidParameterError, NotConnectedError, SemDriversError, TransportError
 from semdrivers.files import Entry, Picture, plain, report_page
 from semdrivers.microscope import HasStop
 from semfocus_plugin.calibration import default_travel
 from semfocus_plugin.networks import evaluate
-from semfocus_plugin.run import dose_of_frame
+from semfocus_plugin.run import electrons_on_pixel
 from semfocus_plugin.server._events import Events
 from semfocus_plugin.server._metrics import Metrics
 
@@ -503,7 +503,7 @@ class Desk:
         if run is not None and not run.ended:
             run.frames.append(frame)
         self.place = {"working_distance": float(image.working_distance), "magnification": float(image.magnification)}
-        self.metrics.frame_scanned(seconds, dose_of_frame(self.capabilities, image))
+        self.metrics.frame_scanned(seconds, _dose(self.capabilities, image))
         self.events.publish("frame", frame.to_dict())
 
 
@@ -511,3 +511,9 @@ def _picture(frame: Frame | None) -> Picture | None:
     if frame is None:
         return None
     return Picture(frame.image.pixels, float(frame.image.working_distance), float(frame.image.pixel_size))
+
+
+def _dose(capabilities: Capabilities, image: Image) -> float | None:
+    """Return the electrons per µm² of a frame, where the instrument reports what it takes."""
+    electrons = None if image.scan_mode is None else electrons_on_pixel(capabilities, image.scan_mode)
+    return electrons / (image.pixel_size * 1e-3) ** 2 if electrons is not None and image.pixel_size > 0 else None
