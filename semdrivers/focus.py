@@ -408,7 +408,7 @@ class NotFocusedError(AutofocusError):
     message : str
         What happened.
     result : AutofocusResult, optional
-        Of the run that did not focus.
+        Result of the run that did not focus.
     """
 
     def __init__(self, message: str, result: AutofocusResult | None = None) -> None:
@@ -434,7 +434,7 @@ def record_of_frame(record: Mapping[str, Any], working_distance: float) -> dict[
     Parameters
     ----------
     record : mapping
-        Of an autofocus run, such as ``microscope.focus_record``.
+        Record of an autofocus run, such as ``microscope.focus_record``.
     working_distance : float
         At which the frame was scanned, mm.
 

@@ -320,7 +320,7 @@ def draw_scale_bar(axes: Axes, shape: tuple[int, ...], pixel_size: float) -> Non
     Parameters
     ----------
     axes : matplotlib.axes.Axes
-        Of the panel, in pixels of the picture.
+        Axes of the panel, in pixels of the picture.
     shape : tuple of int
         Height and width of the picture, pixels.
     pixel_size : float
