@@ -24,10 +24,12 @@ from semdrivers.microscope import (
     Microscope,
     allowed_range,
     check_microscope,
+    has_member,
     offered_mode,
     put_back,
     read_number,
     restoring,
+    stigmator_of,
 )
 
 __all__ = ["autofocus"]
@@ -109,9 +111,13 @@ def autofocus(
         if not isinstance(result, AutofocusResult):
             raise AutofocusError(f"an autofocus plugin returned {type(result).__name__}, not an AutofocusResult")
         stays = () if settings.restore_on_failure and not result.focused else ("working_distance",)
+        stays += ("stigmator",) if result.focused else ()
         for failure in put_back(microscope, {name: start[name] for name in start if name not in stays}).values():
             raise failure
         result = dataclasses.replace(result, working_distance=microscope.working_distance)
+        if settings.stigmate:
+            now = stigmator_of(microscope)
+            result = dataclasses.replace(result, stigmator=now, start_stigmator=start["stigmator"])
     if isinstance(microscope, RecordsFocus):
         microscope.focus_record = result.to_record()
     _log.info(
@@ -168,9 +174,14 @@ def _settings(settings: AutofocusSettings | None, overrides: dict[str, Any]) -> 
     return dataclasses.replace(settings, **overrides)
 
 
-def _start(microscope: Microscope, settings: AutofocusSettings) -> dict[str, float]:
+def _start(microscope: Microscope, settings: AutofocusSettings) -> dict[str, Any]:
     """Return what to put back, in that order; raises before anything has moved where a run cannot begin from it."""
-    values = {name: read_number(microscope, name, unit) for name, unit in (("magnification", ""), (_PLACE, "mm"))}
+    if settings.stigmate and not has_member(microscope, "stigmator"):
+        raise InvalidParameterError("stigmate=True needs a microscope whose stigmator can be set (HasStigmator)")
+    values: dict[str, Any] = {"magnification": read_number(microscope, "magnification")}
+    if settings.stigmate:
+        values["stigmator"] = stigmator_of(microscope)
+    values[_PLACE] = read_number(microscope, _PLACE, "mm")
     allowed_range(microscope.capabilities.working_distance, settings.bounds, values[_PLACE])
     return values
 

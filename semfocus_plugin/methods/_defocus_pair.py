@@ -15,6 +15,7 @@ from functools import partial
 
 from semdrivers.errors import ModelError
 from semdrivers.focus import Astigmatism
+from semfocus_plugin.methods._stigmation import Stigmation
 from semfocus_plugin.networks import Networks
 from semfocus_plugin.optics import HALF_SCORE, UNKNOWN, Estimate, Posterior, Sighting, half_blur, ideal_score, spectrum
 from semfocus_plugin.run import HOPELESS, NOISE, FocusRun, Measurement, Method, Outcome, best_of, shows_nothing
@@ -100,6 +101,7 @@ def focus(run: FocusRun, accept: float) -> Outcome:
     sightings: list[Sighting] = []
     place: float | None = run.working_distance
     phase = "search"
+    stigmation = Stigmation(run)
     if run.may_change_magnification:
         _look(run, _lowest(run, target))
     while True:
@@ -109,8 +111,14 @@ def focus(run: FocusRun, accept: float) -> Outcome:
         posterior = _posterior(run, sightings, seen[0].pixel * seen[0].magnification / target)
         near = _found(posterior, run)
         at_target = [m for m in seen if _same(m.magnification, target)]
+        place = stigmation.next(posterior, near, at_target) if _within(run, near) else None
+        if place is not None:
+            _look(run, target)
+            phase = "stigmate"
+            continue
         if near.mass >= SURE and _within(run, near):
-            close = [m for m in at_target if abs(m.working_distance - near.working_distance) <= _reach(run, near)]
+            stigmated = [m for m in at_target if m.added == stigmation.added]
+            close = [m for m in stigmated if abs(m.working_distance - near.working_distance) <= _reach(run, near)]
             if not close:
                 _look(run, target)
                 place, phase = near.working_distance, "verify"
@@ -127,7 +135,7 @@ def focus(run: FocusRun, accept: float) -> Outcome:
             share = _share_of_peak(posterior, near)
             pinned = near.half_width < 1.5 * run.fineness * near.unit and _sharpness(best) - blurred >= SHOWN * share
             pinned = pinned and (len(seen) > 2 or run.beam.sigma is not None)
-            stepped = None if _shows_astigmatism(posterior) else _sharpest_step(run, near, at_target)
+            stepped = None if _shows_astigmatism(posterior) else _sharpest_step(run, near, stigmated)
             beside = None if stepped is None else _open_step(run, stepped, at_target)
             if (flank is None or pinned) and beside is not None:
                 flank, pinned = beside, False
@@ -137,6 +145,9 @@ def focus(run: FocusRun, accept: float) -> Outcome:
                     outcome = replace(outcome, working_distance=stepped.working_distance)
                 if posterior.period is not None:
                     outcome = _judge_periodic(posterior.period, best, at_target, near, outcome)
+                outcome = _stigmated(outcome, stigmation)
+                if outcome.focused:
+                    stigmation.trim(posterior)
                 return _with_measurements(outcome, posterior, near)
             place, phase = flank, "verify"
             continue
@@ -149,7 +160,16 @@ def focus(run: FocusRun, accept: float) -> Outcome:
         here = [m for m in seen if _same(m.magnification, run.magnification)]
         place, phase = _next(run, posterior, here), "search"
         if place is None:
-            return _with_measurements(_sharpest(run, posterior, at_target, near, accept), posterior, near)
+            outcome = _stigmated(_sharpest(run, posterior, at_target, near, accept), stigmation)
+            return _with_measurements(outcome, posterior, near)
+
+
+def _stigmated(outcome: Outcome, stigmation: Stigmation) -> Outcome:
+    """Return the outcome with what became of the stigmator: a focus without it is none that was asked for."""
+    if outcome.focused and stigmation.refusal:
+        return replace(outcome, focused=False, reason=stigmation.refusal, confidence=0.0, retry=False)
+    reason = "; ".join(filter(None, (outcome.reason, stigmation.note if outcome.focused else "")))
+    return replace(outcome, reason=reason)
 
 
 def _unseen_lobe(run: FocusRun, posterior: Posterior, near: Estimate, here: list[Measurement]) -> float | None:
@@ -259,7 +279,7 @@ def _sighting(m: Measurement) -> Sighting:
         sigma = math.log(0.5 * (ellipse.sigma_larger + ellipse.sigma_smaller))
     structure = m.correlation > NOISE and not shows_nothing(m)
     seen = spectrum(m.image.pixels)
-    return Sighting(m.working_distance, m.pixel, blur, sigma, structure, seen, ellipse, m.structure)
+    return Sighting(m.working_distance, m.pixel, blur, sigma, structure, seen, ellipse, m.structure, m.added)
 
 
 def _next(run: FocusRun, posterior: Posterior, here: list[Measurement]) -> float | None:
@@ -485,4 +505,5 @@ METHOD = Method(
     bind=_bind,
     max_frames=MAX_FRAMES,
     attempts=1,
+    stigmates=True,
 )
