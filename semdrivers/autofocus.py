@@ -110,7 +110,7 @@ def autofocus(
             raise AutofocusError(plugins.describe_missing_autofocus(settings.method))
         if not isinstance(result, AutofocusResult):
             raise AutofocusError(f"an autofocus plugin returned {type(result).__name__}, not an AutofocusResult")
-        stays = () if settings.restore_on_failure and not result.focused else ("working_distance",)
+        stays: tuple[str, ...] = () if settings.restore_on_failure and not result.focused else ("working_distance",)
         stays += ("stigmator",) if result.focused else ()
         for failure in put_back(microscope, {name: start[name] for name in start if name not in stays}).values():
             raise failure

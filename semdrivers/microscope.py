@@ -169,7 +169,9 @@ def checked_limits(
         raise InvalidParameterError(f"{name} must be two numbers{suffix and ' in' + suffix}, not {bounds!r}") from None
     low, high = number(f"{name}[0]", first, unit), number(f"{name}[1]", second, unit)
     if low >= high:
-        raise OutOfRangeError(f"{name} must be (low, high){suffix and ' in' + suffix} with low < high, not ({low:g}, {high:g})")
+        raise OutOfRangeError(
+            f"{name} must be (low, high){suffix and ' in' + suffix} with low < high, not ({low:g}, {high:g})"
+        )
     return low, high
 
 

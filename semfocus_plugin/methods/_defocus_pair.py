@@ -17,8 +17,19 @@ from semdrivers.errors import ModelError
 from semdrivers.focus import Astigmatism
 from semfocus_plugin.methods._stigmation import Stigmation
 from semfocus_plugin.networks import Networks
-from semfocus_plugin.optics import HALF_SCORE, UNKNOWN, Estimate, Posterior, Sighting, half_blur, ideal_score, spectrum
-from semfocus_plugin.run import HOPELESS, NOISE, FocusRun, Measurement, Method, Outcome, best_of, shows_nothing
+from semfocus_plugin.optics import HALF_SCORE, UNKNOWN, Estimate, Posterior, Sighting, half_blur, ideal_score
+from semfocus_plugin.run import (
+    HOPELESS,
+    NOISE,
+    FocusRun,
+    Measurement,
+    Method,
+    Outcome,
+    best_of,
+    posterior_of,
+    shows_nothing,
+    sighting_of,
+)
 
 MAX_FRAMES = 20
 
@@ -85,9 +96,6 @@ BLIND = 0.0
 OUTSHINES = 2.0
 """Least ratio of the fine structure in focus to that of a frame out of focus, for a periodic sample."""
 
-BEYOND = 60.0
-"""Pixels of blur that the interval of possible places extends beyond the limits."""
-
 LOWEST_LOOK = 500.0
 """Lowest magnification worth a look, and that of the first where it may be chosen: it sees 20 mm of defocus."""
 
@@ -106,9 +114,9 @@ def focus(run: FocusRun, accept: float) -> Outcome:
         _look(run, _lowest(run, target))
     while True:
         assert place is not None
-        sightings.append(_sighting(run.measure(place, phase)))
+        sightings.append(sighting_of(run.measure(place, phase)))
         seen = run.measurements
-        posterior = _posterior(run, sightings, seen[0].pixel * seen[0].magnification / target)
+        posterior = posterior_of(run, sightings, seen[0].pixel * seen[0].magnification / target)
         near = _found(posterior, run)
         at_target = [m for m in seen if _same(m.magnification, target)]
         place = stigmation.next(posterior, near, at_target) if _within(run, near) else None
@@ -145,7 +153,7 @@ def focus(run: FocusRun, accept: float) -> Outcome:
                     outcome = replace(outcome, working_distance=stepped.working_distance)
                 if posterior.period is not None:
                     outcome = _judge_periodic(posterior.period, best, at_target, near, outcome)
-                outcome = _stigmated(outcome, stigmation)
+                outcome = _stigmated(outcome, stigmation, posterior, near)
                 if outcome.focused:
                     stigmation.trim(posterior)
                 return _with_measurements(outcome, posterior, near)
@@ -160,16 +168,19 @@ def focus(run: FocusRun, accept: float) -> Outcome:
         here = [m for m in seen if _same(m.magnification, run.magnification)]
         place, phase = _next(run, posterior, here), "search"
         if place is None:
-            outcome = _stigmated(_sharpest(run, posterior, at_target, near, accept), stigmation)
+            outcome = _sharpest(run, posterior, at_target, near, accept)
+            outcome = _stigmated(outcome, stigmation, posterior, near)
             return _with_measurements(outcome, posterior, near)
 
 
-def _stigmated(outcome: Outcome, stigmation: Stigmation) -> Outcome:
+def _stigmated(outcome: Outcome, stigmation: Stigmation, posterior: Posterior, near: Estimate) -> Outcome:
     """Return the outcome with what became of the stigmator: a focus without it is none that was asked for."""
-    if outcome.focused and stigmation.refusal:
-        return replace(outcome, focused=False, reason=stigmation.refusal, confidence=0.0, retry=False)
-    reason = "; ".join(filter(None, (outcome.reason, stigmation.note if outcome.focused else "")))
-    return replace(outcome, reason=reason)
+    if not outcome.focused:
+        return outcome
+    refusal = stigmation.refusal(posterior, near)
+    if refusal:
+        return replace(outcome, focused=False, reason=refusal, confidence=0.0, retry=False)
+    return replace(outcome, reason="; ".join(filter(None, (outcome.reason, stigmation.note(posterior, near)))))
 
 
 def _unseen_lobe(run: FocusRun, posterior: Posterior, near: Estimate, here: list[Measurement]) -> float | None:
@@ -260,26 +271,6 @@ def _found(posterior: Posterior, run: FocusRun) -> Estimate:
     unit = run.fineness * posterior.unit(run.working_distance)
     narrow = posterior.best(unit)
     return narrow if narrow.mass >= SURE else posterior.best(2 * unit)
-
-
-def _posterior(run: FocusRun, sightings: list[Sighting], pixel: float) -> Posterior:
-    """Return the posterior over the limits and a little beyond: the focus need not lie within."""
-    beam, low, high = run.beam, run.limits.minimum, run.limits.maximum
-    beyond = BEYOND * pixel / float(beam.angle(high))
-    low = low - beyond if beam.at is None else max(0.2, low - beyond)
-    return Posterior(sightings, low, high + beyond, pixel, beam, run.core)
-
-
-def _sighting(m: Measurement) -> Sighting:
-    blur, sigma, ellipse = m.evaluation.log_blur, m.evaluation.log_sigma, m.evaluation.ellipse
-    assert blur is not None
-    sigma = -1.5 if sigma is None else sigma
-    if ellipse is not None:
-        blur = 0.5 * (ellipse.log_larger + ellipse.log_smaller)
-        sigma = math.log(0.5 * (ellipse.sigma_larger + ellipse.sigma_smaller))
-    structure = m.correlation > NOISE and not shows_nothing(m)
-    seen = spectrum(m.image.pixels)
-    return Sighting(m.working_distance, m.pixel, blur, sigma, structure, seen, ellipse, m.structure, m.added)
 
 
 def _next(run: FocusRun, posterior: Posterior, here: list[Measurement]) -> float | None:

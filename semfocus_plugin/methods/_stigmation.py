@@ -31,8 +31,6 @@ class Stigmation:
         self._run = run
         self._moves = self._looks = 0
         self._limited = False
-        self._invisible = False
-        self._left: tuple[float, float] | None = None
 
     @property
     def added(self) -> tuple[float, float]:
@@ -56,12 +54,10 @@ class Stigmation:
         if self._run.stigmator is None or len(here) < 2 or near.mass < _SURE or self._limited:
             return None
         found = posterior.astigmatism()
-        self._invisible = found is None
         if found is None:
             return None
         x, y, sigma = found
         amount = math.hypot(x, y)
-        self._left = amount / near.unit, sigma / near.unit
         if amount > max(_LEFT * near.unit, 1.5 * sigma) and self._moves < _MOST_MOVES:
             before = self.added
             after = self._run.stigmate(before[0] - x, before[1] - y)
@@ -95,23 +91,28 @@ class Stigmation:
         if self._run.stigmator is not None and found is not None and math.hypot(found[0], found[1]) > found[2]:
             self._run.stigmate(self.added[0] - found[0], self.added[1] - found[1])
 
-    @property
-    def refusal(self) -> str:
-        """Why the stigmator is not corrected, or an empty text."""
+    def refusal(self, posterior: Posterior, near: Estimate) -> str:
+        """Return why the stigmator is not corrected, by all frames in hand, or an empty text."""
         if self._run.stigmator is None:
             return ""
-        if self._invisible:
+        found = posterior.astigmatism()
+        if found is None:
             return "the sample shows too few directions to correct the stigmator by: move the stage"
         if self._limited:
             return "the stigmator is at its limit; widen stigmator_bounds or max_stigmator_travel"
-        if self._left is None or self._left[1] > 2 * _SIGMA or self._left[0] > 1.0 + 2 * self._left[1]:
-            return "the astigmatism could not be measured well enough to correct the stigmator"
+        amount, sigma = math.hypot(found[0], found[1]) / near.unit, found[2] / near.unit
+        if sigma > 2 * _SIGMA or amount > 1.0:
+            return (
+                f"the stigmator could not be corrected: {amount:.1f} ± {sigma:.1f} depths of field of astigmatism "
+                "remain; move the stage to a field with detail in all directions"
+            )
         return ""
 
-    @property
-    def note(self) -> str:
-        """What was corrected, for a person, or an empty text."""
-        if self._run.stigmator is None or self._left is None:
+    def note(self, posterior: Posterior, near: Estimate) -> str:
+        """Return what was corrected, for a person, or an empty text."""
+        found = posterior.astigmatism()
+        if self._run.stigmator is None or found is None:
             return ""
         amount = math.hypot(*self.added) * 1e3
-        return f"stigmator corrected by {amount:.3g} µm, {self._left[0]:.1f} ± {self._left[1]:.1f} depths of field remain"
+        left, sigma = math.hypot(found[0], found[1]) / near.unit, found[2] / near.unit
+        return f"stigmator corrected by {amount:.3g} µm, {left:.1f} ± {sigma:.1f} depths of field remain"

@@ -60,8 +60,8 @@ class Stigmator:
             limits = limits.intersect(start - settings.max_stigmator_travel, start + settings.max_stigmator_travel)
         if not limits.minimum <= start <= limits.maximum:
             raise AutofocusError(
-                f"the stigmator stands at {start:g}, outside {limits.minimum:g} to {limits.maximum:g}; set it within, or "
-                "widen stigmator_bounds"
+                f"the stigmator stands at {start:g}, outside {limits.minimum:g} to {limits.maximum:g}; set it within, "
+                "or widen stigmator_bounds"
             )
         return limits
 
