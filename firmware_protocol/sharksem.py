@@ -67,7 +67,7 @@ class Message:
     Parameters
     ----------
     name : str
-        Of the command, at most 15 characters.
+        Name of the command, at most 15 characters.
     size : int
         Bytes of the body.
     number : int
@@ -91,7 +91,7 @@ class Pixels:
     frame : int
         The number that the scan was started with.
     channel : int
-        Of the detectors.
+        Channel of the detectors.
     first : int
         Index of the first pixel in the part of the window that is scanned, line by line.
     bits : int
@@ -145,7 +145,7 @@ class Reader:
     Parameters
     ----------
     body : bytes
-        Of a message.
+        Body of a message.
     """
 
     def __init__(self, body: bytes) -> None:
@@ -207,12 +207,12 @@ def entries(values: dict[str, str], prefix: str) -> list[dict[str, str]]:
 
     Each entry has its number in the list under ``""``, too.
     """
-    found: dict[int, dict[str, str]] = {}
+    groups: dict[int, dict[str, str]] = {}
     for key, value in values.items():
         parts = key.split(".", 2)
         if len(parts) == 3 and parts[0] == prefix and parts[1].isdecimal():
-            found.setdefault(int(parts[1]), {"": parts[1]})[parts[2]] = value
-    return [found[number] for number in sorted(found)]
+            groups.setdefault(int(parts[1]), {"": parts[1]})[parts[2]] = value
+    return [groups[number] for number in sorted(groups)]
 
 
 def encode_pixels(piece: Pixels) -> bytes:

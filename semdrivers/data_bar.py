@@ -100,7 +100,7 @@ def bar_rows_of(pixels: NDArray[Any], metadata: Mapping[str, Any], given: int | 
     pixels : ndarray of shape (H, W)
         The picture.
     metadata : mapping
-        Of the picture; ``bar_rows`` counts.
+        Metadata of the picture; ``bar_rows`` counts.
     given : int, optional
         The user's word.
     """
@@ -122,7 +122,7 @@ def without_bar(pixels: NDArray[Any], rows: int, name: str = "the picture") -> N
     rows : int
         Height of the bar.
     name : str
-        Of the picture, for the message.
+        Name of the picture, for the message.
 
     Raises
     ------
@@ -162,8 +162,8 @@ def _modes(rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64]]:
 
 
 def _most_common(values: NDArray[Any]) -> Any:
-    found, counts = np.unique(values, return_counts=True)
-    return found[counts.argmax()]
+    distinct, counts = np.unique(values, return_counts=True)
+    return distinct[counts.argmax()]
 
 
 def _bar_of(rows: NDArray[Any], background: Any, pixels: NDArray[Any]) -> int:

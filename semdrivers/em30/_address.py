@@ -12,7 +12,7 @@ from semdrivers.connection import flag_option, split_url, whole_option
 from semdrivers.errors import InvalidParameterError
 from semdrivers.microscope import within
 
-_OPTIONS = ("usb", "bits", "keep_beam", "beam_off_after", "client", "on_close")
+_OPTIONS = ("usb", "bits", "keep_beam", "beam_off_after", "client", "on_close", "waiting")
 _LEAST_WATCH, _MOST_WATCH = 0.1, 86400.0
 
 
@@ -23,9 +23,9 @@ class Address:
     Parameters
     ----------
     host, port : str, int
-        Of the control channel over TCP; an empty host means a serial line.
+        Host and port of the control channel over TCP; an empty host means a serial line.
     device, baudrate : str, int
-        Of the serial line.
+        Device and baud rate of the serial line.
     usb : str or None
         Where images come from (see `semdrivers.links`); None for the instrument's own identifiers.
     bits : int

@@ -84,9 +84,9 @@ class TescanEmulator:
     firewall : bool
         Whether one client alone is served, whatever port its data connection comes from.
     version : str
-        Of the protocol; what came later than it is not known.
+        Version of the protocol; what came later than it is not known.
     half_angle : float, optional
-        Of the beam at a working distance of 15 mm, mrad; 3 by default.
+        Half-angle of the beam at a working distance of 15 mm, mrad; 3 by default.
 
     Raises
     ------
@@ -499,13 +499,13 @@ def connect_tescan(url: str, options: Mapping[str, Any]) -> Microscope:
 
 
 def _faults(text: str) -> dict[str, int]:
-    found: dict[str, int] = {}
+    counted: dict[str, int] = {}
     for part in filter(None, text.split(",")):
         name, _, times = part.strip().partition(":")
         if name not in FAULTS or not (times.isdecimal() or not times):
             raise InvalidParameterError(f"there is no fault {part!r}; write NAME or NAME:TIMES, of {', '.join(FAULTS)}")
-        found[name] = int(times or 1)
-    return found
+        counted[name] = int(times or 1)
+    return counted
 
 
 def _shut(one: socket.socket) -> None:

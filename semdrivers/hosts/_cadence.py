@@ -24,7 +24,8 @@ from semdrivers.focus import (
     record_of_frame,
 )
 from semdrivers.image import Image, ScanMode
-from semdrivers.microscope import Microscope, number
+from semdrivers.maps import FocusMap
+from semdrivers.microscope import HasStage, Microscope, number
 
 ON_FAILURE = ("retry", "skip", "continue", "abort")
 ON_DISTURBANCE = ("again", "skip", "abort")
@@ -44,7 +45,7 @@ _T = TypeVar("_T")
 class FocusPolicy:
     """When to focus, how, and what to do when it fails.
 
-    The first frame of a run always wants focus. After it, each field that is given is a further occasion; with
+    The first frame of a run is always focused. After it, each field that is given is a further occasion; with
     none given, the run is focused once.
 
     Parameters
@@ -81,6 +82,9 @@ class FocusPolicy:
         How long ``"again"`` waits for a busy instrument before `BusyError` ends the run, s.
     settings : AutofocusSettings
         How to focus.
+    map : FocusMap, optional
+        Predicts the focus over the stage; a focusing that the map is certain of takes no frame. With ``stage_travel=0``
+        every stage move is followed by one.
 
     Raises
     ------
@@ -101,6 +105,7 @@ class FocusPolicy:
     lens_travel: float | None = None
     busy_timeout: float = 60.0
     settings: AutofocusSettings = field(default_factory=AutofocusSettings)
+    map: FocusMap | None = None
 
     def __post_init__(self) -> None:
         for name in ("every", "attempts"):
@@ -131,6 +136,8 @@ class FocusPolicy:
                 raise InvalidParameterError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
         if not isinstance(self.settings, AutofocusSettings):
             raise InvalidParameterError(f"settings must be an AutofocusSettings, not {self.settings!r}")
+        if self.map is not None and not isinstance(self.map, FocusMap):
+            raise InvalidParameterError(f"map must be a FocusMap, not {self.map!r}")
 
     @property
     def once(self) -> bool:
@@ -162,7 +169,7 @@ class PolledEvent(threading.Event):
     Parameters
     ----------
     poll : callable
-        Whether the host wants to stop; quick, for it is asked before every frame.
+        Returns whether the host has been asked to stop; quick, for it is asked before every frame.
     """
 
     def __init__(self, poll: Callable[[], bool]) -> None:
@@ -170,7 +177,7 @@ class PolledEvent(threading.Event):
         self._poll = poll
 
     def is_set(self) -> bool:
-        """Whether `set` was called or the host wants to stop."""
+        """Whether `set` was called or the host has been asked to stop."""
         return super().is_set() or self._poll()
 
 
@@ -193,7 +200,7 @@ class FocusKeeper:
     Attributes
     ----------
     result : AutofocusResult or None
-        Of the last focusing.
+        Result of the last focusing.
     frames : int
         Frames taken since the keeper was made.
     around_focus : callable
@@ -221,10 +228,12 @@ class FocusKeeper:
             raise InvalidParameterError(
                 f"{type(microscope).__name__} has no stage_position, which stage_travel needs; leave stage_travel out"
             )
+        if self.policy.map is not None and not isinstance(microscope, HasStage):
+            raise InvalidParameterError(f"map needs a stage, and {type(microscope).__name__} has none; leave map out")
         self.restart()
 
     def restart(self) -> None:
-        """Begin a new run: the next frame wants focus."""
+        """Begin a new run: the next frame is focused."""
         self._wanted = FIRST
         self._since = 0
         self._first_score: float | None = None
@@ -285,7 +294,7 @@ class FocusKeeper:
         return moved
 
     def due(self) -> str:
-        """Return why the next frame wants focus, or an empty text."""
+        """Return why the next frame is to be focused, or an empty text."""
         policy, place = self.policy, self._place
         if self._wanted:
             return self._wanted
@@ -315,7 +324,7 @@ class FocusKeeper:
         return ""
 
     def before_frame(self) -> str:
-        """Focus if the next frame wants it; return why it did, or an empty text.
+        """Focus if the next frame needs it; return why, or an empty text.
 
         Raises
         ------
@@ -362,7 +371,13 @@ class FocusKeeper:
 
     def _autofocus(self) -> AutofocusResult:
         with self._acting(), self.around_focus():
-            return autofocus(self.microscope, settings=self.policy.settings, progress=self.progress, cancel=self.cancel)
+            return autofocus(
+                self.microscope,
+                settings=self.policy.settings,
+                progress=self.progress,
+                cancel=self.cancel,
+                map=self.policy.map,
+            )
 
     def after_frame(self, image: Image) -> Image:
         """Count a frame that was taken; return it with the focus record in its metadata."""

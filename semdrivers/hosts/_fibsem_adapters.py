@@ -40,12 +40,12 @@ class MicroscopeOfFibsem:
     fibsem : FibsemMicroscope
         Connected.
     working_distance : tuple of float, optional
-        Lowest and highest working distance allowed, mm. fibsem does not tell the instrument's; by default no
+        Lowest and highest working distance allowed, mm. fibsem does not report the instrument's; by default no
         further than 1 mm from where it stands now.
     field_width : tuple of float
         Narrowest and widest field, m.
     dwell_time : float
-        Of the frames, s.
+        Dwell time of the frames, s.
 
     Raises
     ------

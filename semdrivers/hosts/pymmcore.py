@@ -60,7 +60,7 @@ _UM = 1000.0
 
 
 class FocusingEngine:
-    """An acquisition engine that focuses where the sequence or the policy wants it, and leaves the rest to another.
+    """An acquisition engine that focuses where the sequence or the policy needs it, and leaves the rest to another.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class FocusingEngine:
     engine : PMDAEngine
         The engine that does everything else.
     keeper : FocusKeeper
-        Of the microscope behind the core.
+        Keeper of the microscope behind the core.
     """
 
     def __init__(self, core: Any, engine: Any, keeper: FocusKeeper) -> None:
@@ -191,7 +191,7 @@ def autofocus_before(
     A frame that the instrument refuses (beam off, link lost) ends the acquisition with that error.
 
     Autofocus events of the sequence (``autofocus_plan``) focus; so do the first frame of a run and whatever the
-    policy wants besides. A z-stack is left to the plan. ``core.mda.cancel()`` is obeyed before the next frame,
+    policy needs besides. A z-stack is left to the plan. ``core.mda.cancel()`` is obeyed before the next frame,
     autofocus frames included. The block ends when an acquisition that was started in it has ended.
 
     Parameters

@@ -42,7 +42,7 @@ class Replay(Recorded):
     Parameters
     ----------
     folder : str or Path
-        Of a `semdrivers.sessions.Recorder`.
+        Folder that a `semdrivers.sessions.Recorder` wrote.
 
     Raises
     ------

@@ -9,7 +9,7 @@ which chooses every step and decides when to stop.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -418,7 +418,7 @@ def _judge(
     edge = _at_limit(run, near)
     note = "" if edge is None else f"; the sharpest place is at the limit of {edge:.3f} mm, the focus may lie beyond it"
     place = run.limits.clip(near.working_distance)
-    changes = best.structure > CHANGES * min(m.structure for m in run.measurements)
+    changes = _changes(best, run.measurements)
     if contrast >= CONTRAST and changes:
         confidence = near.mass * min(1.0, contrast / (2 * CONTRAST))
         reason = f"score {best.score:.1f}, {contrast:.1f} above out of focus{note}"
@@ -434,6 +434,20 @@ def _judge(
         "the sample shows nothing to focus on here: move the stage"
     )
     return Outcome(False, reason, best.working_distance, best.score)
+
+
+def _changes(best: Measurement, seen: Sequence[Measurement]) -> bool:
+    """Return whether defocus changes the picture: its fine structure, or the share of that in the whole contrast.
+
+    Where the instrument adjusts the contrast of every frame, only the share tells.
+    """
+    least = min(m.structure for m in seen)
+    return best.structure > CHANGES * least or _share_of_contrast(best) > CHANGES * min(map(_share_of_contrast, seen))
+
+
+def _share_of_contrast(m: Measurement) -> float:
+    pixels = m.image.pixels
+    return m.structure * float(pixels.mean()) ** 2 / max(float(pixels.var()), 1e-12)
 
 
 def _room(run: FocusRun, near: Estimate) -> bool:
@@ -486,7 +500,7 @@ def _same(magnification: float, other: float) -> bool:
 
 def _bind(networks: Networks) -> partial[Outcome]:
     if networks.evaluator.blur_range is None:
-        raise ModelError("method 'defocus-pair' needs an AENet that tells blur; use method 'dual-network'")
+        raise ModelError("method 'defocus-pair' needs an AENet that reports blur; use method 'dual-network'")
     return partial(focus)
 
 

@@ -212,7 +212,15 @@ def run(
         at_limit=outcome.at_limit,
         stigmator=None if run.stigmator is None else run.stigmator.setting,
         start_stigmator=None if run.stigmator is None else run.stigmator.start,
+        depth_of_field=run.fineness * depth_of_field(run.pixel, run.core, _half_angle(run, outcome))
+        if run.measurements
+        else None,
     )
+
+
+def _half_angle(run: FocusRun, outcome: Outcome) -> float:
+    """Return the half-angle where the lens stands, rad: as the run measured it, where it did."""
+    return run.half_angle if outcome.beam is None else float(outcome.beam.angle(run.working_distance))
 
 
 def best_of(measurements: tuple[Measurement, ...]) -> Measurement:
@@ -269,8 +277,8 @@ def _finding(run: FocusRun, outcome: Outcome) -> str:
         if sentence:
             return sentence
     views = [View(m.working_distance, last.pixel, m.image.pixels) for m in nearest]
-    found = finding(views, place, aperture=run.aperture, core=run.core)
-    return "" if found is None else found.sentence
+    diagnosis = finding(views, place, aperture=run.aperture, core=run.core)
+    return "" if diagnosis is None else diagnosis.sentence
 
 
 def _sentence(astigmatism: Astigmatism, unit: float) -> str:
