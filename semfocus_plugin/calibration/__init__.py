@@ -19,11 +19,13 @@ from semfocus_plugin.calibration._stigmator import (
     keep_stigmator,
     stigmator_for,
 )
+from semfocus_plugin.calibration._travel import TRAVEL, default_travel
 
 __all__ = [
     "CALIBRATION_VARIABLE",
     "LEARNING_VARIABLE",
     "RADII",
+    "TRAVEL",
     "Calibration",
     "CalibrationCancelled",
     "FileApertures",
@@ -35,6 +37,7 @@ __all__ = [
     "calibrate_stigmator",
     "calibration_for",
     "check_place",
+    "default_travel",
     "fit_aperture",
     "keep_stigmator",
     "load",

@@ -117,6 +117,7 @@ def focus(run: FocusRun, accept: float) -> Outcome:
         sightings.append(sighting_of(run.measure(place, phase)))
         seen = run.measurements
         posterior = posterior_of(run, sightings, seen[0].pixel * seen[0].magnification / target)
+        run.posterior = posterior.quantiles()
         near = _found(posterior, run)
         at_target = [m for m in seen if _same(m.magnification, target)]
         place = stigmation.next(posterior, near, at_target) if _within(run, near) else None

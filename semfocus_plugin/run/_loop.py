@@ -159,6 +159,7 @@ def run(
         Whatever the microscope raises; all has been put back.
     """
     began = time.perf_counter()
+    shipped = networks is None
     networks = network_files.load() if networks is None else networks
     focus = method.bind(networks)
     accept = method.accept_score if settings.accept_score is None else settings.accept_score
@@ -212,10 +213,17 @@ def run(
         at_limit=outcome.at_limit,
         stigmator=None if run.stigmator is None else run.stigmator.setting,
         start_stigmator=None if run.stigmator is None else run.stigmator.start,
-        depth_of_field=run.fineness * depth_of_field(run.pixel, run.core, _half_angle(run, outcome))
-        if run.measurements
-        else None,
+        posterior=run.posterior,
+        provenance={"models": {card.name: card.sha256 for card in network_files.read_manifest()}} if shipped else {},
+        depth_of_field=_depth_of_field(run, outcome),
     )
+
+
+def _depth_of_field(run: FocusRun, outcome: Outcome) -> float | None:
+    """Return the depth of field of the instrument's own pixels where the run ends, mm."""
+    if not run.measurements:
+        return None
+    return run.fineness * depth_of_field(run.pixel, run.core, _half_angle(run, outcome))
 
 
 def _half_angle(run: FocusRun, outcome: Outcome) -> float:
