@@ -21,6 +21,7 @@ def semdrivers_schemes() -> Mapping[str, str]:
         "em30+serial": "em30+serial:///dev/ttyUSB0?baudrate=115200",
         "emulator": "emulator://tin-balls?seed=1",
         "replay": "replay:///path/to/session",
+        "semfocus+http": "semfocus+http://192.168.1.50:8765",
         "series": "series:///path/to/pictures",
         "tescan": "tescan://192.168.1.40",
         "tescan-emulator": "tescan-emulator://tin-balls?seed=1",
@@ -29,7 +30,7 @@ def semdrivers_schemes() -> Mapping[str, str]:
 
 @hookimpl
 def semdrivers_connect(url: str, options: Mapping[str, Any]) -> Microscope | None:
-    """Open an EM-30 or a TESCAN microscope, an emulated one in this process, or a recording."""
+    """Open an EM-30 or a TESCAN microscope, an emulated one in this process, a shared one, or a recording."""
     scheme = url.partition("://")[0].lower()
     if scheme in _EM30:
         from semdrivers import em30
@@ -47,6 +48,10 @@ def semdrivers_connect(url: str, options: Mapping[str, Any]) -> Microscope | Non
         from semdrivers import emulator
 
         return emulator.connect_tescan(url, options)
+    if scheme == "semfocus+http":
+        from semdrivers.remote import open_remote
+
+        return open_remote(url, options)
     if scheme == "replay":
         from semdrivers.sessions import open_replay
 

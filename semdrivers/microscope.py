@@ -13,7 +13,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -117,7 +117,7 @@ def check_read_back(name: str, value: float, read: float, tolerance: float, unit
     Parameters
     ----------
     name : str
-        Of the parameter, for the message.
+        Name of the parameter, for the message.
     value, read : float
         As set, and as read back.
     tolerance : float
@@ -255,7 +255,7 @@ class Capabilities:
     model, serial, firmware : str
         For people and records.
     probe_diameter : float, optional
-        Of the focused beam, nm, where it is known: with the pixel it sets the depth of field.
+        Diameter of the focused beam, nm, where it is known: with the pixel it sets the depth of field.
     half_angle : float, optional
         Half-angle of the beam at the present working distance, mrad, where it is known.
     numerical_aperture : float, optional
@@ -264,7 +264,7 @@ class Capabilities:
     bit_depth : int, optional
         Bits of a grey level, where they are fewer than the type of the pixels holds: 10, 12 or 14 in uint16.
     beam_current : float, optional
-        Of the beam at present, pA, or the largest that it can have, where that is known.
+        Current of the beam at present, pA, or the largest that it can have, where that is known.
     dwell_times : tuple of float, optional
         Seconds that the beam rests on a pixel in each of `scan_modes`, where the instrument chooses them.
     """
@@ -282,6 +282,36 @@ class Capabilities:
     beam_current: float | None = field(default=None, metadata={"unit": "pA"})
     dwell_times: tuple[float, ...] = ()
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Capabilities:
+        """Return the capabilities that `semdrivers.files.plain` has turned into JSON's types.
+
+        Raises
+        ------
+        InvalidParameterError
+            When something is missing or malformed.
+        """
+        try:
+            known: dict[str, Any] = {part.name: values.get(part.name) for part in fields(cls) if part.default is None}
+            known |= {name: str(values[name]) for name in ("model", "serial", "firmware")}
+            known["dwell_times"] = tuple(values.get("dwell_times", ()))
+            return cls(
+                working_distance=Range(**values["working_distance"]),
+                magnification=Range(**values["magnification"]),
+                scan_modes=tuple(map(_mode_of, values["scan_modes"])),
+                **known,
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise InvalidParameterError(f"its capabilities cannot be read: {error!r}") from error
+
+
+def _mode_of(value: Any) -> ScanMode:
+    """Return a scan mode from its parts, or from its name: that alone stood in recordings of the EM-30."""
+    mode = ScanMode.parse(value.upper()) if isinstance(value, str) else ScanMode(**value)
+    if mode is None:
+        raise ValueError(f"there is no scan mode {value!r}")
+    return mode
+
 
 def offered_mode(capabilities: Capabilities, mode: ScanMode | None = None) -> ScanMode:
     """Return a scan mode that the instrument offers.
@@ -289,7 +319,7 @@ def offered_mode(capabilities: Capabilities, mode: ScanMode | None = None) -> Sc
     Parameters
     ----------
     capabilities : Capabilities
-        Of the instrument.
+        Limits and modes of the instrument.
     mode : ScanMode, optional
         The one asked for. None, and FAST where the instrument has no such mode, stand for the fastest of at least
         320×240 pixels, or for the fastest where none is so large.
@@ -456,7 +486,7 @@ def read_number(microscope: object, name: str, unit: str = "") -> float:
     microscope : Microscope
         The instrument.
     name : str
-        Of the member, such as ``"working_distance"``.
+        Name of the member, such as ``"working_distance"``.
     unit : str
         For the message.
 

@@ -200,7 +200,7 @@ class FocusKeeper:
     Attributes
     ----------
     result : AutofocusResult or None
-        Of the last focusing.
+        Result of the last focusing.
     frames : int
         Frames taken since the keeper was made.
     around_focus : callable

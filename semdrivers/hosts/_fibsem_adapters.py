@@ -45,7 +45,7 @@ class MicroscopeOfFibsem:
     field_width : tuple of float
         Narrowest and widest field, m.
     dwell_time : float
-        Of the frames, s.
+        Dwell time of the frames, s.
 
     Raises
     ------

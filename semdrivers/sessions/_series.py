@@ -43,7 +43,7 @@ class Plane:
     Parameters
     ----------
     path : Path
-        Of the picture.
+        Path of the picture.
     working_distance : float
         mm.
     magnification : float
@@ -97,7 +97,7 @@ class Series(Recorded):
         Pictures with their working distances: OME-TIFF that states them, or any pictures and one CSV file with the
         columns ``file``, ``working_distance`` (mm) and, if known, ``magnification`` and ``pixel_size`` (nm).
     magnification, pixel_size : float, optional
-        Of pictures that do not state them.
+        Magnification and pixel size (nm) of pictures that do not state them.
     planes : str
         What lies between two pictures: ``"nearest"``, the nearer of them, or ``"interpolated"``, a mixture of both in
         proportion.

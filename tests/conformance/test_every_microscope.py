@@ -1,6 +1,7 @@
 """One suite for every microscope.
 
-The emulators of an EM-30 and of a TESCAN in this process, one in another process and over a serial line; and hardware when ``SEMDRIVERS_TEST_URL``
+The emulators of an EM-30 and of a TESCAN in this process, one that is shared over HTTP, one in another process and
+over a serial line; and hardware when ``SEMDRIVERS_TEST_URL``
 names it. The checks are those of ``semdrivers check URL``.
 """
 
@@ -21,6 +22,7 @@ START = ["--specimen", "tin-balls", "--seed", "1", "--magnification", "2000"]
 MICROSCOPES = [
     pytest.param("emulator"),
     pytest.param("tescan"),
+    pytest.param("shared"),
     pytest.param("other-process", marks=pytest.mark.slow),
     pytest.param(
         "serial-line",
@@ -46,6 +48,17 @@ def other_process() -> Iterator[dict[str, str]]:
         process.terminate()
 
 
+@pytest.fixture(scope="module")
+def served():
+    """An emulator that another program would share."""
+    for name in ("fastapi", "uvicorn", "prometheus_client"):
+        pytest.importorskip(name, reason="the extra view is not installed")
+    from semfocus_plugin.server import sharing
+
+    with sharing("emulator://tin-balls?seed=1&magnification=2000", port=0) as server:
+        yield server
+
+
 @pytest.fixture(params=MICROSCOPES)
 def microscope(request):
     name = request.param
@@ -55,6 +68,8 @@ def microscope(request):
         url = "tescan-emulator://tin-balls?seed=1&magnification=2000"
     elif name == "hardware":
         url = os.environ["SEMDRIVERS_TEST_URL"]
+    elif name == "shared":
+        url = request.getfixturevalue("served").url
     else:
         url = request.getfixturevalue("other_process")["url" if name == "other-process" else "serial_url"]
     opened = semdrivers.connect(url)

@@ -59,7 +59,7 @@ class ElectronColumn:
     specimen : Specimen
         What lies under the beam.
     seed : int
-        Of the sample's height and tilt, the residual astigmatism and the noise.
+        Random seed; fixes the sample's height and tilt, the residual astigmatism and the noise.
     preset : str or ColumnPreset
         How awkward the column is.
     profile : InstrumentProfile
