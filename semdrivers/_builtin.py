@@ -20,6 +20,7 @@ def semdrivers_schemes() -> Mapping[str, str]:
         "em30": "em30://192.168.1.30",
         "em30+serial": "em30+serial:///dev/ttyUSB0?baudrate=115200",
         "emulator": "emulator://tin-balls?seed=1",
+        "micromanager": "micromanager:///path/to/config.cfg?numerical_aperture=0.5",
         "replay": "replay:///path/to/session",
         "series": "series:///path/to/pictures",
         "tescan": "tescan://192.168.1.40",
@@ -47,6 +48,10 @@ def semdrivers_connect(url: str, options: Mapping[str, Any]) -> Microscope | Non
         from semdrivers import emulator
 
         return emulator.connect_tescan(url, options)
+    if scheme == "micromanager":
+        from semdrivers.hosts import pymmcore
+
+        return pymmcore.connect(url, options)
     if scheme == "replay":
         from semdrivers.sessions import open_replay
 

@@ -116,7 +116,10 @@ def check_members(microscope: Any) -> None:
 
 
 def check_capabilities(microscope: Any) -> None:
-    """Its capabilities are sane: limits finite and in order, at least one scan mode."""
+    """Its capabilities are sane: limits finite and in order, at least one scan mode.
+
+    A working distance may be below zero where ``numerical_aperture`` says that it is the z of a focus drive.
+    """
     capabilities = microscope.capabilities
     assert isinstance(capabilities, Capabilities), f"capabilities is a {type(capabilities).__name__}"
     for name in ("working_distance", "magnification"):
@@ -124,7 +127,9 @@ def check_capabilities(microscope: Any) -> None:
         assert isinstance(limits, Range), f"capabilities.{name} is a {type(limits).__name__}, not a Range"
         assert math.isfinite(limits.minimum), f"the lowest {name} is {limits.minimum}"
         assert math.isfinite(limits.maximum), f"the highest {name} is {limits.maximum}"
-        assert 0 < limits.minimum <= limits.maximum, f"{name} runs from {limits.minimum:g} to {limits.maximum:g}"
+        assert limits.minimum <= limits.maximum, f"{name} runs from {limits.minimum:g} to {limits.maximum:g}"
+        signed = name == "working_distance" and capabilities.numerical_aperture is not None
+        assert limits.minimum > 0 or signed, f"the lowest {name} is {limits.minimum:g}"
         if limits.minimum < limits.maximum:
             assert 0 <= limits.step < limits.maximum - limits.minimum, f"the step of {name} is {limits.step:g}"
     lens = capabilities.working_distance
@@ -162,7 +167,8 @@ def check_working_distance_moves(microscope: Any) -> None:
 def check_working_distance_is_refused_beyond_its_limits(microscope: Any) -> None:
     """A working distance beyond a limit, or not finite, raises OutOfRangeError and moves nothing."""
     limits = microscope.capabilities.working_distance
-    beyond = (limits.minimum - 0.1, limits.maximum + 0.1, -1.0, _FAR, *_NOT_FINITE)
+    beyond: tuple[float, ...] = (limits.minimum - 0.1, limits.maximum + 0.1, -_FAR, _FAR, *_NOT_FINITE)
+    beyond += () if -1.0 in limits else (-1.0,)
     _assert_refused(microscope, "working_distance", OutOfRangeError, beyond)
 
 

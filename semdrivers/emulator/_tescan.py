@@ -31,7 +31,7 @@ from firmware_protocol.sharksem import (
     write_map,
 )
 from semdrivers.connection import connect as connect_url
-from semdrivers.connection import split_url, whole_option
+from semdrivers.connection import number_option, split_url, whole_option
 from semdrivers.emulator._emulator import specimen_of, start_of
 from semdrivers.emulator.physics import ElectronColumn, ScanConditions, Truth, probe_core_of
 from semdrivers.emulator.physics import half_angle as half_angle_of
@@ -485,10 +485,7 @@ def connect_tescan(url: str, options: Mapping[str, Any]) -> Microscope:
         given["seed"] = whole_option(url, "seed", given["seed"])
     for name in numbers:
         if isinstance(given.get(name), str):
-            try:
-                given[name] = float(given[name])
-            except ValueError:
-                raise InvalidParameterError(f"{url}: {name} must be a number, not {given[name]!r}") from None
+            given[name] = number_option(url, name, given[name])
     emulator = TescanEmulator(specimen, **given).start()
     try:
         microscope: Microscope = connect_url(emulator.url, on_close=emulator.close, **driver)

@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semdrivers.connection import split_path_url
 from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.files import decimal, read_pixels, read_table, table_columns
 from semdrivers.image import SCAN_MODES, Image, ScanMode, read_image
 from semdrivers.microscope import Capabilities, Range, number
 from semdrivers.plugins import get_plugin_manager
-from semdrivers.sessions._recorded import Recorded, folder_of
+from semdrivers.sessions._recorded import Recorded
 
 _PICTURES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 _COLUMNS = ("file", "working_distance", "magnification", "pixel_size")
@@ -78,7 +79,7 @@ def open_series(url: str, options: Mapping[str, Any]) -> Series:
     InvalidParameterError
         When the folder holds no series, or an option is unknown or malformed.
     """
-    folder, given = folder_of(url, options, _OPTIONS, "a series")
+    folder, given = split_path_url(url, options, _OPTIONS, "a series", "folder")
     numbers = {name: _told(url, name, given[name]) for name in _NUMBERS if name in given}
     rows = given.get("bar_rows")
     if isinstance(rows, str):

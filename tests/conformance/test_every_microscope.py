@@ -1,7 +1,7 @@
 """One suite for every microscope.
 
-The emulators of an EM-30 and of a TESCAN in this process, one in another process and over a serial line; and hardware when ``SEMDRIVERS_TEST_URL``
-names it. The checks are those of ``semdrivers check URL``.
+The emulators of an EM-30 and of a TESCAN in this process, one in another process and over a serial line; Micro-Manager's
+demo camera; and hardware when ``SEMDRIVERS_TEST_URL`` names it. The checks are those of ``semdrivers check URL``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ START = ["--specimen", "tin-balls", "--seed", "1", "--magnification", "2000"]
 MICROSCOPES = [
     pytest.param("emulator"),
     pytest.param("tescan"),
+    pytest.param("micromanager"),
     pytest.param("other-process", marks=pytest.mark.slow),
     pytest.param(
         "serial-line",
@@ -53,6 +54,9 @@ def microscope(request):
         url = "emulator://tin-balls?seed=1&magnification=2000"
     elif name == "tescan":
         url = "tescan-emulator://tin-balls?seed=1&magnification=2000"
+    elif name == "micromanager":
+        place = str(request.getfixturevalue("demo_camera")).replace(" ", "%20")
+        url = f"micromanager://{place}?numerical_aperture=0.3&working_distance=-0.2:0.2"
     elif name == "hardware":
         url = os.environ["SEMDRIVERS_TEST_URL"]
     else:
