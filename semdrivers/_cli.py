@@ -141,6 +141,56 @@ def snap(
     )
 
 
+@app.command("record-series")
+def record_a_series(
+    url: Url,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new folder for pictures, table and read-me.")],
+    planes: Annotated[int, typer.Option(help="How many pictures.")] = 41,
+    span: Annotated[
+        float | None,
+        typer.Option(help="From the first plane to the last, mm; by default what blurs by 20 pixels at either end."),
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(help="Scan mode: a name that semdrivers info lists, or fastest, or slowest.")
+    ] = "fastest",
+    sample: Annotated[str, typer.Option(help="What is under the beam, for the read-me.")] = "",
+    licence: Annotated[str, typer.Option(help="Under which others may use the pictures, such as CC0-1.0.")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a series in that folder.")] = False,
+    json: Json = False,
+) -> None:
+    """Take pictures through focus, around the present working distance; series:// opens them.
+
+    The lens is put back, the beam stays as it is. Focus first: semfocus run.
+
+    Example: semdrivers record-series em30://192.168.1.30 -o tin-series --planes 41 --licence CC0-1.0
+    """
+    from semdrivers.sessions import record_series
+
+    with opened(url) as microscope, messages.status("recording") as status:
+        record = record_series(
+            microscope,
+            out,
+            planes=planes,
+            span=span,
+            mode=_mode(microscope.capabilities.scan_modes, mode),
+            sample=sample,
+            licence=licence,
+            overwrite=overwrite,
+            progress=lambda index, image: status.update(f"plane {index + 1}/{planes}, {image.working_distance:.4f} mm"),
+        )
+    if json:
+        print_json(plain(record))
+        return
+    first, last = record.working_distances[0], record.working_distances[-1]
+    output.print(
+        f"{record.folder}: {planes} planes, {first:g} to {last:g} mm, the sharpest at {record.sharpest:g} mm",
+        markup=False,
+        soft_wrap=True,
+    )
+    for note in record.notes:
+        messages.print(note, markup=False)
+
+
 @app.command()
 def stop(url: Url, json: Json = False) -> None:
     """Stop the scan and blank the beam at once, also of a microscope that another program controls.

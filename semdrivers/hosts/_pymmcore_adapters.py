@@ -296,5 +296,7 @@ def connect(url: str, options: Mapping[str, Any]) -> MicroscopeOfCore:
 
 def _unload(core: Any) -> None:
     """Let a core go. At exit too: its threads call back into Python, and end the process with an abort otherwise."""
-    core.registerCallback(None)
+    from pymmcore_plus import CMMCorePlus
+
+    super(CMMCorePlus, core).registerCallback(None)  # that of pymmcore; pymmcore-plus disallows its own
     core.unloadAllDevices()

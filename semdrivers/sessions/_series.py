@@ -12,7 +12,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from semdrivers.sessions._recorded import Recorded
 
 _PICTURES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 _COLUMNS = ("file", "working_distance", "magnification", "pixel_size")
+OPTICS = ("half_angle", "numerical_aperture", "probe_diameter")
+"""Columns of a series for values of `Capabilities` at each plane, in its units."""
 _NUMBERS = ("magnification", "pixel_size")
 _OPTIONS = (*_NUMBERS, "planes", "bar_rows")
 _BETWEEN = ("nearest", "interpolated")
@@ -59,6 +61,8 @@ class Plane:
         Rows of a data bar at the bottom of the picture, which are left out; `shape` does not count them.
     bit_depth : int or None
         Bits of a grey level, where the file names fewer than `bits`.
+    optics : dict of str to float
+        Those of `OPTICS` that the table has.
     """
 
     path: Path
@@ -69,6 +73,7 @@ class Plane:
     bits: int
     bar_rows: int = 0
     bit_depth: int | None = None
+    optics: dict[str, float] = field(default_factory=dict)
 
 
 def open_series(url: str, options: Mapping[str, Any]) -> Series:
@@ -96,7 +101,8 @@ class Series(Recorded):
     ----------
     folder : str or Path
         Pictures with their working distances: OME-TIFF that tells them, or any pictures and one CSV file with the
-        columns ``file``, ``working_distance`` (mm) and, if known, ``magnification`` and ``pixel_size`` (nm).
+        columns ``file``, ``working_distance`` (mm) and, if known, ``magnification``, ``pixel_size`` (nm) and those
+        values of `Capabilities` that are named in `OPTICS`.
     magnification, pixel_size : float, optional
         Of pictures that do not tell them.
     planes : str
@@ -148,13 +154,16 @@ class Series(Recorded):
     def capabilities(self) -> Capabilities:
         """Working distances of the series, the step being its widest gap (0 if interpolated); its magnifications."""
         self._check_open()
-        distances = [plane.working_distance for plane in self._planes[self._magnification]]
+        here = self._planes[self._magnification]
+        distances = [plane.working_distance for plane in here]
+        nearest = min(here, key=lambda plane: abs(plane.working_distance - self._position))
         return Capabilities(
             Range(distances[0], distances[-1], 0.0 if self._interpolated else max(np.diff(distances).tolist())),
             Range(min(self._planes), max(self._planes)),
             self._modes,
             model="focal series",
             serial=self.folder.name,
+            **nearest.optics,
         )
 
     @property
@@ -317,14 +326,19 @@ def _rows(table: Path) -> list[tuple[Path, dict[str, float]]]:
         path = path if path.is_file() else table.parent / row.text("file")
         if not path.is_file():
             raise InvalidParameterError(f"{row.where}: there is no file {row.text('file')!r}")
-        told = {name: _told(row.where, name, row.text(name)) for name in _COLUMNS[1:] if row.text(name)}
+        told = {
+            name: _told(row.where, name, row.text(name), signed=name == "working_distance")
+            for name in (*_COLUMNS[1:], *OPTICS)
+            if row.text(name)
+        }
         rows.append((path, told))
     return rows
 
 
-def _told(where: str, name: str, value: Any) -> float:
+def _told(where: str, name: str, value: Any, *, signed: bool = False) -> float:
+    """Return the number that a table or an option gives; the z of a focus drive has either sign."""
     result = decimal(value)
-    if result is None or not result > 0:
+    if result is None or not (result > 0 or (signed and math.isfinite(result))):
         raise InvalidParameterError(f"{where}: {name} must be a number above 0, not {value!r}")
     return result
 
@@ -341,7 +355,7 @@ def _plane(
                 return float(value)
         return math.nan
 
-    distance = known("working_distance", None)
+    distance = told.get("working_distance", known("working_distance", None))
     pixel = known("pixel_size", pixel_size)
     # A maker's magnification refers to a screen or a photograph of his own; the pixel does not.
     magnified = (
@@ -353,12 +367,20 @@ def _plane(
     elif math.isnan(pixel):
         pixel = _FIELD_WIDTH / (magnified * width)
     for name, value, unit in (("working_distance", distance, "mm"), ("pixel_size", pixel, "nm")):
-        if not (math.isfinite(value) and value > 0):
+        if not math.isfinite(value):
             raise _Untold(f"{path}: does not tell its {name} in {unit}")
     rows = bar_rows_of(image.pixels, image.metadata, bar_rows)
     shape = without_bar(image.pixels, rows, str(path)).shape
     return Plane(
-        path, distance, magnified, pixel, (shape[0], shape[1]), 8 * image.pixels.itemsize, rows, image.bit_depth
+        path,
+        distance,
+        magnified,
+        pixel,
+        (shape[0], shape[1]),
+        8 * image.pixels.itemsize,
+        rows,
+        image.bit_depth,
+        {name: told[name] for name in OPTICS if name in told},
     )
 
 
