@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import signal
 import threading
 from collections.abc import Iterator
@@ -18,11 +19,21 @@ from typing import Any
 from semdrivers.claims import claimed, layers
 from semdrivers.errors import AutofocusError, InvalidParameterError
 from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress, RecordsFocus
-from semdrivers.microscope import LimitsTravel, Microscope, check_microscope, offered_mode, put_back, restoring
+from semdrivers.microscope import (
+    LimitsTravel,
+    Microscope,
+    allowed_range,
+    check_microscope,
+    offered_mode,
+    put_back,
+    read_number,
+    restoring,
+)
 
 __all__ = ["autofocus"]
 
 _log = logging.getLogger("semdrivers.autofocus")
+_PLACE = "working_distance"
 _TERMINATE = ("SIGTERM", "SIGHUP")
 
 
@@ -85,10 +96,11 @@ def autofocus(
     with (
         claimed(microscope, "an autofocus run"),
         _ended_in_order(),
-        restoring(microscope, only_on_error=True) as start,
+        restoring(microscope, only_on_error=True, values=_start(microscope, settings)) as start,
     ):
         mode = offered_mode(microscope.capabilities, settings.scan_mode)
-        settings = dataclasses.replace(settings, scan_mode=mode)
+        bounds = _bounds(settings, start["working_distance"])
+        settings = dataclasses.replace(settings, scan_mode=mode, bounds=bounds)
         result = plugins.autofocus_hook(settings.method)(
             microscope=microscope, settings=settings, progress=progress, cancel=cancel
         )
@@ -154,6 +166,21 @@ def _settings(settings: AutofocusSettings | None, overrides: dict[str, Any]) -> 
         if name not in known:
             raise InvalidParameterError(f"autofocus has no setting {name!r}; it has {', '.join(known)}")
     return dataclasses.replace(settings, **overrides)
+
+
+def _start(microscope: Microscope, settings: AutofocusSettings) -> dict[str, float]:
+    """Return what to put back, in that order; raises before anything has moved where a run cannot begin from it."""
+    values = {name: read_number(microscope, name, unit) for name, unit in (("magnification", ""), (_PLACE, "mm"))}
+    allowed_range(microscope.capabilities.working_distance, settings.bounds, values[_PLACE])
+    return values
+
+
+def _bounds(settings: AutofocusSettings, start: float) -> tuple[float, float] | None:
+    """Return the bounds with the travel within them: what a plugin reads as the start later does not move them."""
+    if settings.max_travel is None:
+        return settings.bounds
+    low, high = settings.bounds or (-math.inf, math.inf)
+    return max(low, start - settings.max_travel), min(high, start + settings.max_travel)
 
 
 def _is_event(value: object) -> bool:

@@ -12,7 +12,7 @@ from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.errors import InvalidParameterError
 from semdrivers.grey_levels import full_scale
 from semdrivers.image import Image, ScanMode
-from semdrivers.microscope import HasDetector, offered_mode, restoring, whole_number
+from semdrivers.microscope import HasDetector, number, offered_mode, read_number, restoring, whole_number
 
 __all__ = ["BrightnessResult", "autobrightness"]
 
@@ -144,9 +144,9 @@ def _look(microscope: Any, mode: ScanMode) -> _Look:
     low, high = np.percentile(pixels, (1, 99)) / top
     clipped = np.mean((pixels == 0) | (pixels >= top))
     return _Look(
-        float(microscope.brightness),
-        float(microscope.contrast),
-        float(pixels.mean()) / top,
+        read_number(microscope, "brightness"),
+        read_number(microscope, "contrast"),
+        number("the mean of the frame", float(pixels.mean()) / top),
         float(high - low),
         float(clipped),
         top,

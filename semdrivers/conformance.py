@@ -74,6 +74,7 @@ _OPTIONAL = {
     "half_angle": (0.01, 1000, "mrad"),
     "numerical_aperture": (0.01, 2, "no unit"),
     "bit_depth": (1, 16, "bits"),
+    "beam_current": (1e-3, 1e9, "pA"),
 }
 """Optional values of the capabilities: least, greatest, unit."""
 _NOT_FINITE = (math.nan, math.inf, -math.inf)

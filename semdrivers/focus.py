@@ -59,6 +59,13 @@ class AutofocusSettings:
         pixels are black or white. They stay corrected when the status is ``"focused"``, and are put back otherwise.
     bar_rows : int, optional
         Rows of a data bar at the bottom of every frame, which show no sample; detected by default.
+    max_seconds : float, optional
+        Deadline of the whole run in s, by this computer's clock. No frame begins after it, and one under way ends where
+        the microscope is a `HasStop`; the run is then refused. What puts the start back comes after it. No deadline by
+        default.
+    max_dose : float, optional
+        Most electrons per µm² that the run may put on any part of the sample, all its frames together. The instrument
+        must report its beam current, and how long the beam dwells on a pixel. No limit by default.
     """
 
     method: str | None = None
@@ -72,6 +79,8 @@ class AutofocusSettings:
     may_change_brightness: bool = True
     learn_aperture: bool = True
     bar_rows: int | None = None
+    max_seconds: float | None = None
+    max_dose: float | None = None
 
     def __post_init__(self) -> None:
         if self.method is not None and not isinstance(self.method, str):
@@ -85,6 +94,10 @@ class AutofocusSettings:
             within("accept_score", self.accept_score, 0, 9)
         if self.bar_rows is not None:
             whole_number("bar_rows", self.bar_rows, 0)
+        for name, unit in (("max_seconds", "s"), ("max_dose", "electrons/µm²")):
+            value = getattr(self, name)
+            if value is not None and number(name, value, unit) <= 0:
+                raise OutOfRangeError(f"{name} must be above 0 {unit}, not {value:g} {unit}")
         for name in ("may_change_magnification", "restore_on_failure", "may_change_brightness", "learn_aperture"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidParameterError(f"{name} must be True or False, not {getattr(self, name)!r}")

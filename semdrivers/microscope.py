@@ -37,6 +37,7 @@ __all__ = [
     "LimitsTravel",
     "Microscope",
     "Range",
+    "allowed_range",
     "check_microscope",
     "check_read_back",
     "checked_limits",
@@ -45,6 +46,7 @@ __all__ = [
     "number",
     "offered_mode",
     "put_back",
+    "read_number",
     "restoring",
     "whole_number",
     "within",
@@ -162,6 +164,26 @@ def checked_limits(max_travel: object, bounds: Any) -> tuple[float, float] | Non
     return low, high
 
 
+def allowed_range(capability: Range, bounds: tuple[float, float] | None, start: float) -> Range:
+    """Return the working distances of a run: those of the instrument within `bounds`.
+
+    Raises
+    ------
+    OutOfRangeError
+        When the start is outside, by more than half a step of the instrument.
+    """
+    limits, names = capability, f"the instrument's {capability.minimum:g} to {capability.maximum:g} mm"
+    if bounds is not None:
+        limits = limits.intersect(*bounds)
+        names += f" and bounds {bounds[0]:g} to {bounds[1]:g} mm"
+    rounding = max(1e-6 * abs(start), 0.5 * limits.step)
+    if not limits.minimum - rounding <= start <= limits.maximum + rounding:
+        raise OutOfRangeError(
+            f"working distance {start:g} mm is outside {names}; move there first, or widen the bounds"
+        )
+    return limits
+
+
 @dataclass(frozen=True, slots=True)
 class Range:
     """The values that a parameter can take.
@@ -236,6 +258,10 @@ class Capabilities:
         stage that moves the sample through focus.
     bit_depth : int, optional
         Bits of a grey level, where they are fewer than the type of the pixels holds: 10, 12 or 14 in uint16.
+    beam_current : float, optional
+        Of the beam at present, pA, or the largest that it can have, where that is known.
+    dwell_times : tuple of float, optional
+        Seconds that the beam rests on a pixel in each of `scan_modes`, where the instrument chooses them.
     """
 
     working_distance: Range
@@ -248,6 +274,8 @@ class Capabilities:
     half_angle: float | None = field(default=None, metadata={"unit": "mrad"})
     numerical_aperture: float | None = field(default=None, metadata={"unit": ""})
     bit_depth: int | None = field(default=None, metadata={"unit": "bits"})
+    beam_current: float | None = field(default=None, metadata={"unit": "pA"})
+    dwell_times: tuple[float, ...] = ()
 
 
 def offered_mode(capabilities: Capabilities, mode: ScanMode | None = None) -> ScanMode:
@@ -357,7 +385,7 @@ def check_microscope(microscope: object) -> None:
 
 
 def put_back(microscope: object, values: Mapping[str, Any], *, changed_only: bool = True) -> dict[str, Exception]:
-    """Set members of a microscope to values they had; each is tried, whatever fails.
+    """Set members of a microscope to values they had; each is tried, whatever fails. NaN and infinity are never set.
 
     Parameters
     ----------
@@ -383,6 +411,8 @@ def put_back(microscope: object, values: Mapping[str, Any], *, changed_only: boo
     for name, value in values.items():
         for _ in range(_TRIES):
             try:
+                if isinstance(value, float | np.floating):
+                    number(name, value)
                 if not changed_only or getattr(microscope, name) != value:
                     setattr(microscope, name, value)
             except KeyboardInterrupt as impatient:
@@ -396,8 +426,33 @@ def put_back(microscope: object, values: Mapping[str, Any], *, changed_only: boo
     return failures
 
 
+def read_number(microscope: object, name: str, unit: str = "") -> float:
+    """Return a member of a microscope as a finite number.
+
+    Parameters
+    ----------
+    microscope : Microscope
+        The instrument.
+    name : str
+        Of the member, such as ``"working_distance"``.
+    unit : str
+        For the message.
+
+    Raises
+    ------
+    DeviceError
+        When it reads no such number: nothing may be computed from it, let alone set.
+    """
+    try:
+        return number(name.replace("_", " "), getattr(microscope, name), unit)
+    except (InvalidParameterError, OutOfRangeError) as error:
+        raise DeviceError(f"the instrument reads back no usable value: {error}; check its driver") from error
+
+
 @contextmanager
-def restoring(microscope: object, *names: str, only_on_error: bool = False) -> Iterator[Mapping[str, Any]]:
+def restoring(
+    microscope: object, *names: str, only_on_error: bool = False, values: Mapping[str, Any] | None = None
+) -> Iterator[Mapping[str, Any]]:
     """Remember members of a microscope, and put them back at the end of the block.
 
     After an exception each is set, also one that reads its value: a move may be under way. What cannot be put back is
@@ -411,6 +466,8 @@ def restoring(microscope: object, *names: str, only_on_error: bool = False) -> I
         Members in the order in which to put them back; ``"magnification", "working_distance"`` by default.
     only_on_error : bool
         Whether a block that ends well leaves everything as it is.
+    values : mapping of str to object, optional
+        What to put back, in this order; by default what the members read now.
 
     Yields
     ------
@@ -422,7 +479,8 @@ def restoring(microscope: object, *names: str, only_on_error: bool = False) -> I
     Exception
         The first failure, when the block ends well and something cannot be put back.
     """
-    values = {name: getattr(microscope, name) for name in names or ("magnification", "working_distance")}
+    if values is None:
+        values = {name: getattr(microscope, name) for name in names or ("magnification", "working_distance")}
     try:
         yield values
     except BaseException as error:

@@ -720,6 +720,8 @@ def _capabilities(name: str, hello: HelloReply, limits: Mapping[str, Range]) -> 
         serial=hello.serial,
         firmware=hello.firmware,
         probe_diameter=PROBE_DIAMETER,
+        beam_current=limits["beam_current"].maximum if "beam_current" in limits else None,
+        dwell_times=tuple(mode.dwell_time for mode in fastest_first),
     )
 
 

@@ -197,6 +197,7 @@ def _capabilities(folder: Path, values: dict[str, Any]) -> Capabilities:
             working_distance=Range(**values["working_distance"]),
             magnification=Range(**values["magnification"]),
             scan_modes=tuple(map(_mode, values["scan_modes"])),
+            dwell_times=tuple(values.get("dwell_times", ())),
             **(optional | texts),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -163,7 +163,9 @@ class Series(Recorded):
             self._modes,
             model="focal series",
             serial=self.folder.name,
-            **nearest.optics,
+            half_angle=nearest.optics.get("half_angle"),
+            numerical_aperture=nearest.optics.get("numerical_aperture"),
+            probe_diameter=nearest.optics.get("probe_diameter"),
         )
 
     @property

@@ -91,7 +91,7 @@ class Tescan(MicroscopeBase):
         self._frame = 0
         self._focus_record: FocusRecord | None = None
         self._as_set: dict[str, tuple[float, float]] = {}
-        self._angle: tuple[float, float | None, float | None] | None = None
+        self._angle: tuple[float, float | None, float | None, float | None] | None = None
         here = self._get("working_distance")
         distances = Range(min(address.working_distance.minimum, here), max(address.working_distance.maximum, here))
         field = FIELD_AT_UNITY / self._get("magnification")
@@ -104,14 +104,15 @@ class Tescan(MicroscopeBase):
             serial=facts.serial,
             firmware=facts.firmware,
             bit_depth=address.bits,
+            dwell_times=tuple(self._dwell(mode) for mode in SCAN_MODES),
         )
 
     @property
     def capabilities(self) -> Capabilities:
-        """Limits as the URL gives them, wider where the instrument stands outside; half-angle and probe as reported."""
+        """Limits as the URL gives them, wider where the instrument stands outside; the beam as reported."""
         with self._open():
-            angle, probe = self._optics()
-            return dataclasses.replace(self._capabilities, half_angle=angle, probe_diameter=probe)
+            angle, probe, current = self._optics()
+            return dataclasses.replace(self._capabilities, half_angle=angle, probe_diameter=probe, beam_current=current)
 
     def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
         """Scan one frame, wholly after the last set took effect, and return it. A frame may have any size.
@@ -318,8 +319,8 @@ class Tescan(MicroscopeBase):
         known = self._as_set.get(name)
         return known[1] if known is not None and known[0] == value else value
 
-    def _optics(self) -> tuple[float | None, float | None]:
-        """Half-angle in mrad and probe in nm at the present working distance; None where they are not reported."""
+    def _optics(self) -> tuple[float | None, float | None, float | None]:
+        """Half-angle in mrad, probe in nm, current in pA at the present working distance; None where not reported."""
         here = self._get("working_distance")
         if self._angle is None or self._angle[0] != here:
             told = self._optional("GetOptParams", Reader.text)
@@ -328,11 +329,13 @@ class Tescan(MicroscopeBase):
             angle = _finite(values[angles[0]]) if angles else None
             spots = [values[key] for key in values if "spot" in key]
             probe = _finite(spots[0]) if spots else self._optional("GetSpotSize", Reader.number)
+            current = self._optional("GetBeamCurrent", Reader.number)
             mrad = None if angle is None else math.radians(angle) * 1e3
             self._angle = (
                 here,
                 mrad if mrad is not None and _ANGLES[0] <= mrad <= _ANGLES[1] else None,
                 probe if probe is not None and 0.1 <= probe <= 1000 else None,
+                current if current is not None and 0 < current < math.inf else None,
             )
         return self._angle[1:]
 
@@ -412,11 +415,15 @@ class Tescan(MicroscopeBase):
             self._links.send("DtSelect", _CHANNEL, self._facts.detector)
             self._links.send("DtEnable", _CHANNEL, 1, self._address.bits)
 
+    def _dwell(self, mode: ScanMode) -> float:
+        """Return the seconds on a pixel; 0 leaves the choice to the operator."""
+        return self._address.dwell if self._address.dwell is not None else mode.dwell or _DWELL.get(mode, 1e-6)
+
     def _scan(self, mode: ScanMode) -> NDArray[Any]:
         side = max(mode.width, mode.height)
         left, top = (side - mode.width) // 2, (side - mode.height) // 2
         window = side, side, left, top, left + mode.width - 1, top + mode.height - 1
-        dwell = self._address.dwell if self._address.dwell is not None else mode.dwell or _DWELL.get(mode, 1e-6)
+        dwell = self._dwell(mode)
         speed = (round(dwell * 1e9),) if dwell else ()
         waits = Flags.WAIT_SCAN | Flags.WAIT_STAGE | Flags.WAIT_OPTICS | Flags.WAIT_PROCEDURE
         answer = self._links.call(

@@ -80,6 +80,13 @@ def run(
         bool,
         typer.Option("--anywhere", help="No limit of travel but --bounds and those of the instrument."),
     ] = False,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="Deadline of the run, s; a frame under way ends where the instrument can stop.")
+    ] = None,
+    max_dose: Annotated[
+        float | None,
+        typer.Option(help="Most electrons per µm² of the run, for an instrument that reports current and dwell time."),
+    ] = None,
     magnification: Annotated[
         float | None, typer.Option(help="Magnification to set before focusing; left as it is by default.")
     ] = None,
@@ -127,6 +134,8 @@ def run(
         may_change_magnification=blind,
         may_change_brightness=not keep_brightness,
         bar_rows=bar_rows,
+        max_seconds=max_seconds,
+        max_dose=max_dose,
     )
     if anywhere and max_travel is not None:
         raise InvalidParameterError("--anywhere and --max-travel exclude each other: leave one out")

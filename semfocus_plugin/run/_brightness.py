@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from semdrivers import AutofocusError, HasDetector, Image, Microscope, ScanMode, autobrightness
+from semdrivers.microscope import read_number, within
 from semfocus_plugin.run._measurement import shows_nothing
 
 if TYPE_CHECKING:
@@ -98,7 +99,10 @@ class Exposure:
         self.note = self.note and f"{self.note}, and put back"
 
     def _corrected(self, detector: HasDetector, look: Callable[[], Measurement], first: Measurement) -> Measurement:
-        self._start = detector.brightness, detector.contrast
+        start = read_number(detector, "brightness"), read_number(detector, "contrast")
+        for name, value in zip(("brightness", "contrast"), start, strict=True):
+            within(f"the instrument's {name}", value, 0, 1)
+        self._start = start
         sight = _Sight(detector, first, look)
         autobrightness(sight, max_frames=LOOKS)
         now = detector.brightness, detector.contrast

@@ -19,7 +19,7 @@ from semdrivers.errors import AutofocusError, SemDriversError, StoppedError
 from semdrivers.focus import AutofocusSettings, FocusStep, Progress
 from semdrivers.grey_levels import check_bit_depth, full_scale, in_unit, native
 from semdrivers.image import Image
-from semdrivers.microscope import HasStop, Microscope, Range, number, offered_mode, put_back
+from semdrivers.microscope import HasStop, Microscope, Range, offered_mode, put_back, read_number
 from semfocus_plugin.networks import (
     Evaluation,
     Evaluator,
@@ -32,6 +32,7 @@ from semfocus_plugin.networks import (
 )
 from semfocus_plugin.optics import NOMINAL_PIXEL, UNKNOWN, Beam, depth_of_field
 from semfocus_plugin.run._brightness import SCARCE, Exposure, Unusable
+from semfocus_plugin.run._dose import Dose
 from semfocus_plugin.run._frame_checks import MOST_LATE, FrameChecks, FrameMismatchError, lens_stands_still
 from semfocus_plugin.run._frame_size import fitted
 from semfocus_plugin.run._limits import limits_of
@@ -54,7 +55,7 @@ class Cancelled(Exception):
 
 
 class BudgetSpent(Exception):
-    """No frames are left; raised before the next one and caught by the method or the loop."""
+    """No frames, no time or no dose is left; its text says which. Raised before the next frame, caught by the loop."""
 
 
 class FocusRun:
@@ -86,6 +87,8 @@ class FocusRun:
     ------
     OutOfRangeError
         When the instrument stands outside the bounds; nothing has moved.
+    InvalidParameterError
+        When `max_dose` is set and the instrument does not report what it takes to compute a dose.
     """
 
     def __init__(
@@ -111,14 +114,16 @@ class FocusRun:
         self._measurements: list[Measurement] = []
         self._spoiled: list[str] = []
         self._late = 0
+        self._magnified = False
         self._mode = offered_mode(microscope.capabilities, settings.scan_mode)
+        self._dose = None if settings.max_dose is None else Dose(settings.max_dose, microscope.capabilities, self._mode)
         self._bar_rows = 0
         self._full_scale = 1
         self._checks = FrameChecks(self._mode)
         self._exposure = Exposure(microscope, settings.may_change_brightness)
         self.max_frames = max_frames
         self.start_working_distance = self._read_working_distance()
-        self.start_magnification = _read("magnification", microscope.magnification, "")
+        self.start_magnification = self._read_magnification()
         self.working_distance = self.start_working_distance
         self.magnification = self.start_magnification
         self._retakes = retakes
@@ -171,8 +176,9 @@ class FocusRun:
 
     @property
     def remaining(self) -> int:
-        """Frames left in the budget."""
-        return self.max_frames - len(self._steps)
+        """Frames left in the budget, and in the dose at the present magnification."""
+        left = self.max_frames - len(self._steps)
+        return left if self._dose is None else min(left, self._dose.frames_left(self.magnification))
 
     @property
     def trace(self) -> tuple[FocusStep, ...]:
@@ -302,9 +308,11 @@ class FocusRun:
         """Acquire a frame of this place; one that is late is dropped and asked for again."""
         for _ in range(MOST_LATE + 1):
             self._check_next()
-            with self._cancelled_within():
+            with self._ended_early():
                 image = self._microscope.acquire(self._mode)
             self._check_frame(image)
+            if self._dose is not None:
+                self._dose.add(image, self.magnification)
             image = self._sample_of(image)
             late = self._checks.late(image, self.working_distance, self.magnification, self._tolerance())
             if not late:
@@ -336,13 +344,15 @@ class FocusRun:
         return dataclasses.replace(image, pixels=pixels, bit_depth=depth, metadata=metadata)
 
     @contextmanager
-    def _cancelled_within(self) -> Iterator[None]:
-        """Have the caller's event end the frame acquired in the block; the beam stays on.
+    def _ended_early(self) -> Iterator[None]:
+        """Have the caller's event, and the deadline, end the frame acquired in the block; the beam stays on.
 
         Raises
         ------
         Cancelled
             When the frame was ended, by the event or by somebody's stop.
+        BudgetSpent
+            When it was ended by the deadline.
         """
         microscope, cancel = self._microscope, self._cancel
         if not isinstance(microscope, HasStop):
@@ -351,8 +361,8 @@ class FocusRun:
         over = threading.Event()
 
         def watch() -> None:
-            while cancel is not None and not over.wait(_LOOK):
-                if cancel.is_set():
+            while not over.wait(_LOOK):
+                if self._is_late() or (cancel is not None and cancel.is_set()):
                     try:
                         microscope.stop(True)
                     except SemDriversError:
@@ -360,16 +370,19 @@ class FocusRun:
                     return
 
         watcher = threading.Thread(target=watch, name="autofocus cancel", daemon=True)
-        if cancel is not None:
+        watched = cancel is not None or self._settings.max_seconds is not None
+        if watched:
             watcher.start()
         try:
             yield
         except StoppedError as stopped:
             by_cancel = cancel is not None and cancel.is_set()
+            if not by_cancel:
+                self._check_time()
             raise Cancelled("" if by_cancel else str(stopped)) from stopped
         finally:
             over.set()
-            if cancel is not None:
+            if watched:
                 watcher.join()
 
     def _record(self, phase: str, evaluation: Evaluation) -> None:
@@ -401,8 +414,12 @@ class FocusRun:
         if not self._settings.may_change_magnification:
             raise AutofocusError("the method may not change the magnification: may_change_magnification is False")
         self._check_cancelled()
+        limits = self.magnification_range
+        limits.check("magnification", self.start_magnification)  # to which it is put back
+        magnification = limits.check("magnification", magnification)
+        self._magnified = True
         self._microscope.magnification = magnification
-        self.magnification = self._microscope.magnification
+        self.magnification = self._read_magnification()
         return self.magnification
 
     @property
@@ -417,7 +434,7 @@ class FocusRun:
 
     def restore(self, *, lens: bool = True) -> None:
         """Put all back to the start, the working distance only if `lens`; each is tried, whatever fails."""
-        values = {**self._exposure.start, "magnification": self.start_magnification}
+        values = {**self._exposure.start, **self._magnification_to_put_back()}
         if lens:
             values["working_distance"] = self.start_working_distance
         self._put_back(values)
@@ -425,22 +442,42 @@ class FocusRun:
 
     def restore_magnification(self) -> None:
         """Put the magnification back to the start."""
-        self._put_back({"magnification": self.start_magnification})
+        self._put_back(self._magnification_to_put_back())
+
+    def _magnification_to_put_back(self) -> dict[str, float]:
+        return {"magnification": self.start_magnification} if self._magnified else {}
 
     def _put_back(self, values: dict[str, float]) -> None:
         for failure in put_back(self._microscope, values).values():
             raise failure
-        self.magnification = self._microscope.magnification
+        self.magnification = self._read_magnification()
         if "working_distance" in values:
-            self.working_distance = self._microscope.working_distance
+            self.working_distance = self._read_working_distance()
 
     def _read_working_distance(self) -> float:
-        return _read("working distance", self._microscope.working_distance, "mm")
+        return read_number(self._microscope, "working_distance", "mm")
+
+    def _read_magnification(self) -> float:
+        magnification = read_number(self._microscope, "magnification")
+        if magnification <= 0:
+            raise AutofocusError(f"the instrument reads back a magnification of {magnification:g}; check its driver")
+        return magnification
 
     def _check_next(self) -> None:
         self._check_cancelled()
+        self._check_time()
+        if self.max_frames <= len(self._steps):
+            raise BudgetSpent(f"within {self.max_frames} frames")
         if self.remaining <= 0:
-            raise BudgetSpent
+            raise BudgetSpent(f"within max_dose {self._settings.max_dose:g} electrons/µm²")
+
+    def _check_time(self) -> None:
+        if self._is_late():
+            raise BudgetSpent(f"within max_seconds {self._settings.max_seconds:g} s")
+
+    def _is_late(self) -> bool:
+        deadline = self._settings.max_seconds
+        return deadline is not None and time.perf_counter() - self._began >= deadline
 
     def _check_cancelled(self) -> None:
         if self._cancel is not None and self._cancel.is_set():
@@ -481,17 +518,9 @@ class FocusRun:
                 f"the working distance went from {self.working_distance:.3f} to {place:.3f} mm while a frame "
                 "was acquired; somebody else is at the instrument"
             )
-        magnification = self._microscope.magnification
+        magnification = self._read_magnification()
         if not math.isclose(magnification, self.magnification, rel_tol=0.1):
             raise AutofocusError(
                 f"the magnification went from {self.magnification:g} to {magnification:g} during autofocus; "
                 "somebody else is at the instrument"
             )
-
-
-def _read(name: str, value: object, unit: str) -> float:
-    """Return what an instrument reads back as a finite number, or raise: a run must not go on from anything else."""
-    try:
-        return number(name, value, unit)
-    except SemDriversError as error:
-        raise AutofocusError(f"the instrument reads back no usable value: {error}; check its driver") from error

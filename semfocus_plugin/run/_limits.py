@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from semdrivers.errors import OutOfRangeError
 from semdrivers.focus import AutofocusSettings
-from semdrivers.microscope import Range
+from semdrivers.microscope import Range, allowed_range
 
 
 def limits_of(capability: Range, settings: AutofocusSettings, start: float) -> Range:
@@ -28,16 +27,7 @@ def limits_of(capability: Range, settings: AutofocusSettings, start: float) -> R
     OutOfRangeError
         When the start is outside the bounds.
     """
-    limits, names = capability, f"the instrument's {capability.minimum:g} to {capability.maximum:g} mm"
-    if settings.bounds is not None:
-        limits = limits.intersect(*settings.bounds)
-        names += f" and bounds {settings.bounds[0]:g} to {settings.bounds[1]:g} mm"
-    if not limits.minimum <= start <= limits.maximum and abs(start - limits.clip(start)) > max(
-        1e-6 * abs(start), 0.5 * limits.step
-    ):
-        raise OutOfRangeError(
-            f"working distance {start:g} mm is outside {names}; move there first, or widen the bounds"
-        )
+    limits = allowed_range(capability, settings.bounds, start)
     if settings.max_travel is not None:
         limits = limits.intersect(start - settings.max_travel, start + settings.max_travel)
     step = limits.step

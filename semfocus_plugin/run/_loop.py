@@ -226,8 +226,8 @@ def _attempt(method: Method, focus: Focus, run: FocusRun, accept: float) -> tupl
         return "cancelled", _unfinished(run, f"{why}, after {run.frames} frames")
     except Unusable as unusable:
         return "refused", _unfinished(run, str(unusable))
-    except BudgetSpent:
-        return "refused", _unfinished(run, f"no focus could be confirmed within {run.max_frames} frames")
+    except BudgetSpent as spent:
+        return "refused", _unfinished(run, f"no focus could be confirmed {spent}")
 
 
 def _finding(run: FocusRun, outcome: Outcome) -> str:

@@ -405,6 +405,12 @@ class Interrupted(BaseException):
     """What a signal handler raises, as Ctrl-C does."""
 
 
+def read_until_interrupted(microscope, seconds):
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    while True:
+        microscope.working_distance  # noqa: B018
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timer")
 def test_an_interrupt_between_any_two_calls_leaves_the_link_usable(emulator):
     def interrupt(*_: object) -> None:
@@ -416,9 +422,7 @@ def test_an_interrupt_between_any_two_calls_leaves_the_link_usable(emulator):
         with semdrivers.connect(emulator.url) as microscope:
             for _ in range(500):
                 with pytest.raises(Interrupted):
-                    signal.setitimer(signal.ITIMER_REAL, random.uniform(2e-5, 1.2e-3))
-                    while True:
-                        microscope.working_distance  # noqa: B018
+                    read_until_interrupted(microscope, random.uniform(2e-5, 1.2e-3))
                 microscope.working_distance = 14.0
     finally:
         signal.signal(signal.SIGALRM, before)
