@@ -20,6 +20,7 @@ def semdrivers_schemes() -> Mapping[str, str]:
         "em30": "em30://192.168.1.30",
         "em30+serial": "em30+serial:///dev/ttyUSB0?baudrate=115200",
         "emulator": "emulator://tin-balls?seed=1",
+        "fibsem": "fibsem:///path/to/configuration.yaml",
         "micromanager": "micromanager:///path/to/config.cfg?numerical_aperture=0.5",
         "replay": "replay:///path/to/session",
         "series": "series:///path/to/pictures",
@@ -48,6 +49,10 @@ def semdrivers_connect(url: str, options: Mapping[str, Any]) -> Microscope | Non
         from semdrivers import emulator
 
         return emulator.connect_tescan(url, options)
+    if scheme == "fibsem":
+        from semdrivers.hosts import fibsem
+
+        return fibsem.connect(url, options)
     if scheme == "micromanager":
         from semdrivers.hosts import pymmcore
 

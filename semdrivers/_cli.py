@@ -389,6 +389,21 @@ def doctor(json: Json = False) -> None:
         raise typer.Exit(FAULT)
 
 
+@app.command("new-driver")
+def write_new_driver(
+    name: Annotated[str, typer.Argument(help="Of the package and of its addresses, such as my-sem.")],
+    folder: Annotated[Path, typer.Option("--folder", help="Where to make the folder of that name.")] = Path("."),
+) -> None:
+    """Write the package of a new driver, with a fake instrument and tests that pass at once.
+
+    Example: semdrivers new-driver my-sem && cd my-sem && pip install -e '.[test]' && pytest
+    """
+    from semdrivers.scaffold import new_driver
+
+    path = new_driver(name, folder)
+    output.print(f"{path} is written; begin with {path / 'README.md'}", markup=False, soft_wrap=True)
+
+
 instrument = application("instrument", "Named instruments: an address and limits under a short name.")
 app.add_typer(instrument, name="instrument")
 

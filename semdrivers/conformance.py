@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -38,6 +38,7 @@ __all__ = [
     "Check",
     "Outcome",
     "Skipped",
+    "Wire",
     "check_autofocus_keeps_its_promises",
     "check_cancelled_autofocus_restores",
     "check_capabilities",
@@ -104,6 +105,51 @@ class Outcome:
     rule: str
     status: str
     detail: str = ""
+
+
+class Wire:
+    """A link that plays a script of (sent, received) pairs to a driver, as the manual of its instrument has them.
+
+    Use it in a ``with`` statement: the driver must have sent all of it by the end of the block, and nothing else.
+
+    Parameters
+    ----------
+    pairs : sequence of pairs
+        What the driver sends, and what it is answered, in this order; text or bytes, as the driver has it.
+    data : bytes
+        What `read` returns, piece by piece: pictures.
+
+    Raises
+    ------
+    AssertionError
+        When the driver sends something else, or too little.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[Any, Any]], data: bytes = b"") -> None:
+        self._pairs, self._data = list(pairs), data
+
+    def ask(self, sent: Any) -> Any:
+        """Return the answer to what is sent."""
+        assert self._pairs, f"{sent!r} was sent after the end of the script"
+        expected, received = self._pairs.pop(0)
+        assert sent == expected, f"{sent!r} was sent, and the script has {expected!r}"
+        return received
+
+    def read(self, count: int) -> bytes:
+        """Return the next bytes of the data."""
+        assert len(self._data) >= count, f"{count} bytes are read, and {len(self._data)} are left in the script"
+        part, self._data = self._data[:count], self._data[count:]
+        return part
+
+    def close(self) -> None:
+        """Do nothing: a script has no end of its own."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            assert not self._pairs, f"{self._pairs[0][0]!r} was never sent"
 
 
 Check = Callable[[Any], None]

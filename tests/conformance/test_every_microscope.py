@@ -1,7 +1,7 @@
 """One suite for every microscope.
 
 The emulators of an EM-30 and of a TESCAN in this process, one in another process and over a serial line; Micro-Manager's
-demo camera; and hardware when ``SEMDRIVERS_TEST_URL`` names it. The checks are those of ``semdrivers check URL``.
+demo camera; fibsem's demo microscope; and hardware when ``SEMDRIVERS_TEST_URL`` names it. The checks are those of ``semdrivers check URL``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ MICROSCOPES = [
     pytest.param("emulator"),
     pytest.param("tescan"),
     pytest.param("micromanager"),
+    pytest.param("fibsem"),
     pytest.param("other-process", marks=pytest.mark.slow),
     pytest.param(
         "serial-line",
@@ -57,6 +58,9 @@ def microscope(request):
     elif name == "micromanager":
         place = str(request.getfixturevalue("demo_camera")).replace(" ", "%20")
         url = f"micromanager://{place}?numerical_aperture=0.3&working_distance=-0.2:0.2"
+    elif name == "fibsem":
+        pytest.importorskip("fibsem", reason="fibsem is not installed: pip install '.[fibsem]'")
+        url = "fibsem://?manufacturer=Demo"
     elif name == "hardware":
         url = os.environ["SEMDRIVERS_TEST_URL"]
     else:
