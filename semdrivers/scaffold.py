@@ -45,9 +45,9 @@ _README = """# $name
 A driver for [semdrivers](https://pypi.org/project/semdrivers/). Nobody has run it on an instrument yet.
 
 1. `pip install -e '.[test]' && pytest` passes, on the fake instrument in `src/$package/fake.py`.
-2. Replace the commands in `src/$package/driver.py` by those of your instrument, and say in `tests/test_wire.py` what is sent
-   and received. Copy the pairs from its manual, not from the driver.
-3. Let the fake answer them too, with the habits of the instrument: limits that are cut silently, a lens that takes time.
+2. Replace the commands in `src/$package/driver.py` by those of your instrument, and say in `tests/test_wire.py` what is
+   sent and received. Copy the pairs from its manual, not from the driver.
+3. Let the fake answer them too, with the habits of the instrument: limits cut silently, a lens that takes time.
 4. `semdrivers check $name://HOST:PORT` on the instrument, with a sample that may be lost.
 """
 
