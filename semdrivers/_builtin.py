@@ -12,6 +12,17 @@ from semdrivers.plugins import hookimpl
 _EM30 = ("em30", "em30+serial")
 _EMULATOR = "emulator"
 
+NOT_RUN = {
+    "em30": "its emulator",
+    "em30+serial": "its emulator",
+    "fibsem": "fibsem's demo microscope",
+    "micromanager": "Micro-Manager's demo camera and drives",
+    "smartsem": "a stand-in for its COM object",
+    "tescan": "its emulator",
+    "zem": "the maker's simulator",
+}
+"""Schemes of drivers that nobody has run on an instrument yet, each with what it was verified on."""
+
 
 @hookimpl
 def semdrivers_schemes() -> Mapping[str, str]:
@@ -24,8 +35,10 @@ def semdrivers_schemes() -> Mapping[str, str]:
         "micromanager": "micromanager:///path/to/config.cfg?numerical_aperture=0.5",
         "replay": "replay:///path/to/session",
         "series": "series:///path/to/pictures",
+        "smartsem": "smartsem://?working_distance=4:20",
         "tescan": "tescan://192.168.1.40",
         "tescan-emulator": "tescan-emulator://tin-balls?seed=1",
+        "zem": "zem://192.168.1.50",
     }
 
 
@@ -49,6 +62,14 @@ def semdrivers_connect(url: str, options: Mapping[str, Any]) -> Microscope | Non
         from semdrivers import emulator
 
         return emulator.connect_tescan(url, options)
+    if scheme == "smartsem":
+        from semdrivers import smartsem
+
+        return smartsem.connect(url, options)
+    if scheme == "zem":
+        from semdrivers import zem
+
+        return zem.connect(url, options)
     if scheme == "fibsem":
         from semdrivers.hosts import fibsem
 

@@ -20,11 +20,13 @@ from rich.markup import escape
 from rich.table import Table
 
 import semdrivers
+from semdrivers._builtin import NOT_RUN
 from semdrivers.connection import opened
 from semdrivers.console import FAULT, REFUSED, application, fail, messages, output, print_json, problem_of
 from semdrivers.errors import InvalidParameterError
 from semdrivers.files import check_free, plain
 from semdrivers.image import ScanMode
+from semdrivers.instruments import read_instruments
 from semdrivers.microscope import HasBeam, HasDetector, HasStage, HasStageOrientation, HasStigmator, HasStop, HasVacuum
 
 app = application(
@@ -81,6 +83,8 @@ def info(url: Url, json: Json = False) -> None:
         table.add_row(name.replace("_", " "), value)
     modes = (f"{mode['name']} {mode['width']}×{mode['height']}" for mode in facts["scan_modes"])
     table.add_row("scan modes", ", ".join(modes))
+    if facts["verified_on"] is not None:
+        table.add_row("verified on", f"{facts['verified_on']}; not run on an instrument")
     table.add_row("also offers", ", ".join(facts["offers"]) or "nothing further")
     output.print(table)
 
@@ -448,8 +452,6 @@ def list_instruments(json: Json = False) -> None:
 
     Example: semdrivers instrument list
     """
-    from semdrivers.instruments import read_instruments
-
     kept = read_instruments()
     if json:
         print_json({"instruments": kept})
@@ -568,8 +570,11 @@ def _optional_values() -> dict[str, str]:
 
 def _describe(url: str, microscope: Any) -> dict[str, Any]:
     capabilities = microscope.capabilities
+    kept = read_instruments().get(url)
+    scheme = (url if kept is None else kept.url).partition("://")[0].lower()
     return {
         "url": url,
+        "verified_on": NOT_RUN.get(scheme),
         **{name: getattr(capabilities, name) for name in ("model", "serial", "firmware")},
         **{name: getattr(capabilities, name, None) for name in _optional_values()},
         "working_distance": microscope.working_distance,

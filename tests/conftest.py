@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -54,3 +57,28 @@ def demo_camera(tmp_path: Path) -> Path:
         "PixelSize_um,Res20x,0.5\n"
     )
     return path
+
+
+@pytest.fixture(scope="module")
+def virtual_zem(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+    """Start the maker's simulator of a ZEM in a process of its own, on loopback; returns its address."""
+    pytest.importorskip("zemrpc", reason="pyzemrpc is not installed: pip install '.[zem-simulator]'")
+    started: list[subprocess.Popen[str]] = []
+    home = str(tmp_path_factory.mktemp("zem"))
+
+    def start(*arguments: str) -> str:
+        script = Path(__file__).parent / "fixtures" / "virtual_zem.py"
+        around = {**os.environ, "HOME": home, "USERPROFILE": home}
+        command = [sys.executable, str(script), *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=around, cwd=home)
+        started.append(process)
+        for line in process.stdout:
+            if line.strip().isdecimal():
+                return f"zem://127.0.0.1:{line.strip()}?settle=0"
+        raise RuntimeError("the simulator did not start")
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()

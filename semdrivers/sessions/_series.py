@@ -328,8 +328,9 @@ def _rows(table: Path) -> list[tuple[Path, dict[str, float]]]:
         path = path if path.is_file() else table.parent / row.text("file")
         if not path.is_file():
             raise InvalidParameterError(f"{row.where}: there is no file {row.text('file')!r}")
+        drive = bool(row.text("numerical_aperture"))  # then z is that of a focus drive, of either sign
         told = {
-            name: _told(row.where, name, row.text(name), signed=name == "working_distance")
+            name: _told(row.where, name, row.text(name), signed=drive and name == "working_distance")
             for name in (*_COLUMNS[1:], *OPTICS)
             if row.text(name)
         }
@@ -338,7 +339,7 @@ def _rows(table: Path) -> list[tuple[Path, dict[str, float]]]:
 
 
 def _told(where: str, name: str, value: Any, *, signed: bool = False) -> float:
-    """Return the number that a table or an option gives; the z of a focus drive has either sign."""
+    """Return the number that a table or an option gives, above 0 unless `signed`."""
     result = decimal(value)
     if result is None or not (result > 0 or (signed and math.isfinite(result))):
         raise InvalidParameterError(f"{where}: {name} must be a number above 0, not {value!r}")

@@ -1,7 +1,7 @@
 """One suite for every microscope.
 
 The emulators of an EM-30 and of a TESCAN in this process, one in another process and over a serial line; Micro-Manager's
-demo camera; fibsem's demo microscope; and hardware when ``SEMDRIVERS_TEST_URL`` names it. The checks are those of ``semdrivers check URL``.
+demo camera; fibsem's demo microscope; the maker's simulator of a ZEM; and hardware when ``SEMDRIVERS_TEST_URL`` names it. The checks are those of ``semdrivers check URL``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ MICROSCOPES = [
     pytest.param("tescan"),
     pytest.param("micromanager"),
     pytest.param("fibsem"),
+    pytest.param("zem"),
     pytest.param("other-process", marks=pytest.mark.slow),
     pytest.param(
         "serial-line",
@@ -48,6 +49,15 @@ def other_process() -> Iterator[dict[str, str]]:
         process.terminate()
 
 
+@pytest.fixture(scope="module")
+def zem_url(virtual_zem) -> str:
+    """Address of the maker's simulator of a ZEM, its lens made to move and its high voltage on."""
+    url = virtual_zem("moving-lens")
+    with semdrivers.connect(url) as zem:
+        zem.beam_on = True
+    return url
+
+
 @pytest.fixture(params=MICROSCOPES)
 def microscope(request):
     name = request.param
@@ -61,6 +71,8 @@ def microscope(request):
     elif name == "fibsem":
         pytest.importorskip("fibsem", reason="fibsem is not installed: pip install '.[fibsem]'")
         url = "fibsem://?manufacturer=Demo"
+    elif name == "zem":
+        url = request.getfixturevalue("zem_url")
     elif name == "hardware":
         url = os.environ["SEMDRIVERS_TEST_URL"]
     else:

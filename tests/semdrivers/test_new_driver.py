@@ -40,7 +40,7 @@ def test_its_plugin_opens_its_addresses_alone(tmp_path, monkeypatch):
         with Fake() as fake, semdrivers.connect(fake.url) as microscope:
             microscope.working_distance = 11.5
             assert (fake.state["WD"], microscope.working_distance) == (11.5, 11.5)
-        with pytest.raises(semdrivers.NotConnectedError, match="shed-sem at 127.0.0.1"):
+        with pytest.raises(semdrivers.NotConnectedError, match=r"shed-sem at 127\.0\.0\.1"):
             semdrivers.connect(fake.url)
     finally:
         manager.unregister(plugin)
