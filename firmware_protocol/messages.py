@@ -74,7 +74,7 @@ class Hello(Query[HelloReply]):
     """Opens a session; must come first.
 
     `token` is drawn at random by every client session: the same token under the same sequence number is a
-    retry, a new token is a new session (on a serial line nothing else tells them apart).
+    retry, a new token is a new session (on a serial line nothing else distinguishes them).
     """
 
     opcode: ClassVar[Opcode] = Opcode.HELLO

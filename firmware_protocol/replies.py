@@ -66,7 +66,7 @@ class Unknown:
 class HelloReply:
     """Who the instrument is and what it can do.
 
-    `owner` tells whether this client holds the control lease, which lasts `lease` seconds from its last
+    `owner` is whether this client holds the control lease, which lasts `lease` seconds from its last
     message. `time` is the instrument's clock.
     """
 
@@ -83,7 +83,7 @@ class HelloReply:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """An OK with nothing to tell but the instrument's clock."""
+    """An OK that reports nothing but the instrument's clock."""
 
     time: F64
 

@@ -207,12 +207,12 @@ def entries(values: dict[str, str], prefix: str) -> list[dict[str, str]]:
 
     Each entry has its number in the list under ``""``, too.
     """
-    found: dict[int, dict[str, str]] = {}
+    groups: dict[int, dict[str, str]] = {}
     for key, value in values.items():
         parts = key.split(".", 2)
         if len(parts) == 3 and parts[0] == prefix and parts[1].isdecimal():
-            found.setdefault(int(parts[1]), {"": parts[1]})[parts[2]] = value
-    return [found[number] for number in sorted(found)]
+            groups.setdefault(int(parts[1]), {"": parts[1]})[parts[2]] = value
+    return [groups[number] for number in sorted(groups)]
 
 
 def encode_pixels(piece: Pixels) -> bytes:

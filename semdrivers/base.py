@@ -1,4 +1,6 @@
-"""Bases of microscopes: `MicroscopeBase` for drivers, `WrappedMicroscope` to pass everything on to another one."""
+"""Bases of microscopes: `MicroscopeBase` for drivers, `KeepsFocusRecord` for those with a focus record, and
+`WrappedMicroscope`, which passes everything on to another microscope.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 from semdrivers.autofocus import autofocus
-from semdrivers.focus import AutofocusResult, RecordsFocus
+from semdrivers.focus import AutofocusResult, FocusRecord, RecordsFocus, record_of_frame
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import (
     Capabilities,
@@ -33,7 +35,7 @@ PROPERTIES = tuple(name for name, member in _MEMBERS.items() if isinstance(membe
 METHODS = tuple(name for name in _MEMBERS if name not in PROPERTIES)
 """Members of the optional protocols that are called."""
 
-__all__ = ["METHODS", "PROPERTIES", "MicroscopeBase", "WrappedMicroscope"]
+__all__ = ["METHODS", "PROPERTIES", "KeepsFocusRecord", "MicroscopeBase", "WrappedMicroscope"]
 
 
 class MicroscopeBase(abc.ABC):
@@ -144,6 +146,28 @@ class MicroscopeBase(abc.ABC):
         if "stop" in members:
             members["stop"] = _stop
         return type(cls.__name__, (cls,), {**members, "offers": tuple(members)})
+
+
+class KeepsFocusRecord(MicroscopeBase):
+    """A driver that keeps the record of the last autofocus run for the frames that follow (`RecordsFocus`)."""
+
+    _focus_record: FocusRecord | None = None
+
+    @property
+    def focus_record(self) -> FocusRecord | None:
+        """Result of the last autofocus run; it travels in ``metadata["autofocus"]`` of the frames that follow."""
+        self._check_open()
+        return self._focus_record
+
+    @focus_record.setter
+    def focus_record(self, value: FocusRecord | None) -> None:
+        self._check_open()
+        self._focus_record = value
+
+    def _focus_metadata(self, working_distance: float) -> dict[str, Any]:
+        """Return what the metadata of a frame scanned at a working distance (mm) hold of the last run."""
+        record = self._focus_record
+        return {} if record is None else {"autofocus": record_of_frame(record, working_distance)}
 
 
 class WrappedMicroscope(MicroscopeBase):

@@ -168,9 +168,9 @@ def _claims_on(microscope: object) -> _Claims:
     instrument = innermost(microscope)
     for look, one in ((object.__getattribute__, instrument), (getattr, microscope)):
         with suppress(Exception):
-            found = look(one, _CLAIMS)
-            if isinstance(found, _Claims):
-                return found
+            kept = look(one, _CLAIMS)
+            if isinstance(kept, _Claims):
+                return kept
     if id(instrument) in _of_others:
         return _of_others[id(instrument)]
     claims = _Claims(instrument)

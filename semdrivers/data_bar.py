@@ -162,8 +162,8 @@ def _modes(rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64]]:
 
 
 def _most_common(values: NDArray[Any]) -> Any:
-    found, counts = np.unique(values, return_counts=True)
-    return found[counts.argmax()]
+    distinct, counts = np.unique(values, return_counts=True)
+    return distinct[counts.argmax()]
 
 
 def _bar_of(rows: NDArray[Any], background: Any, pixels: NDArray[Any]) -> int:

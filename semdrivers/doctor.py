@@ -68,10 +68,10 @@ def _usb() -> tuple[str, str]:
     import usb.core
 
     try:
-        found = list(usb.core.find(find_all=True))
+        devices = list(usb.core.find(find_all=True))
     except usb.core.NoBackendError:
         return "note", "no libusb was found; images over USB need it: pip install 'semdrivers[usb-libusb]'"
-    return "good", f"libusb answers, {len(found)} devices are visible"
+    return "good", f"libusb answers, {len(devices)} devices are visible"
 
 
 def _serial() -> tuple[str, str]:

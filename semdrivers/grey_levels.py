@@ -48,7 +48,7 @@ def full_scale(pixels: NDArray[Any], bit_depth: int | None = None) -> int:
     Returns
     -------
     int
-        1023, 4095, 16383 or 65535, shifted left as the levels are; 255 for uint8. Levels above the told depth make the
+        1023, 4095, 16383 or 65535, shifted left as the levels are; 255 for uint8. Levels above the given depth make the
         whole of the type count.
     """
     if pixels.dtype.kind != "u":

@@ -91,8 +91,8 @@ class LimitedMicroscope(WrappedMicroscope, LimitsTravel):
     @property
     def capabilities(self) -> Capabilities:
         """Those of the microscope, with the range of working distances that is allowed."""
-        found = super().capabilities
-        return dataclasses.replace(found, working_distance=self._allowed(found.working_distance))
+        capabilities = super().capabilities
+        return dataclasses.replace(capabilities, working_distance=self._allowed(capabilities.working_distance))
 
     @property
     def max_travel(self) -> float | None:

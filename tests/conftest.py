@@ -15,6 +15,9 @@ settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 """A property that holds slowly on a busy machine holds."""
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+"""Tests run in as many processes as there are cores."""
+
 os.environ["SEMFOCUS_CALIBRATION"] = os.devnull
 """No calibration that the person running the tests keeps."""
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from semfocus_plugin.lab.reference import PROGRAMS
 
@@ -85,12 +88,15 @@ def typed(page: Path) -> list[str]:
     return [match.strip() for span in spans for match in COMMAND.findall(span)]
 
 
+@cache
+def commands_of(program: str) -> Any:
+    return get_command(import_module(PROGRAMS[program]).app)
+
+
 def complaint(line: str) -> str:
     """Return what is wrong with a command, or an empty text; values are not looked at."""
-    from typer.main import get_command
-
     program, *words = shlex.split(line, comments=True)
-    command = get_command(import_module(PROGRAMS[program]).app)
+    command = commands_of(program)
     while words and (inner := getattr(command, "commands", None)) is not None and not words[0].startswith("-"):
         if words[0] not in inner and "sheet" in inner:  # `semfocus label FOLDER` is `semfocus label sheet FOLDER`
             words.insert(0, "sheet")

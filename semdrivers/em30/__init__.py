@@ -4,6 +4,7 @@ from semdrivers.em30._control_link import ControlLink, send_emergency_stop
 from semdrivers.em30._driver import EM30, connect, stop
 from semdrivers.em30._image_link import FrameOrder, ImageLink
 from semdrivers.em30._transport import TcpTransport, Transport, open_serial, open_tcp
+from semdrivers.em30._waiting import WaitingTimes
 
 __all__ = [
     "EM30",
@@ -12,6 +13,7 @@ __all__ = [
     "ImageLink",
     "TcpTransport",
     "Transport",
+    "WaitingTimes",
     "connect",
     "open_serial",
     "open_tcp",

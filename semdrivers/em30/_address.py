@@ -12,7 +12,7 @@ from semdrivers.connection import flag_option, split_url, whole_option
 from semdrivers.errors import InvalidParameterError
 from semdrivers.microscope import within
 
-_OPTIONS = ("usb", "bits", "keep_beam", "beam_off_after", "client", "on_close")
+_OPTIONS = ("usb", "bits", "keep_beam", "beam_off_after", "client", "on_close", "waiting")
 _LEAST_WATCH, _MOST_WATCH = 0.1, 86400.0
 
 

@@ -36,6 +36,7 @@ from firmware_protocol.messages import (
 )
 from firmware_protocol.payload import PayloadError
 from semdrivers.em30._transport import Transport
+from semdrivers.em30._waiting import WaitingTimes
 from semdrivers.errors import (
     BusyError,
     HardwareFault,
@@ -75,6 +76,8 @@ class ControlLink:
         Seconds for HELLO.
     token : int, optional
         Of a link that was lost, so that the instrument gives this one its lease; a new one by default.
+    waiting : WaitingTimes, optional
+        How long a request may take.
 
     Raises
     ------
@@ -86,11 +89,6 @@ class ControlLink:
         When another client controls the instrument; the message names it.
     """
 
-    LONGEST_REQUEST = 900.0
-    """Seconds after which pump or vent fails, however often the instrument says that it is still at work."""
-    LONGEST_SETTLING = 60.0
-    """The same for all other requests: no lens, stage or beam takes longer to come to rest."""
-
     def __init__(
         self,
         transport: Transport,
@@ -100,8 +98,10 @@ class ControlLink:
         observer: bool = False,
         deadline: float = 5.0,
         token: int | None = None,
+        waiting: WaitingTimes = WaitingTimes(),  # noqa: B008 - frozen
     ) -> None:
         self.name = name
+        self._waiting_times = waiting
         self.token = secrets.randbits(64) if token is None else token
         """Of this client's session, for a link that follows this one."""
         self.lease_lost = False
@@ -271,7 +271,8 @@ class ControlLink:
 
     def _exchange(self, message: Request[R], data: bytes, answers: _Answers, deadline: float) -> R:
         now = time.monotonic()
-        longest = self.LONGEST_REQUEST if isinstance(message, Pump | Vent) else self.LONGEST_SETTLING
+        times = self._waiting_times
+        longest = times.vacuum if isinstance(message, Pump | Vent) else times.settling
         first_pause = max(deadline / 5, 0.05)
         end, last, pause = now + deadline, now + longest, first_pause
         sent = damaged = 0

@@ -43,11 +43,12 @@ from firmware_protocol.messages import (
 )
 from firmware_protocol.profile import PROBE_DIAMETER
 from firmware_protocol.stream import PixelFormat
-from semdrivers.base import MicroscopeBase
+from semdrivers.base import KeepsFocusRecord
 from semdrivers.em30._address import Address, parse_address
 from semdrivers.em30._control_link import ControlLink, check_stopped, send_emergency_stop
 from semdrivers.em30._image_link import FrameOrder, ImageLink
 from semdrivers.em30._transport import Transport, open_serial, open_tcp
+from semdrivers.em30._waiting import WaitingTimes
 from semdrivers.errors import (
     DeviceError,
     InterlockError,
@@ -58,7 +59,6 @@ from semdrivers.errors import (
     StoppedError,
     TransportError,
 )
-from semdrivers.focus import FocusRecord, record_of_frame
 from semdrivers.image import Image, ScanMode
 from semdrivers.links import parse_target
 from semdrivers.microscope import Capabilities, Range
@@ -107,12 +107,12 @@ class _FrameUnderWay:
             raise self._reason
 
 
-class EM30(MicroscopeBase):
+class EM30(KeepsFocusRecord):
     """An EM-30 with its two links. Thread safe: one command or frame at a time; reading, `stop`, switching the beam off
     and `close` wait for neither.
 
     A call that meets a lost connection, or a lost lease, raises; the next one asks for control again, within
-    `RECONNECT_TIME`, so that what was changed can be put back.
+    ``waiting.reconnect``, so that what was changed can be put back.
 
     `semdrivers.connect` makes one. It implements `Microscope`, `RecordsFocus`, `HasStage`, `HasStageOrientation`,
     `HasStigmator`, `HasDetector`, `HasBeam`, `HasStop` and `HasVacuum`. After `close` every member raises
@@ -139,15 +139,14 @@ class EM30(MicroscopeBase):
         How the instrument names this client to others.
     open_transport : callable, optional
         Opens another connection to the same instrument, when the present one is lost.
+    waiting : WaitingTimes, optional
+        How long a lost control link may take to be opened again.
 
     Raises
     ------
     ProtocolError
         When the instrument does not report its limits.
     """
-
-    RECONNECT_TIME = 5.0
-    """Seconds in which a lost control link is opened again."""
 
     def __init__(
         self,
@@ -161,7 +160,9 @@ class EM30(MicroscopeBase):
         beam_off_after: float | None = None,
         client: str = "semdrivers",
         open_transport: Callable[[], Transport] | None = None,
+        waiting: WaitingTimes = WaitingTimes(),  # noqa: B008 - frozen
     ) -> None:
+        self._waiting_times = waiting
         self._control = control_link
         self._name = name
         self._client = client
@@ -188,7 +189,6 @@ class EM30(MicroscopeBase):
         hello = control_link.hello
         self._capabilities = _capabilities(name, hello, self._limits)
         self._epoch = time.time() - hello.time
-        self._focus_record: FocusRecord | None = None
         self._dropped = 0
         self._blanked = False
         with suppress(DeviceError):
@@ -334,17 +334,6 @@ class EM30(MicroscopeBase):
             if self._lock.acquire(timeout=_LEAVE):
                 last_comes_first.callback(self._lock.release)
             last_comes_first.callback(self._images.close)
-
-    @property
-    def focus_record(self) -> FocusRecord | None:
-        """Result of the last autofocus run; it travels in ``metadata["autofocus"]`` of the frames that follow."""
-        with self._use():
-            return self._focus_record
-
-    @focus_record.setter
-    def focus_record(self, value: FocusRecord | None) -> None:
-        with self._use():
-            self._focus_record = value
 
     # Stage, stigmator, detector, beam, vacuum
 
@@ -556,10 +545,16 @@ class EM30(MicroscopeBase):
             )
 
     def _reconnect(self, lost: ControlLink, open_transport: Callable[[], Transport]) -> HelloReply:
-        end = time.monotonic() + (0.0 if self._gave_up else self.RECONNECT_TIME)
+        end = time.monotonic() + (0.0 if self._gave_up else self._waiting_times.reconnect)
         while True:
             try:
-                link = ControlLink(open_transport(), client_name=self._client, name=self._name, token=lost.token)
+                link = ControlLink(
+                    open_transport(),
+                    client_name=self._client,
+                    name=self._name,
+                    token=lost.token,
+                    waiting=self._waiting_times,
+                )
                 break
             except (NotConnectedError, TransportError) as error:
                 if time.monotonic() >= end or self._ended.wait(_RECONNECT_PAUSE):
@@ -689,9 +684,7 @@ class EM30(MicroscopeBase):
     def _image(self, frame: Frame, mode: ScanMode) -> Image:
         leader = frame.leader
         depth = "<u2" if leader.pixel_format is PixelFormat.MONO16 else "u1"
-        metadata: dict[str, Any] = {"model": self._capabilities.model, "serial": self._capabilities.serial}
-        if self._focus_record is not None:
-            metadata["autofocus"] = record_of_frame(self._focus_record, leader.working_distance)
+        identity = {"model": self._capabilities.model, "serial": self._capabilities.serial}
         return Image(
             pixels=np.frombuffer(frame.payload, depth).reshape(leader.height, leader.width),
             working_distance=leader.working_distance,
@@ -700,7 +693,7 @@ class EM30(MicroscopeBase):
             frame_id=leader.frame_id,
             timestamp=self._epoch + leader.start_time,
             scan_mode=mode,
-            metadata=metadata,
+            metadata={**identity, **self._focus_metadata(leader.working_distance)},
         )
 
 
@@ -734,7 +727,7 @@ def connect(url: str, options: Mapping[str, Any]) -> EM30:
         ``em30://HOST[:PORT][?usb=…]`` or ``em30+serial:///dev/ttyUSB0[?baudrate=…]``.
     options : mapping
         ``usb``, ``bits``, ``keep_beam``, ``beam_off_after``, ``client``, ``baudrate``, as in the URL; ``on_close``, a
-        callable for the end of `EM30.close`.
+        callable for the end of `EM30.close`; ``waiting``, the `WaitingTimes` of both links.
 
     Raises
     ------
@@ -751,6 +744,9 @@ def connect(url: str, options: Mapping[str, Any]) -> EM30:
     on_close = options.get("on_close")
     if on_close is not None and not callable(on_close):
         raise InvalidParameterError(f"{url}: on_close must be callable, not {on_close!r}")
+    waiting = options.get("waiting", WaitingTimes())
+    if not isinstance(waiting, WaitingTimes):
+        raise InvalidParameterError(f"{url}: waiting must be a semdrivers.em30.WaitingTimes, not {waiting!r}")
     target = parse_target(address.usb)
     where = address.host or address.device
     name = f"EM-30 at {where}"
@@ -759,11 +755,12 @@ def connect(url: str, options: Mapping[str, Any]) -> EM30:
     images: ImageLink | None = None
     try:
         try:
-            control = _open_control(address, name)
+            control = ControlLink(_open_transport(address), client_name=address.client, name=name, waiting=waiting)
         except NotConnectedError as error:
             failures["control"] = error
         try:
-            images = ImageLink(target, name, serial=None if control is None else control.hello.serial)
+            serial = None if control is None else control.hello.serial
+            images = ImageLink(target, name, serial=serial, waiting=waiting)
         except NotConnectedError as error:
             failures["images"] = error
         if control is None or images is None:
@@ -778,6 +775,7 @@ def connect(url: str, options: Mapping[str, Any]) -> EM30:
             beam_off_after=address.beam_off_after,
             client=address.client,
             open_transport=lambda: _open_transport(address),
+            waiting=waiting,
         )
     except BaseException:
         if images is not None:
@@ -813,7 +811,3 @@ def stop(url: str, options: Mapping[str, Any]) -> None:
 
 def _open_transport(address: Address) -> Transport:
     return open_tcp(address.host, address.port) if address.host else open_serial(address.device, address.baudrate)
-
-
-def _open_control(address: Address, name: str) -> ControlLink:
-    return ControlLink(_open_transport(address), client_name=address.client, name=name)

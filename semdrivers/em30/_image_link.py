@@ -38,6 +38,7 @@ from firmware_protocol.usb import (
     UsbError,
     VendorRequest,
 )
+from semdrivers.em30._waiting import WaitingTimes
 from semdrivers.errors import NotConnectedError, TransportError
 from semdrivers.links import UsbTarget, libusb_backend
 
@@ -49,6 +50,9 @@ _DRAIN_CHUNK = 64 * MAX_PACKET
 _DRAIN_LIMIT = 8 * 1024 * 1024
 _LISTEN = 0.05
 """Seconds of one read; between reads the link asks whether the frame was lost, or is no longer wanted."""
+
+_MOST_REMEDIES = 3
+"""Faults of one acquisition that may name their remedy themselves."""
 
 _RESYNCHRONISE, _RESET, _REOPEN = 1, 2, 3
 
@@ -96,6 +100,8 @@ class ImageLink:
     serial : str, optional
         Serial number that the instrument gives on the control link. Unless the target names one, the device must
         have this one: frames of another instrument would be taken for this one's.
+    waiting : WaitingTimes, optional
+        How late a frame may be, and in what time a lost device may be plugged in again.
 
     Raises
     ------
@@ -103,15 +109,16 @@ class ImageLink:
         When there is no such device, it cannot be opened, or it does not speak this protocol.
     """
 
-    GRACE = 2.0
-    """Seconds that a frame may be late; doubled with every step of recovery."""
-    MOST_REMEDIES = 3
-    """Faults of one acquisition that may name their remedy themselves."""
-    REPLUG_TIME = 3.0
-    """Seconds in which a lost device may be plugged in again."""
-
-    def __init__(self, target: UsbTarget, name: str = "EM-30", *, serial: str | None = None) -> None:
+    def __init__(
+        self,
+        target: UsbTarget,
+        name: str = "EM-30",
+        *,
+        serial: str | None = None,
+        waiting: WaitingTimes = WaitingTimes(),  # noqa: B008 - frozen
+    ) -> None:
         self.name = name
+        self._waiting_times = waiting
         self.frames_lost = 0
         """Frames known to be missing or damaged since the link was opened."""
         self.recoveries = 0
@@ -147,7 +154,7 @@ class ImageLink:
             Says why the frame ordered will not come, if the instrument has said so; else nothing. Asked many times a
             second, so that a lost frame does not wait for its time limit.
         check : callable, optional
-            Called as often; what it raises ends the acquisition, because nobody wants the frame any more.
+            Called as often; what it raises ends the acquisition, because the frame is not needed any more.
 
         Raises
         ------
@@ -171,7 +178,7 @@ class ImageLink:
                 recovering = self._broken_off = False
                 ordered = order()
                 self._broken_off = True
-                frame = self._await(ordered, lost, check, self.GRACE * 2**step)
+                frame = self._await(ordered, lost, check, self._waiting_times.frame * 2**step)
                 self._broken_off = False
                 return frame
             except _Trouble as trouble:
@@ -181,7 +188,7 @@ class ImageLink:
                     climbed = max(step + 1, trouble.step)
                 elif trouble.step > climbed + 1:
                     remedies += 1
-                    if remedies <= self.MOST_REMEDIES:
+                    if remedies <= _MOST_REMEDIES:
                         step = remedy = max(trouble.step, min(remedy + 1, _REOPEN))
                         climbed = 0
                         continue
@@ -375,7 +382,7 @@ class ImageLink:
 
     def _reopen(self, check: Callable[[], object]) -> None:
         self._give_up()
-        deadline = time.monotonic() + self.REPLUG_TIME
+        deadline = time.monotonic() + self._waiting_times.replug
         while True:
             check()
             try:

@@ -496,13 +496,13 @@ def connect_tescan(url: str, options: Mapping[str, Any]) -> Microscope:
 
 
 def _faults(text: str) -> dict[str, int]:
-    found: dict[str, int] = {}
+    counted: dict[str, int] = {}
     for part in filter(None, text.split(",")):
         name, _, times = part.strip().partition(":")
         if name not in FAULTS or not (times.isdecimal() or not times):
             raise InvalidParameterError(f"there is no fault {part!r}; write NAME or NAME:TIMES, of {', '.join(FAULTS)}")
-        found[name] = int(times or 1)
-    return found
+        counted[name] = int(times or 1)
+    return counted
 
 
 def _shut(one: socket.socket) -> None:

@@ -63,8 +63,8 @@ def describe(name: str, shape: tuple[int, int], dtype: str, conditions: Mapping[
     # The schema's list of types has no electron microscope.
     ET.SubElement(instrument, "Microscope", Type="Other", Model="Scanning electron microscope")
     objective = ET.SubElement(instrument, "Objective", ID="Objective:0")
-    _tell(objective, "NominalMagnification", conditions["magnification"])
-    _tell(objective, "WorkingDistance", conditions["working_distance"], "mm")
+    _set_number(objective, "NominalMagnification", conditions["magnification"])
+    _set_number(objective, "WorkingDistance", conditions["working_distance"], "mm")
     picture = ET.SubElement(root, "Image", ID="Image:0", Name=_xml_text(name))
     if conditions["timestamp"] is not None and (date := _date(conditions["timestamp"])):
         ET.SubElement(picture, "AcquisitionDate").text = date
@@ -85,8 +85,8 @@ def describe(name: str, shape: tuple[int, int], dtype: str, conditions: Mapping[
     if conditions.get("bit_depth") is not None:
         pixels.set("SignificantBits", str(int(conditions["bit_depth"])))
     # Micrometres are what readers that pass over the unit suppose.
-    _tell(pixels, "PhysicalSizeX", conditions["pixel_size"] * 1e-3, "µm")
-    _tell(pixels, "PhysicalSizeY", conditions["pixel_size"] * 1e-3, "µm")
+    _set_number(pixels, "PhysicalSizeX", conditions["pixel_size"] * 1e-3, "µm")
+    _set_number(pixels, "PhysicalSizeY", conditions["pixel_size"] * 1e-3, "µm")
     ET.SubElement(pixels, "Channel", ID="Channel:0:0", SamplesPerPixel="1")
     ET.SubElement(pixels, "TiffData", IFD="0", PlaneCount="1")
     ET.SubElement(picture, "AnnotationRef", ID="Annotation:0")
@@ -132,20 +132,20 @@ def conditions_of(description: str) -> dict[str, Any]:
 
 def _foreign(root: ET.Element) -> dict[str, Any]:
     """Return what another writer says of its first image; what it leaves out, or cannot be, is left out."""
-    found: dict[str, Any] = {}
+    stated: dict[str, Any] = {}
     image = root.find("{*}Image")
     if image is None:
-        return found
+        return stated
     pixels, settings = image.find("{*}Pixels"), image.find("{*}ObjectiveSettings")
     if pixels is not None:
         for name in ("PhysicalSizeX", "PhysicalSizeY"):
             size = _length(pixels, name, "µm")
             if size is not None:
-                found["pixel_size"] = size
+                stated["pixel_size"] = size
                 break
         bits = decimal(pixels.get("SignificantBits"))
         if bits is not None and 1 <= bits <= 16 and pixels.get("Type") == "uint16" and bits < 16:
-            found["bit_depth"] = int(bits)
+            stated["bit_depth"] = int(bits)
     objectives = root.findall("{*}Instrument/{*}Objective")
     used = None if settings is None else settings.get("ID")
     objective = next((each for each in objectives if each.get("ID") == used), objectives[0] if objectives else None)
@@ -153,18 +153,18 @@ def _foreign(root: ET.Element) -> dict[str, Any]:
         for name in ("CalibratedMagnification", "NominalMagnification"):
             value = decimal(objective.get(name))
             if value is not None and value > 0:
-                found["magnification"] = value
+                stated["magnification"] = value
                 break
         distance = _length(objective, "WorkingDistance", "µm")
         if distance is not None:
-            found["working_distance"] = distance * 1e-6
+            stated["working_distance"] = distance * 1e-6
     try:
         date = (image.findtext("{*}AcquisitionDate") or "").strip()
         moment = datetime.fromisoformat(date.replace("Z", "+00:00"))
-        found["timestamp"] = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        stated["timestamp"] = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         pass
-    return found
+    return stated
 
 
 def _length(element: ET.Element, name: str, unit: str) -> float | None:
@@ -220,9 +220,9 @@ def _add_map(parent: ET.Element, identifier: str, namespace: str, values: Mappin
     note = ET.SubElement(parent, "MapAnnotation", ID=identifier, Namespace=namespace)
     pairs = ET.SubElement(note, "Value")
     for key, value in values.items():
-        told = plain(value)
+        written = plain(value)
         ET.SubElement(pairs, "M", K=_xml_text(str(key))).text = _xml_text(
-            told if isinstance(told, str) else json.dumps(told)
+            written if isinstance(written, str) else json.dumps(written)
         )
 
 
@@ -231,7 +231,7 @@ def _xml_text(text: str) -> str:
     return _NOT_XML.sub("\ufffd", text)
 
 
-def _tell(element: ET.Element, name: str, value: float, unit: str = "") -> None:
+def _set_number(element: ET.Element, name: str, value: float, unit: str = "") -> None:
     """Set the attributes of a physical value; none when it is unknown, since OME has no word for that."""
     if math.isfinite(value) and value > 0:
         element.set(name, repr(float(value)))

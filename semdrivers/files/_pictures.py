@@ -87,8 +87,8 @@ def page_count(path: str | Path) -> int:
 
 def _pages(file: Any) -> list[int]:
     """Return the indices of a TIFF file's pages that are pictures of full size."""
-    found = [index for index, page in enumerate(file.pages) if not getattr(page, "is_reduced", False)]
-    return found or list(range(len(file.pages)))
+    full_size = [index for index, page in enumerate(file.pages) if not getattr(page, "is_reduced", False)]
+    return full_size or list(range(len(file.pages)))
 
 
 def is_tiff(path: Path) -> bool:

@@ -104,9 +104,9 @@ def _lines(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
     text = decoded(path.read_bytes())
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(_DELIMITERS, key=first.count)
-    told = first.strip().strip('"').lower()
-    if told.startswith("sep=") and len(told) == 5:
-        delimiter = told[4]
+    declared = first.strip().strip('"').lower()
+    if declared.startswith("sep=") and len(declared) == 5:
+        delimiter = declared[4]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     for cells in reader:
         stripped = tuple(cell.strip() for cell in cells)

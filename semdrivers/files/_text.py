@@ -13,7 +13,7 @@ _MARKS = (
 
 
 def decoded(data: bytes) -> str:
-    """Return text of UTF-8, UTF-16 (with its mark, or told by its zeros) or else Windows' code page 1252."""
+    """Return text of UTF-8, UTF-16 (with its mark, or recognised by its zeros) or else Windows' code page 1252."""
     for mark, name in _MARKS:
         if data.startswith(mark):
             return data.decode(name, "replace")

@@ -44,10 +44,10 @@ _NAMES = {
     "date": "date",
 }
 
-Found = dict[str, Any]
+Conditions = dict[str, Any]
 
 
-def vendor_conditions(path: str | Path, width: int, height: int) -> Found:
+def vendor_conditions(path: str | Path, width: int, height: int) -> Conditions:
     """Return what the maker of a microscope says of a picture.
 
     Parameters
@@ -67,18 +67,18 @@ def vendor_conditions(path: str | Path, width: int, height: int) -> Found:
     path = Path(path)
     for read in (_of_tags, _of_text_beside):
         try:
-            found = read(path, width, height)
+            conditions = read(path, width, height)
         except (OSError, ET.ParseError, ValueError, KeyError, TypeError, AttributeError, IndexError):
             continue
-        if found:
-            return _checked(found, width, height)
+        if conditions:
+            return _checked(conditions, width, height)
     return {}
 
 
-def _checked(found: Found, width: int, height: int) -> Found:
-    result: Found = {}
+def _checked(conditions: Conditions, width: int, height: int) -> Conditions:
+    result: Conditions = {}
     for name in _NAMES:
-        value = found.get(name)
+        value = conditions.get(name)
         if name == "bar_rows":
             if isinstance(value, int) and 0 <= value < height:
                 result[name] = value
@@ -97,7 +97,7 @@ def _checked(found: Found, width: int, height: int) -> Found:
 # TIFF tags
 
 
-def _of_tags(path: Path, width: int, height: int) -> Found:
+def _of_tags(path: Path, width: int, height: int) -> Conditions:
     import tifffile
 
     try:
@@ -108,20 +108,20 @@ def _of_tags(path: Path, width: int, height: int) -> Found:
         page = file.pages.first
         for codes, read in _READERS:
             values = [page.tags[code].value for code in codes if code in page.tags]
-            if values and (found := read(values, width, height)):
-                return found
+            if values and (conditions := read(values, width, height)):
+                return conditions
         return _of_description(page, width)
 
 
-def _fei(values: list[Any], width: int, height: int) -> Found:
-    told: dict[str, Any] = {}
+def _fei(values: list[Any], width: int, height: int) -> Conditions:
+    entries: dict[str, Any] = {}
     for value in values:
-        told |= value
-    beam = told.get("Beam", {})
-    column = told.get(beam.get("Beam", "EBeam"), {})
-    scan = told.get(beam.get("Scan", "EScan"), {}) or told.get("Scan", {})
-    image, private = told.get("Image", {}), told.get("PrivateFei", {}) or told.get("PrivateFEI", {})
-    stage, system, detectors = told.get("Stage", {}), told.get("System", {}), told.get("Detectors", {})
+        entries |= value
+    beam = entries.get("Beam", {})
+    column = entries.get(beam.get("Beam", "EBeam"), {})
+    scan = entries.get(beam.get("Scan", "EScan"), {}) or entries.get("Scan", {})
+    image, private = entries.get("Image", {}), entries.get("PrivateFei", {}) or entries.get("PrivateFEI", {})
+    stage, system, detectors = entries.get("Stage", {}), entries.get("System", {}), entries.get("Detectors", {})
     pixel = _number(scan.get("PixelWidth"))
     field = _number(scan.get("HorFieldsize")) or _number(column.get("HFW"))
     lines, columns = _number(image.get("ResolutionY")), _number(image.get("ResolutionX"))
@@ -130,7 +130,7 @@ def _fei(values: list[Any], width: int, height: int) -> Found:
         bar = height - lines
     elif columns and field and columns != width:
         pixel = field / width
-    user = told.get("User", {})
+    user = entries.get("User", {})
     return {
         "vendor": "FEI / Thermo Fisher",
         "instrument": str(system.get("SystemType") or system.get("Type") or ""),
@@ -147,63 +147,63 @@ def _fei(values: list[Any], width: int, height: int) -> Found:
     }
 
 
-def _zeiss(values: list[Any], width: int, height: int) -> Found:
-    told = values[0]
+def _zeiss(values: list[Any], width: int, height: int) -> Conditions:
+    entries = values[0]
 
     def length(*names: str) -> float | None:
-        return next((value for name in names if (value := _quantity(told.get(name), _METRES, "nm"))), None)
+        return next((value for name in names if (value := _quantity(entries.get(name), _METRES, "nm"))), None)
 
     def text(name: str) -> str:
-        entry = told.get(name)
+        entry = entries.get(name)
         return str(entry[1]) if entry and len(entry) > 1 else ""
 
     return {
         "vendor": "Zeiss",
         "instrument": text("sv_instrument_id") or text("sv_serial_number") or text("dp_sem"),
-        "magnification": _factor(told.get("ap_mag")),
+        "magnification": _factor(entries.get("ap_mag")),
         "pixel_size": _times(length("ap_image_pixel_size", "ap_pixel_size"), 1e9),
         "working_distance": _times(length("ap_wd", "ap_alias_wd", "ap_free_wd"), 1e3),
-        "voltage": _times(_quantity(told.get("ap_actualkv") or told.get("ap_manualkv"), _VOLTS, "kv"), 1e-3),
+        "voltage": _times(_quantity(entries.get("ap_actualkv") or entries.get("ap_manualkv"), _VOLTS, "kv"), 1e-3),
         "detector": text("dp_detector_channel") or text("dp_detector_type"),
         "date": " ".join(filter(None, (text("ap_date"), text("ap_time")))),
     }
 
 
-def _tescan(values: list[Any], width: int, height: int) -> Found:
+def _tescan(values: list[Any], width: int, height: int) -> Conditions:
     value = values[0]
     return _tescan_of(decoded(bytes(value)) if not isinstance(value, str) else value)
 
 
-def _tescan_of(text: str) -> Found:
-    told = {key: value.strip() for key, value in re.findall(r"(\w+)=([^\r\n\0]*)", text)}
-    if not told.keys() & {"PixelSizeX", "ImageStripSize", "Magnification"}:
+def _tescan_of(text: str) -> Conditions:
+    entries = {key: value.strip() for key, value in re.findall(r"(\w+)=([^\r\n\0]*)", text)}
+    if not entries.keys() & {"PixelSizeX", "ImageStripSize", "Magnification"}:
         return {}
-    bar = decimal(told.get("ImageStripSize"))
+    bar = decimal(entries.get("ImageStripSize"))
     return {
         "vendor": "TESCAN",
-        "instrument": told.get("Device", ""),
-        "magnification": decimal(told.get("Magnification")),
-        "pixel_size": _times(decimal(told.get("PixelSizeX")), 1e9),
-        "working_distance": _times(decimal(told.get("WD")), 1e3),
-        "voltage": _times(decimal(told.get("HV")), 1e-3),
-        "detector": told.get("Detector") or told.get("Detector0", ""),
+        "instrument": entries.get("Device", ""),
+        "magnification": decimal(entries.get("Magnification")),
+        "pixel_size": _times(decimal(entries.get("PixelSizeX")), 1e9),
+        "working_distance": _times(decimal(entries.get("WD")), 1e3),
+        "voltage": _times(decimal(entries.get("HV")), 1e-3),
+        "detector": entries.get("Detector") or entries.get("Detector0", ""),
         "bar_rows": None if bar is None else int(bar),
-        "date": " ".join(filter(None, (told.get("Date"), told.get("Time")))),
+        "date": " ".join(filter(None, (entries.get("Date"), entries.get("Time")))),
     }
 
 
-def _sis(values: list[Any], width: int, height: int) -> Found:
-    told = values[0]
+def _sis(values: list[Any], width: int, height: int) -> Conditions:
+    entries = values[0]
     return {
         "vendor": "Olympus SIS",
-        "instrument": str(told.get("cameraname", "")),
-        "magnification": _number(told.get("magnification")),
-        "pixel_size": _times(_number(told.get("pixelsizex")), 1e9),
-        "date": str(told.get("datetime", "")),
+        "instrument": str(entries.get("cameraname", "")),
+        "magnification": _number(entries.get("magnification")),
+        "pixel_size": _times(_number(entries.get("pixelsizex")), 1e9),
+        "date": str(entries.get("datetime", "")),
     }
 
 
-def _xml(values: list[Any], width: int, height: int) -> Found:
+def _xml(values: list[Any], width: int, height: int) -> Conditions:
     """Read the XML of tag 34683: Phenom's ``FeiImage``, or Thermo Fisher's ``Metadata``."""
     value = values[0]
     text = value if isinstance(value, str) else decoded(bytes(value))
@@ -256,7 +256,7 @@ def _xml(values: list[Any], width: int, height: int) -> Found:
     }
 
 
-_READERS: tuple[tuple[tuple[int, ...], Callable[[list[Any], int, int], Found]], ...] = (
+_READERS: tuple[tuple[tuple[int, ...], Callable[[list[Any], int, int], Conditions]], ...] = (
     ((34680, 34682), _fei),
     ((34118,), _zeiss),
     ((50431,), _tescan),
@@ -265,7 +265,7 @@ _READERS: tuple[tuple[tuple[int, ...], Callable[[list[Any], int, int], Found]], 
 )
 
 
-def _of_description(page: Any, width: int) -> Found:
+def _of_description(page: Any, width: int) -> Conditions:
     text = str(page.description or "")
     if text.startswith("ImageJ="):
         return _imagej(page, text)
@@ -274,9 +274,9 @@ def _of_description(page: Any, width: int) -> Found:
     return {}
 
 
-def _imagej(page: Any, text: str) -> Found:
-    told = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    unit = _unit(told.get("unit", "").encode().decode("unicode_escape", "replace"))
+def _imagej(page: Any, text: str) -> Conditions:
+    entries = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    unit = _unit(entries.get("unit", "").encode().decode("unicode_escape", "replace"))
     resolution = page.tags.get("XResolution")
     scale = _METRES.get(unit)
     if resolution is None or scale is None:
@@ -285,17 +285,17 @@ def _imagej(page: Any, text: str) -> Found:
     return {"vendor": "ImageJ", "pixel_size": below / above * scale * 1e9} if above else {}
 
 
-def _openfibsem(text: str, width: int) -> Found:
-    told = json.loads(text)
-    image = told.get("image")
+def _openfibsem(text: str, width: int) -> Conditions:
+    entries = json.loads(text)
+    image = entries.get("image")
     if not isinstance(image, dict) or "hfw" not in image:
         return {}
-    state = told.get("microscope_state") or {}
+    state = entries.get("microscope_state") or {}
     electrons = "ELECTRON" in str(image.get("beam_type", "ELECTRON")).upper()
     beam = state.get("electron_beam" if electrons else "ion_beam") or {}
-    pixel = (told.get("pixel_size") or {}).get("x")
+    pixel = (entries.get("pixel_size") or {}).get("x")
     detector = state.get("electron_detector" if electrons else "ion_detector") or {}
-    system = ((told.get("system") or told.get("system_info") or {}).get("info")) or told.get("system") or {}
+    system = ((entries.get("system") or entries.get("system_info") or {}).get("info")) or entries.get("system") or {}
     return {
         "vendor": "OpenFIBSEM",
         "instrument": " ".join(str(system[key]) for key in ("manufacturer", "model") if system.get(key)),
@@ -311,13 +311,13 @@ def _openfibsem(text: str, width: int) -> Found:
 # Text beside the picture
 
 
-def _of_text_beside(path: Path, width: int, height: int) -> Found:
+def _of_text_beside(path: Path, width: int, height: int) -> Conditions:
     for beside in _beside(path):
         with beside.open("rb") as file:
             text = decoded(file.read(_TEXT_LIMIT))
         for read in (_jeol, _hitachi, _tescan_beside):
-            if found := read(text, width, height):
-                return found
+            if conditions := read(text, width, height):
+                return conditions
     return {}
 
 
@@ -338,42 +338,42 @@ def _beside(path: Path) -> Iterator[Path]:
                 break
 
 
-def _jeol(text: str, width: int, height: int) -> Found:
-    told = {}
+def _jeol(text: str, width: int, height: int) -> Conditions:
+    entries = {}
     for line in text.splitlines():
         if line.startswith("$"):
             key, _, value = line.lstrip("$").partition(" ")
-            told[key] = value.strip()
-    if not any(key.startswith(("CM_", "SM_")) for key in told):
+            entries[key] = value.strip()
+    if not any(key.startswith(("CM_", "SM_")) for key in entries):
         return {}
-    pixel, marker = decimal(told.get("SM_MICRON_BAR")), _measure(told.get("SM_MICRON_MARKER", ""), _METRES)
-    size = [decimal(part) for part in told.get("CM_FULL_SIZE", "").split()]
+    pixel, marker = decimal(entries.get("SM_MICRON_BAR")), _measure(entries.get("SM_MICRON_MARKER", ""), _METRES)
+    size = [decimal(part) for part in entries.get("CM_FULL_SIZE", "").split()]
     bar = None
     if len(size) == 2 and size[0] == width and size[1] and size[1] <= height:
         bar = height - int(size[1])
     return {
         "vendor": "JEOL",
-        "instrument": told.get("CM_INSTRUMENT", ""),
-        "magnification": decimal(told.get("CM_MAG")),
+        "instrument": entries.get("CM_INSTRUMENT", ""),
+        "magnification": decimal(entries.get("CM_MAG")),
         "pixel_size": marker / pixel * 1e9 if marker and pixel else None,
-        "working_distance": decimal(told.get("SM_WD")),
-        "voltage": decimal(told.get("CM_ACCEL_VOLT")),
-        "detector": told.get("CM_DETECTOR") or told.get("CM_SIGNAL", ""),
+        "working_distance": decimal(entries.get("SM_WD")),
+        "voltage": decimal(entries.get("CM_ACCEL_VOLT")),
+        "detector": entries.get("CM_DETECTOR") or entries.get("CM_SIGNAL", ""),
         "bar_rows": bar or None,
-        "date": " ".join(filter(None, (told.get("CM_DATE"), told.get("CM_TIME")))),
+        "date": " ".join(filter(None, (entries.get("CM_DATE"), entries.get("CM_TIME")))),
     }
 
 
-def _hitachi(text: str, width: int, height: int) -> Found:
+def _hitachi(text: str, width: int, height: int) -> Conditions:
     if "[SemImageFile]" not in text:
         return {}
-    told = {}
+    entries = {}
     for line in text.splitlines():
         key, equals, value = line.partition("=")
         if equals:
-            told[key.strip()] = value.strip()
-    size = [decimal(part) for part in re.split("[xX*]", told.get("DataSize", ""))]
-    pixel, bar = decimal(told.get("PixelSize")), None
+            entries[key.strip()] = value.strip()
+    size = [decimal(part) for part in re.split("[xX*]", entries.get("DataSize", ""))]
+    pixel, bar = decimal(entries.get("PixelSize")), None
     if len(size) == 2 and size[0] and size[1]:
         if size[0] == width and size[1] <= height:
             bar = height - int(size[1])
@@ -381,18 +381,18 @@ def _hitachi(text: str, width: int, height: int) -> Found:
             pixel *= size[0] / width
     return {
         "vendor": "Hitachi",
-        "instrument": told.get("InstructName", ""),
-        "magnification": decimal(told.get("Magnification")),
+        "instrument": entries.get("InstructName", ""),
+        "magnification": decimal(entries.get("Magnification")),
         "pixel_size": pixel,
-        "working_distance": _times(_measure(told.get("WorkingDistance", ""), _METRES, "um"), 1e3),
-        "voltage": _times(_measure(told.get("AcceleratingVoltage", ""), _VOLTS, "v"), 1e-3),
-        "detector": told.get("SignalName", ""),
+        "working_distance": _times(_measure(entries.get("WorkingDistance", ""), _METRES, "um"), 1e3),
+        "voltage": _times(_measure(entries.get("AcceleratingVoltage", ""), _VOLTS, "v"), 1e-3),
+        "detector": entries.get("SignalName", ""),
         "bar_rows": bar or None,
-        "date": " ".join(filter(None, (told.get("Date"), told.get("Time")))),
+        "date": " ".join(filter(None, (entries.get("Date"), entries.get("Time")))),
     }
 
 
-def _tescan_beside(text: str, width: int, height: int) -> Found:
+def _tescan_beside(text: str, width: int, height: int) -> Conditions:
     return _tescan_of(text) if re.search(r"^\[(MAIN|SEM|FIB)\]", text, re.MULTILINE) else {}
 
 

@@ -44,7 +44,7 @@ _T = TypeVar("_T")
 class FocusPolicy:
     """When to focus, how, and what to do when it fails.
 
-    The first frame of a run always wants focus. After it, each field that is given is a further occasion; with
+    The first frame of a run is always focused. After it, each field that is given is a further occasion; with
     none given, the run is focused once.
 
     Parameters
@@ -162,7 +162,7 @@ class PolledEvent(threading.Event):
     Parameters
     ----------
     poll : callable
-        Whether the host wants to stop; quick, for it is asked before every frame.
+        Returns whether the host has been asked to stop; quick, for it is asked before every frame.
     """
 
     def __init__(self, poll: Callable[[], bool]) -> None:
@@ -170,7 +170,7 @@ class PolledEvent(threading.Event):
         self._poll = poll
 
     def is_set(self) -> bool:
-        """Whether `set` was called or the host wants to stop."""
+        """Whether `set` was called or the host has been asked to stop."""
         return super().is_set() or self._poll()
 
 
@@ -224,7 +224,7 @@ class FocusKeeper:
         self.restart()
 
     def restart(self) -> None:
-        """Begin a new run: the next frame wants focus."""
+        """Begin a new run: the next frame is focused."""
         self._wanted = FIRST
         self._since = 0
         self._first_score: float | None = None
@@ -285,7 +285,7 @@ class FocusKeeper:
         return moved
 
     def due(self) -> str:
-        """Return why the next frame wants focus, or an empty text."""
+        """Return why the next frame is to be focused, or an empty text."""
         policy, place = self.policy, self._place
         if self._wanted:
             return self._wanted
@@ -315,7 +315,7 @@ class FocusKeeper:
         return ""
 
     def before_frame(self) -> str:
-        """Focus if the next frame wants it; return why it did, or an empty text.
+        """Focus if the next frame needs it; return why, or an empty text.
 
         Raises
         ------

@@ -28,11 +28,10 @@ from fibsem.structures import (
     Point,
 )
 
-from semdrivers.base import MicroscopeBase
+from semdrivers.base import KeepsFocusRecord
 from semdrivers.connection import limits_option, split_url
 from semdrivers.errors import InterlockError, InvalidParameterError, NotConnectedError
 from semdrivers.files import plain
-from semdrivers.focus import FocusRecord, record_of_frame
 from semdrivers.image import SCAN_MODES, Image, ScanMode
 from semdrivers.microscope import (
     Capabilities,
@@ -61,7 +60,7 @@ _NEEDED = {
 """Members of optional protocols, each with what fibsem needs for it."""
 
 
-class MicroscopeOfFibsem(MicroscopeBase):
+class MicroscopeOfFibsem(KeepsFocusRecord):
     """The electron beam of a fibsem microscope, as a `Microscope` with stage, detector, stigmator and beam.
 
     Beam off means blanked; the high voltage stays as it is. The stigmator has the units of the instrument. On an
@@ -118,7 +117,6 @@ class MicroscopeOfFibsem(MicroscopeBase):
             firmware=str(getattr(info, "software_version", None) or ""),
         )
         self.frames, self.keep_frames = [], False
-        self._focus_record: FocusRecord | None = None
         self._lock = threading.RLock()
         self._on_close: Callable[[], object] | None = None
         self._closed = False
@@ -132,15 +130,6 @@ class MicroscopeOfFibsem(MicroscopeBase):
     def capabilities(self) -> Capabilities:
         """Limits as they were given or reported; model and serial number from fibsem's configuration."""
         return self._capabilities
-
-    @property
-    def focus_record(self) -> FocusRecord | None:
-        """Record of the last autofocus; it travels in ``metadata["autofocus"]`` of the frames that follow."""
-        return self._focus_record
-
-    @focus_record.setter
-    def focus_record(self, value: FocusRecord | None) -> None:
-        self._focus_record = value
 
     def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
         """Take an electron image of any size.
@@ -167,9 +156,7 @@ class MicroscopeOfFibsem(MicroscopeBase):
             if self.keep_frames:
                 self.frames.append(taken.data)
             place, magnification = self._read("working_distance"), self._read("magnification")
-        metadata: dict[str, Any] = {}
-        if self._focus_record is not None:
-            metadata["autofocus"] = record_of_frame(self._focus_record, place)
+        metadata = self._focus_metadata(place)
         pixel_size = width / taken.data.shape[1] * _NM
         image = Image(np.array(taken.data), place, magnification, pixel_size, None, began, mode, metadata)
         get_plugin_manager().notify_frame(self, image)

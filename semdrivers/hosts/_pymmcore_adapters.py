@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from semdrivers.base import MicroscopeBase
+from semdrivers.base import KeepsFocusRecord
 from semdrivers.connection import limits_option, number_option, split_path_url
 from semdrivers.errors import (
     BusyError,
@@ -25,7 +25,6 @@ from semdrivers.errors import (
     NotConnectedError,
     OutOfRangeError,
 )
-from semdrivers.focus import FocusRecord, record_of_frame
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import Capabilities, Range, check_read_back, number, offered_mode, within
 from semdrivers.plugins import get_plugin_manager
@@ -42,7 +41,7 @@ _FULL_WIDTH = 0.51
 _OPTIONS = ("numerical_aperture", "index", "pixel_size", "working_distance", "step", "wavelength")
 
 
-class MicroscopeOfCore(MicroscopeBase):
+class MicroscopeOfCore(KeepsFocusRecord):
     """The camera and the focus drive of a Micro-Manager core, as a `Microscope`. Thread safe: one operation at a time.
 
     It has a stage where the core has an XY stage. The magnification is 128 mm over the width of the field, and
@@ -96,7 +95,6 @@ class MicroscopeOfCore(MicroscopeBase):
         self._closed = False
         self._unload: weakref.finalize[..., Any] | None = None
         self._frames = 0
-        self._focus_record: FocusRecord | None = None
         for role, device in (("camera", core.getCameraDevice()), ("focus drive", core.getFocusDevice())):
             if not device:
                 raise InvalidParameterError(f"the core has no {role}; choose one in its configuration")
@@ -116,15 +114,6 @@ class MicroscopeOfCore(MicroscopeBase):
     def __wrapped__(self) -> Any:
         """The core, which two of these share."""
         return self._core
-
-    @property
-    def focus_record(self) -> FocusRecord | None:
-        """Record of the last autofocus; it travels in ``metadata["autofocus"]`` of the frames that follow."""
-        return self._focus_record
-
-    @focus_record.setter
-    def focus_record(self, value: FocusRecord | None) -> None:
-        self._focus_record = value
 
     @property
     def capabilities(self) -> Capabilities:
@@ -168,9 +157,7 @@ class MicroscopeOfCore(MicroscopeBase):
             pixels = np.array(self._core.getImage())
             self._frames += 1
             place = self._z()
-            metadata: dict[str, Any] = {"camera": self._core.getCameraDevice()}
-            if self._focus_record is not None:
-                metadata["autofocus"] = record_of_frame(self._focus_record, place)
+            metadata = {"camera": self._core.getCameraDevice(), **self._focus_metadata(place)}
             bits = int(self._core.getImageBitDepth())
             image = Image(
                 pixels, place, self._magnification(), self._pixel(), self._frames, began, mode, metadata, bits

@@ -93,7 +93,7 @@ class MicroscopeCamera(_OfMicroscope, CameraDevice):
     error: Exception | None = None
     """What kept the last frame from being taken; cores log it and go on."""
     _core: Any = None
-    _told = 0.0
+    _reported_size = 0.0
     _pixel_size_is_old = False
 
     def initialize(self) -> None:
@@ -128,10 +128,10 @@ class MicroscopeCamera(_OfMicroscope, CameraDevice):
 
     def follow(self, core: Any) -> None:
         """Give the core the pixel size from here on, and obey its auto shutter."""
-        self._core, self._told = core, 0.0
+        self._core, self._reported_size = core, 0.0
         if PIXEL_SIZE not in core.getAvailablePixelSizeConfigs():
             core.definePixelSizeConfig(PIXEL_SIZE)
-        self._tell_pixel_size()
+        self._report_pixel_size()
 
     def serves(self, core: Any) -> bool:
         """Whether it follows this core, or none."""
@@ -198,20 +198,20 @@ class MicroscopeCamera(_OfMicroscope, CameraDevice):
         self._pixel_size_is_old = True
 
     def __exit__(self, *failure: Any) -> None:
-        """Let go of the camera's lock, and only then tell the core: who hears of it may ask the camera."""
+        """Let go of the camera's lock, and only then notify the core: whoever is notified may ask the camera."""
         super().__exit__(*failure)
         if self._pixel_size_is_old:
-            self._tell_pixel_size()
+            self._report_pixel_size()
 
-    def _tell_pixel_size(self) -> None:
+    def _report_pixel_size(self) -> None:
         """Give the core pixel size and affine matrix: rows run along the stage's y, columns along its x."""
         self._pixel_size_is_old = False
         if self._core is None or self._core.getCameraDevice() not in ("", self.get_label()):
             return
         size = self.pixel_size(float(self.microscope.magnification))
-        if size == self._told:
+        if size == self._reported_size:
             return
-        self._told = size
+        self._reported_size = size
         self._core.setPixelSizeUm(PIXEL_SIZE, size)
         self._core.setPixelSizeAffine(PIXEL_SIZE, [size, 0.0, 0.0, 0.0, size, 0.0])
 

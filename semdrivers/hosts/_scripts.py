@@ -17,28 +17,32 @@ import logging
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
-from semdrivers.focus import FrameSkippedError
+from semdrivers.autofocus import autofocus
+from semdrivers.base import WrappedMicroscope
+from semdrivers.focus import AutofocusResult, FrameSkippedError
 from semdrivers.hosts._cadence import FIRST, FocusKeeper, FocusPolicy
 from semdrivers.image import Image, ScanMode
-from semdrivers.microscope import Capabilities, Microscope
+from semdrivers.microscope import Microscope
 
 _log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-class FocusedMicroscope:
+class FocusedMicroscope(WrappedMicroscope):
     """A microscope whose frames are focused by a `FocusKeeper`; every other member is the microscope's own."""
-
-    __slots__ = ("_microscope", "keeper")
 
     keeper: FocusKeeper
 
+    def __new__(cls, keeper: FocusKeeper) -> Self:
+        """Make a class that has the members that the microscope has."""
+        return super().__new__(cls, keeper.microscope)
+
     def __init__(self, keeper: FocusKeeper) -> None:
-        object.__setattr__(self, "keeper", keeper)
-        object.__setattr__(self, "_microscope", keeper.microscope)
+        super().__init__(keeper.microscope)
+        self.keeper = keeper
 
     def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
         """Focus if due, and take a frame; raises `FrameSkippedError` or `NotFocusedError` where there is none."""
@@ -52,39 +56,19 @@ class FocusedMicroscope:
             _log.warning("no picture: %s", error)
             return None
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """The microscope's own."""
-        return self.keeper.microscope.capabilities
-
-    @property
-    def working_distance(self) -> float:
-        """The microscope's own, mm."""
-        return self.keeper.microscope.working_distance
-
-    @working_distance.setter
-    def working_distance(self, value: float) -> None:
-        self.keeper.microscope.working_distance = value
-
-    @property
-    def magnification(self) -> float:
-        """The microscope's own."""
-        return self.keeper.microscope.magnification
-
-    @magnification.setter
-    def magnification(self, value: float) -> None:
-        self.keeper.microscope.magnification = value
-
-    def close(self) -> None:
-        """Close the microscope."""
-        self.keeper.microscope.close()
+    def autofocus(self, **settings: Any) -> AutofocusResult:
+        """Focus now, on the microscope itself."""
+        return autofocus(self._microscope, **settings)
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
         return getattr(self._microscope, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(getattr(type(self), name, None), property):
-            object.__setattr__(self, name, value)
+        own = name.startswith("_") or name == "keeper" or isinstance(getattr(type(self), name, None), property)
+        if own:
+            super().__setattr__(name, value)
         else:
             setattr(self._microscope, name, value)
 

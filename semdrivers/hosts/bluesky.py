@@ -73,12 +73,12 @@ def autofocus(
     """
     sem = sem if isinstance(sem, Devices) else devices(sem)
     if policy is not None or overrides:
-        found = sem.autofocus.keeper.policy
-        sem.autofocus.keeper.policy = (policy if policy is not None else found).changed(**overrides)
+        before = sem.autofocus.keeper.policy
+        sem.autofocus.keeper.policy = (policy if policy is not None else before).changed(**overrides)
         try:
             return (yield from _focus(sem, stream))
         finally:
-            sem.autofocus.keeper.policy = found
+            sem.autofocus.keeper.policy = before
     return (yield from _focus(sem, stream))
 
 
@@ -148,7 +148,7 @@ def autofocus_wrapper(
 
 def autofocus_preprocessor(sem: Devices, policy: FocusPolicy | None = None, **overrides: Any) -> Callable[[Plan], Plan]:
     """Return a function for ``RE.preprocessors``: `autofocus_wrapper` around every plan."""
-    FocusKeeper(sem.microscope, policy, **overrides)  # a policy that makes no sense is told now, not in the night
+    FocusKeeper(sem.microscope, policy, **overrides)  # a policy that makes no sense is reported now, not in the night
     return lambda plan: autofocus_wrapper(plan, sem, policy, **overrides)
 
 

@@ -96,7 +96,7 @@ def run_auto_focus(
         for step, frame in zip(result.trace, frames, strict=False)
     ]
     best = max(steps, key=lambda step: step.focus_score)
-    told = AutoFocusResult(
+    answer = AutoFocusResult(
         image=best.image,
         working_distance=result.working_distance / MM,
         initial_working_distance=result.start_working_distance / MM,
@@ -104,8 +104,8 @@ def run_auto_focus(
         iterations=steps,
         method=result.method,
     )
-    told.focus_record = keeper.record
-    return told
+    answer.focus_record = keeper.record
+    return answer
 
 
 class FocusedFibsem:

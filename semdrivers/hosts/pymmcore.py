@@ -66,7 +66,7 @@ _UM = 1000.0
 
 
 class FocusingEngine:
-    """An acquisition engine that focuses where the sequence or the policy wants it, and leaves the rest to another.
+    """An acquisition engine that focuses where the sequence or the policy needs it, and leaves the rest to another.
 
     Parameters
     ----------
@@ -197,7 +197,7 @@ def autofocus_before(
     A frame that the instrument refuses (beam off, link lost) ends the acquisition with that error.
 
     Autofocus events of the sequence (``autofocus_plan``) focus; so do the first frame of a run and whatever the
-    policy wants besides. A z-stack is left to the plan. ``core.mda.cancel()`` is obeyed before the next frame,
+    policy needs besides. A z-stack is left to the plan. ``core.mda.cancel()`` is obeyed before the next frame,
     autofocus frames included. The block ends when an acquisition that was started in it has ended.
 
     Parameters

@@ -52,7 +52,7 @@ class MicroscopeInstrument(Instrument):
     microscope : Microscope or str
         Any; or an address for `semdrivers.connect`, opened on a thread of its own and closed with the instrument.
     policy : FocusPolicy, optional
-        With a policy, or one field of it, ``frame`` focuses by itself whenever the cadence wants it. Without, only
+        With a policy, or one field of it, ``frame`` focuses by itself whenever the cadence needs it. Without, only
         `autofocus` focuses. A frame left out under ``"skip"`` or ``"retry"`` is all NaN.
     **overrides
         Single fields of the policy, or of `AutofocusSettings`; settings of autofocus alone start no cadence.
@@ -118,14 +118,14 @@ class MicroscopeInstrument(Instrument):
 
     @property
     def focus(self) -> tuple[Any, ...]:
-        """The parameters that tell how a frame was focused, to be measured beside it."""
+        """The parameters that report how a frame was focused, to be measured beside it."""
         names = ("frame_working_distance", "focus_status", "focus_working_distance", "focus_score")
         return tuple(self.parameters[name] for name in (*names, "frames_since_focus", "lens_offset"))
 
     def get_idn(self) -> dict[str, str | None]:
         """Return model, serial number and firmware."""
-        told = self.microscope.capabilities
-        return {"vendor": None, "model": told.model, "serial": told.serial, "firmware": told.firmware}
+        own = self.microscope.capabilities
+        return {"vendor": None, "model": own.model, "serial": own.serial, "firmware": own.firmware}
 
     def close(self) -> None:
         """Close the instrument, and the connection if it was opened by address. A second call does nothing."""
@@ -238,7 +238,7 @@ class MicroscopeInstrument(Instrument):
         self.microscope.move_stage(*place)
 
     def _take(self) -> Any:
-        """Take a frame, focused if the cadence wants it; NaN where one is left out."""
+        """Take a frame, focused if the cadence needs it; NaN where one is left out."""
         try:
             if self._left_out:
                 self._left_out = False

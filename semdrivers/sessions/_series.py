@@ -36,7 +36,7 @@ _NUMBERS = ("magnification", "pixel_size")
 _OPTIONS = (*_NUMBERS, "planes", "bar_rows")
 _BETWEEN = ("nearest", "interpolated")
 _FIELD_WIDTH = 128e6
-"""nm; width of the field at magnification 1, where a picture tells its pixel size but no magnification."""
+"""nm; width of the field at magnification 1, where a picture states its pixel size but no magnification."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def open_series(url: str, options: Mapping[str, Any]) -> Series:
         When the folder holds no series, or an option is unknown or malformed.
     """
     folder, given = split_path_url(url, options, _OPTIONS, "a series", "folder")
-    numbers = {name: _told(url, name, given[name]) for name in _NUMBERS if name in given}
+    numbers = {name: _number(url, name, given[name]) for name in _NUMBERS if name in given}
     rows = given.get("bar_rows")
     if isinstance(rows, str):
         if not rows.isdecimal():
@@ -100,11 +100,11 @@ class Series(Recorded):
     Parameters
     ----------
     folder : str or Path
-        Pictures with their working distances: OME-TIFF that tells them, or any pictures and one CSV file with the
+        Pictures with their working distances: OME-TIFF that states them, or any pictures and one CSV file with the
         columns ``file``, ``working_distance`` (mm) and, if known, ``magnification``, ``pixel_size`` (nm) and those
         values of `Capabilities` that are named in `OPTICS`.
     magnification, pixel_size : float, optional
-        Of pictures that do not tell them.
+        Of pictures that do not state them.
     planes : str
         What lies between two pictures: ``"nearest"``, the nearer of them, or ``"interpolated"``, a mixture of both in
         proportion.
@@ -115,7 +115,7 @@ class Series(Recorded):
     Raises
     ------
     InvalidParameterError
-        When there are fewer than two planes, or a picture does not tell its working distance, magnification or pixel
+        When there are fewer than two planes, or a picture does not state its working distance, magnification or pixel
         size, or is smaller than a FAST frame; when pictures that differ in size or pixel size shall be mixed.
     """
 
@@ -132,13 +132,13 @@ class Series(Recorded):
         if planes not in _BETWEEN:
             raise InvalidParameterError(f"planes must be {' or '.join(_BETWEEN)}, not {planes!r}")
         self._interpolated = planes == "interpolated"
-        found = _planes(self.folder, magnification, pixel_size, bar_rows)
-        shapes = [plane.shape for plane in found]
+        pictures = _planes(self.folder, magnification, pixel_size, bar_rows)
+        shapes = [plane.shape for plane in pictures]
         self._modes = tuple(mode for mode in SCAN_MODES if all(h >= mode.height and w >= mode.width for h, w in shapes))
         if not self._modes:
             raise InvalidParameterError(f"{folder}: the pictures of a series must have 320×240 pixels at least")
         self._planes: dict[float, list[Plane]] = {}
-        for plane in sorted(found, key=lambda plane: plane.working_distance):
+        for plane in sorted(pictures, key=lambda plane: plane.working_distance):
             self._planes.setdefault(plane.magnification, []).append(plane)
         self._magnification = max(self._planes, key=lambda key: len(self._planes[key]))
         here = self._planes[self._magnification]
@@ -304,8 +304,8 @@ def _planes(folder: Path, magnification: float | None, pixel_size: float | None,
     if not rows:
         raise InvalidParameterError(f"{folder}: holds no pictures ({', '.join(_PICTURES)})")
     try:
-        return [_plane(path, told, magnification, pixel_size, bar_rows) for path, told in rows]
-    except _Untold as error:
+        return [_plane(path, stated, magnification, pixel_size, bar_rows) for path, stated in rows]
+    except _Unstated as error:
         lacking = [
             f"{table.name} lacks the column {next(name for name in _COLUMNS[:2] if name not in columns)!r}"
             for table, columns in tables.items()
@@ -317,7 +317,7 @@ def _planes(folder: Path, magnification: float | None, pixel_size: float | None,
         ) from None
 
 
-class _Untold(Exception):
+class _Unstated(Exception):
     """A picture does not say what a plane needs."""
 
 
@@ -329,16 +329,16 @@ def _rows(table: Path) -> list[tuple[Path, dict[str, float]]]:
         if not path.is_file():
             raise InvalidParameterError(f"{row.where}: there is no file {row.text('file')!r}")
         drive = bool(row.text("numerical_aperture"))  # then z is that of a focus drive, of either sign
-        told = {
-            name: _told(row.where, name, row.text(name), signed=drive and name == "working_distance")
+        stated = {
+            name: _number(row.where, name, row.text(name), signed=drive and name == "working_distance")
             for name in (*_COLUMNS[1:], *OPTICS)
             if row.text(name)
         }
-        rows.append((path, told))
+        rows.append((path, stated))
     return rows
 
 
-def _told(where: str, name: str, value: Any, *, signed: bool = False) -> float:
+def _number(where: str, name: str, value: Any, *, signed: bool = False) -> float:
     """Return the number that a table or an option gives, above 0 unless `signed`."""
     result = decimal(value)
     if result is None or not (result > 0 or (signed and math.isfinite(result))):
@@ -347,22 +347,22 @@ def _told(where: str, name: str, value: Any, *, signed: bool = False) -> float:
 
 
 def _plane(
-    path: Path, told: dict[str, float], magnification: float | None, pixel_size: float | None, bar_rows: int | None
+    path: Path, stated: dict[str, float], magnification: float | None, pixel_size: float | None, bar_rows: int | None
 ) -> Plane:
     image = read_image(path)
     vendor = "vendor" in image.metadata
 
     def known(name: str, otherwise: float | None) -> float:
-        for value in (told.get(name), getattr(image, name), otherwise):
+        for value in (stated.get(name), getattr(image, name), otherwise):
             if value is not None and math.isfinite(value) and value > 0:
                 return float(value)
         return math.nan
 
-    distance = told.get("working_distance", known("working_distance", None))
+    distance = stated.get("working_distance", known("working_distance", None))
     pixel = known("pixel_size", pixel_size)
     # A maker's magnification refers to a screen or a photograph of his own; the pixel does not.
     magnified = (
-        math.nan if vendor and "magnification" not in told and pixel > 0 else known("magnification", magnification)
+        math.nan if vendor and "magnification" not in stated and pixel > 0 else known("magnification", magnification)
     )
     width = image.pixels.shape[1]
     if math.isnan(magnified):
@@ -371,7 +371,7 @@ def _plane(
         pixel = _FIELD_WIDTH / (magnified * width)
     for name, value, unit in (("working_distance", distance, "mm"), ("pixel_size", pixel, "nm")):
         if not math.isfinite(value):
-            raise _Untold(f"{path}: does not tell its {name} in {unit}")
+            raise _Unstated(f"{path}: does not state its {name} in {unit}")
     rows = bar_rows_of(image.pixels, image.metadata, bar_rows)
     shape = without_bar(image.pixels, rows, str(path)).shape
     return Plane(
@@ -383,7 +383,7 @@ def _plane(
         8 * image.pixels.itemsize,
         rows,
         image.bit_depth,
-        {name: told[name] for name in OPTICS if name in told},
+        {name: stated[name] for name in OPTICS if name in stated},
     )
 
 

@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from semdrivers.base import MicroscopeBase
+from semdrivers.base import KeepsFocusRecord
 from semdrivers.connection import limits_option, number_option, split_url
 from semdrivers.errors import DeviceError, InvalidParameterError, NotConnectedError, ProtocolError, TransportError
 from semdrivers.files import read_pixels
-from semdrivers.focus import FocusRecord, record_of_frame
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import Capabilities, Range, check_read_back, number, offered_mode, within
 from semdrivers.plugins import get_plugin_manager
@@ -35,7 +34,7 @@ _FRAME_TIME = 120.0
 _OPTIONS = ("working_distance", "settle", "frame_time")
 
 
-class SmartSem(MicroscopeBase):
+class SmartSem(KeepsFocusRecord):
     """A Zeiss microscope. **Nobody has run this driver on an instrument**; it was tested on a stand-in for the COM object.
 
     It implements `Microscope`, `RecordsFocus` and `HasStigmator` (in per cent). Beam, detector and stage are left to the
@@ -68,7 +67,6 @@ class SmartSem(MicroscopeBase):
         self._lock = threading.RLock()
         self._closed = self._froze = False
         self._frames = 0
-        self._focus_record: FocusRecord | None = None
         here, magnification = self._number("AP_WD") * _MM, self._number("AP_MAG")
         self._capabilities = Capabilities(
             Range(min(working_distance.minimum, here), max(working_distance.maximum, here)),
@@ -81,15 +79,6 @@ class SmartSem(MicroscopeBase):
     def capabilities(self) -> Capabilities:
         """Limits as they were given, wider where the instrument stands outside."""
         return self._capabilities
-
-    @property
-    def focus_record(self) -> FocusRecord | None:
-        """Record of the last autofocus; it travels in ``metadata["autofocus"]`` of the frames that follow."""
-        return self._focus_record
-
-    @focus_record.setter
-    def focus_record(self, value: FocusRecord | None) -> None:
-        self._focus_record = value
 
     @property
     def stigmator(self) -> tuple[float, float]:
@@ -135,9 +124,7 @@ class SmartSem(MicroscopeBase):
             pixels = self._grab()
             pixel = self._number("AP_PIXEL_SIZE") * _NM
             self._frames += 1
-        metadata: dict[str, Any] = {}
-        if self._focus_record is not None:
-            metadata["autofocus"] = record_of_frame(self._focus_record, place)
+        metadata = self._focus_metadata(place)
         image = Image(pixels, place, magnification, pixel, self._frames, began, mode, metadata)
         get_plugin_manager().notify_frame(self, image)
         return image

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_protocol.sharksem import Flags, Pixels, Reader, entries, parse_map
-from semdrivers.base import MicroscopeBase
+from semdrivers.base import KeepsFocusRecord
 from semdrivers.errors import (
     BusyError,
     DeviceError,
@@ -30,7 +30,6 @@ from semdrivers.errors import (
     ProtocolError,
     SemDriversError,
 )
-from semdrivers.focus import FocusRecord
 from semdrivers.image import SCAN_MODES, Image, ScanMode
 from semdrivers.microscope import SIX_DIGITS, Capabilities, Range, check_read_back, number
 from semdrivers.plugins import get_plugin_manager
@@ -60,7 +59,7 @@ _ANGLES = (0.05, 200.0)
 """mrad within which a half-angle is one."""
 
 
-class Tescan(MicroscopeBase):
+class Tescan(KeepsFocusRecord):
     """A TESCAN microscope. Thread safe: one operation at a time.
 
     `semdrivers.connect` makes one. It implements `Microscope`, `RecordsFocus`, `HasStage`, `HasDetector` and `HasBeam`,
@@ -89,7 +88,6 @@ class Tescan(MicroscopeBase):
         self._closed = False
         self._owns_scan = self._locked = False
         self._frame = 0
-        self._focus_record: FocusRecord | None = None
         self._as_set: dict[str, tuple[float, float]] = {}
         self._angle: tuple[float, float | None, float | None, float | None] | None = None
         here = self._get("working_distance")
@@ -146,9 +144,8 @@ class Tescan(MicroscopeBase):
                 except Silence:
                     if not left:
                         raise
-            metadata: dict[str, Any] = {"model": self._facts.model, "serial": self._facts.serial}
-            if self._focus_record is not None:
-                metadata["autofocus"] = dict(self._focus_record)
+            identity = {"model": self._facts.model, "serial": self._facts.serial}
+            metadata = {**identity, **self._focus_metadata(place)}
             side = max(mode.width, mode.height)
             pixel = FIELD_AT_UNITY * 1e6 / magnification / side
             image = Image(pixels, place, magnification, pixel, self._frame, began, mode, metadata)
@@ -171,17 +168,6 @@ class Tescan(MicroscopeBase):
                         if self._address.unlock and self._locked:
                             self._links.send(self._address.unlock)
                         self._links.call("GetWD", Reader.number)  # what was sent before has arrived
-
-    @property
-    def focus_record(self) -> FocusRecord | None:
-        """Result of the last autofocus run; it travels in ``metadata["autofocus"]`` of the frames that follow."""
-        with self._open():
-            return self._focus_record
-
-    @focus_record.setter
-    def focus_record(self, value: FocusRecord | None) -> None:
-        with self._open():
-            self._focus_record = value
 
     # Stage, detector, beam
 
@@ -323,8 +309,8 @@ class Tescan(MicroscopeBase):
         """Half-angle in mrad, probe in nm, current in pA at the present working distance; None where not reported."""
         here = self._get("working_distance")
         if self._angle is None or self._angle[0] != here:
-            told = self._optional("GetOptParams", Reader.text)
-            values = {key.lower(): value for key, value in parse_map(told or "").items()}
+            reported = self._optional("GetOptParams", Reader.text)
+            values = {key.lower(): value for key, value in parse_map(reported or "").items()}
             angles = sorted((key for key in values if "angle" in key), key=lambda key: "half" not in key)
             angle = _finite(values[angles[0]]) if angles else None
             spots = [values[key] for key in values if "spot" in key]

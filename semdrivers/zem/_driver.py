@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from firmware_protocol.zem import PORT, SIZES
-from semdrivers.base import MicroscopeBase
+from semdrivers.base import KeepsFocusRecord
 from semdrivers.connection import limits_option, number_option, split_url
 from semdrivers.errors import (
     BusyError,
@@ -26,7 +26,6 @@ from semdrivers.errors import (
     ProtocolError,
     SemDriversError,
 )
-from semdrivers.focus import FocusRecord, record_of_frame
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import Capabilities, Range, check_read_back, number, offered_mode, within
 from semdrivers.plugins import get_plugin_manager
@@ -44,7 +43,7 @@ _OPTIONS = ("working_distance", "settle", "timeout", "average")
 _Value = TypeVar("_Value")
 
 
-class Zem(MicroscopeBase):
+class Zem(KeepsFocusRecord):
     """A ZepTools desktop SEM. Thread safe: one operation at a time.
 
     `semdrivers.connect` makes one. It implements `Microscope`, `RecordsFocus`, `HasStage` and `HasBeam` (the high
@@ -70,7 +69,6 @@ class Zem(MicroscopeBase):
         self._lock = threading.RLock()
         self._closed = self._took_video = False
         self._frames = 0
-        self._focus_record: FocusRecord | None = None
         here = self._number("GetWD")
         limits = Range(min(working_distance.minimum, here), max(working_distance.maximum, here), working_distance.step)
         magnification = self._number("GetMag")
@@ -87,15 +85,6 @@ class Zem(MicroscopeBase):
     def capabilities(self) -> Capabilities:
         """Limits as the URL gives them, wider where the instrument stands outside."""
         return self._capabilities
-
-    @property
-    def focus_record(self) -> FocusRecord | None:
-        """Record of the last autofocus; it travels in ``metadata["autofocus"]`` of the frames that follow."""
-        return self._focus_record
-
-    @focus_record.setter
-    def focus_record(self, value: FocusRecord | None) -> None:
-        self._focus_record = value
 
     def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
         """Scan one frame of a size that the instrument has, and return it.
@@ -128,9 +117,7 @@ class Zem(MicroscopeBase):
             where = self._ask("Snap", sizes, deadline=_PICTURE_TIME)
             pixels = self._picture(mode, where)
             self._frames += 1
-        metadata: dict[str, Any] = {"model": self._capabilities.model}
-        if self._focus_record is not None:
-            metadata["autofocus"] = record_of_frame(self._focus_record, place)
+        metadata = {"model": self._capabilities.model, **self._focus_metadata(place)}
         image = Image(pixels, place, magnification, width / mode.width, self._frames, began, mode, metadata)
         get_plugin_manager().notify_frame(self, image)
         return image

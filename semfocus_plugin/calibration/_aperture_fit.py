@@ -1,9 +1,9 @@
 """Aperture and place of focus from a focal series, with the field itself as the ruler.
 
 A frame at working distance w shows a disc of radius r = R |w − w*| / (w · pixel), R being the radius of the aperture.
-AENet tells the order of blurs well, but their scale differs by up to 30 % from one field to the next. So frames in
+AENet reports the order of blurs well, but their scale differs by up to 30 % from one field to the next. So frames in
 focus are blurred here with discs of known radius, given the noise of the instrument, and shown to AENet: the curve from
-radius to what AENet tells of *this* field is what the series is fitted with.
+radius to what AENet reports of *this* field is what the series is fitted with.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MAD_OF_NORMAL = 0.6745
 _WIDEST_FACTOR = 8.0
 """Apertures from an eighth of the nominal one to eight times as much are considered."""
 _SIGMA = 0.08
-"""Scatter of what AENet tells, in ln(1 + radius), among frames of one field."""
+"""Scatter of what AENet reports, in ln(1 + radius), among frames of one field."""
 _OUTLIER = 0.02
 _GRID = 161
 _PASSES = 3
@@ -41,7 +41,7 @@ _HELD = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class ApertureFit:
-    """What a focal series tells of the column.
+    """What a focal series shows of the column.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class ApertureFit:
 
 
 def field_curve(focused: Array, unfocused: Array, evaluate: Evaluator, magnification: float) -> Array:
-    """Return ln(1 + blur radius) as AENet tells it of a field blurred by each of `RADII`, shape (12,), never falling.
+    """Return ln(1 + blur radius) as AENet reports it of a field blurred by each of `RADII`, shape (12,), never falling.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def field_curve(focused: Array, unfocused: Array, evaluate: Evaluator, magnifica
     unfocused : ndarray of shape (2, H, W)
         Two frames of one place far from focus, which differ in noise alone.
     evaluate : Evaluator
-        Tells the blur.
+        Reports the blur.
     magnification : float
         Plain number.
     """
@@ -80,7 +80,7 @@ def field_curve(focused: Array, unfocused: Array, evaluate: Evaluator, magnifica
     deviation = _noise_law(focused)
     # Noise from out of focus, where edges that jitter from frame to frame are not taken for it.
     noise = (unfocused[0] - unfocused[1]) / (math.sqrt(2) * deviation(blur(unfocused.mean(axis=0), _SMOOTH)))
-    told = []
+    log_blurs = []
     for radius in RADII:
         seen = blur(reference, float(radius))
         values = []
@@ -89,8 +89,8 @@ def field_curve(focused: Array, unfocused: Array, evaluate: Evaluator, magnifica
             moved = np.roll(noise, random.integers(0, noise.shape), axis=(0, 1))
             frame = np.clip(seen + deviation(seen) * moved, 0, 1).astype(np.float32)
             values.append(evaluate(frame, magnification).log_blur or 0.0)
-        told.append(float(np.mean(values)))
-    return np.maximum.accumulate(np.array(told))
+        log_blurs.append(float(np.mean(values)))
+    return np.maximum.accumulate(np.array(log_blurs))
 
 
 def _noise_law(frames: Array) -> Callable[[Array], Array]:
@@ -129,7 +129,7 @@ def blur(picture: Array, radius: float) -> Array:
 
 
 def fit_aperture(
-    places: Sequence[float], told: Sequence[float], pixel: float, curve: Array | None = None
+    places: Sequence[float], log_blurs: Sequence[float], pixel: float, curve: Array | None = None
 ) -> ApertureFit:
     """Fit a focal series at one magnification.
 
@@ -139,14 +139,14 @@ def fit_aperture(
     ----------
     places : sequence of float
         Working distances in mm, on both sides of focus.
-    told : sequence of float
-        ln(1 + blur radius in pixels) of each frame, as AENet tells it.
+    log_blurs : sequence of float
+        ln(1 + blur radius in pixels) of each frame, as AENet reports it.
     pixel : float
         mm.
     curve : ndarray of shape (12,), optional
         From `field_curve`; without it AENet is taken at its word.
     """
-    where, seen = np.asarray(places), np.asarray(told)
+    where, seen = np.asarray(places), np.asarray(log_blurs)
     curve = np.log1p(RADII) if curve is None else curve
     reach = math.log(_WIDEST_FACTOR)
     scales, centres = np.linspace(-reach, reach, _GRID), np.linspace(where.min(), where.max(), _GRID)

@@ -2,7 +2,7 @@
 
 The angle of the beam decides how far a blur of so many pixels is from focus, and it differs by a factor of five among
 instruments. `calibrate` measures it, `save` keeps it under the instrument's model and serial number, and `aperture_for`
-tells what is kept.
+shows what is kept.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ CALIBRATION_VARIABLE = "SEMFOCUS_CALIBRATION"
 
 _FORMAT = 1
 _APERTURES = (1e-3, 1.0)
-"""Radii in mm that a file may tell; outside of them it holds something else."""
+"""Radii in mm that a file may hold; other values are no aperture."""
 
 
 class Identified(Protocol):
-    """What tells instruments apart; `semdrivers.Capabilities` does."""
+    """Identity of an instrument; `semdrivers.Capabilities` does."""
 
     @property
     def model(self) -> str:
@@ -46,7 +46,7 @@ class Identified(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What one focal series told of an instrument.
+    """What one focal series showed of an instrument.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class Calibration:
     frames : int
         Of the series; those of the autofocus before it not counted.
     probe_diameter : float, optional
-        Diameter of the focused probe as somebody told it, nm; None where nobody did.
+        Diameter of the focused probe as somebody entered it, nm; None where nobody did.
     """
 
     model: str
@@ -161,8 +161,8 @@ def save(calibration: Calibration, path: str | Path | None = None, *, overwrite:
     Raises
     ------
     InvalidParameterError
-        When the name ends otherwise; or, without `path`, when the instrument tells neither model nor serial number, so
-        that its calibration could be taken for another's.
+        When the name ends otherwise; or, without `path`, when the instrument reports neither model nor serial number,
+        so that its calibration could be taken for another's.
     ExistingFileError
         When there is a file of the name `path`, unless `overwrite`.
     OSError
@@ -190,10 +190,10 @@ def load(path: str | Path) -> Calibration:
         When it is no calibration, or holds values that cannot be.
     """
     try:
-        told = json.loads(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(told, dict) or told.pop("format", None) != _FORMAT:
+        entries = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(entries, dict) or entries.pop("format", None) != _FORMAT:
             raise InvalidParameterError(f'it must be an object with "format": {_FORMAT}')
-        return Calibration(**told)
+        return Calibration(**entries)
     except (ValueError, TypeError) as error:
         raise InvalidParameterError(
             f"{path} is no calibration that can be read ({error}); delete it, or measure again: semfocus calibrate URL"
@@ -202,8 +202,8 @@ def load(path: str | Path) -> Calibration:
 
 def aperture_for(info: Identified) -> float | None:
     """Return the radius of an instrument's aperture in mm as calibrated, or None where nothing is kept."""
-    found = calibration_for(info)
-    return None if found is None else found.aperture
+    kept = calibration_for(info)
+    return None if kept is None else kept.aperture
 
 
 def calibration_for(info: Identified) -> Calibration | None:
@@ -220,15 +220,15 @@ def calibration_for(info: Identified) -> Calibration | None:
     if path is None or not path.is_file():
         return None
     try:
-        found = load(path)
+        kept = load(path)
     except (OSError, SemDriversError) as error:
         warnings.warn(f"autofocus goes on without calibration: {error}", RuntimeWarning, stacklevel=2)
         return None
-    return found if (found.model, found.serial) == (info.model, info.serial) else None
+    return kept if (kept.model, kept.serial) == (info.model, info.serial) else None
 
 
 def place_for(info: Identified) -> Path | None:
-    """Return the file for an instrument, there or not; None for one that tells neither model nor serial number."""
+    """Return the file for an instrument, there or not; None for one that reports neither model nor serial number."""
     override = os.environ.get(CALIBRATION_VARIABLE)
     if override and override.lower().endswith(".json"):
         return Path(override)
@@ -244,12 +244,12 @@ def check_place(info: Identified) -> Path:
     Raises
     ------
     InvalidParameterError
-        When the instrument tells neither model nor serial number.
+        When the instrument reports neither model nor serial number.
     """
     path = place_for(info)
     if path is None:
         raise InvalidParameterError(
-            "the instrument tells neither model nor serial number, so that its calibration could be taken for another "
-            f"instrument's: name a file (--out), and set {CALIBRATION_VARIABLE} to it where it holds"
+            "the instrument reports neither model nor serial number, so that its calibration could be taken for "
+            f"another instrument's: name a file (--out), and set {CALIBRATION_VARIABLE} to it where it holds"
         )
     return path

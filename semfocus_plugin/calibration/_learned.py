@@ -32,7 +32,7 @@ class FileApertures:
         """Return what is known of an instrument, or None."""
         try:
             values = json.loads(self._path(instrument).read_text(encoding="utf-8"))
-            found = LearnedAperture(
+            learned = LearnedAperture(
                 float(values["half_angle"]),
                 None if values["at"] is None else float(values["at"]),
                 float(values["sigma"]),
@@ -40,7 +40,7 @@ class FileApertures:
             )
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return found if 1e-5 < found.half_angle < 1.6 and 0 < found.sigma < 2 else None
+        return learned if 1e-5 < learned.half_angle < 1.6 and 0 < learned.sigma < 2 else None
 
     def put(self, instrument: str, aperture: LearnedAperture) -> None:
         """Keep what is known of an instrument."""

@@ -25,17 +25,17 @@ from semfocus_plugin.optics import NOMINAL_APERTURE, NOMINAL_PIXEL, check_probe_
 from semfocus_plugin.run import MOST_RETAKES, Cancelled, FocusRun, Measurement, pixel_of
 
 _SCOUT = 10.0
-"""Blur radius in pixels of the two frames that tell roughly how wide the beam is."""
+"""Blur radius in pixels of the two frames that show roughly how wide the beam is."""
 _ARMS = (3.0, 4.0, 6.0, 9.0, 13.0, 18.0, 24.0)
 """Blur radii in pixels, on either side of focus, of the frames that are fitted."""
 _LEAST_REACH = 10.0
 """Blur radius in pixels that must be reached on both sides, whatever the limits."""
 _REFERENCES = 4
 _FIELD_SIGMA = 0.04
-"""Scatter of the aperture between fields of the emulator, beyond what a series tells itself."""
+"""Scatter of the aperture between fields of the emulator, beyond what a series shows itself."""
 _LARGEST_RESIDUAL = 0.25
 _LEAST_RISE = 1.0
-"""Rise of the field's curve, in ln(1 + radius), below which AENet cannot tell blurs of this field apart."""
+"""Rise of the field's curve, in ln(1 + radius), below which AENet cannot distinguish blurs of this field."""
 
 
 class CalibrationCancelled(AutofocusError):
@@ -64,7 +64,7 @@ def calibrate(
         To measure at; the present one by default. The series spans some 16 mm × 1000 / magnification.
     probe_diameter : float, optional
         Diameter of the focused probe in nm, from the data sheet, to be kept with the aperture: it scales scores and
-        depths of field of later runs. No series can tell it: it blurs the sharpest frame as it does all the others.
+        depths of field of later runs. No series can show it: it blurs the sharpest frame as it does all the others.
     settings : AutofocusSettings, optional
         Method and frames of the autofocus; ``bounds`` and ``max_travel`` hold for the series too.
     progress : callable, optional
@@ -77,10 +77,10 @@ def calibrate(
     Raises
     ------
     AutofocusError
-        When no focus is found, the limits leave no room for the series, or the field does not let blurs be told apart.
+        When no focus is found, the limits leave no room for the series, or the field does not show its blurs.
         `CalibrationCancelled` after a cancel.
     ModelError
-        Before the instrument is touched, when the AENet in use tells no blur.
+        Before the instrument is touched, when the AENet in use reports no blur.
     OutOfRangeError
         For a magnification that the instrument does not have, a probe that none has, or a start outside the bounds;
         nothing has moved.
@@ -90,7 +90,7 @@ def calibrate(
     settings = dataclasses.replace(settings or AutofocusSettings(), may_change_brightness=False)
     networks = network_files.load() if networks is None else networks
     if networks.evaluator.blur_range is None:
-        raise ModelError("the AENet in use tells no blur, which calibration needs; use the shipped one")
+        raise ModelError("the AENet in use reports no blur, which calibration needs; use the shipped one")
     if probe_diameter is not None:
         probe_diameter = check_probe_diameter(probe_diameter)
     capabilities = microscope.capabilities
@@ -141,21 +141,21 @@ def _series(run: FocusRun, networks: Networks) -> tuple[ApertureFit, float]:
     scouts = [_measure(run, place, "scout") for place in (focus - _SCOUT * distance, focus + _SCOUT * distance)]
     pixel = pixel_of(scouts[0].image, run.magnification)
     apart = scouts[1].working_distance - scouts[0].working_distance
-    seen = sum(math.expm1(_told(scout)) for scout in scouts)
+    seen = sum(math.expm1(_log_blur(scout)) for scout in scouts)
     distance = max(apart / max(seen, 2.0), distance / 8)
     _check_reach(focus, distance, run.limits.minimum, run.limits.maximum)
     arms = [_measure(run, focus + radius * distance, "series") for radius in (*(-r for r in _ARMS[::-1]), *_ARMS)]
     far = _measure(run, arms[-1].working_distance, "series")
     places = [m.working_distance for m in arms]
-    rough = fit_aperture(places, [_told(m) for m in arms], pixel)
+    rough = fit_aperture(places, [_log_blur(m) for m in arms], pixel)
     references = [_measure(run, rough.working_distance, "reference") for _ in range(_REFERENCES)]
     focused = np.stack([to_unit(m.image.pixels) for m in references])
     unfocused = np.stack([to_unit(m.image.pixels) for m in (arms[-1], far)])
     curve = field_curve(focused, unfocused, networks.evaluator, run.magnification)
-    fit = fit_aperture(places, [_told(m) for m in arms], pixel, curve)
+    fit = fit_aperture(places, [_log_blur(m) for m in arms], pixel, curve)
     if curve[-1] - curve[0] < _LEAST_RISE or fit.residual > _LARGEST_RESIDUAL:
         raise AutofocusError(
-            f"this field does not tell the aperture: the blur of the frames deviates by {fit.residual:.2f} (at most "
+            f"this field does not show the aperture: the blur of the frames deviates by {fit.residual:.2f} (at most "
             f"{_LARGEST_RESIDUAL:g}) from that of a lens, and blurring it changes what AENet sees by "
             f"{curve[-1] - curve[0]:.1f} (at least {_LEAST_RISE:g}); go to a flat field with fine detail"
         )
@@ -178,7 +178,7 @@ def _measure(run: FocusRun, place: float, phase: str) -> Measurement:
     return run.measure(run.limits.clip(place), phase)
 
 
-def _told(measurement: Measurement) -> float:
+def _log_blur(measurement: Measurement) -> float:
     value = measurement.evaluation.log_blur
     assert value is not None
     return value

@@ -64,7 +64,7 @@ def calibrate(
             if out is None:
                 calibration.check_place(microscope.capabilities)
             with cancelled_by_interrupt() as cancel, FrameTable() as frames:
-                found = calibration.calibrate(
+                fit = calibration.calibrate(
                     microscope,
                     magnification=magnification,
                     probe_diameter=probe_diameter,
@@ -75,23 +75,23 @@ def calibrate(
     except calibration.CalibrationCancelled as error:
         fail(str(error))
         raise typer.Exit(INTERRUPTED) from None
-    path = calibration.save(found, out, overwrite=overwrite)
+    path = calibration.save(fit, out, overwrite=overwrite)
     if json:
-        print_json({**found.to_dict(), "file": str(path)})
+        print_json({**fit.to_dict(), "file": str(path)})
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, text in (
-        ("instrument", f"{found.model or 'unnamed'} {found.serial}".strip()),
-        ("aperture radius", f"{found.aperture * 1e3:.1f} ± {found.aperture_sigma * 1e3:.1f} µm"),
+        ("instrument", f"{fit.model or 'unnamed'} {fit.serial}".strip()),
+        ("aperture radius", f"{fit.aperture * 1e3:.1f} ± {fit.aperture_sigma * 1e3:.1f} µm"),
         (
             "half-angle",
-            f"{found.half_angle:.2f} ± {found.half_angle_sigma:.2f} mrad at {found.working_distance:.3f} mm",
+            f"{fit.half_angle:.2f} ± {fit.half_angle_sigma:.2f} mrad at {fit.working_distance:.3f} mm",
         ),
         (
             "depth of field",
-            f"{found.depth_of_field * 1e3:.1f} ± {found.depth_of_field_sigma * 1e3:.1f} µm at {found.magnification:g}×",
+            f"{fit.depth_of_field * 1e3:.1f} ± {fit.depth_of_field_sigma * 1e3:.1f} µm at {fit.magnification:g}×",
         ),
-        ("deviation from the fit", f"{found.residual:.2f} in ln(1 + blur radius), {found.frames} frames"),
+        ("deviation from the fit", f"{fit.residual:.2f} in ln(1 + blur radius), {fit.frames} frames"),
         ("kept in", str(path)),
     ):
         table.add_row(name, text)

@@ -245,9 +245,9 @@ def score(
         try:
             image = semdrivers.read_image(path, page)
             known = _magnification(path, image, named, override)
-            found = evaluate(image, magnification=known, probe_diameter=probe_diameter, bar_rows=bar_rows)
-            blur = None if found.log_blur is None else math.expm1(found.log_blur)
-            row |= {"score": found.score, "magnification": known, "blur_pixels": blur, "error": None}
+            evaluation = evaluate(image, magnification=known, probe_diameter=probe_diameter, bar_rows=bar_rows)
+            blur = None if evaluation.log_blur is None else math.expm1(evaluation.log_blur)
+            row |= {"score": evaluation.score, "magnification": known, "blur_pixels": blur, "error": None}
         except Exception as error:
             row |= {"score": None, "magnification": None, "blur_pixels": None, "error": problem_of(path, error)}
         rows.append(row)

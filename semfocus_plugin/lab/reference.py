@@ -77,14 +77,14 @@ class PublicName:
 
 def public_modules(root: Path) -> dict[str, Path]:
     """Return dotted name and file of every public module under the folder that holds the packages."""
-    found = {}
+    modules = {}
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*.py")):
             parts = path.relative_to(root).with_suffix("").parts
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
             if not any(part.startswith("_") for part in name.split(".")):
-                found[name] = path
-    return dict(sorted(found.items()))
+                modules[name] = path
+    return dict(sorted(modules.items()))
 
 
 def public_names(root: Path, module: str) -> tuple[PublicName, ...]:
@@ -243,8 +243,8 @@ def _resolve(root: Path, module: str, name: str) -> PublicName:
         inner = f"{source}.{alias.name}"
         if _file(root, inner) is not None and alias.name not in (_listed(_tree(root, source)) or ()):
             return PublicName(name, "module", _summary(ast.get_docstring(_tree(root, inner))))
-        found = _resolve(root, source, alias.name)
-        return PublicName(name, found.kind, found.summary)
+        origin = _resolve(root, source, alias.name)
+        return PublicName(name, origin.kind, origin.summary)
     if name == "__version__":
         return PublicName(name, "value", "Version of the distribution.")
     raise ValueError(f"{module}: {name} is in __all__ and is defined nowhere in the packages")

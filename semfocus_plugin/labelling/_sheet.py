@@ -101,8 +101,8 @@ def write_sheet(path: str | Path, rows: Iterable[Row], *, overwrite: bool = Fals
 def find_pictures(folder: str | Path) -> list[Path]:
     """Return the pictures in a folder and below, in order of their names; hidden ones are passed over."""
     folder = Path(folder)
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES and path.is_file())
-    return sorted(path for path in found if not any(p.startswith(".") for p in path.relative_to(folder).parts))
+    pictures = (path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES and path.is_file())
+    return sorted(path for path in pictures if not any(p.startswith(".") for p in path.relative_to(folder).parts))
 
 
 def propose(
@@ -122,12 +122,12 @@ def propose(
     folder : str or Path
         Searched with all that is below it.
     earlier : iterable of Row
-        The sheet so far: its labels are kept, and what it tells of magnification and data bar. Lines of pictures that
+        The sheet so far: its labels are kept, and what it states of magnification and data bar. Lines of pictures that
         are not in the folder stay as they are.
     base : str or Path
         Folder of the sheet, to which the names of files are relative.
     magnification : float, optional
-        Of pictures that do not tell it themselves and have none in the sheet.
+        Of pictures that do not state it themselves and have none in the sheet.
     bar_rows : int, optional
         Rows of the data bar, of pictures that are not in the sheet yet; by default known from the file, or detected.
     seen : callable, optional
@@ -149,19 +149,19 @@ def propose(
         row = rows.get(name) or Row(name)
         try:
             image = read_image(path)
-            told = magnification_of(image)
-            factor = row.magnification or (told if math.isfinite(told) else magnification)
+            line = magnification_of(image)
+            factor = row.magnification or (line if math.isfinite(line) else magnification)
             if row.bar_rows is None:
                 row = replace(row, bar_rows=bar_rows_of(image.pixels, image.metadata, bar_rows))
             pixels = without_bar(image.pixels, row.bar_rows or 0, str(path))
             row = replace(row, magnification=factor, score=None, log_blur=None, log_blur_sigma=None)
             if factor is None:
                 raise InvalidParameterError(
-                    f"{path} does not tell its magnification: write it into the sheet, or add --magnification"
+                    f"{path} does not state its magnification: write it into the sheet, or add --magnification"
                 )
-            found = evaluate(image, magnification=factor, bar_rows=row.bar_rows)
-            sigma = None if found.log_sigma is None else math.exp(found.log_sigma)
-            row = replace(row, score=found.score, log_blur=found.log_blur, log_blur_sigma=sigma)
+            evaluation = evaluate(image, magnification=factor, bar_rows=row.bar_rows)
+            sigma = None if evaluation.log_sigma is None else math.exp(evaluation.log_sigma)
+            row = replace(row, score=evaluation.score, log_blur=evaluation.log_blur, log_blur_sigma=sigma)
             if seen is not None:
                 seen(row, pixels)
         except Exception as error:
@@ -186,16 +186,16 @@ def for_review(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=key)
 
 
-def _row(told: TableRow) -> Row:
+def _row(line: TableRow) -> Row:
     def value(name: str, low: float, high: float) -> float | None:
-        result = told.number(name)
+        result = line.number(name)
         if result is not None and not low <= result <= high:
-            raise OutOfRangeError(f"{told.where}: {name} must be within {low:g} to {high:g}, not {told.text(name)}")
+            raise OutOfRangeError(f"{line.where}: {name} must be within {low:g} to {high:g}, not {line.text(name)}")
         return result
 
     rows = value("bar_rows", 0, 1e6)
     return Row(
-        file=told.text("file").replace("\\", "/"),
+        file=line.text("file").replace("\\", "/"),
         magnification=value("magnification", 1e-3, 1e9),
         score=value("score", 0, 9),
         log_blur=value("log_blur", 0, 20),

@@ -48,6 +48,12 @@ SHOWN = 2.25
 CONTRAST = 1.5
 """Least amount by which the focus must outscore a frame that is out of focus."""
 
+CLEAR = 0.99
+"""Probability of astigmatism from which line foci on either side tell the circle of least confusion."""
+
+CHANGES = 1.1
+"""Least ratio of the fine structure at the focus to the least seen: a picture that defocus leaves as it is has none."""
+
 LEAST_SHARE = 0.12
 """Of the best score; where astigmatism leaves less, a focus is not told from its surroundings."""
 
@@ -68,6 +74,12 @@ PATIENCE_PERIODIC = 14
 
 LOBE = 0.82
 """Periods of blur radius at which a periodic sample comes back with reversed contrast."""
+
+ALIKE = 0.99
+"""Share of the most fine structure from which a frame shows as much."""
+
+BLIND = 0.0
+"""ln of the standard deviation of ln(1 + blur radius) from which a network reads no blur off a frame."""
 
 OUTSHINES = 2.0
 """Least ratio of the fine structure in focus to that of a frame out of focus, for a periodic sample."""
@@ -109,11 +121,20 @@ def focus(run: FocusRun, accept: float) -> Outcome:
             if flank is not None:
                 place, phase = flank, "verify"
                 continue
-            flank = _open_flank(run, near, at_target)
+            least = LEAST_STEP * near.unit
+            open_flanks = _open_flanks(run, near, at_target)
+            flank = next((place for place in open_flanks if not _taken(run, place, at_target, least)), None)
             share = _share_of_peak(posterior, near)
-            pinned = near.half_width < 1.5 * near.unit and _sharpness(best) - blurred >= SHOWN * share
-            if flank is None or pinned or _taken(run, flank, at_target, LEAST_STEP * near.unit):
-                outcome = _judge(run, best, blurred, near, accept, share)
+            pinned = near.half_width < 1.5 * run.fineness * near.unit and _sharpness(best) - blurred >= SHOWN * share
+            pinned = pinned and (len(seen) > 2 or run.beam.sigma is not None)
+            stepped = None if _shows_astigmatism(posterior) else _sharpest_step(run, near, at_target)
+            beside = None if stepped is None else _open_step(run, stepped, at_target)
+            if (flank is None or pinned) and beside is not None:
+                flank, pinned = beside, False
+            if flank is None or pinned:
+                outcome = _judge(run, best, blurred, near, accept, share, _shows_astigmatism(posterior))
+                if outcome.focused and stepped is not None:
+                    outcome = replace(outcome, working_distance=stepped.working_distance)
                 if posterior.period is not None:
                     outcome = _judge_periodic(posterior.period, best, at_target, near, outcome)
                 return _with_measurements(outcome, posterior, near)
@@ -128,8 +149,7 @@ def focus(run: FocusRun, accept: float) -> Outcome:
         here = [m for m in seen if _same(m.magnification, run.magnification)]
         place, phase = _next(run, posterior, here), "search"
         if place is None:
-            share = _share_of_peak(posterior, near)
-            return _with_measurements(_sharpest(run, at_target, near, accept, share), posterior, near)
+            return _with_measurements(_sharpest(run, posterior, at_target, near, accept), posterior, near)
 
 
 def _unseen_lobe(run: FocusRun, posterior: Posterior, near: Estimate, here: list[Measurement]) -> float | None:
@@ -160,10 +180,37 @@ def _judge_periodic(
     if best.structure < most:
         reason = f"{place}, and another working distance shows more of it than the best one found: move the stage"
         return replace(outcome, focused=False, reason=reason, confidence=0.0)
-    if outcome.focused or best.score < METHOD.accept_score or best.structure < OUTSHINES * max(least, 1e-12):
+    blind = best.evaluation.log_sigma is not None and best.evaluation.log_sigma > BLIND
+    low = best.score < METHOD.accept_score and not blind
+    if outcome.focused or low or best.structure < OUTSHINES * max(least, 1e-12):
         return outcome
     reason = f"score {best.score:.1f}; {place}, and shows most here"
     return replace(outcome, focused=True, reason=reason, working_distance=near.working_distance, confidence=near.mass)
+
+
+def _sharpest_step(run: FocusRun, near: Estimate, here: list[Measurement]) -> Measurement | None:
+    """Return the frame about the estimate that shows most, for a lens whose steps are coarse; else None."""
+    step = run.limits.step
+    nearby = [m for m in here if abs(m.working_distance - near.working_distance) <= 1.5 * step]
+    if step <= 0.5 * run.fineness * near.unit or not nearby:
+        return None
+    most = max(m.structure for m in nearby)
+    alike = [m for m in nearby if m.structure >= ALIKE * most]
+    return min(alike, key=lambda m: abs(m.working_distance - near.working_distance))
+
+
+def _open_step(run: FocusRun, about: Measurement, here: list[Measurement]) -> float | None:
+    """Return the step beside a frame at which there is none yet, or None."""
+    step = run.limits.step
+    places = (about.working_distance + step, about.working_distance - step)
+    within = (place for place in places if run.limits.minimum <= place <= run.limits.maximum)
+    return next((place for place in within if not _taken(run, place, here, 0.4 * step)), None)
+
+
+def _shows_astigmatism(posterior: Posterior) -> bool:
+    """Return whether the frames show an astigmatism so clearly that it alone tells the focus from its surroundings."""
+    found = posterior.astigmatism()
+    return found is not None and posterior.astigmatic >= CLEAR and math.hypot(found[0], found[1]) >= 4 * found[2]
 
 
 def _share_of_peak(posterior: Posterior, near: Estimate) -> float:
@@ -185,12 +232,12 @@ def _sharpness(m: Measurement) -> float:
 
 def _reach(run: FocusRun, near: Estimate) -> float:
     """Return how far from the estimate a frame verifies it, mm: the lens may have coarser steps."""
-    return max(NEAR * near.unit, 0.5 * run.limits.step)
+    return max(NEAR * run.fineness * near.unit, 0.5 * run.limits.step)
 
 
 def _found(posterior: Posterior, run: FocusRun) -> Estimate:
     """Return the likeliest ±1 depth of field where that is sure, else the likeliest ±2."""
-    unit = posterior.unit(run.working_distance)
+    unit = run.fineness * posterior.unit(run.working_distance)
     narrow = posterior.best(unit)
     return narrow if narrow.mass >= SURE else posterior.best(2 * unit)
 
@@ -237,9 +284,7 @@ def _places(run: FocusRun, posterior: Posterior, about: Estimate, here: list[Mea
     if about.mass >= ABOUT_SURE:
         if all(abs(other - about.working_distance) > LEAST_STEP * about.unit for other in taken):
             yield run.limits.clip(about.working_distance)
-        flank = _open_flank(run, about, here)
-        if flank is not None:
-            yield flank
+        yield from _open_flanks(run, about, here)
     everywhere = [m.working_distance for m in run.measurements]
     place = posterior.likeliest_gap(everywhere, run.limits.minimum, run.limits.maximum)
     least = LEAST_STEP * posterior.unit(place)
@@ -253,9 +298,7 @@ def _places(run: FocusRun, posterior: Posterior, about: Estimate, here: list[Mea
     if all(abs(other - place) >= 0.7 * least for other in taken):
         yield place
     # No room is left between the frames about here: only the flanks can tell more.
-    flank = _open_flank(run, about, here)
-    if flank is not None:
-        yield flank
+    yield from _open_flanks(run, about, here)
     yield place
     yield run.limits.clip(about.working_distance)
     middle = run.working_distance
@@ -269,8 +312,8 @@ def _taken(run: FocusRun, place: float, here: list[Measurement], tolerance: floa
     return nearest <= max(min(tolerance, 0.2 * (run.limits.maximum - run.limits.minimum)), 0.51 * run.limits.step)
 
 
-def _open_flank(run: FocusRun, about: Estimate, here: list[Measurement]) -> float | None:
-    """Return a place on a side of the estimate that lacks a frame clearly worse than the best; None when none does.
+def _open_flanks(run: FocusRun, about: Estimate, here: list[Measurement]) -> Iterator[float]:
+    """Yield a place on each side of the estimate that lacks a frame clearly worse than the best.
 
     Where a frame is there already and is not worse, the place is further out; on a side without room it is
     the limit, if that is a depth of field away from the estimate and from every frame.
@@ -284,12 +327,12 @@ def _open_flank(run: FocusRun, about: Estimate, here: list[Measurement]) -> floa
         beyond = sum(0.7 * FLANK < side * offset <= 2.2 * FLANK for offset, _ in offsets)
         place = about.working_distance + side * FLANK * (1 + beyond) * about.unit
         if run.limits.minimum <= place <= run.limits.maximum:
-            return place
+            yield place
+            continue
         edge = run.limits.clip(place)
         apart = min((abs(m.working_distance - edge) for m in here), default=math.inf)
         if side * (edge - about.working_distance) >= about.unit and apart >= max(about.unit, 0.51 * run.limits.step):
-            return edge
-    return None
+            yield edge
 
 
 def _within(run: FocusRun, near: Estimate) -> bool:
@@ -349,10 +392,13 @@ def _at_limit(run: FocusRun, near: Estimate) -> float | None:
     return low if near.working_distance < low + 0.5 * near.unit else None
 
 
-def _judge(run: FocusRun, best: Measurement, blurred: float, near: Estimate, accept: float, share: float) -> Outcome:
+def _judge(
+    run: FocusRun, best: Measurement, blurred: float, near: Estimate, accept: float, share: float, astigmatic: bool
+) -> Outcome:
     """Return the outcome at the estimated focus, given the sharpness of a frame out of focus.
 
-    Astigmatism leaves a `share` of the best score, and of what the score falls by out of focus.
+    Astigmatism leaves a `share` of the best score, and of what the score falls by out of focus; where it shows clearly,
+    the score may be no less at the line foci.
     """
     contrast = (_sharpness(best) - blurred) / share
     if best.score < (accept * share if accept <= METHOD.accept_score else accept):
@@ -361,10 +407,14 @@ def _judge(run: FocusRun, best: Measurement, blurred: float, near: Estimate, acc
     edge = _at_limit(run, near)
     note = "" if edge is None else f"; the sharpest place is at the limit of {edge:.3f} mm, the focus may lie beyond it"
     place = run.limits.clip(near.working_distance)
-    if contrast >= CONTRAST:
+    changes = best.structure > CHANGES * min(m.structure for m in run.measurements)
+    if contrast >= CONTRAST and changes:
         confidence = near.mass * min(1.0, contrast / (2 * CONTRAST))
         reason = f"score {best.score:.1f}, {contrast:.1f} above out of focus{note}"
         return Outcome(True, reason, place, best.score, confidence, at_limit=edge is not None)
+    if astigmatic and changes:
+        reason = f"score {best.score:.1f}, halfway between the line foci of the astigmatism{note}"
+        return Outcome(True, reason, place, best.score, near.mass, at_limit=edge is not None)
     if _sharp(best) and not _room(run, near):
         reason = f"score {best.score:.1f}, as sharp as a frame of this sample gets within these limits{note}"
         return Outcome(True, reason, place, best.score, near.mass, at_limit=edge is not None)
@@ -381,13 +431,14 @@ def _room(run: FocusRun, near: Estimate) -> bool:
     return away >= FLANK * near.unit
 
 
-def _sharpest(run: FocusRun, seen: list[Measurement], near: Estimate, accept: float, share: float) -> Outcome:
+def _sharpest(run: FocusRun, posterior: Posterior, seen: list[Measurement], near: Estimate, accept: float) -> Outcome:
     """Return the outcome where no place is left to look at: the sharpest frame, if it is sharp, else a refusal."""
     best = max(seen or run.measurements, key=_sharpness)
     blurred = min(map(_sharpness, seen), default=0.0)
     place = run.limits.clip(near.working_distance)
     if near.mass >= SURE and abs(place - near.working_distance) <= near.unit:
-        return _judge(run, best, blurred, near, accept, share)
+        share = _share_of_peak(posterior, near)
+        return _judge(run, best, blurred, near, accept, share, _shows_astigmatism(posterior))
     edge = min(run.limits.minimum, run.limits.maximum, key=lambda limit: abs(limit - best.working_distance))
     beyond = abs(best.working_distance - edge) <= max(0.5 * near.unit, 0.51 * run.limits.step)
     lies = f"the focus may lie beyond the limit of {edge:.3f} mm"
@@ -424,7 +475,7 @@ def _same(magnification: float, other: float) -> bool:
 
 def _bind(networks: Networks) -> partial[Outcome]:
     if networks.evaluator.blur_range is None:
-        raise ModelError("method 'defocus-pair' needs an AENet that tells blur; use method 'dual-network'")
+        raise ModelError("method 'defocus-pair' needs an AENet that reports blur; use method 'dual-network'")
     return partial(focus)
 
 

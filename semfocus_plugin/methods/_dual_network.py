@@ -14,13 +14,11 @@ import math
 from functools import partial
 from statistics import median
 
+from semfocus_plugin.methods._control import RECOGNISED, control
 from semfocus_plugin.methods._refine import HALF_WIDTH, Fit, fit_focus
 from semfocus_plugin.methods._search import zigzag
-from semfocus_plugin.networks import Controller, Networks, State, paper_factor
+from semfocus_plugin.networks import Controller, Networks, paper_factor
 from semfocus_plugin.run import NOISE, FocusRun, Measurement, Method, Outcome, best_of, shows_nothing, verify
-
-RECOGNISED = 2.0
-"""ACNet can work from a frame above this score, which the sample reaches within eight depths of field."""
 
 SCORE_STRIDE = 8.0
 """Stride of a search by score alone, in depths of field: within the window of any working distance."""
@@ -77,12 +75,13 @@ def focus(run: FocusRun, accept: float, *, controller: Controller) -> Outcome:
     nothing = shows_nothing(start)
     if nothing and shows_nothing(run.measure(run.working_distance, "search")):
         return Outcome(False, nothing, run.working_distance, start.score)
-    found = search(run, start)
-    if found is None:
+    recognised = search(run, start)
+    if recognised is None:
         best = best_of(run.measurements[first:])
         reason = f"no sample recognised within reach; the best of {run.frames} frames scores {best.score:.1f}"
         return Outcome(False, reason, best.working_distance, best.score)
-    best = control(run, found, controller)
+    finest = FINE * run.depth_of_field
+    best = control(run, recognised, controller, steps=MAX_STEPS, patience=PATIENCE, spare=1, finest=finest)
     final, fit = refine(run, best, first)
     return judge(run, final, fit, first, accept)
 
@@ -104,10 +103,10 @@ def search(run: FocusRun, start: Measurement) -> Measurement | None:
     first = len(run.measurements) - 1
     measurement = start
     while not _recognised(measurement):
-        if _tells_blur(measurement, trusted):
-            found = follow(run, measurement)
-            if found is not None:
-                return found
+        if _shows_blur(measurement, trusted):
+            recognised = follow(run, measurement)
+            if recognised is not None:
+                return recognised
         place = next(places, None)
         if place is None:
             return _narrow(run, first)
@@ -162,31 +161,6 @@ def follow(run: FocusRun, seen: Measurement, tries: int = 5) -> Measurement | No
             return measurement
         target = _sides(run, run.measurements[first:])
     return None
-
-
-def control(run: FocusRun, start: Measurement, controller: Controller) -> Measurement:
-    """Return the best frame of ACNet's steps; they end when they get fine, or stop to help."""
-    state = State(controller.maximum)
-    present = best = start
-    idle = 0
-    for _ in range(MAX_STEPS):
-        evaluation = present.evaluation
-        vector = state.update(
-            present.working_distance,
-            evaluation.score,
-            evaluation.variance,
-            evaluation.entropy,
-            run.magnification,
-        )
-        action = controller(vector) * controller.maximum(run.magnification)
-        if abs(action) < FINE * run.depth_of_field or idle >= PATIENCE or run.remaining <= 1:
-            break
-        present = run.measure(present.working_distance + action, "control")
-        if present.score > best.score:
-            best, idle = present, 0
-        else:
-            idle += 1
-    return best
 
 
 def refine(run: FocusRun, best: Measurement, first: int) -> tuple[Measurement, Fit]:
@@ -253,7 +227,7 @@ def _recognised(measurement: Measurement) -> bool:
     return measurement.score > RECOGNISED and measurement.detail > TRACE_OF_DETAIL
 
 
-def _tells_blur(measurement: Measurement, trusted: float) -> bool:
+def _shows_blur(measurement: Measurement, trusted: float) -> bool:
     """Return whether the frame shows a blur that the network can be believed about."""
     blur = measurement.evaluation.log_blur
     return blur is not None and math.expm1(blur) < trusted and measurement.correlation > NOISE

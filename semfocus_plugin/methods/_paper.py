@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from functools import partial
 
+from semfocus_plugin.methods._control import RECOGNISED, control
 from semfocus_plugin.methods._search import zigzag
-from semfocus_plugin.networks import Controller, Networks, State, paper_factor
+from semfocus_plugin.networks import Controller, Networks, paper_factor
 from semfocus_plugin.run import FocusRun, Measurement, Method, Outcome, best_of
-
-RECOGNISED = 2.0
-"""The initial search ends above this score."""
 
 PERFECT = 9.0
 MAX_ITERATIONS = 20
@@ -26,12 +24,12 @@ STRIDE = 0.4
 
 def focus(run: FocusRun, accept: float, *, controller: Controller) -> Outcome:
     """Search until the sample is recognised, let ACNet step, take the best working distance seen."""
-    found = search(run)
-    if found is None:
+    recognised = search(run)
+    if recognised is None:
         best = best_of(run.measurements)
         reason = f"the initial search met no score above {RECOGNISED:g} (best {best.score:.1f})"
         return Outcome(False, reason, best.working_distance, best.score)
-    best = control(run, found, controller)
+    best = control(run, recognised, controller, steps=MAX_ITERATIONS, patience=PATIENCE, perfect=PERFECT)
     if best.score < accept:
         reason = f"the best score of {best.score:.1f} is below {accept:g}"
         return Outcome(False, reason, best.working_distance, best.score, retry=True)
@@ -51,31 +49,6 @@ def search(run: FocusRun) -> Measurement | None:
             return None
         measurement = run.measure(place, "search")
     return measurement
-
-
-def control(run: FocusRun, start: Measurement, controller: Controller) -> Measurement:
-    """Return the best frame of up to 20 ACNet steps; ends at score 9 or after five without a better one."""
-    state = State(controller.maximum)
-    present = best = start
-    idle = 0
-    for _ in range(MAX_ITERATIONS):
-        if present.score >= PERFECT or idle >= PATIENCE or run.remaining == 0:
-            break
-        evaluation = present.evaluation
-        vector = state.update(
-            present.working_distance,
-            evaluation.score,
-            evaluation.variance,
-            evaluation.entropy,
-            run.magnification,
-        )
-        action = controller(vector) * controller.maximum(run.magnification)
-        present = run.measure(present.working_distance + action, "control")
-        if present.score > best.score:
-            best, idle = present, 0
-        else:
-            idle += 1
-    return best
 
 
 def _bind(networks: Networks) -> partial[Outcome]:

@@ -87,14 +87,14 @@ def fit_focus(
     offset = np.abs(_CENTRES[:, None] - places)
     distance = offset[:, None, :] / _WIDTHS[None, :, None]
     cost = np.broadcast_to(np.square(np.log(_WIDTHS) / WIDTH_SIGMA), (len(_CENTRES), len(_WIDTHS)))
-    found, flat = _score_cost(np.array([m.score for m in near]), distance)
-    cost = cost + found
+    added, flat = _score_cost(np.array([m.score for m in near]), distance)
+    cost = cost + added
     if blur_range is not None:
         pixels = np.minimum(distance * (depth_of_field / distance_per_pixel), blur_range)
-        found, alike = _blur_cost(near, pixels)
-        cost, flat = cost + found, flat + alike
-    found, alike = _structure_cost(near, offset)
-    cost, flat = cost + found[:, None], flat + alike
+        added, alike = _blur_cost(near, pixels)
+        cost, flat = cost + added, flat + alike
+    added, alike = _structure_cost(near, offset)
+    cost, flat = cost + added[:, None], flat + alike
     weight = np.exp(-0.5 * (cost - cost.min())).sum(axis=1)
     weight /= weight.sum()
     mean = float((weight * _CENTRES).sum())
@@ -115,10 +115,10 @@ def _blur_cost(near: Sequence[Measurement], pixels: Array) -> tuple[Array, float
 
     A soft sample, or a wide probe core, looks blurred even in focus: the best of several floors is taken.
     """
-    told = np.array([m.evaluation.log_blur or 0.0 for m in near])
+    log_blurs = np.array([m.evaluation.log_blur or 0.0 for m in near])
     sigma = np.array([_blur_sigma(m) for m in near])
-    misfit = [_long_tailed((np.log1p(np.hypot(pixels, floor)) - told) / sigma) for floor in _BLUR_FLOORS]
-    return np.min(misfit, axis=0), float(_long_tailed((told - np.median(told)) / sigma))
+    misfit = [_long_tailed((np.log1p(np.hypot(pixels, floor)) - log_blurs) / sigma) for floor in _BLUR_FLOORS]
+    return np.min(misfit, axis=0), float(_long_tailed((log_blurs - np.median(log_blurs)) / sigma))
 
 
 def _structure_cost(near: Sequence[Measurement], offset: Array) -> tuple[Array, float]:

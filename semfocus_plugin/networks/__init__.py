@@ -18,12 +18,12 @@ from semfocus_plugin.networks._models import (
 )
 from semfocus_plugin.networks._preprocessing import (
     MAGNIFICATION_SCALE,
+    mag_image_value,
     median3,
     normalise,
     prepare,
     preprocess,
     to_unit,
-    told_magnification,
 )
 from semfocus_plugin.networks._scoring import (
     check_pixels,
@@ -71,6 +71,7 @@ __all__ = [
     "for_core",
     "line_correlation",
     "load",
+    "mag_image_value",
     "magnification_from_pixel",
     "magnification_of",
     "maximum_action",
@@ -85,7 +86,6 @@ __all__ = [
     "sample_of",
     "score",
     "to_unit",
-    "told_magnification",
     "use_threads",
     "variance",
 ]

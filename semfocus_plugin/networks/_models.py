@@ -154,10 +154,10 @@ class ModelCard:
         """
         if not self.path.is_file():
             raise ModelError(f"model {self.name!r}: {self.path} is missing; reinstall the package")
-        found = hashlib.sha256(self.path.read_bytes()).hexdigest()
-        if found != self.sha256:
+        actual = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        if actual != self.sha256:
             raise ModelError(
-                f"model {self.name!r}: {self.path} has SHA-256 {found[:12]}…, the manifest says "
+                f"model {self.name!r}: {self.path} has SHA-256 {actual[:12]}…, the manifest says "
                 f"{self.sha256[:12]}…; the file was altered or cut short: reinstall the package"
             )
 
@@ -172,7 +172,7 @@ class AENet:
 
     @property
     def blur_range(self) -> float | None:
-        """Largest blur radius in pixels that ``log_blur`` tells, or None."""
+        """Largest blur radius in pixels that ``log_blur`` can report, or None."""
         return self.card.blur_range
 
     def __call__(self, pixels: NDArray[Any], magnification: float) -> Evaluation:
@@ -351,13 +351,13 @@ def _open(card: ModelCard) -> Any:
         session = onnxruntime.InferenceSession(str(card.path), sess_options=options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelError(f"model {card.name!r}: {card.path} cannot be opened: {error}") from error
-    for kind, wanted, found in (
+    for kind, wanted, seen in (
         ("input", card.inputs, {tensor.name for tensor in session.get_inputs()}),
         ("output", card.outputs, {tensor.name for tensor in session.get_outputs()}),
     ):
-        if set(wanted) != found:
+        if set(wanted) != seen:
             raise ModelError(
-                f"model {card.name!r}: {card.path.name} has {kind}s {sorted(found)}, the manifest says {sorted(wanted)}"
+                f"model {card.name!r}: {card.path.name} has {kind}s {sorted(seen)}, the manifest says {sorted(wanted)}"
             )
     size = {"aenet": (4, 2), "acnet": (2, STATE_SIZE)}[card.role]
     shape = session.get_inputs()[0].shape

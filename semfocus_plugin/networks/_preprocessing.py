@@ -98,7 +98,7 @@ def preprocess(pixels: NDArray[Any], magnification: float) -> Prepared:
     magnification : float
         Plain number.
     """
-    scale = told_magnification(magnification, pixels.shape[1]) / MAGNIFICATION_SCALE
+    scale = mag_image_value(magnification, pixels.shape[1]) / MAGNIFICATION_SCALE
     windows = _windows(pixels) if pixels.size > LARGEST else pixels[None]
     unit = to_unit(median3(windows))
     whole = unit.reshape(-1, unit.shape[-1])
@@ -119,8 +119,8 @@ def _windows(pixels: NDArray[Any]) -> NDArray[Any]:
     return np.stack([pixels[top : top + FAST_HEIGHT, left : left + FAST_WIDTH] for top in tops for left in lefts])
 
 
-def told_magnification(magnification: float, width: int) -> float:
-    """Return what the mag-image tells of a frame `width` pixels wide.
+def mag_image_value(magnification: float, width: int) -> float:
+    """Return the value of the mag-image for a frame `width` pixels wide.
 
     It is the magnification at which a frame of 320 pixels has the same pixel: the network sees a window of 320, and
     cannot know how large the frame is that the window comes from.

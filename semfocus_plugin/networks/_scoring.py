@@ -17,7 +17,7 @@ from semdrivers.grey_levels import full_scale, in_unit, native
 from semdrivers.image import Image
 from semdrivers.microscope import number
 from semfocus_plugin.networks._models import Evaluation
-from semfocus_plugin.networks._preprocessing import FAST_WIDTH, told_magnification
+from semfocus_plugin.networks._preprocessing import FAST_WIDTH, mag_image_value
 from semfocus_plugin.optics import NOMINAL_PIXEL, TUNGSTEN, check_probe_diameter, half_blur, ideal_score
 
 _SAME = 0.02
@@ -89,10 +89,10 @@ def evaluate(
     diameter = None if probe_diameter is None else check_probe_diameter(probe_diameter) * 1e-6
     check_pixels(pixels)
     pixels = native(sample_of(pixels, bar_rows_of(pixels, metadata, bar_rows)))
-    found = networks.load().evaluator(in_unit(pixels, full_scale(pixels, depth)), factor)
+    result = networks.load().evaluator(in_unit(pixels, full_scale(pixels, depth)), factor)
     if diameter is None:
-        return found
-    return for_core(found, diameter, magnification=factor, width=pixels.shape[1], pixel=pixel)
+        return result
+    return for_core(result, diameter, magnification=factor, width=pixels.shape[1], pixel=pixel)
 
 
 def magnification_of(image: Image) -> float:
@@ -101,11 +101,11 @@ def magnification_of(image: Image) -> float:
     Makers refer their magnifications to screens and photographs of different widths, so of a picture from elsewhere the
     pixel size decides where it is known. NaN where neither is.
     """
-    told, width = image.magnification, image.pixels.shape[1]
+    stated, width = image.magnification, image.pixels.shape[1]
     if "vendor" not in image.metadata or not 0 < image.pixel_size < math.inf:
-        return told
+        return stated
     from_pixel = magnification_from_pixel(image.pixel_size, width)
-    return told if math.isclose(told, from_pixel, rel_tol=_SAME) else from_pixel
+    return stated if math.isclose(stated, from_pixel, rel_tol=_SAME) else from_pixel
 
 
 def magnification_from_pixel(pixel_size: float, width: int) -> float:
@@ -179,11 +179,11 @@ def for_core(
     Parameters
     ----------
     evaluation : Evaluation
-        As AENet gave it. One that tells no blur is returned as it is.
+        As AENet gave it. One that reports no blur is returned as it is.
     core : float
         Diameter of the focused probe, mm.
     magnification : float
-        What AENet was told.
+        The magnification that AENet received.
     width : int
         Of the frame, pixels.
     pixel : float, optional
@@ -191,7 +191,7 @@ def for_core(
     """
     if evaluation.log_blur is None:
         return evaluation
-    supposed = NOMINAL_PIXEL / told_magnification(magnification, width)
+    supposed = NOMINAL_PIXEL / mag_image_value(magnification, width)
     correction = evaluation.score - ideal_score(evaluation.log_blur, half_blur(supposed, TUNGSTEN))
     score = ideal_score(evaluation.log_blur, half_blur(pixel or supposed, core)) + correction
     return dataclasses.replace(evaluation, score=min(max(score, 0.0), 9.0))

@@ -28,10 +28,10 @@ PRIOR = 0.15
 """Probability, before any frame, of astigmatism that shows."""
 
 LENGTH = 2.0
-"""Pixels; the prior of such astigmatism falls as exp(−|a| / length) in each direction of the plane of components."""
+"""Depths of field; the prior of such astigmatism falls as exp(−|a| / length) in each direction of the plane."""
 
 SPIKE = 0.35
-"""Pixels; standard deviation of both components where the astigmatism does not show."""
+"""Depths of field; standard deviation of both components where the astigmatism does not show."""
 
 _CANDIDATES, _DRAWS, _ROUNDS, _FINAL, _CHECKS = 2600, 280, 14, 600, 160
 _LEAST_SCALE = 3.0
@@ -84,6 +84,8 @@ class Round:
 
     Parameters
     ----------
+    low, high : float
+        Interval that the focus may lie in, mm: with astigmatism it may lie where nothing is left without.
     places, probability : ndarray of shape (N,)
         mm, and the share of every node.
     scales, by_scale : ndarray of shape (S,)
@@ -94,6 +96,8 @@ class Round:
         Log of the prior density over ln scale.
     """
 
+    low: float
+    high: float
     places: Array
     probability: Array
     scales: Array
@@ -113,9 +117,12 @@ def sample(
     half_angles: Sequence[float],
     pixel: float,
     half_angle: float,
+    unit: float,
     trust: Sequence[tuple[float, float]],
 ) -> Samples | None:
     """Return samples of the posterior with astigmatism, or None where the sampling fails.
+
+    The astigmatism is that of the last frame; frames before it may have been taken with another stigmator.
 
     Parameters
     ----------
@@ -131,14 +138,16 @@ def sample(
         Of the magnification to focus for, mm; components of the astigmatism are reckoned in it.
     half_angle : float
         Expected at the focus, rad.
+    unit : float
+        Blur radius of a depth of field of defocus, pixels of that magnification.
     trust : sequence of tuple of float
         For every frame: probability that its blur is misread, and least standard deviation of ln(1 + radius) if not.
     """
     random = np.random.default_rng(7)
-    target = _Target(sightings, pairs, half_angles, pixel, start, trust)
     per_mm = half_angle / pixel
-    spike = target.seen(_candidates(start, per_mm, random, _CHECKS, spike=True))
-    seen = target.seen(_candidates(start, per_mm, random, _CANDIDATES, spike=False))
+    target = _Target(sightings, pairs, half_angles, pixel, per_mm, unit, start, trust)
+    spike = target.seen(_candidates(start, per_mm, unit, random, _CHECKS, spike=True))
+    seen = target.seen(_candidates(start, per_mm, unit, random, _CANDIDATES, spike=False))
     width = _LEAST_WIDTH * np.array([1 / per_mm, 1, 1, 1])
     mixture = _Mixture(seen.points, _tempered(target(seen), 40.0), target.gaps, width, random)
     for _ in range(_ROUNDS):
@@ -189,7 +198,9 @@ def _tempered(log: Array, least: float) -> Array:
     return weight
 
 
-def _candidates(start: Round, per_mm: float, random: np.random.Generator, count: int, *, spike: bool) -> Array:
+def _candidates(
+    start: Round, per_mm: float, unit: float, random: np.random.Generator, count: int, *, spike: bool
+) -> Array:
     """Return points (place, ln scale, both components in pixels), shape (count, 4), to start from.
 
     With `spike` places and scales follow the round posterior, and the astigmatism does not show. Else places are drawn
@@ -205,14 +216,13 @@ def _candidates(start: Round, per_mm: float, random: np.random.Generator, count:
     scale_index = random.choice(len(start.scales), count, p=by_scale / by_scale.sum())
     scale = start.scales[scale_index] + (random.random(count) - 0.5) * np.gradient(start.scales)[scale_index]
     if spike:
-        x, y = random.normal(0.0, SPIKE, (2, count))
+        x, y = random.normal(0.0, SPIKE * unit, (2, count))
     else:
-        amount, turn = random.gamma(1.5, LENGTH, count), random.uniform(0, 2 * math.pi, count)
+        amount, turn = random.gamma(1.5, LENGTH * unit, count), random.uniform(0, 2 * math.pi, count)
         x, y = amount * np.cos(turn), amount * np.sin(turn)
         place = place + random.integers(-1, 2, count) * amount / (per_mm * np.exp(scale))
     order = random.permutation(count)
-    low, high = start.places[0], start.places[-1]
-    return np.stack([np.clip(place, low, high)[order], scale[order], x, y], axis=1)
+    return np.stack([np.clip(place, start.low, start.high)[order], scale[order], x, y], axis=1)
 
 
 def _spike_evidence(target: _Target, seen: _Seen) -> float:
@@ -244,10 +254,14 @@ class _Target:
         pairs: Sequence[tuple[int, int]],
         half_angles: Sequence[float],
         pixel: float,
+        per_mm: float,
+        unit: float,
         start: Round,
         trust: Sequence[tuple[float, float]],
     ) -> None:
-        self.start, self._trust = start, trust
+        self.start, self._trust, self._length = start, trust, LENGTH * unit
+        last = sightings[-1].added
+        self._added = [per_mm * (np.array(s.added) - last) for s in sightings]
         self._sightings, self._pairs = sightings, pairs
         self._compared = sorted({k for pair in pairs for k in pair})
         self._per_mm = [angle / s.pixel for angle, s in zip(half_angles, sightings, strict=True)]
@@ -273,8 +287,8 @@ class _Target:
 
     def _log_prior(self, points: Array) -> Array:
         amount = np.hypot(points[:, 2], points[:, 3])
-        log = -amount / LENGTH - math.log(2 * math.pi * LENGTH**2)
-        inside = (points[:, 0] >= self.start.places[0]) & (points[:, 0] <= self.start.places[-1])
+        log = -amount / self._length - math.log(2 * math.pi * self._length**2)
+        inside = (points[:, 0] >= self.start.low) & (points[:, 0] <= self.start.high)
         log = log + self.start.log_prior(points[:, 0]) + self.start.log_scale_prior(points[:, 1])
         return np.where(inside, log, -1e6)
 
@@ -285,26 +299,27 @@ class _Target:
         for least, table, squares in zip(self._least, self._tables, seen.squares, strict=True):
             scale = max(_LEAST_SCALE, 2 * least / max(table.terms, 1.0))
             log += np.log((1 - _OUTLIER) * np.exp(-0.5 * np.maximum(squares - least, 0.0) / scale) + _OUTLIER)
-        return log + log_frames(self._sightings, *self._signed(points), points[:, 2:], self._growth, self._trust)
+        return log + log_frames(self._sightings, *self._ellipses(points), self._growth, self._trust)
 
-    def _signed(self, points: Array) -> tuple[list[Array], Array]:
-        """Return z in pixels of blur for every frame, with its sign, and the amount of astigmatism in pixels."""
+    def _ellipses(self, points: Array) -> tuple[list[Array], list[Array]]:
+        """Return of every frame z in pixels of blur, with its sign, and both components of astigmatism in pixels."""
         stretch = np.exp(points[:, 1])
         signed = [
             (s.working_distance - points[:, 0]) * stretch * per_mm
             for s, per_mm in zip(self._sightings, self._per_mm, strict=True)
         ]
-        return signed, np.hypot(points[:, 2], points[:, 3])
+        parts = [points[:, 2:] + stretch[:, None] * added if added.any() else points[:, 2:] for added in self._added]
+        return signed, parts
 
     def _disagreements(self, points: Array) -> list[Array]:
         """Return the sum of squares of every pair, each of shape (N,)."""
-        signed, amount = self._signed(points)
-        turned = (points[:, 2, None] * _COS + points[:, 3, None] * _SIN).astype(np.float32)
+        signed, parts = self._ellipses(points)
         placed = {}
         for k in self._compared:
-            z, growth = signed[k].astype(np.float32), np.float32(self._growth[k])
-            squared = (z * z + (amount * growth) ** 2)[:, None] + (2 * growth * z)[:, None] * turned
-            placed[k] = sector_position(np.sqrt(np.maximum(squared, 0.0)).astype(np.float32))
+            z, growth = signed[k].astype(np.float32)[:, None], np.float32(self._growth[k])
+            x, y = (growth * parts[k].astype(np.float32)).T[:, :, None]
+            squared = z * z + x * x + y * y + 2 * z * (x * _COS + y * _SIN)
+            placed[k] = sector_position(np.sqrt(np.maximum(squared, 0.0)))
         return [table(placed[i], placed[j]) for table, (i, j) in zip(self._tables, self._pairs, strict=True)]
 
 
@@ -323,8 +338,7 @@ _MISLED = 0.45
 def log_frames(
     sightings: Sequence[Sighting],
     signed: Sequence[Array],
-    amount: Array,
-    parts: Array,
+    parts: Sequence[Array],
     growth: Sequence[float],
     trust: Sequence[tuple[float, float]],
 ) -> Array:
@@ -336,18 +350,17 @@ def log_frames(
         All frames.
     signed : sequence of ndarray of shape (N,)
         Defocus of every frame, in pixels of blur radius, with its sign.
-    amount : ndarray of shape (N,)
-        Astigmatism in pixels of the magnification to focus for.
-    parts : ndarray of shape (N, 2)
-        Its two components.
+    parts : sequence of ndarray of shape (N, 2)
+        Both components of the astigmatism of every frame, in pixels of the magnification to focus for.
     growth : sequence of float
         Pixels of every frame that such a pixel is.
     trust : sequence of tuple of float
         As in `sample`.
     """
-    total = np.broadcast_to(_LOG_FLOOR_PRIOR, (len(amount), len(_FLOORS)))
-    for sighting, z, scale, (outlier, least) in zip(sightings, signed, growth, trust, strict=True):
-        distance, share = np.abs(z).astype(np.float32), (amount * scale).astype(np.float32)
+    total = np.broadcast_to(_LOG_FLOOR_PRIOR, (len(signed[0]), len(_FLOORS)))
+    for sighting, z, part, scale, (outlier, least) in zip(sightings, signed, parts, growth, trust, strict=True):
+        distance = np.abs(z).astype(np.float32)
+        share = (scale * np.hypot(part[:, 0], part[:, 1])).astype(np.float32)
         larger, smaller = distance + share, np.abs(distance - share)
         if not sighting.structure:
             total = total + log_noise(larger)[:, None]
@@ -359,7 +372,7 @@ def log_frames(
         if sighting.ellipse is None:
             likelihood, unexplained = _one_radius(sighting, log_larger, log_smaller, least), 1 / 5
         else:
-            likelihood, unexplained = _both_radii(sighting.ellipse, log_larger, log_smaller, z, parts, least), 1 / 30
+            likelihood, unexplained = _both_radii(sighting.ellipse, log_larger, log_smaller, z, part, least), 1 / 30
         total = total + np.log((1 - outlier) * likelihood + outlier * unexplained)
     peak = total.max(axis=1)
     return np.asarray(peak + np.log(np.exp(total - peak[:, None]).sum(axis=1)))

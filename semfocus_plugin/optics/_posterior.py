@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -53,7 +53,8 @@ _NEAR_PRIOR = 60.0
 _USUAL, _USUAL_WIDTH = math.log(12.0), 0.6
 """Working distances that microscopists work at, as a log-normal prior: ln mm. It only tells sides far apart."""
 _TAIL_QUANTILE = 0.35
-_COARSE, _FINE = 1600, 320
+_COARSE, _FINE, _MOST, _PER_UNIT = 1600, 320, 6400, 5
+"""Nodes of a grid, and those to a depth of field."""
 _RADII = np.geomspace(0.005, WIDEST, 4096, dtype=np.float32)
 """Blur radii of the table of a frame's likelihood, pixels."""
 _LOG_LEAST, _PER_LOG = math.log(_RADII[0]), (len(_RADII) - 1) / math.log(_RADII[-1] / _RADII[0])
@@ -117,14 +118,16 @@ class Posterior:
         self.beam = Beam() if beam is None else beam
         self._scale_prior = _scale_prior(self.beam.sigma)
         self._pairs = tuple(_comparisons(sightings))
+        self._stigmated = any(s.added != sightings[-1].added for s in sightings)
+        here = [s for s in sightings if s.added == sightings[-1].added]
         waves = [s.spectrum for s in sightings if s.spectrum is not None and s.misled]
         strongest = max(waves, key=lambda found: found.peak, default=None)
         self.period = None if strongest is None else strongest.period
         self._samples: elliptic.Samples | None = None
-        self._evaluate(sightings, low, high, _COARSE)
-        self._look_closer(sightings, low, high)
+        self._evaluate(here, low, high, _COARSE)
+        self._look_closer(here, low, high)
         if self._pairs or any(s.ellipse is not None and s.structure for s in sightings):
-            self._add_astigmatism(sightings)
+            self._add_astigmatism(sightings, low, high)
 
     def _look_closer(self, sightings: list[Sighting], low: float, high: float) -> None:
         cumulative = np.cumsum(self.probability)
@@ -138,7 +141,7 @@ class Posterior:
         self.places = np.linspace(low, high, count)
         prior = self._log_prior(sightings[0])(self.places)
         compared = (np.log(self._scale_prior)[:, None] + prior).astype(np.float32)
-        for i, j in self._pairs:
+        for i, j in _comparisons(sightings):
             compared += self._log_comparison(sightings[i], sightings[j])
         log = compared[:, :, None] + np.log(_FLOOR_PRIOR).astype(np.float32)
         for sighting in sightings:
@@ -163,11 +166,13 @@ class Posterior:
 
         return log_prior
 
-    def _add_astigmatism(self, sightings: list[Sighting]) -> None:
-        """Mix in the posterior with astigmatism that shows."""
+    def _add_astigmatism(self, sightings: list[Sighting], low: float, high: float) -> None:
+        """Mix in the posterior with astigmatism that shows; it is the whole where the stigmator was moved."""
         density = np.log(self._scale_prior / np.gradient(_SCALES))
         middle = float(self.probability @ self.places)
         start = elliptic.Round(
+            low,
+            high,
             self.places,
             self.probability,
             _SCALES,
@@ -178,22 +183,26 @@ class Posterior:
         angles = [float(self.beam.angle(s.working_distance)) for s in sightings]
         trust = [(MISLED_SHARE, MISLED_SIGMA) if s.misled else (_OUTLIER, _SIGMA_FLOOR) for s in sightings]
         at_focus = float(self.beam.angle(middle))
-        found = elliptic.sample(sightings, self._pairs, start, angles, self.pixel, at_focus, trust)
+        unit = math.hypot(self.pixel, self.core) / self.pixel
+        found = elliptic.sample(sightings, self._pairs, start, angles, self.pixel, at_focus, unit, trust)
+        if found is not None and self._stigmated:
+            found = replace(found, probability=1.0)
         self._samples = found
         if found is None or found.probability < _ASTIGMATIC_SHARE:
             return
-        order = np.argsort(found.place)
-        ends = np.searchsorted(np.cumsum(found.weight[order]), [5e-4, 1 - 5e-4])
-        low = min(self.places[0], found.place[order[ends[0]]])
-        high = max(self.places[-1], found.place[order[min(ends[1], len(order) - 1)]])
-        places = np.linspace(low, high, _FINE)
-        without = np.interp(places, self.places, self.probability, left=0.0, right=0.0)
+        share = found.probability
+        nodes = np.concatenate([self.places, found.place])
+        weight = np.concatenate([(1 - share) * self.probability, share * found.weight])
+        order = np.argsort(nodes)
+        first, last = np.searchsorted(np.cumsum(weight[order]), [5e-4, 1 - 5e-4])
+        low, high = (nodes[order[min(end, len(order) - 1)]] for end in (first, last))
+        margin = 0.05 * (high - low) + self.unit(middle) / _PER_UNIT
+        count = int(min(max((high - low + 2 * margin) / self.unit(middle) * _PER_UNIT, _FINE), _MOST))
+        places = np.linspace(low - margin, high + margin, count)
         step = places[1] - places[0]
         edges = np.concatenate([places - 0.5 * step, [places[-1] + 0.5 * step]])
-        with_it, _ = np.histogram(found.place, edges, weights=found.weight)
-        share = found.probability
-        mixed = (1 - share) * without / without.sum() + share * with_it / max(float(with_it.sum()), 1e-12)
-        self.places, self.probability = places, mixed
+        mixed, _ = np.histogram(nodes, edges, weights=weight)
+        self.places, self.probability = places, mixed / mixed.sum()
         self._scale = (1 - share) * self._scale + share * float(found.weight @ found.scale)
 
     def measured_beam(self) -> Beam:
@@ -268,6 +277,7 @@ class Posterior:
         piece = self.probability[first:last]
         mass = float(piece.sum())
         mean = float(piece @ self.places[first:last] / max(mass, 1e-12))
+        mass *= min(1.0, 2 * half_width / step)  # a cell may be wider than the piece
         return Estimate(mean, mass, half_width, self.unit(mean))
 
     def mass_between(self, low: float, high: float) -> float:
@@ -281,8 +291,8 @@ class Posterior:
         long tail there, and a step too far costs more than one too short.
         """
         within = (self.places >= low) & (self.places <= high)
-        if not within.any():
-            return low if self.places[0] > high else high
+        if not self.probability[within].any():
+            return min(max(float(self.probability @ self.places), low), high)
         inside = self.places[within]
         edges = np.searchsorted(inside, sorted(taken))
         gaps = np.split(self.probability[within], edges)

@@ -64,6 +64,8 @@ class Sighting:
         Fine structure of the frame, to be compared with other frames of the same field and magnification.
     ellipse : BlurEllipse, optional
         Both radii and the direction of the blur, where the network reports them; `log_blur` is then their mean.
+    added : tuple of float
+        Astigmatism, both components in mm, that the stigmator had added to that of the start when the frame was taken.
     """
 
     working_distance: float
@@ -74,6 +76,7 @@ class Sighting:
     spectrum: Spectrum | None = None
     ellipse: BlurEllipse | None = None
     detail: float = 0.0
+    added: tuple[float, float] = (0.0, 0.0)
 
     @property
     def misled(self) -> bool:

@@ -118,6 +118,7 @@ class FocusRun:
         self._mode = offered_mode(microscope.capabilities, settings.scan_mode)
         self._dose = None if settings.max_dose is None else Dose(settings.max_dose, microscope.capabilities, self._mode)
         self._bar_rows = 0
+        self._binning = 1
         self._full_scale = 1
         self._checks = FrameChecks(self._mode)
         self._exposure = Exposure(microscope, settings.may_change_brightness)
@@ -150,6 +151,11 @@ class FocusRun:
     def depth_of_field(self) -> float:
         """Depth of field at the present place and magnification, mm, with what is known of the beam."""
         return depth_of_field(self.pixel, self.core, self.half_angle)
+
+    @property
+    def fineness(self) -> float:
+        """Depth of field of the instrument's own pixels, as a share of that of the pixels that are looked at."""
+        return math.hypot(self.pixel / self._binning, self.core) / math.hypot(self.pixel, self.core)
 
     @property
     def distance_per_pixel(self) -> float:
@@ -317,7 +323,9 @@ class FocusRun:
             late = self._checks.late(image, self.working_distance, self.magnification, self._tolerance())
             if not late:
                 self._checks.accept(image, self.working_distance)
-                return fitted(image)
+                frame = fitted(image)
+                self._binning = max(1, image.pixels.shape[1] // frame.pixels.shape[1])
+                return frame
             self._record("late", self._evaluate(fitted(image).pixels, self.magnification))
             self._late += 1
         raise FrameMismatchError(

@@ -248,8 +248,8 @@ def _finding(run: FocusRun, outcome: Outcome) -> str:
         if sentence:
             return sentence
     views = [View(m.working_distance, last.pixel, m.image.pixels) for m in nearest]
-    found = finding(views, place, aperture=run.aperture, core=run.core)
-    return "" if found is None else found.sentence
+    diagnosis = finding(views, place, aperture=run.aperture, core=run.core)
+    return "" if diagnosis is None else diagnosis.sentence
 
 
 def _sentence(astigmatism: Astigmatism, unit: float) -> str:

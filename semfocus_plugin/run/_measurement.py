@@ -58,8 +58,8 @@ class Measurement:
 
 def pixel_of(image: Image, magnification: float) -> float:
     """Return the pixel in mm as the image tells it, or the nominal one where it tells nothing."""
-    told = float(image.pixel_size) * 1e-6
-    return told if 0 < told < math.inf else NOMINAL_PIXEL / magnification
+    size = float(image.pixel_size) * 1e-6
+    return size if 0 < size < math.inf else NOMINAL_PIXEL / magnification
 
 
 DARK_OR_BRIGHT = 0.98

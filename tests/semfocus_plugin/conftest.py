@@ -14,7 +14,10 @@ import pytest
 from scipy.special import j1
 
 from semdrivers import Capabilities, Image, Range, ScanMode
-from semfocus_plugin.networks import Evaluation, Networks, maximum_action, paper_factor
+from semfocus_plugin.networks import Evaluation, Networks, maximum_action, paper_factor, use_threads
+
+use_threads(1)
+"""Tests run in as many processes as there are cores."""
 
 
 @dataclass

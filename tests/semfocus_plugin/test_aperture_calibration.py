@@ -99,7 +99,7 @@ def test_a_cancel_between_two_frames_puts_everything_back():
 
 def test_what_cannot_work_is_refused_before_anything_moves(simulate):
     microscope, networks = simulate(1)
-    with pytest.raises(ModelError, match="tells no blur"):
+    with pytest.raises(ModelError, match="reports no blur"):
         calibration.calibrate(microscope, networks=networks)
     _, networks = simulate(1, blur_range=60.0)
     with pytest.raises(OutOfRangeError, match="magnification"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -78,3 +79,33 @@ def test_a_periodic_frame_out_of_focus_is_known_by_its_one_wave():
     assert texture.spectrum is not None
     assert seen.spectrum.peak > 2 * texture.spectrum.peak
     assert not texture.misled
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_wide_search_keeps_its_resolution_with_astigmatism(seed):
+    """All frames on one side: without astigmatism nothing explains them, and what is left is spread widely."""
+    microscope = column(seed, 2.0, 0.1)
+    unit = microscope.depth_of_field
+    sightings = [sight(microscope, place) for place in (-5.6, -4.6, -2.6, -1.5, -0.5, 0.0)]
+    posterior = Posterior(sightings, 3.0, 30.0, 2e-4, Beam(), 36e-6)
+    assert posterior.places[1] - posterior.places[0] < 0.5 * unit
+    assert abs(posterior.best(unit).working_distance - 15.0) < unit
+
+
+def test_a_cell_wider_than_a_piece_is_not_claimed_whole():
+    posterior = posterior_of(column(8, 0.0, 0.0), (8.0,))
+    step = posterior.places[1] - posterior.places[0]
+    assert posterior.best(step / 20).mass <= 0.11 * posterior.best(step / 2).mass
+
+
+def test_frames_before_the_stigmator_moved_still_count():
+    before, after = column(9, 4.0, -2.0), column(9, 1.0, 0.5)
+    unit = before.depth_of_field
+    added = -3.0 * unit, 2.5 * unit
+    sightings = [sight(before, place) for place in (8.0, -7.0)]
+    sightings.append(dataclasses.replace(sight(after, 0.5), added=added))
+    posterior = Posterior(sightings, 15.0 - 60 * unit, 15.0 + 60 * unit, 2e-4, Beam(), 36e-6)
+    x, y, sigma = posterior.astigmatism()
+    assert abs(posterior.best(unit).working_distance - 15.0) < 0.7 * unit
+    assert math.hypot(x / unit - 1.0, y / unit - 0.5) < 0.7
+    assert sigma < unit

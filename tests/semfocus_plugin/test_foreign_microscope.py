@@ -72,10 +72,11 @@ def test_it_is_a_microscope():
     assert isinstance(ForeignMicroscope(15, 15, 1000, 1), semdrivers.Microscope)
 
 
+@pytest.mark.parametrize("runs", [4, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", [None, "dual-network"])
-def test_it_focuses(method):
+def test_it_focuses(method, runs):
     errors = []
-    for seed in range(8):
+    for seed in range(runs):
         random = np.random.default_rng(seed)
         magnification = float(random.uniform(800, 6000))
         depth_of_field = 0.4 / magnification / 0.0035
@@ -86,7 +87,7 @@ def test_it_focuses(method):
         assert result.working_distance == microscope.working_distance
         assert microscope.magnification == magnification
         errors.append(abs(microscope.working_distance - best) / depth_of_field if result.focused else np.inf)
-    assert sum(error <= 2 for error in errors) >= 7, errors
+    assert sum(error <= 2 for error in errors) >= 7 / 8 * runs, errors
 
 
 @pytest.mark.parametrize("method", [None, "dual-network"])

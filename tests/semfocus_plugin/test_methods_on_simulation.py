@@ -15,7 +15,8 @@ from semfocus_plugin import run as loop
 from semfocus_plugin.methods import zigzag
 from semfocus_plugin.networks import Networks
 
-RUNS = 40
+RUNS = pytest.mark.parametrize("runs", [10, pytest.param(40, marks=pytest.mark.slow)])
+"""The slow tests see more seeds."""
 NAMES = ("dual-network", "paper")
 
 
@@ -28,34 +29,37 @@ def focus(simulate, seed, name="dual-network", settings=None, progress=None, can
     return microscope, result, start
 
 
+@RUNS
 @pytest.mark.parametrize("blur_range", [None, 24.0, 100.0])
 @pytest.mark.parametrize("magnification", [None, 20_000.0])
-def test_dual_network_focuses_within_two_depths_of_field(simulate, blur_range, magnification):
+def test_dual_network_focuses_within_two_depths_of_field(simulate, blur_range, magnification, runs):
     changes = {} if magnification is None else {"magnification": magnification}
     good = 0
-    for seed in range(RUNS):
+    for seed in range(runs):
         microscope, result, _ = focus(simulate, seed, blur_range=blur_range, **changes)
         assert result.status == "refused" or microscope.error <= 2.0
         good += result.focused
         assert result.frames == len(result.trace) <= 80
-    assert good >= 0.95 * RUNS
+    assert good >= 0.95 * runs
 
 
-def test_paper_focuses_where_its_controller_can(simulate):
+@RUNS
+def test_paper_focuses_where_its_controller_can(simulate, runs):
     errors = []
-    for seed in range(RUNS):
+    for seed in range(runs):
         microscope, result, _ = focus(simulate, seed, "paper")
         errors.append(microscope.error if result.focused else 99.0)
         control = [step for step in result.trace if step.phase == "control"]
         assert len(control) <= 40
         assert {step.phase for step in result.trace} <= {"search", "control"}
-    assert sum(error <= 2.0 for error in errors) >= 0.9 * RUNS
+    assert sum(error <= 2.0 for error in errors) >= 0.9 * runs
 
 
+@pytest.mark.parametrize("seeds", [range(3), pytest.param(range(3, 8), marks=pytest.mark.slow)], ids=["few", "more"])
 @pytest.mark.parametrize("surface", ["uniform", "noise", "black"])
 @pytest.mark.parametrize("peak", [0.5, 2.5, 4.0, 7.0])
-def test_dual_network_refuses_what_has_no_focus(simulate, surface, peak):
-    for seed in range(8):
+def test_dual_network_refuses_what_has_no_focus(simulate, surface, peak, seeds):
+    for seed in seeds:
         microscope, result, start = focus(simulate, seed, surface=surface, peak=peak, blur_range=24.0)
         assert result.status == "refused"
         assert result.confidence == 0.0

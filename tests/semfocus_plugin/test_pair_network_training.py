@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from semfocus_plugin.optics import trained_depth_of_field
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pairs")
-    pairs.build(PairsConfig(count=24, seed=3, shard_size=12), folder, workers=1)
+    datasets.build(PairsConfig(count=24, seed=3, shard_size=12), folder, workers=1)
     return str(folder)
 
 
@@ -52,15 +53,15 @@ def test_pairs_lie_the_step_to_either_side_in_nominal_depths_of_field(monkeypatc
 
 def test_pairs_are_the_same_for_the_same_seed_and_resume(rendered, tmp_path):
     config = PairsConfig(count=24, seed=3, shard_size=12)
-    (tmp_path / "shard-00001.npz").write_bytes(datasets.shard_path(pairs.Path(rendered), 1).read_bytes())
-    pairs.build(config, tmp_path, workers=1)
-    files = [json.loads((pairs.Path(folder) / "manifest.json").read_text())["files"] for folder in (rendered, tmp_path)]
+    (tmp_path / "shard-00001.npz").write_bytes(datasets.shard_path(Path(rendered), 1).read_bytes())
+    datasets.build(config, tmp_path, workers=1)
+    files = [json.loads((Path(folder) / "manifest.json").read_text())["files"] for folder in (rendered, tmp_path)]
     assert files[0].keys() == files[1].keys()
     for ours, theirs in zip(datasets.load(rendered), datasets.load(tmp_path), strict=True):
         for key, values in ours.items():
             np.testing.assert_array_equal(values, theirs[key])
     with pytest.raises(InvalidParameterError, match="another dataset"):
-        pairs.build(PairsConfig(count=25, seed=3, shard_size=12), tmp_path)
+        datasets.build(PairsConfig(count=25, seed=3, shard_size=12), tmp_path)
 
 
 def test_held_out_specimens_are_not_among_the_pairs():

@@ -65,7 +65,7 @@ def test_a_picture_that_cannot_be_scored_keeps_its_line_and_is_named(night):
     ran = label(night)
     assert ran.exit_code == 1
     assert "100×100" in ran.stderr or "magnification" in ran.stderr
-    assert "does not tell its magnification" in ran.stderr
+    assert "does not state its magnification" in ran.stderr
     assert [row.score is None for row in labelling.read_sheet(night / "labels.csv")] == [False, True, True]
 
 

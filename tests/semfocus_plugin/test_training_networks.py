@@ -150,7 +150,7 @@ def test_every_window_has_a_mirror_image_of_its_own_behind_all_windows():
     inputs, _ = frames.drawn(np.arange(32), random, torch.device("cpu"), 64, mirrored=True)
     kinds = set()
     for k, (window, image) in enumerate(zip(inputs[:32].numpy(), inputs[32:].numpy(), strict=True)):
-        assert window[1, 0, 0] == image[1, 0, 0] == frames.told[k]
+        assert window[1, 0, 0] == image[1, 0, 0] == frames.mag_image[k]
         mirrored = {"left to right": window[0, :, ::-1], "top to bottom": window[0, ::-1], "transposed": window[0].T}
         (kind,) = (name for name, pixels in mirrored.items() if np.allclose(pixels, image[0], atol=1e-5))
         assert kind != "transposed" or frames.plain[k]

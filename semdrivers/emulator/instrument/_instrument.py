@@ -297,7 +297,7 @@ class Instrument:
         return self._generator.next_frame()
 
     def report_dropped(self, frame_id: int) -> None:
-        """Tell the listeners that a frame could not be delivered."""
+        """Report to the listeners that a frame could not be delivered."""
         with self._lock:
             self._emit(messages.FrameDropped(frame_id, self.clock.now()))
 

@@ -77,7 +77,7 @@ class UsbDevice:
     encode : callable, optional
         Turns a frame into transfers; tests damage frames here.
     max_payload : int
-        Bytes, as STREAM_INFO tells.
+        Bytes, as STREAM_INFO reports.
     """
 
     def __init__(

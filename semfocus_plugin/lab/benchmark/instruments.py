@@ -45,7 +45,7 @@ class Station:
     depth_of_field : float
         mm.
     aperture, core : float
-        Aperture radius and diameter of the focused probe, mm, as peers are told.
+        Aperture radius and diameter of the focused probe, mm, as peers receive them.
     astigmatism : tuple of float
         In depths of field, as (a cos 2θ, a sin 2θ).
     bounds : tuple of float or None

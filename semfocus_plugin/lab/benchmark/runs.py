@@ -15,6 +15,7 @@ import numpy as np
 
 import semdrivers
 from firmware_protocol.profile import EM30
+from semdrivers.base import WrappedMicroscope
 from semdrivers.emulator import Emulator
 from semdrivers.emulator.physics import probe_core_of
 from semdrivers.errors import InvalidParameterError
@@ -147,20 +148,8 @@ class Photographs:
     start_score: float
 
 
-def _passed_on(name: str) -> property:
-    def get(self: CountedMicroscope) -> Any:
-        with self.inside():
-            return getattr(self.microscope, name)
-
-    def put(self: CountedMicroscope, value: Any) -> None:
-        with self.inside():
-            setattr(self.microscope, name, value)
-
-    return property(get, put, doc=f"The instrument's {name.replace('_', ' ')}.")
-
-
-class CountedMicroscope:
-    """What autofocus uses of a microscope, passed on and counted; every method works on one.
+class CountedMicroscope(WrappedMicroscope):
+    """A microscope whose frames and computing time are counted; every method works on one.
 
     Parameters
     ----------
@@ -175,25 +164,13 @@ class CountedMicroscope:
         Seconds that this thread computed in the instrument's calls; the rest of a run is the method's own.
     """
 
-    capabilities = _passed_on("capabilities")
-    working_distance = _passed_on("working_distance")
-    magnification = _passed_on("magnification")
-    brightness = _passed_on("brightness")
-    contrast = _passed_on("contrast")
+    visits: list[tuple[float, float]]
+    seconds_inside: float
 
     def __init__(self, microscope: Microscope) -> None:
-        self.microscope = microscope
-        self.visits: list[tuple[float, float]] = []
+        super().__init__(microscope)
+        self.visits = []
         self.seconds_inside = 0.0
-
-    @contextmanager
-    def inside(self) -> Iterator[None]:
-        """Count what is computed in this context as the instrument's."""
-        began = time.thread_time()
-        try:
-            yield
-        finally:
-            self.seconds_inside += time.thread_time() - began
 
     @property
     def frames(self) -> int:
@@ -202,14 +179,30 @@ class CountedMicroscope:
 
     def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
         """Acquire a frame and count it."""
-        with self.inside():
-            image = self.microscope.acquire(mode)
+        image = super().acquire(mode)
         self.visits.append((image.working_distance, image.magnification))
         return image
 
-    def close(self) -> None:
-        """Close the instrument."""
-        self.microscope.close()
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        """Count what is computed in the block as the instrument's."""
+        began = time.thread_time()
+        try:
+            yield
+        finally:
+            self.seconds_inside += time.thread_time() - began
+
+    def _read(self, name: str) -> Any:
+        with self._inside():
+            return super()._read(name)
+
+    def _write(self, name: str, value: Any) -> None:
+        with self._inside():
+            super()._write(name, value)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        with self._inside():
+            return super()._call(name, *arguments)
 
 
 def method_names() -> tuple[str, ...]:

@@ -131,7 +131,8 @@ def _chip(u: _Array, v: _Array, random: np.random.Generator) -> _Array:
     pads = random.random((6, 6)) < 0.45
     levels = random.uniform(0.4, 1.0, (6, 6)).astype(np.float32)
     cell = np.where(pads, levels, np.float32(0.0))
-    return np.asarray(cell[(v % 1.0 * 6).astype(np.int32), (u % 1.0 * 6).astype(np.int32)])
+    row, column = (np.minimum((along % 1.0 * 6).astype(np.int32), 5) for along in (v, u))  # a rounded 1 is the last
+    return np.asarray(cell[row, column])
 
 
 PERIODIC: Mapping[str, Callable[[_Array, _Array, np.random.Generator], _Array]] = MappingProxyType(

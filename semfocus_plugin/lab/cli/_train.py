@@ -208,7 +208,7 @@ def pair(
     _check_resume(out, resume)
     if not data:
         with _bar("pairs") as advance:
-            pairs.build(drawn, made, progress=advance)
+            _training("datasets").build(drawn, made, progress=advance)
     with _figures() as show:
         checkpoint = module.train(config, out, resume=resume, progress=show)
     path = module.export(checkpoint, out)

@@ -41,7 +41,7 @@ class _Foreign(CountedMicroscope):
     @property
     def capabilities(self) -> Capabilities:
         """The instrument's, with our diameter."""
-        return dataclasses.replace(self.microscope.capabilities, probe_diameter=self._diameter)
+        return dataclasses.replace(super().capabilities, probe_diameter=self._diameter)
 
 
 def _core(profile: InstrumentProfile) -> float:

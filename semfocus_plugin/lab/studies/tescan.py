@@ -76,7 +76,7 @@ def tables(
     runs: int, seed: int, half_angles: Sequence[float], workers: int | None = None
 ) -> dict[str, list[tuple[str, ...]]]:
     """Return a table of all runs, and a table of success, frames and errors for each half-angle."""
-    found = run_all(
+    outcomes = run_all(
         run_once, [(number, seed, angle) for angle in half_angles for number in range(runs)], workers=workers
     )
     each: list[tuple[str, ...]] = [("specimen", "magnification", "half-angle, mrad", "status", "frames", "error, DoF")]
@@ -89,13 +89,13 @@ def tables(
             str(run.frames),
             f"{run.error:.2f}",
         )
-        for run in found
+        for run in outcomes
     ]
     summary: list[tuple[str, ...]] = [
         ("half-angle, mrad", "runs", "within 1 DoF", "false", "refused", "frames", "median error, DoF")
     ]
     for angle in half_angles:
-        here = [run for run in found if run.half_angle == angle]
+        here = [run for run in outcomes if run.half_angle == angle]
         focused = [run for run in here if run.status == "focused"]
         summary.append(
             (

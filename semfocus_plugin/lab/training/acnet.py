@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 
-import semfocus_plugin.lab.training.checkpoint as checkpoint
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semfocus_plugin import networks as states
+from semfocus_plugin.lab.training import checkpoint, descent
 from semfocus_plugin.lab.training.architecture import ACNet
 from semfocus_plugin.lab.training.curves import Curves, measure_folders
-from semfocus_plugin.lab.training.descent import descend
 from semfocus_plugin.lab.training.playground import STEPS, Playground, Policy, offline_test
 from semfocus_plugin.networks import LAWS, Evaluator
 
@@ -101,7 +101,7 @@ def train(
     evaluator: Evaluator,
     *,
     resume: bool = False,
-    progress: Callable[[dict[str, float]], object] | None = None,
+    progress: descent.Progress | None = None,
 ) -> Path:
     """Train, with a checkpoint every 50 epochs; see `semfocus_plugin.lab.training.aenet.train`."""
     folder = Path(folder)
@@ -112,10 +112,7 @@ def train(
     optimizer = torch.optim.Adam(network.parameters(), config.learning_rate)
     first_epoch = 0
     if resume:
-        saved = checkpoint.load(folder)
-        network.load_state_dict(saved["network"])
-        optimizer.load_state_dict(saved["optimizer"])
-        first_epoch = saved["epoch"] + 1
+        first_epoch = checkpoint.restore(checkpoint.load(folder), network, optimizer)
     curves = measure_folders(config.data, evaluator)
 
     def keep(epoch: int, loss: float) -> None:
@@ -154,20 +151,30 @@ def learn(
     """
     remembered = np.zeros((0, states.STATE_SIZE), np.float32)
     wanted = np.zeros(0, np.float32)
-    for epoch in range(first_epoch, config.epochs):
+
+    def begin(epoch: int) -> tuple[int, descent.Step]:
+        nonlocal remembered, wanted
         random = np.random.default_rng([config.seed, epoch])
-        optimizer.param_groups[0]["lr"] = config.learning_rate * (1 - epoch / config.epochs) + 1e-5
         new_states, new_targets = play(network, _playground(curves, config, random), random, config)
         remembered = np.concatenate([remembered, new_states])[-config.memory :]
         wanted = np.concatenate([wanted, new_targets])[-config.memory :]
         network.train()
-        total, rounds = 0.0, max(4, len(new_states) * 2 // config.batch)
-        for _ in range(rounds):
+
+        def step_loss(_: int) -> Tensor:
             index = random.integers(len(remembered), size=config.batch)
             step = network(torch.from_numpy(remembered[index])).flatten()
-            value = functional.mse_loss(step, torch.from_numpy(wanted[index]))
-            total += descend(optimizer, value, math.inf)
-        after(epoch, total / rounds)
+            return functional.mse_loss(step, torch.from_numpy(wanted[index]))
+
+        return max(4, len(new_states) * 2 // config.batch), step_loss
+
+    descent.learn(
+        optimizer,
+        range(first_epoch, config.epochs),
+        begin,
+        lambda epoch, figures: after(epoch, figures["loss"]),
+        rate=lambda epoch, *_: config.learning_rate * (1 - epoch / config.epochs) + 1e-5,
+        largest=math.inf,
+    )
 
 
 def train_policy(config: ACNetConfig, curves: Curves, after: Callable[[int], object] = lambda epoch: None) -> Policy:
@@ -202,7 +209,7 @@ def play(
     """Play episodes and return all states and targets.
 
     They go on at best focus, so that the network learns to stay there (the paper's 20 further iterations). The first
-    step is at random: one frame does not tell on which side the focus is.
+    step is at random: one frame does not show on which side the focus is.
     """
     seen, wanted = [], []
     for step in range(STEPS):
@@ -221,16 +228,16 @@ def play(
 def evaluate(network: ACNet, curves: Curves, config: ACNetConfig) -> dict[str, float]:
     """Return the paper's offline figures: selected score, its gap to the best, iterations, accuracy; and the error."""
     random = np.random.default_rng([config.seed, 1 << 20])
-    found = offline_test(partial(act, network), _playground(curves, config, random, episodes=512))
+    reached = offline_test(partial(act, network), _playground(curves, config, random, episodes=512))
     return {
-        "selected_score": float(found.selected_score.mean()),
-        "score_gap": float(found.score_gap.mean()),
-        "iterations": float(found.iterations.mean()),
-        "mse": float(found.squared_error.mean()),
-        "accuracy": float(found.accuracy.mean()),
-        "median_error_depths_of_field": float(np.median(found.distance)),
-        "within_2_depths_of_field": float((found.distance <= 2).mean()),
-        "p90_error_depths_of_field": float(np.percentile(found.distance, 90)),
+        "selected_score": float(reached.selected_score.mean()),
+        "score_gap": float(reached.score_gap.mean()),
+        "iterations": float(reached.iterations.mean()),
+        "mse": float(reached.squared_error.mean()),
+        "accuracy": float(reached.accuracy.mean()),
+        "median_error_depths_of_field": float(np.median(reached.distance)),
+        "within_2_depths_of_field": float((reached.distance <= 2).mean()),
+        "p90_error_depths_of_field": float(np.percentile(reached.distance, 90)),
     }
 
 

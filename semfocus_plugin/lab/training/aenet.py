@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,15 +18,15 @@ from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semfocus_plugin import networks
 from semfocus_plugin.lab.training import checkpoint, datasets
 from semfocus_plugin.lab.training.architecture import STRIDE, WINDOW, CompactAENet, PaperAENet, implied_score
-from semfocus_plugin.lab.training.descent import descend
+from semfocus_plugin.lab.training.descent import Progress, Step, cosine, learn
 from semfocus_plugin.lab.training.shipped import read_compact, with_ellipse
-from semfocus_plugin.networks import MAGNIFICATION_SCALE, median3, told_magnification
+from semfocus_plugin.networks import MAGNIFICATION_SCALE, mag_image_value, median3
 
 __all__ = ["AENetConfig", "Frames", "evaluate", "hash_field", "loss", "read_frames", "score_error", "split", "train"]
 
 _HEIGHT, _WIDTH = 240, 320
 _WIDEST_BLUR = 150.0
-"""Pixels; half a frame. Beyond, one cannot tell wide from wider."""
+"""Pixels; half a frame. Wider blurs cannot be distinguished."""
 
 _NARROW = 3.3
 """Log larger radius, 26 pixels, below which mirror images of a window must agree: a wider blur hardly fits into one."""
@@ -113,7 +111,7 @@ class Frames:
     ----------
     pixels : ndarray of shape (N, H, W), uint8
         The frames.
-    told : Tensor of shape (N,)
+    mag_image : Tensor of shape (N,)
         Values of the mag-image.
     score : Tensor of shape (N,)
         Label.
@@ -129,7 +127,7 @@ class Frames:
     """
 
     pixels: NDArray[np.uint8]
-    told: Tensor
+    mag_image: Tensor
     score: Tensor
     ellipse: Tensor
     half_blur: Tensor
@@ -200,8 +198,8 @@ class Frames:
         images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).float()
         images = images - images.mean((1, 2), keepdim=True)
         images = images / images.std((1, 2), correction=0, keepdim=True).clamp_min(1e-6 * 255)
-        told = self.told[index].to(device)[:, None, None].expand_as(images)
-        return torch.stack([images, told], 1).contiguous(memory_format=torch.channels_last)
+        mag_image = self.mag_image[index].to(device)[:, None, None].expand_as(images)
+        return torch.stack([images, mag_image], 1).contiguous(memory_format=torch.channels_last)
 
 
 def read_frames(folders: tuple[str, ...]) -> Frames:
@@ -227,12 +225,12 @@ def read_frames(folders: tuple[str, ...]) -> Frames:
         raise InvalidParameterError("the datasets hold frames of different sizes; train on one size")
     joined = {key: _joined([shard.pop(key) for shard in shards]) for key in list(shards[0])}
     width = joined["pixels"].shape[2]
-    told = joined["magnification"] * np.float32(told_magnification(1.0, width) / MAGNIFICATION_SCALE)
+    mag_image = joined["magnification"] * np.float32(mag_image_value(1.0, width) / MAGNIFICATION_SCALE)
     radii = [torch.from_numpy(np.log1p(np.minimum(joined[name], _WIDEST_BLUR))) for name in ("larger", "smaller")]
     direction = [torch.from_numpy(joined[name]) for name in ("cos2", "sin2")]
     return Frames(
         joined["pixels"],
-        torch.from_numpy(told),
+        torch.from_numpy(mag_image),
         torch.from_numpy(joined["score"]),
         torch.stack([*radii, *direction], 1),
         torch.from_numpy(joined["half_blur"]),
@@ -324,7 +322,7 @@ def train(
     folder: str | Path,
     *,
     resume: bool = False,
-    progress: Callable[[dict[str, float]], object] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Train, with a checkpoint after every epoch.
 
@@ -348,65 +346,67 @@ def train(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / checkpoint.CHECKPOINT
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(config.seed)
     network, shape = _begun(config)
-    first_epoch = 0
     if resume:
         saved = checkpoint.load(folder, device)
         network, shape = _network_of(saved)
-        first_epoch = saved["epoch"] + 1
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if isinstance(network, CompactAENet):
         network.correction.requires_grad_(False)
     decoupled = torch.optim.AdamW if config.schedule == "cosine" else torch.optim.Adam
-    learning = [each for each in network.parameters() if each.requires_grad]
-    optimizer = decoupled(learning, config.learning_rate, weight_decay=config.weight_decay)
+    learned = [each for each in network.parameters() if each.requires_grad]
+    optimizer = decoupled(learned, config.learning_rate, weight_decay=config.weight_decay)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=10)
+    first_epoch = 0
     if resume:
-        optimizer.load_state_dict(saved["optimizer"])
+        first_epoch = checkpoint.restore(saved, network, optimizer)
         plateau.load_state_dict(saved["plateau"])
     frames = read_frames(config.data)
     training, validation = split(frames)
     steps = math.ceil(len(training) / config.batch)
     narrow = _bfloat16_pays(device)
     mirrored = config.mirrored and config.width is None
-    for epoch in range(first_epoch, config.epochs):
+
+    def begin(epoch: int) -> tuple[int, Step]:
         random = np.random.default_rng([config.seed, epoch])
         order = random.permutation(training)
         network.train()
         if isinstance(network, CompactAENet) and config.window:
             network.window = (config.window // STRIDE, config.window // STRIDE)
-        started, total = time.monotonic(), 0.0
-        for step in range(steps):
-            if config.schedule == "cosine":
-                rate = _cosine(epoch * steps + step, config.epochs * steps) * config.learning_rate
-                optimizer.param_groups[0]["lr"] = rate
+
+        def step_loss(step: int) -> Tensor:
             index = np.sort(order[step * config.batch : (step + 1) * config.batch])
             inputs, ellipse = frames.drawn(index, random, device, config.window, mirrored)
             shown = np.tile(index, 2) if mirrored else index
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=narrow):
                 outputs = network(inputs)
-            outputs = tuple(o.float() for o in outputs)
-            value = loss(
-                outputs,
-                frames.score[shown].to(device),
-                ellipse,
-                frames.half_blur[shown].to(device),
-                config.width is not None,
-                mirrored,
-            )
-            total += descend(optimizer, value)
-            if progress and step % 20 == 19:
-                progress({"epoch": epoch, "step": step + 1, "steps": steps, "loss": total / (step + 1)})
-        figures = evaluate(network, frames, validation, device)
+            score, half_blur = frames.score[shown].to(device), frames.half_blur[shown].to(device)
+            paper = config.width is not None
+            return loss(tuple(o.float() for o in outputs), score, ellipse, half_blur, paper, mirrored)
+
+        return steps, step_loss
+
+    def end(_: int, figures: dict[str, float]) -> None:
+        figures = evaluate(network, frames, validation, device) | figures
         plateau.step(figures["mse"])
-        figures |= {"epoch": epoch, "loss": total / steps, "seconds": round(time.monotonic() - started, 1)}
-        path = checkpoint.save(folder, config, network, optimizer, figures, plateau=plateau.state_dict(), shape=shape)
+        checkpoint.save(folder, config, network, optimizer, figures, plateau=plateau.state_dict(), shape=shape)
         if progress:
             progress(figures)
-    return path
+
+    def rate(epoch: int, step: int, steps: int) -> float:
+        return _warm_cosine(epoch * steps + step, config.epochs * steps) * config.learning_rate
+
+    learn(
+        optimizer,
+        range(first_epoch, config.epochs),
+        begin,
+        end,
+        rate=rate if config.schedule == "cosine" else None,
+        progress=progress,
+    )
+    return folder / checkpoint.CHECKPOINT
 
 
 def _begun(config: AENetConfig) -> tuple[nn.Module, dict[str, Any]]:
@@ -442,9 +442,9 @@ def _network_of(saved: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def _bfloat16_pays(device: torch.device) -> bool:
-    """Tell whether the device computes in bfloat16 itself; other CPUs emulate it, at a fraction of the speed."""
-    told: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return device.type == "cuda" or bool(told.get("avx512_bf16") or told.get("amx_bf16"))
+    """Return whether the device computes in bfloat16 itself; other CPUs emulate it, at a fraction of the speed."""
+    mag_image: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type == "cuda" or bool(mag_image.get("avx512_bf16") or mag_image.get("amx_bf16"))
 
 
 def evaluate(network: nn.Module, frames: Frames, index: NDArray[np.int64], device: torch.device) -> dict[str, float]:
@@ -485,8 +485,8 @@ def _of_radius(name: str, reported: Tensor, log_sigma: Tensor, true: Tensor) -> 
     }
 
 
-def _cosine(step: int, steps: int) -> float:
+def _warm_cosine(step: int, steps: int) -> float:
     warm = max(1, min(300, steps // 20))
     if step < warm:
         return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))) + 1e-3
+    return cosine(step - warm, max(1, steps - warm)) + 1e-3

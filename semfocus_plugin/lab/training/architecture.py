@@ -126,8 +126,8 @@ class CompactAENet(nn.Module):
         self.body = nn.Sequential(*layers)
         self.gate = nn.Conv2d(channels[-1], 1, 1)
         self.ellipse = ellipse
-        seen, told = channels[-1] + 1 + (3 * _LEVELS if ellipse else 0), 7 if ellipse else 2
-        self.head = nn.Sequential(nn.Conv2d(seen, 64, 1), nn.LeakyReLU(0.2), nn.Conv2d(64, told, 1))
+        seen, answers = channels[-1] + 1 + (3 * _LEVELS if ellipse else 0), 7 if ellipse else 2
+        self.head = nn.Sequential(nn.Conv2d(seen, 64, 1), nn.LeakyReLU(0.2), nn.Conv2d(64, answers, 1))
         none = nn.Conv2d(16, 1, 1)
         nn.init.zeros_(none.weight)
         nn.init.zeros_(none.bias)  # type: ignore[arg-type]
@@ -148,8 +148,8 @@ class CompactAENet(nn.Module):
         gate = torch.sigmoid(self.gate(features))
         pooled = self._pool(features * gate) / self._pool(gate)
         height, width = features.shape[-2:]
-        told = self._pool(magnification[:, :, ::STRIDE, ::STRIDE][:, :, :height, :width])
-        seen = torch.cat([pooled, told], 1)
+        local = self._pool(magnification[:, :, ::STRIDE, ::STRIDE][:, :, :height, :width])
+        seen = torch.cat([pooled, local], 1)
         if not self.ellipse:
             larger, sigma_larger = self.head(seen).split(1, 1)
             return self.correction(seen), larger.clamp(0, 7), sigma_larger.clamp(-6, 3)
@@ -176,7 +176,7 @@ class CompactAENet(nn.Module):
         A mirror image turns the sign of the second number alone, and a transposed one that of the first, so that the
         head need not learn what a direction is.
         """
-        found = []
+        moments = []
         for level in range(_LEVELS):
             around = functional.pad(picture, (1, 1, 1, 1), mode="replicate")
             along, down = (
@@ -186,9 +186,9 @@ class CompactAENet(nn.Module):
             products = torch.cat([along * along, down * down, along * down], 1)
             xx, yy, xy = self._pool(functional.avg_pool2d(products, STRIDE >> level)).chunk(3, 1)
             energy = xx + yy + 1e-6
-            found += [6 * (xx - yy) / energy, 12 * xy / energy, 0.25 * torch.log(energy)]
+            moments += [6 * (xx - yy) / energy, 12 * xy / energy, 0.25 * torch.log(energy)]
             picture = functional.avg_pool2d(picture, 2)
-        return torch.cat(found, 1)
+        return torch.cat(moments, 1)
 
     def _pool(self, x: Tensor) -> Tensor:
         return functional.avg_pool2d(x, self.window, stride=1)
@@ -199,15 +199,15 @@ def implied_score(log_blur: Tensor, half_blur: Tensor) -> Tensor:
     return 9 / (1 + ((torch.exp(log_blur) - 1) / half_blur).square())
 
 
-def nominal_half_blur(told: Tensor) -> Tensor:
+def nominal_half_blur(mag_image: Tensor) -> Tensor:
     """Return the blur radius at which the ideal score is half, pixels, for the nominal core.
 
     Parameters
     ----------
-    told : Tensor
+    mag_image : Tensor
         Values of the mag-image.
     """
-    return HALF_SCORE * torch.sqrt(1 + (told * (MAGNIFICATION_SCALE * TUNGSTEN / NOMINAL_PIXEL)).square())
+    return HALF_SCORE * torch.sqrt(1 + (mag_image * (MAGNIFICATION_SCALE * TUNGSTEN / NOMINAL_PIXEL)).square())
 
 
 class _ResidualBlock(nn.Module):

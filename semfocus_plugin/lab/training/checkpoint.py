@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["CHECKPOINT", "load", "save", "there"]
+__all__ = ["CHECKPOINT", "load", "restore", "save", "there"]
 
 CHECKPOINT = "checkpoint.pt"
 """Name of the file of a checkpoint."""
@@ -51,10 +51,17 @@ def save(
 
 
 def there(folder: Path) -> bool:
-    """Tell whether the folder holds a checkpoint."""
+    """Return whether the folder holds a checkpoint."""
     return (folder / CHECKPOINT).exists()
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Return the folder's checkpoint."""
     return dict(torch.load(folder / CHECKPOINT, map_location=device, weights_only=True))
+
+
+def restore(saved: dict[str, Any], network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Bring network and optimizer to where a checkpoint left them; returns the number of the next epoch."""
+    network.load_state_dict(saved["network"])
+    optimizer.load_state_dict(saved["optimizer"])
+    return int(saved["epoch"]) + 1

@@ -12,9 +12,8 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semfocus_plugin.lab.parallel import run_all
 from semfocus_plugin.lab.training.sampling import Field, draw_field, draw_sample
 
-__all__ = ["DatasetConfig", "build", "build_shards", "focal_series", "load", "recipe", "shard_path"]
+__all__ = ["DatasetConfig", "Recipe", "build", "focal_series", "load", "recipe", "shard_path"]
 
 _FRAMES_PER_FIELD = {"paper": 4, "paper-fast": 4, "broad": 24}
 
@@ -74,9 +73,37 @@ class DatasetConfig:
         """Number of files."""
         return self.count if self.kind == "series" else -(-self.count // self.shard_size)
 
+    def described(self) -> dict[str, Any]:
+        """Return what ``config.json`` says of the dataset."""
+        return dataclasses.asdict(self)
+
+    def arrays(self, index: int) -> dict[str, NDArray[Any]]:
+        """Return what a file holds, by its number."""
+        random = np.random.default_rng([self.seed, index])
+        if self.kind == "series":
+            return focal_series(draw_field(random, self.mixture), random, self.series_frames)
+        return _frames(self, random, index)
+
+
+class Recipe(Protocol):
+    """What `build` makes a dataset from."""
+
+    @property
+    def shards(self) -> int:
+        """Number of files."""
+        ...
+
+    def described(self) -> dict[str, Any]:
+        """Return what ``config.json`` says of the dataset."""
+        ...
+
+    def arrays(self, index: int) -> Mapping[str, NDArray[Any]]:
+        """Return what a file holds, by its number; called in other processes."""
+        ...
+
 
 def build(
-    config: DatasetConfig,
+    config: Recipe,
     folder: str | Path,
     *,
     workers: int | None = None,
@@ -86,7 +113,7 @@ def build(
 
     Parameters
     ----------
-    config : DatasetConfig
+    config : DatasetConfig, PairsConfig
         What to make.
     folder : path
         Where; one folder holds one dataset.
@@ -105,29 +132,7 @@ def build(
     InvalidParameterError
         When the folder holds another dataset.
     """
-    return build_shards(dataclasses.asdict(config), config.shards, partial(_arrays, config), folder, workers, progress)
-
-
-def build_shards(
-    described: Mapping[str, Any],
-    shards: int,
-    draw: Callable[[int], Mapping[str, NDArray[Any]]],
-    folder: str | Path,
-    workers: int | None,
-    progress: Callable[[int, int], object] | None,
-) -> Path:
-    """Make the files of a dataset that are missing, on several cores; as `build`.
-
-    Parameters
-    ----------
-    described : mapping
-        What the folder holds; one that says otherwise is refused.
-    shards : int
-        Number of files.
-    draw : callable
-        From the number of a file to its arrays; goes to other processes.
-    """
-    folder = Path(folder)
+    folder, shards, described = Path(folder), config.shards, config.described()
     folder.mkdir(parents=True, exist_ok=True)
     marker = folder / "config.json"
     wanted = json.dumps(described, indent=2)
@@ -138,7 +143,7 @@ def build_shards(
     done = itertools.count(shards - len(missing) + 1)
     run_all(
         _write_shard,
-        [(draw, folder, k) for k in missing],
+        [(config, folder, k) for k in missing],
         workers=workers or os.cpu_count() or 1,
         progress=lambda _: progress(next(done), shards) if progress else None,
     )
@@ -178,19 +183,12 @@ def recipe(folder: str | Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
-def _arrays(config: DatasetConfig, index: int) -> dict[str, NDArray[Any]]:
-    random = np.random.default_rng([config.seed, index])
-    if config.kind == "series":
-        return focal_series(draw_field(random, config.mixture), random, config.series_frames)
-    return _frames(config, random, index)
-
-
-def _write_shard(draw: Callable[[int], Mapping[str, NDArray[Any]]], folder: Path, index: int) -> None:
+def _write_shard(config: Recipe, folder: Path, index: int) -> None:
     """Write a file in one piece."""
     path = shard_path(folder, index)
     partly = path.with_suffix(".partial")
     with partly.open("wb") as file:
-        np.savez(file, **draw(index))  # type: ignore[arg-type]
+        np.savez(file, **config.arrays(index))  # type: ignore[arg-type]
     os.replace(partly, path)
 
 

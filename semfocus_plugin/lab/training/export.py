@@ -111,8 +111,8 @@ def _recipe_of(folder: Path, role: str) -> dict[str, Any]:
     """Return what the manifest of the folder that a training began from says of its model; empty without one."""
     path = folder / "manifest.json"
     models = json.loads(path.read_text(encoding="utf-8"))["models"] if path.exists() else []
-    found: dict[str, Any] = next((model for model in models if model["role"] == role), {})
-    return {key: found[key] for key in ("sha256", "training", "data", "before") if key in found}
+    began: dict[str, Any] = next((model for model in models if model["role"] == role), {})
+    return {key: began[key] for key in ("sha256", "training", "data", "before") if key in began}
 
 
 def to_onnx(

@@ -1,6 +1,6 @@
 """Teaching the AENet in use with a user's own labels, without forgetting what it knew.
 
-A person's label tells the score alone, so the correction of the score is what learns; the blur that the network sees,
+A person's label holds the score alone, so the correction of the score is what learns; the blur that the network sees,
 which autofocus steps by, stays as it was. Every step sees crops of the user's pictures beside frames from the emulator,
 whose scores are to stay right.
 """
@@ -8,7 +8,6 @@ whose scores are to stay right.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,10 @@ from semdrivers.grey_levels import full_scale, in_unit, native
 from semfocus_plugin import networks
 from semfocus_plugin.lab.training import aenet, checkpoint, datasets
 from semfocus_plugin.lab.training.architecture import CompactAENet, nominal_half_blur
-from semfocus_plugin.lab.training.descent import descend
+from semfocus_plugin.lab.training.descent import Progress, Step, cosine, learn
 from semfocus_plugin.lab.training.shipped import read_compact
 from semfocus_plugin.labelling import read_sheet
-from semfocus_plugin.networks import MAGNIFICATION_SCALE, check_pixels, median3, normalise, to_unit, told_magnification
+from semfocus_plugin.networks import MAGNIFICATION_SCALE, check_pixels, mag_image_value, median3, normalise, to_unit
 
 __all__ = ["KEPT", "LEAST_PICTURES", "FinetuneConfig", "Pictures", "Report", "read_pictures", "train"]
 
@@ -112,7 +111,7 @@ class Pictures:
     """A user's labelled pictures, median-filtered once, of any size from 320×240."""
 
     pixels: list[NDArray[Any]]
-    told: NDArray[np.float32]
+    mag_image: NDArray[np.float32]
     label: NDArray[np.float32]
 
     def crops(self, index: NDArray[np.int64], random: np.random.Generator) -> Tensor:
@@ -123,14 +122,14 @@ class Pictures:
             top, left = random.integers(height - _HEIGHT + 1), random.integers(width - _WIDTH + 1)
             crop = to_unit(self.pixels[which][top : top + _HEIGHT, left : left + _WIDTH])
             frames[k, 0] = normalise(crop)[:: random.choice((1, -1)), :: random.choice((1, -1))]
-            frames[k, 1] = self.told[which]
+            frames[k, 1] = self.mag_image[which]
         return torch.from_numpy(frames)
 
     def whole(self, which: int) -> Tensor:
         """Return network input (1, 2, H, W) of a whole picture, as `semfocus score` sees it."""
         unit = to_unit(self.pixels[which])
-        told = np.full_like(unit, self.told[which])
-        return torch.from_numpy(np.stack([normalise(unit), told])[None])
+        mag_image = np.full_like(unit, self.mag_image[which])
+        return torch.from_numpy(np.stack([normalise(unit), mag_image])[None])
 
 
 def read_pictures(sheets: tuple[str, ...], problems: list[str] | None = None) -> Pictures:
@@ -149,7 +148,7 @@ def read_pictures(sheets: tuple[str, ...], problems: list[str] | None = None) ->
         When a sheet cannot be read, or fewer than `LEAST_PICTURES` pictures can be used.
     """
     problems = [] if problems is None else problems
-    pixels, told, labels = [], [], []
+    pixels, mag_image, labels = [], [], []
     for sheet in map(Path, sheets):
         for row in read_sheet(sheet):
             if row.label is None:
@@ -167,14 +166,14 @@ def read_pictures(sheets: tuple[str, ...], problems: list[str] | None = None) ->
                 problems.append(problem_of(path, error))
                 continue
             pixels.append(median3(picture))
-            told.append(told_magnification(row.magnification, picture.shape[1]) / MAGNIFICATION_SCALE)
+            mag_image.append(mag_image_value(row.magnification, picture.shape[1]) / MAGNIFICATION_SCALE)
             labels.append(row.label)
     if len(labels) < LEAST_PICTURES:
         raise InvalidParameterError(
             f"{', '.join(sheets)}: {len(labels)} pictures have a label, and it takes {LEAST_PICTURES} at least; "
             "fill in the column label" + "".join(f"\n  {problem}" for problem in problems)
         )
-    return Pictures(pixels, np.array(told, np.float32), np.array(labels, np.float32))
+    return Pictures(pixels, np.array(mag_image, np.float32), np.array(labels, np.float32))
 
 
 def train(
@@ -182,7 +181,7 @@ def train(
     folder: str | Path,
     *,
     resume: bool = False,
-    progress: Callable[[dict[str, float]], object] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Path, Report]:
     """Go on from the AENet in use, with a checkpoint after every epoch.
 
@@ -221,14 +220,12 @@ def train(
     network.requires_grad_(False).correction.requires_grad_(True)
     optimizer = torch.optim.AdamW(network.correction.parameters(), config.learning_rate, weight_decay=0.0)
     folder.mkdir(parents=True, exist_ok=True)
-    path, first_epoch = folder / checkpoint.CHECKPOINT, 0
+    first_epoch = 0
     if resume:
         saved = checkpoint.load(folder)
         if saved.get("source") != card.sha256:
             raise InvalidParameterError(f"{folder} began from another AENet than {card.path}; name another folder")
-        network.load_state_dict(saved["network"])
-        optimizer.load_state_dict(saved["optimizer"])
-        first_epoch = saved["epoch"] + 1
+        first_epoch = checkpoint.restore(saved, network, optimizer)
     order = np.random.default_rng(config.seed).permutation(len(pictures.pixels))
     held_out = max(1, round(_HELD_OUT * len(order)))
     shown, hidden = order[held_out:], order[:held_out]
@@ -237,33 +234,39 @@ def train(
         raise InvalidParameterError(f"{', '.join(config.data)}: too few frames to hold some fields out")
     half = config.batch // 2
     steps = math.ceil(len(kept_shown) / half)
-    for epoch in range(first_epoch, config.epochs):
+
+    def begin(epoch: int) -> tuple[int, Step]:
         random = np.random.default_rng([config.seed, epoch])
-        turn, total = random.permutation(kept_shown), 0.0
-        for step in range(steps):
-            share = (epoch * steps + step) / (config.epochs * steps)
-            optimizer.param_groups[0]["lr"] = 0.5 * (1 + math.cos(math.pi * share)) * config.learning_rate
+        turn = random.permutation(kept_shown)
+
+        def step_loss(step: int) -> Tensor:
             old = np.sort(turn[step * half : (step + 1) * half])
             new = random.choice(shown, half)
             frames, _ = kept.drawn(old, random, torch.device("cpu"))
             value = _KEPT_WEIGHT * _error(network, frames, kept.half_blur[old], kept.score[old])
             crops = pictures.crops(new, random)
             nominal = nominal_half_blur(crops[:, 1, 0, 0])
-            value = value + _error(network, crops, nominal, torch.from_numpy(pictures.label[new]))
-            total += descend(optimizer, value)
-            if progress and step % 10 == 9:
-                progress({"epoch": epoch, "step": step + 1, "steps": steps, "loss": total / (step + 1)})
-        figures = {"epoch": epoch, "loss": total / steps} | _flat(network, pictures, hidden, kept, kept_hidden)
-        path = checkpoint.save(folder, config, network, optimizer, figures, source=card.sha256, shape=shape)
+            return value + _error(network, crops, nominal, torch.from_numpy(pictures.label[new]))
+
+        return steps, step_loss
+
+    def end(_: int, figures: dict[str, float]) -> None:
+        figures = figures | _flat(network, pictures, hidden, kept, kept_hidden)
+        checkpoint.save(folder, config, network, optimizer, figures, source=card.sha256, shape=shape)
         if progress:
             progress(figures)
+
+    def rate(epoch: int, step: int, steps: int) -> float:
+        return cosine((epoch * steps + step) / (config.epochs * steps)) * config.learning_rate
+
+    learn(optimizer, range(first_epoch, config.epochs), begin, end, rate=rate, progress=progress, every=10)
     report = Report(
         _on_pictures(before, pictures, hidden),
         _on_pictures(network, pictures, hidden),
         _on_kept(before, kept, kept_hidden),
         _on_kept(network, kept, kept_hidden),
     )
-    return path, report
+    return folder / checkpoint.CHECKPOINT, report
 
 
 def _error(network: CompactAENet, frames: Tensor, half_blur: Tensor, score: Tensor) -> Tensor:
@@ -273,8 +276,8 @@ def _error(network: CompactAENet, frames: Tensor, half_blur: Tensor, score: Tens
 
 def _on_pictures(network: nn.Module, pictures: Pictures, index: NDArray[np.int64]) -> dict[str, float]:
     with torch.no_grad():
-        told = np.array([float(np.median(network(pictures.whole(int(k)))[0].numpy())) for k in index])
-    error = told - pictures.label[index]
+        mag_image = np.array([float(np.median(network(pictures.whole(int(k)))[0].numpy())) for k in index])
+    error = mag_image - pictures.label[index]
     return {
         "rmse": float(np.sqrt(np.mean(error**2))),
         "accuracy": float(np.mean(np.abs(error) <= 1)),

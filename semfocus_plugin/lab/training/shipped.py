@@ -64,15 +64,15 @@ def with_ellipse(network: CompactAENet, shape: dict[str, Any]) -> tuple[CompactA
         return network, shape
     shape = shape | {"ellipse": True}
     grown = CompactAENet(**shape)
-    state, found = grown.state_dict(), network.state_dict()
-    for name, value in found.items():
+    state, trained = grown.state_dict(), network.state_dict()
+    for name, value in trained.items():
         if state[name].shape == value.shape:
             state[name].copy_(value)
     first, last = "head.0", "head.2"
     state[f"{first}.weight"].zero_()
-    state[f"{first}.weight"][:, : found[f"{first}.weight"].shape[1]] = found[f"{first}.weight"]
+    state[f"{first}.weight"][:, : trained[f"{first}.weight"].shape[1]] = trained[f"{first}.weight"]
     for part in ("weight", "bias"):
-        state[f"{last}.{part}"][:2] = found[f"{last}.{part}"]
+        state[f"{last}.{part}"][:2] = trained[f"{last}.{part}"]
     return grown, shape
 
 
@@ -105,9 +105,9 @@ def _check(network: CompactAENet, card: ModelCard) -> None:
     frames[2:, 0] = np.cumsum(frames[2:, 0], axis=-1) / 10
     frames[:, 1] = np.array([0.005, 0.03, 0.1, 0.3])[:, None, None]
     with torch.no_grad():
-        told = dict(zip(network.outputs, network(torch.from_numpy(frames)), strict=True))
+        reported = dict(zip(network.outputs, network(torch.from_numpy(frames)), strict=True))
     for name, expected in AENet(card).maps(frames).items():
-        difference = float(np.abs(told[name].numpy() - expected).max())
+        difference = float(np.abs(reported[name].numpy() - expected).max())
         if not difference <= _TOLERANCE:
             raise ModelError(
                 f"model {card.name!r}: what was read from {card.path} gives a {name} that differs by {difference:.2g}; "

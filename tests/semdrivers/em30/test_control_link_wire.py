@@ -39,7 +39,7 @@ from firmware_protocol.messages import (
     Vent,
     Wait,
 )
-from semdrivers.em30 import ControlLink, open_tcp
+from semdrivers.em30 import ControlLink, WaitingTimes, open_tcp
 from semdrivers.errors import (
     BusyError,
     DeviceError,
@@ -275,10 +275,9 @@ def test_a_request_that_is_never_answered_ends_at_its_deadline(peer: ScriptedPee
     assert len(peer.sent) > 2
 
 
-def test_a_peer_that_is_forever_pending_ends_too(peer: ScriptedPeer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ControlLink, "LONGEST_REQUEST", 0.5)
+def test_a_peer_that_is_forever_pending_ends_too(peer: ScriptedPeer) -> None:
     peer.script = [lambda request: encode(request.pending(1e6))] * 50
-    with peer.link() as link, pytest.raises(TransportError):
+    with peer.link(waiting=WaitingTimes(vacuum=0.5)) as link, pytest.raises(TransportError, match=r"within 0\.5 s"):
         link.request(Pump(), deadline=0.2)
 
 

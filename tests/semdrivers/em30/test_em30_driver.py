@@ -12,7 +12,7 @@ import pytest
 
 import semdrivers
 from firmware_protocol.messages import Parameter
-from semdrivers.em30 import ImageLink
+from semdrivers.em30 import WaitingTimes
 from semdrivers.emulator import Emulator
 from semdrivers.emulator.wires import frame_transfers
 from semdrivers.errors import (
@@ -215,21 +215,22 @@ def test_unplugged_and_plugged_in_again(emulator, microscope):
     assert microscope.acquire().frame_id > 1
 
 
-def test_unplugged_for_good_is_a_named_error_and_control_goes_on(emulator, microscope, monkeypatch):
-    monkeypatch.setattr(ImageLink, "REPLUG_TIME", 0.2)
-    emulator.usb.unplug()
-    with pytest.raises(TransportError, match=r"EM-30 at 127.0.0.1: no frame over USB .* unplugged"):
-        microscope.acquire()
-    microscope.working_distance = 13.0
-    assert microscope.working_distance == 13.0
-
-
-def test_an_instrument_that_goes_away_is_a_named_error(emulator, microscope):
-    emulator.close()
-    with pytest.raises(TransportError):
-        microscope.acquire()
-    with pytest.raises(TransportError):
+def test_unplugged_for_good_is_a_named_error_and_control_goes_on(emulator):
+    with semdrivers.connect(emulator.url, waiting=WaitingTimes(replug=0.2)) as microscope:
+        emulator.usb.unplug()
+        with pytest.raises(TransportError, match=r"EM-30 at 127.0.0.1: no frame over USB .* unplugged"):
+            microscope.acquire()
         microscope.working_distance = 13.0
+        assert microscope.working_distance == 13.0
+
+
+def test_an_instrument_that_goes_away_is_a_named_error(emulator):
+    with semdrivers.connect(emulator.url, waiting=WaitingTimes(reconnect=0.3)) as microscope:
+        emulator.close()
+        with pytest.raises(TransportError):
+            microscope.acquire()
+        with pytest.raises(TransportError):
+            microscope.working_distance = 13.0
 
 
 MEMBERS = {
@@ -440,6 +441,7 @@ def test_images_of_another_instrument_are_refused(emulator):
         ("em30://host?wd=5", {}, "no option 'wd'; an EM-30 takes usb, bits"),
         ("em30://host?usb", {}, "bad query field"),
         ("em30://host", {"on_close": 5}, "on_close must be callable"),
+        ("em30://host", {"waiting": 5.0}, "waiting must be a semdrivers.em30.WaitingTimes"),
         ("em30+serial://", {}, "names no serial line"),
         ("em30+serial:///dev/ttyNO?baudrate=fast", {}, "baudrate must be a whole number"),
     ],

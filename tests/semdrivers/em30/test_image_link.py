@@ -6,13 +6,14 @@ import dataclasses
 import logging
 import threading
 from collections import deque
+from contextlib import closing
 
 import numpy as np
 import pytest
 
 from firmware_protocol import usb as wire
 from firmware_protocol.stream import FrameStatus, Trailer
-from semdrivers.em30 import FrameOrder, ImageLink
+from semdrivers.em30 import FrameOrder, ImageLink, WaitingTimes
 from semdrivers.emulator.instrument import ScannedFrame
 from semdrivers.emulator.wires import EmulatedBus, UsbDevice, frame_transfers
 from semdrivers.errors import NotConnectedError, TransportError
@@ -22,11 +23,8 @@ WIDTH, HEIGHT = 320, 240
 FRAME_TIME = 0.01
 
 
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch):
-    """Wait less for what will not come."""
-    monkeypatch.setattr(ImageLink, "GRACE", 0.2)
-    monkeypatch.setattr(ImageLink, "REPLUG_TIME", 0.5)
+HURRY = WaitingTimes(frame=1.0, replug=0.5)
+"""Long enough for a frame on a busy machine, and what will not come is not waited for much longer."""
 
 
 class Instrument:
@@ -75,7 +73,7 @@ def instrument():
 
 @pytest.fixture
 def link(instrument):
-    opened = ImageLink(instrument.target, "EM-30")
+    opened = ImageLink(instrument.target, "EM-30", waiting=HURRY)
     yield opened
     opened.close()
 
@@ -135,14 +133,14 @@ def test_one_damaged_frame_is_asked_for_again(instrument, link, name):
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_damage_without_end_is_a_named_error(instrument, link, name, caplog, monkeypatch):
-    monkeypatch.setattr(ImageLink, "GRACE", 0.03)
+def test_damage_without_end_is_a_named_error(instrument, name, caplog):
     instrument.damage.extend([DAMAGE[name]] * 20)
-    with caplog.at_level(logging.WARNING), pytest.raises(TransportError, match="no frame over USB") as failed:
-        link.acquire(instrument.order)
-    assert str(failed.value).count("; then ") == 3
-    assert instrument.orders == 4
-    assert link.recoveries == 3
+    with closing(ImageLink(instrument.target, "EM-30", waiting=WaitingTimes(frame=0.03, replug=0.5))) as link:
+        with caplog.at_level(logging.WARNING), pytest.raises(TransportError, match="no frame over USB") as failed:
+            link.acquire(instrument.order)
+        assert str(failed.value).count("; then ") == 3
+        assert instrument.orders == 4
+        assert link.recoveries == 3
     assert "recovery step 3 of 3" in caplog.text
 
 
@@ -221,7 +219,7 @@ def test_a_device_that_stays_away_is_a_named_error(instrument, link):
 
 
 def test_another_device_in_its_place_is_not_taken_for_it(instrument):
-    link = ImageLink(instrument.target, "EM-30", serial="EMU000001")
+    link = ImageLink(instrument.target, "EM-30", serial="EMU000001", waiting=HURRY)
     link.acquire(instrument.order)
     instrument.bus.unplug()
     instrument.bus.device = UsbDevice(instrument, serial="EMU000666")
@@ -293,11 +291,11 @@ def test_what_the_order_raises_gets_out_and_the_link_goes_on(instrument, link):
 
 
 def test_what_is_left_of_another_program_is_drained(instrument):
-    with_leftovers = ImageLink(instrument.target, "EM-30")
+    with_leftovers = ImageLink(instrument.target, "EM-30", waiting=HURRY)
     instrument.scan()
     with_leftovers._device.read(wire.BULK_IN, 512, 1000)
     with_leftovers.close()
-    link = ImageLink(instrument.target, "EM-30")
+    link = ImageLink(instrument.target, "EM-30", waiting=HURRY)
     assert link.acquire(instrument.order).leader.frame_id == 2
     assert link.frames_lost == 0
     link.close()
@@ -305,16 +303,16 @@ def test_what_is_left_of_another_program_is_drained(instrument):
 
 def test_opened_twice_it_is_busy(instrument, link):
     with pytest.raises(NotConnectedError, match="another program uses it"):
-        ImageLink(instrument.target, "EM-30")
+        ImageLink(instrument.target, "EM-30", waiting=HURRY)
     assert link.acquire(instrument.order).leader.frame_id == 1
 
 
 def test_wrong_ids_and_serial_numbers(instrument):
     with pytest.raises(NotConnectedError, match="no USB device emulated:test"):
-        ImageLink(dataclasses.replace(instrument.target, product_id=0x1234), "EM-30")
+        ImageLink(dataclasses.replace(instrument.target, product_id=0x1234), "EM-30", waiting=HURRY)
     with pytest.raises(NotConnectedError, match="its serial number is EMU000001, not EMU000002"):
-        ImageLink(dataclasses.replace(instrument.target, serial="EMU000002"), "EM-30")
-    ImageLink(dataclasses.replace(instrument.target, serial="EMU000001"), "EM-30").close()
+        ImageLink(dataclasses.replace(instrument.target, serial="EMU000002"), "EM-30", waiting=HURRY)
+    ImageLink(dataclasses.replace(instrument.target, serial="EMU000001"), "EM-30", waiting=HURRY).close()
     ImageLink(instrument.target, "EM-30", serial="EMU000001").close()
 
 
@@ -347,12 +345,12 @@ def test_another_kind_of_device_is_recognised_before_it_is_used(instrument, answ
     other.answer, other.interface_class = answer, interface_class
     target = UsbTarget("1209:0001", PipeBackend(EmulatedBus(other)))
     with pytest.raises(NotConnectedError, match=message):
-        ImageLink(target, "EM-30")
+        ImageLink(target, "EM-30", waiting=HURRY)
     other.close()
 
 
 def test_closed_it_says_so(instrument):
-    link = ImageLink(instrument.target, "EM-30")
+    link = ImageLink(instrument.target, "EM-30", waiting=HURRY)
     link.close()
     link.close()
     with pytest.raises(NotConnectedError, match="closed"):
@@ -361,6 +359,6 @@ def test_closed_it_says_so(instrument):
 
 
 def test_closing_after_an_unplug_is_quiet(instrument):
-    link = ImageLink(instrument.target, "EM-30")
+    link = ImageLink(instrument.target, "EM-30", waiting=HURRY)
     instrument.bus.unplug()
     link.close()

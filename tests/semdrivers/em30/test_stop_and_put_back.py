@@ -24,8 +24,7 @@ import semdrivers
 from firmware_protocol.messages import Parameter, SetParameter
 from firmware_protocol.profile import EM30
 from semdrivers.base import WrappedMicroscope
-from semdrivers.em30 import EM30 as Driver
-from semdrivers.em30 import ControlLink, open_tcp
+from semdrivers.em30 import ControlLink, WaitingTimes, open_tcp
 from semdrivers.emulator import Emulator
 from semdrivers.errors import (
     InterlockError,
@@ -294,10 +293,9 @@ def test_a_lost_link_is_opened_again_to_put_everything_back(offer_method):
         assert microscope.working_distance == 14.0
 
 
-def test_a_link_lost_for_good_reports_the_value_to_restore(offer_method, monkeypatch):
-    monkeypatch.setattr(Driver, "RECONNECT_TIME", 0.3)
+def test_a_link_lost_for_good_reports_the_value_to_restore(offer_method):
     with emulated() as emulator:
-        microscope = semdrivers.connect(emulator.url)
+        microscope = semdrivers.connect(emulator.url, waiting=WaitingTimes(reconnect=0.3))
         offer_method(moves_and(lambda microscope, _: (emulator.close(), microscope.working_distance)))
         with pytest.raises(TransportError) as raised:
             microscope.autofocus(method="test-method")

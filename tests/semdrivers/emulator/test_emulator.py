@@ -11,6 +11,7 @@ import pytest
 
 import semdrivers
 from firmware_protocol.profile import EM30
+from semdrivers.em30 import WaitingTimes
 from semdrivers.emulator import Emulator
 from semdrivers.emulator.specimens import SPECIMENS
 from semdrivers.errors import InvalidParameterError, NotConnectedError, OutOfRangeError, TransportError
@@ -233,7 +234,7 @@ def other_process(request):
 def test_driver_and_emulator_in_two_processes(other_process):
     child, url = other_process
     assert "usb=tcp://127.0.0.1:" in url
-    with semdrivers.connect(url) as microscope:
+    with semdrivers.connect(url, waiting=WaitingTimes(frame=60.0)) as microscope:
         microscope.working_distance = 14.5
         remote = [microscope.acquire(mode) for mode in (semdrivers.ScanMode.FAST, semdrivers.ScanMode.STANDARD)]
         assert [image.working_distance for image in remote] == [14.5] * 2
@@ -250,7 +251,7 @@ def test_a_process_that_dies_is_a_named_error(other_process):
     child, url = other_process
     if "serial" in url:
         pytest.skip("one wire is enough")
-    with semdrivers.connect(url) as microscope:
+    with semdrivers.connect(url, waiting=WaitingTimes(reconnect=0.3)) as microscope:
         microscope.acquire()
         child.kill()
         child.wait(20)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import semdrivers
-from semdrivers.em30 import ControlLink, ImageLink
+from semdrivers.em30 import WaitingTimes
 from semdrivers.emulator import Emulator
 from semdrivers.emulator.wires import FAULTS, FaultRule, Faults, Occasion, parse_faults
 from semdrivers.errors import HardwareFault, InterlockError, InvalidParameterError, TransportError
@@ -25,10 +25,10 @@ FIRST_COMMAND = 3
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "faults.md"
 
 
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch):
-    monkeypatch.setattr(ImageLink, "GRACE", 0.3)
-    monkeypatch.setattr(ImageLink, "REPLUG_TIME", 0.6)
+HURRY = WaitingTimes(frame=1.0, replug=1.0)
+"""What will not come is not waited for long."""
+HURRY_TO_SETTLE = WaitingTimes(frame=1.0, replug=1.0, settling=0.5)
+PATIENT = WaitingTimes(frame=30.0)
 
 
 def emulator(faults: str, **options):
@@ -83,13 +83,12 @@ INDEX = {Occasion.SCAN: 2, Occasion.FRAME: 2, Occasion.ANSWER: 6, Occasion.COMMA
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_the_driver_recovers_or_raises_the_named_error(name, monkeypatch):
+def test_the_driver_recovers_or_raises_the_named_error(name):
     fault = FAULTS[name]
-    if name == "settle-never-ends":
-        monkeypatch.setattr(ControlLink, "LONGEST_SETTLING", 0.5)
+    waiting = HURRY_TO_SETTLE if name == "settle-never-ends" else HURRY
     with (
         emulator(f"{name}@{INDEX[fault.occasion]}") as running,
-        semdrivers.connect(running.url) as microscope,
+        semdrivers.connect(running.url, waiting=waiting) as microscope,
     ):
         if fault.error:
             with pytest.raises(getattr(semdrivers, fault.error)):
@@ -104,7 +103,7 @@ def test_the_driver_recovers_or_raises_the_named_error(name, monkeypatch):
 def test_answers_over_a_serial_line(name):
     with (
         emulator(f"{name}@6", serial=True) as running,
-        semdrivers.connect(running.serial_url) as microscope,
+        semdrivers.connect(running.serial_url, waiting=HURRY) as microscope,
     ):
         work(running, microscope)
         assert running.faults.happened[name] == 1
@@ -112,7 +111,7 @@ def test_answers_over_a_serial_line(name):
 
 @pytest.mark.parametrize("name", [name for name in FAULTS if FAULTS[name].occasion is Occasion.FRAME])
 def test_the_first_frame_of_all(name):
-    with emulator(f"{name}@1") as running, semdrivers.connect(running.url) as microscope:
+    with emulator(f"{name}@1") as running, semdrivers.connect(running.url, waiting=HURRY) as microscope:
         if FAULTS[name].error:
             with pytest.raises(TransportError):
                 microscope.acquire()
@@ -122,21 +121,21 @@ def test_the_first_frame_of_all(name):
 
 @pytest.mark.parametrize("name", ["control-lose", "control-split", "control-corrupt", "control-duplicate"])
 def test_the_first_answer_of_all(name):
-    with emulator(f"{name}@{HELLO}") as running, semdrivers.connect(running.url) as microscope:
+    with emulator(f"{name}@{HELLO}") as running, semdrivers.connect(running.url, waiting=HURRY) as microscope:
         work(running, microscope)
 
 
 @pytest.mark.parametrize("bit", range(0, 8 * (64 + 76800 + 32), 40_003))
 def test_no_bit_of_a_frame_can_turn_without_being_found(bit, monkeypatch):
     monkeypatch.setattr(Faults, "place", lambda self, size: bit)
-    with emulator("usb-flip@1") as running, semdrivers.connect(running.url) as microscope:
+    with emulator("usb-flip@1") as running, semdrivers.connect(running.url, waiting=HURRY) as microscope:
         image = microscope.acquire()
         assert image.frame_id > 1
         assert is_genuine(running, image)
 
 
 def test_nothing_moves_twice_when_an_answer_is_lost():
-    with emulator("control-lose:0.3") as running, semdrivers.connect(running.url) as microscope:
+    with emulator("control-lose:0.3") as running, semdrivers.connect(running.url, waiting=HURRY) as microscope:
         moves = []
         running.instrument.listen(moves.append)
         for target in (14.1, 14.2, 14.3):
@@ -145,9 +144,8 @@ def test_nothing_moves_twice_when_an_answer_is_lost():
         assert running.faults.happened["control-lose"] > 0
 
 
-def test_a_dropped_frame_does_not_wait_for_its_time_limit(monkeypatch):
-    monkeypatch.setattr(ImageLink, "GRACE", 30.0)
-    with emulator("usb-drop@2") as running, semdrivers.connect(running.url) as microscope:
+def test_a_dropped_frame_does_not_wait_for_its_time_limit():
+    with emulator("usb-drop@2") as running, semdrivers.connect(running.url, waiting=PATIENT) as microscope:
         start = time.monotonic()
         microscope.acquire()
         microscope.acquire()
@@ -158,9 +156,8 @@ def test_a_dropped_frame_does_not_wait_for_its_time_limit(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "error"), [("beam-blanked", InterlockError), ("filament-dies", semdrivers.HardwareFault)]
 )
-def test_a_lost_beam_does_not_wait_for_its_time_limit(name, error, monkeypatch):
-    monkeypatch.setattr(ImageLink, "GRACE", 30.0)
-    with emulator(f"{name}@1") as running, semdrivers.connect(running.url) as microscope:
+def test_a_lost_beam_does_not_wait_for_its_time_limit(name, error):
+    with emulator(f"{name}@1") as running, semdrivers.connect(running.url, waiting=PATIENT) as microscope:
         start = time.monotonic()
         with pytest.raises(error):
             microscope.acquire()
@@ -169,21 +166,23 @@ def test_a_lost_beam_does_not_wait_for_its_time_limit(name, error, monkeypatch):
 
 def test_after_a_reset_the_beam_is_off_and_a_new_connection_works():
     with emulator(f"control-reset@{FIRST_COMMAND}") as running:
-        with semdrivers.connect(running.url) as microscope:
+        with semdrivers.connect(running.url, waiting=HURRY) as microscope:
             with pytest.raises(TransportError):
                 microscope.working_distance = 14.5
             with pytest.raises(InterlockError, match="the beam, which is off"):
                 microscope.acquire()
-        with semdrivers.connect(running.url) as microscope:
+        with semdrivers.connect(running.url, waiting=HURRY) as microscope:
             with pytest.raises(InterlockError):
                 microscope.acquire()
             microscope.beam_on = True
             work(running, microscope)
 
 
-def test_a_command_after_one_that_never_settled(monkeypatch):
-    monkeypatch.setattr(ControlLink, "LONGEST_SETTLING", 0.5)
-    with emulator("settle-never-ends@1") as running, semdrivers.connect(running.url) as microscope:
+def test_a_command_after_one_that_never_settled():
+    with (
+        emulator("settle-never-ends@1") as running,
+        semdrivers.connect(running.url, waiting=HURRY_TO_SETTLE) as microscope,
+    ):
         with pytest.raises(TransportError, match=r"setting working_distance to 14\.5 within 0\.5 s"):
             microscope.working_distance = 14.5
         work(running, microscope)
@@ -193,7 +192,7 @@ def test_a_command_after_one_that_never_settled(monkeypatch):
 def test_a_command_that_times_out_is_told_and_stands(realtime):
     with (
         emulator("settle-times-out@1", realtime=realtime) as running,
-        semdrivers.connect(running.url) as microscope,
+        semdrivers.connect(running.url, waiting=HURRY) as microscope,
     ):
         with pytest.raises(HardwareFault, match=r"did not finish setting working_distance to 14\.5: .*read back"):
             microscope.working_distance = 14.5
@@ -204,7 +203,7 @@ def test_a_command_that_times_out_is_told_and_stands(realtime):
 
 
 def test_a_scan_that_times_out_leaves_no_old_frame_behind():
-    with emulator("settle-times-out@1") as running, semdrivers.connect(running.url) as microscope:
+    with emulator("settle-times-out@1") as running, semdrivers.connect(running.url, waiting=HURRY) as microscope:
         with pytest.raises(HardwareFault, match="did not finish a scan"):
             microscope.acquire()
         microscope.working_distance = 14.5
@@ -212,7 +211,7 @@ def test_a_scan_that_times_out_leaves_no_old_frame_behind():
 
 
 def test_a_knob_turned_shows_in_the_frame():
-    with emulator("knob-turned@1") as running, semdrivers.connect(running.url) as microscope:
+    with emulator("knob-turned@1") as running, semdrivers.connect(running.url, waiting=HURRY) as microscope:
         microscope.working_distance = 14.0
         assert microscope.acquire().working_distance == 14.1
         assert microscope.working_distance == 14.1
@@ -229,7 +228,7 @@ RAIN = ",".join(
 def test_in_a_rain_of_faults_no_bad_frame_is_returned(seed):
     with Emulator(PICTURE, pixel_size=50.0, seed=seed, working_distance=14.0, preset="ideal", faults=RAIN) as running:
         frames = failures = 0
-        microscope = semdrivers.connect(running.url)
+        microscope = semdrivers.connect(running.url, waiting=HURRY)
         for turn in range(12):
             target = 14.0 + turn / 100
             try:
@@ -238,7 +237,7 @@ def test_in_a_rain_of_faults_no_bad_frame_is_returned(seed):
             except TransportError:
                 failures += 1
                 microscope.close()
-                microscope = semdrivers.connect(running.url)
+                microscope = semdrivers.connect(running.url, waiting=HURRY)
                 continue
             assert is_genuine(running, image)
             assert image.working_distance == pytest.approx(target)

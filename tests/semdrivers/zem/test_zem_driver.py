@@ -10,7 +10,6 @@ import pytest
 import semdrivers
 from firmware_protocol import zem
 
-
 GOLDEN = [
     b"$SetWD:12.500000,127.0.0.1:5000,6112%",
     b"$GetMag:,127.0.0.1:5000,148E%",

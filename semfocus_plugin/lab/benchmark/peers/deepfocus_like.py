@@ -1,7 +1,7 @@
 """A pair network in the manner of DeepFocus (Schubert, Saxena, Kornfeld, Nature Communications 15, 948, 2024).
 
-Two frames at a fixed step to either side of the present working distance go through one small network, which tells the
-signed defocus in between; the lens goes there, and again, a fixed number of times. Written anew from the paper, for
+Two frames at a fixed step to either side of the present working distance go through one small network, which reports
+the signed defocus in between; the lens goes there, and again, a fixed number of times. Written anew from the paper, for
 focus alone: no stigmators, no code and no weights of theirs. The network beside this file is trained on this project's
 emulator by `semfocus_plugin.lab.training.pair.pair_network`.
 """

@@ -1,6 +1,6 @@
 """The physical bound as an oracle: what a pair of frames can know of the focus, and a third frame to verify it.
 
-Not a method: nobody reaches it. Two frames |z| apart tell z to about 1 % of |z| (the Cramér-Rao bound of the ratio of
+Not a method: nobody reaches it. Two frames |z| apart give z to about 1 % of |z| (the Cramér-Rao bound of the ratio of
 their spectra), as long as the spectra still overlap: up to some ±13 mm × 1000 / magnification.
 """
 

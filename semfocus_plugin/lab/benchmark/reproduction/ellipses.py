@@ -74,13 +74,13 @@ def table_ellipses(request: Request, stage: Stage) -> Exhibit:
         raise InvalidParameterError("--table ellipses needs real micrographs: name their folder with --pictures")
     pictures = read_folder(request.pictures)
     tasks = [(picture, *radii, request.seed) for picture in pictures for radii in RADII]
-    found = [
+    results = [
         each
         for part in run_all(blur_picture, tasks, workers=request.workers, progress=stage("blurring", len(tasks)))
         for each in part
     ]
     columns = tuple(_titled(*radii) for radii in RADII)
-    lines = _lines({_titled(*radii): [f for f in found if (f.larger, f.smaller) == radii] for radii in RADII})
+    lines = _lines({_titled(*radii): [f for f in results if (f.larger, f.smaller) == radii] for radii in RADII})
     notes = (
         f"{len(pictures)} real micrographs under a sampled elliptical disc, {_ANGLES} directions each, with noise; "
         "every frame in its four mirror images and their transposes.",
@@ -93,7 +93,7 @@ def table_ellipses(request: Request, stage: Stage) -> Exhibit:
         tuple(lines),
         notes,
         partial(draw_lines, "AENet on elliptical blurs", columns, lines),
-        {"frames": found},
+        {"frames": results},
     )
 
 
@@ -109,7 +109,7 @@ def blur_picture(picture: Picture, larger: float, smaller: float, seed: int) -> 
     random = np.random.default_rng([seed, *picture.name.encode(), round(10 * larger), round(10 * smaller)])
     sharp = in_bytes(picture.pixels)
     evaluator = networks.load().evaluator
-    found = []
+    results = []
     for _ in range(_ANGLES):
         angle = random.uniform(-90, 90)
         padded = np.pad(sharp, max(_MARGIN, (_SQUARE - min(sharp.shape)) // 2 + _MARGIN + 1), mode="reflect")
@@ -121,7 +121,7 @@ def blur_picture(picture: Picture, larger: float, smaller: float, seed: int) -> 
         square = np.clip(noisy, 0, 255).astype(np.uint8)
         reports = [(evaluator(_middle(image), _MAGNIFICATION), sign, turned) for image, sign, turned in _images(square)]
         reported = [(report.ellipse, sign, turned) for report, sign, turned in reports]
-        found.append(
+        results.append(
             BlurredByEllipse(
                 picture.name,
                 larger,
@@ -134,7 +134,7 @@ def blur_picture(picture: Picture, larger: float, smaller: float, seed: int) -> 
                 np.array([math.nan if e is None else e.log_smaller for e, _, _ in reported]),
             )
         )
-    return found
+    return results
 
 
 def elliptical_disc(larger: float, smaller: float, angle: float, fine: int = 8) -> NDArray[np.float64]:
@@ -182,35 +182,37 @@ def _lines(by_radii: dict[str, list[BlurredByEllipse]]) -> list[Line]:
     group = "AENet result"
 
     def line(measure: str, statistic: Any, digits: int = 2) -> Line:
-        return Line(group, measure, {name: statistic(found) for name, found in by_radii.items()}, digits=digits)
+        return Line(group, measure, {name: statistic(results) for name, results in by_radii.items()}, digits=digits)
 
-    def names(found: Sequence[BlurredByEllipse]) -> list[str]:
-        return [each.name for each in found]
+    def names(results: Sequence[BlurredByEllipse]) -> list[str]:
+        return [each.name for each in results]
 
-    def spread(found: Sequence[BlurredByEllipse]) -> Any:
-        return estimate([each.score.std() for each in found], _root_mean_square, names(found))
+    def spread(results: Sequence[BlurredByEllipse]) -> Any:
+        return estimate([each.score.std() for each in results], _root_mean_square, names(results))
 
-    def sharp(found: Sequence[BlurredByEllipse]) -> Any:
-        return mean([float((each.score > _SHARP).any()) for each in found], names(found))
+    def sharp(results: Sequence[BlurredByEllipse]) -> Any:
+        return mean([float((each.score > _SHARP).any()) for each in results], names(results))
 
-    def error(found: Sequence[BlurredByEllipse]) -> Any:
-        return estimate([_root_mean_square(each.score - each.label) for each in found], _root_mean_square, names(found))
+    def error(results: Sequence[BlurredByEllipse]) -> Any:
+        return estimate(
+            [_root_mean_square(each.score - each.label) for each in results], _root_mean_square, names(results)
+        )
 
-    def radius(found: Sequence[BlurredByEllipse], axis: str) -> Any:
-        true = [getattr(each, axis) for each in found]
-        reported = np.array([getattr(each, f"log_{axis}") for each in found])
+    def radius(results: Sequence[BlurredByEllipse], axis: str) -> Any:
+        true = [getattr(each, axis) for each in results]
+        reported = np.array([getattr(each, f"log_{axis}") for each in results])
         kept = np.isfinite(reported).all(axis=1)
-        return median(np.abs(reported - np.log1p(true)[:, None])[kept].mean(axis=1), np.array(names(found))[kept])
+        return median(np.abs(reported - np.log1p(true)[:, None])[kept].mean(axis=1), np.array(names(results))[kept])
 
-    def direction(found: Sequence[BlurredByEllipse]) -> Any:
-        turned = np.array([each.turned for each in found])
-        kept = np.isfinite(turned).all(axis=1) & np.array([each.larger > each.smaller for each in found])
-        return median(np.abs(turned[kept]).mean(axis=1), np.array(names(found))[kept])
+    def direction(results: Sequence[BlurredByEllipse]) -> Any:
+        turned = np.array([each.turned for each in results])
+        kept = np.isfinite(turned).all(axis=1) & np.array([each.larger > each.smaller for each in results])
+        return median(np.abs(turned[kept]).mean(axis=1), np.array(names(results))[kept])
 
     return [
         line("spread of the score over mirror images, rms", spread),
         line(f"scored above {_SHARP:g} in one of them at least", sharp, 3),
-        line("mean score", lambda found: mean([each.score.mean() for each in found], names(found))),
+        line("mean score", lambda results: mean([each.score.mean() for each in results], names(results))),
         line("error of the score against the larger radius, rms", error),
         line("error of ln(1 + larger radius), median", partial(radius, axis="larger")),
         line("error of ln(1 + smaller radius), median", partial(radius, axis="smaller")),

@@ -35,7 +35,7 @@ _FIELDS = 30
 _TEST_SERIES = 15
 _TRAINING_SERIES = 16
 _REAL = "real micrographs"
-_NEAR = 2.0  # Labels above this tell a distance from focus: within 8.4 depths of field
+_NEAR = 2.0  # Labels above this show a distance from focus: within 8.4 depths of field
 _AENET = "AENet result"
 _MSE_NOTE = (
     "The paper does not say in which unit its MSE of the score is: a precision of 0.943 is a mean error of 0.57 "

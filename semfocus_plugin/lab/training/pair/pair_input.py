@@ -35,6 +35,6 @@ def prepared(pairs: NDArray[Any], magnification: NDArray[Any]) -> NDArray[np.flo
     frames = np.asarray(pairs, dtype=np.float32)
     frames = frames - frames.mean(axis=(2, 3), keepdims=True)
     spread = np.sqrt(np.square(frames).mean(axis=(1, 2, 3), keepdims=True))
-    told = np.asarray(magnification, dtype=np.float32)[:, None, None, None] / MAGNIFICATION_SCALE
-    planes = np.broadcast_to(told, (len(frames), 1, *frames.shape[2:]))
+    mag_image = np.asarray(magnification, dtype=np.float32)[:, None, None, None] / MAGNIFICATION_SCALE
+    planes = np.broadcast_to(mag_image, (len(frames), 1, *frames.shape[2:]))
     return np.concatenate([frames / np.maximum(spread, 1e-3), planes], axis=1, dtype=np.float32)

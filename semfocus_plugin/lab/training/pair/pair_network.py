@@ -1,10 +1,8 @@
-"""The pair network of the comparison: two frames at a fixed step from each other tell the signed defocus in between."""
+"""The pair network of the comparison: two frames at a fixed step give the signed defocus in between."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from torch.nn import functional
 
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semfocus_plugin.lab.training import checkpoint, datasets
-from semfocus_plugin.lab.training.descent import descend
+from semfocus_plugin.lab.training.descent import Progress, Step, cosine, learn
 from semfocus_plugin.lab.training.export import enter, to_onnx
 from semfocus_plugin.lab.training.pair.pair_input import prepared
 from semfocus_plugin.lab.training.sampling import TRAINED
@@ -45,7 +43,7 @@ class PairConfig:
     Parameters
     ----------
     data : tuple of str
-        Folders of pairs, made by `semfocus_plugin.lab.training.pair.pairs.build`.
+        Folders of pairs, made by `semfocus_plugin.lab.training.datasets.build` from a `PairsConfig`.
     epochs, batch : int
         Passes over the data, and pairs a step.
     learning_rate, weight_decay : float
@@ -103,10 +101,12 @@ class PairNetwork(nn.Module):
 
     def forward(self, pairs: Tensor) -> Tensor:
         """Return the inverse hyperbolic sine of the defocus in nominal depths of field, (N, 1), from (N, 3, H, W)."""
-        told = torch.log(pairs[:, 2:, :1, :1].flatten(1) * (MAGNIFICATION_SCALE / _MIDDLE_MAGNIFICATION) + 1e-3)
+        log_magnification = torch.log(
+            pairs[:, 2:, :1, :1].flatten(1) * (MAGNIFICATION_SCALE / _MIDDLE_MAGNIFICATION) + 1e-3
+        )
         first, second = self._seen(pairs[:, :1]), self._seen(pairs[:, 1:2])
-        forth = self.head(torch.cat([first, second, told], 1))
-        back = self.head(torch.cat([second, first, told], 1))
+        forth = self.head(torch.cat([first, second, log_magnification], 1))
+        back = self.head(torch.cat([second, first, log_magnification], 1))
         answer: Tensor = self.last(forth - back)
         return answer
 
@@ -154,9 +154,7 @@ def read_pairs(folders: tuple[str, ...]) -> Pairs:
     for number, folder in enumerate(folders):
         for arrays in datasets.load(folder):
             if arrays["pixels"].ndim != 4:
-                raise InvalidParameterError(
-                    f"{folder} holds no pairs; see semfocus_plugin.lab.training.pair.pairs.build"
-                )
+                raise InvalidParameterError(f"{folder} holds no pairs; see semfocus_plugin.lab.training.pair.pairs")
             arrays["field"] = arrays["field"] + (number << 32)
             shards.append(arrays)
     return Pairs(
@@ -175,7 +173,7 @@ def train(
     folder: str | Path,
     *,
     resume: bool = False,
-    progress: Callable[[dict[str, float]], object] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Train, with a checkpoint after every epoch.
 
@@ -197,43 +195,43 @@ def train(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / checkpoint.CHECKPOINT
     torch.manual_seed(config.seed)
     network = PairNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     first_epoch = 0
     if resume:
-        saved = checkpoint.load(folder)
-        network.load_state_dict(saved["network"])
-        optimizer.load_state_dict(saved["optimizer"])
-        first_epoch = saved["epoch"] + 1
+        first_epoch = checkpoint.restore(checkpoint.load(folder), network, optimizer)
     pairs = read_pairs(config.data)
     training, validation = split(pairs)
     steps = math.ceil(len(training) / config.batch)
-    for epoch in range(first_epoch, config.epochs):
+
+    def begin(epoch: int) -> tuple[int, Step]:
         random = np.random.default_rng([config.seed, epoch])
         order = random.permutation(training)
         network.train()
-        started, total = time.monotonic(), 0.0
-        for step in range(steps):
-            done = (epoch * steps + step) / (config.epochs * steps)
-            optimizer.param_groups[0]["lr"] = config.learning_rate * _pace(done)
+
+        def step_loss(step: int) -> Tensor:
             index = order[step * config.batch : (step + 1) * config.batch]
-            value = functional.smooth_l1_loss(network(pairs.batch(index, random)), pairs.target(index), beta=0.1)
-            total += descend(optimizer, value)
-            if progress and step % 20 == 19:
-                progress({"epoch": epoch, "step": step + 1, "steps": steps, "loss": total / (step + 1)})
-        figures = evaluate(network, pairs, validation)
-        figures |= {"epoch": epoch, "loss": total / steps, "seconds": round(time.monotonic() - started, 1)}
-        path = checkpoint.save(folder, config, network, optimizer, figures)
+            return functional.smooth_l1_loss(network(pairs.batch(index, random)), pairs.target(index), beta=0.1)
+
+        return steps, step_loss
+
+    def end(_: int, figures: dict[str, float]) -> None:
+        figures = evaluate(network, pairs, validation) | figures
+        checkpoint.save(folder, config, network, optimizer, figures)
         if progress:
             progress(figures)
-    return path
+
+    def rate(epoch: int, step: int, steps: int) -> float:
+        return config.learning_rate * _pace((epoch * steps + step) / (config.epochs * steps))
+
+    learn(optimizer, range(first_epoch, config.epochs), begin, end, rate=rate, progress=progress)
+    return folder / checkpoint.CHECKPOINT
 
 
 def _pace(done: float) -> float:
     """Return the share of the learning rate: a warm-up over a twentieth of the run, then a cosine."""
-    return min(done / 0.05 + 1e-2, 0.5 * (1 + math.cos(math.pi * done)) + 1e-3)
+    return min(done / 0.05 + 1e-2, cosine(done) + 1e-3)
 
 
 def evaluate(network: PairNetwork, pairs: Pairs, index: NDArray[np.int64]) -> dict[str, float]:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semdrivers.errors import OutOfRangeError
-from semfocus_plugin.lab.training.datasets import build_shards
 from semfocus_plugin.lab.training.pair.pair_input import TEST_DEFOCUS
 from semfocus_plugin.lab.training.sampling import Field, Sample, draw_field
 from semfocus_plugin.optics import trained_depth_of_field
 
-__all__ = ["LIKE_NOMINAL", "REACH", "PairsConfig", "build", "draw_pairs"]
+__all__ = ["LIKE_NOMINAL", "REACH", "PairsConfig", "draw_pairs"]
 
 REACH = 20.0
 """Furthest centre of a pair from the focus, in nominal depths of field."""
@@ -26,8 +22,8 @@ REACH = 20.0
 LIKE_NOMINAL = 1.7
 """Largest factor between the column's own depth of field and the nominal one.
 
-Two blurs tell whether the focus lies between the frames or beyond one of them only to those who know the aperture. Such
-a network is trained for its instrument, and the other peers are told the half-angle; the factor covers the working
+Whether the focus lies between two frames or beyond one of them follows from two blurs and the aperture alone. Such a
+network is trained for its instrument, and the other peers receive the half-angle; the factor covers the working
 distances of best focus that an instrument has, and an aperture 20 % off.
 """
 
@@ -38,7 +34,7 @@ _ATTEMPTS = 8
 
 @dataclass(frozen=True, slots=True)
 class PairsConfig:
-    """What a set of pairs holds. Same configuration, same bytes.
+    """What a set of pairs holds, for `semfocus_plugin.lab.training.datasets.build`. Same configuration, same bytes.
 
     Parameters
     ----------
@@ -69,45 +65,15 @@ class PairsConfig:
         """Number of files."""
         return -(-self.count // self.shard_size)
 
+    def described(self) -> dict[str, Any]:
+        """Return what ``config.json`` says of the dataset."""
+        return {"kind": "pairs", "mixture": "broad"} | dataclasses.asdict(self)
 
-def build(
-    config: PairsConfig,
-    folder: str | Path,
-    *,
-    workers: int | None = None,
-    progress: Callable[[int, int], object] | None = None,
-) -> Path:
-    """Render the pairs, or what is missing of them; `semfocus_plugin.lab.training.datasets.load` reads them.
-
-    Parameters
-    ----------
-    config : PairsConfig
-        What to render.
-    folder : path
-        Where; one folder holds one set.
-    workers : int, optional
-        Processes; all cores by default.
-    progress : callable, optional
-        Called with (files there, files in all).
-
-    Returns
-    -------
-    Path
-        The manifest, written last: configuration, and a SHA-256 of every file.
-
-    Raises
-    ------
-    InvalidParameterError
-        When the folder holds something else.
-    """
-    described = {"kind": "pairs", "mixture": "broad"} | dataclasses.asdict(config)
-    return build_shards(described, config.shards, partial(_arrays, config), folder, workers, progress)
-
-
-def _arrays(config: PairsConfig, index: int) -> dict[str, NDArray[Any]]:
-    count = min(config.shard_size, config.count - index * config.shard_size)
-    arrays = draw_pairs(np.random.default_rng([config.seed, index]), count, config.step)
-    return arrays | {"field": arrays["field"] + index * config.shard_size}
+    def arrays(self, index: int) -> dict[str, NDArray[Any]]:
+        """Return what a file holds, by its number."""
+        count = min(self.shard_size, self.count - index * self.shard_size)
+        arrays = draw_pairs(np.random.default_rng([self.seed, index]), count, self.step)
+        return arrays | {"field": arrays["field"] + index * self.shard_size}
 
 
 def draw_pairs(random: np.random.Generator, count: int, step: float = TEST_DEFOCUS) -> dict[str, NDArray[Any]]:
