@@ -35,10 +35,10 @@ _OPTIONS = ("working_distance", "settle", "frame_time")
 
 
 class SmartSem(KeepsFocusRecord):
-    """A Zeiss microscope. **Nobody has run this driver on an instrument**; it was tested on a stand-in for the COM object.
+    """A Zeiss microscope. **Nobody has run this driver on an instrument**; it was tested on a stand-in for the object.
 
-    It implements `Microscope`, `RecordsFocus` and `HasStigmator` (in per cent). Beam, detector and stage are left to the
-    operator. A COM object belongs to the thread that made it: see `semdrivers.on_one_thread`.
+    It implements `Microscope`, `RecordsFocus` and `HasStigmator` (in per cent). Beam, detector and stage are left to
+    the operator. A COM object belongs to the thread that made it: see `semdrivers.on_one_thread`.
 
     Parameters
     ----------

@@ -47,8 +47,8 @@ class Zem(KeepsFocusRecord):
     """A ZepTools desktop SEM. Thread safe: one operation at a time.
 
     `semdrivers.connect` makes one. It implements `Microscope`, `RecordsFocus`, `HasStage` and `HasBeam` (the high
-    voltage), and `HasStigmator` where the instrument reports a stigmator. The magnification is the instrument's own; the
-    pixel size follows from the field that it reports.
+    voltage), and `HasStigmator` where the instrument reports a stigmator. The magnification is the instrument's own;
+    the pixel size follows from the field that it reports.
 
     Parameters
     ----------

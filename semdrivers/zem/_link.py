@@ -10,7 +10,7 @@ from firmware_protocol import zem
 from semdrivers.errors import DeviceError, NotConnectedError, TransportError
 
 _TRIES = 3
-"""Datagrams may be lost. Every request here may come twice: values are set to what they are to be, not changed by it."""
+"""Datagrams may be lost. Every request here may come twice: a value is set to what it is to be, not changed by it."""
 
 
 class Link:
