@@ -114,7 +114,7 @@ class BridgeRequest:
     operation : Operation
         What is asked for.
     address : int
-        Of the device; 0 with DEVICES.
+        Address of the device; 0 with DEVICES.
     endpoint : int
         With BULK_IN.
     length : int

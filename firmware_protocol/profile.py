@@ -3,7 +3,7 @@
 Every field says where its number comes from: **S** sourced (the paper that this project implements, its authors'
 published client, or named literature), **A** assumed from desktop instruments of the class. A number is changed with
 `dataclasses.replace`, and nowhere else. The driver asks the instrument, but for `PROBE_DIAMETER`, which no message
-tells. How strong the artefacts of a frame are is a matter of the emulator's presets.
+reports. How strong the artefacts of a frame are is a matter of the emulator's presets.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Message:
     Parameters
     ----------
     name : str
-        Of the command, at most 15 characters.
+        Name of the command, at most 15 characters.
     size : int
         Bytes of the body.
     number : int
@@ -91,7 +91,7 @@ class Pixels:
     frame : int
         The number that the scan was started with.
     channel : int
-        Of the detectors.
+        Channel of the detectors.
     first : int
         Index of the first pixel in the part of the window that is scanned, line by line.
     bits : int
@@ -145,7 +145,7 @@ class Reader:
     Parameters
     ----------
     body : bytes
-        Of a message.
+        Body of a message.
     """
 
     def __init__(self, body: bytes) -> None:

@@ -50,7 +50,7 @@ def crc(data: bytes) -> int:
     Parameters
     ----------
     data : bytes
-        Any.
+        Bytes to be checked.
     """
     value = 0xFFFF
     for byte in data:
@@ -68,7 +68,7 @@ def encode(command: str, arguments: str, host: str, port: int) -> bytes:
     command, arguments : str
         Such as ``"SetWD"`` and ``"12.5"``.
     host, port : str, int
-        Where the answer is to go.
+        Address to which the answer is to go.
     """
     body = f"${command}:{arguments},{host}:{port},".encode("ascii")
     return body + _digits(body) + _END
@@ -80,7 +80,7 @@ def decode(datagram: bytes) -> Answer:
     Parameters
     ----------
     datagram : bytes
-        As received.
+        Datagram as received.
 
     Raises
     ------

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from semdrivers.brightness import BrightnessResult, autobrightness
     from semdrivers.files import read_pixels
     from semdrivers.image import read_image, write_image
+    from semdrivers.maps import FocusMap
     from semdrivers.plugins import PluginRecord, get_plugin_manager, hookimpl
     from semdrivers.sessions import Recorder
     from semdrivers.threads import on_one_thread
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "BrightnessResult": "semdrivers.brightness",
+    "FocusMap": "semdrivers.maps",
     "PluginRecord": "semdrivers.plugins",
     "Recorder": "semdrivers.sessions",
     "autobrightness": "semdrivers.brightness",
@@ -90,6 +92,7 @@ __all__ = [
     "Capabilities",
     "DeviceError",
     "ExistingFileError",
+    "FocusMap",
     "FocusRecord",
     "FocusStep",
     "FrameSkippedError",

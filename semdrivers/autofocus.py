@@ -12,17 +12,20 @@ import logging
 import math
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from semdrivers.claims import claimed, layers
 from semdrivers.errors import AutofocusError, InvalidParameterError
 from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress, RecordsFocus
 from semdrivers.microscope import (
+    HasStage,
     LimitsTravel,
     Microscope,
     allowed_range,
+    approach,
     check_microscope,
     offered_mode,
     put_back,
@@ -30,7 +33,13 @@ from semdrivers.microscope import (
     restoring,
 )
 
-__all__ = ["autofocus"]
+if TYPE_CHECKING:
+    from semdrivers.maps import FocusMap
+
+__all__ = ["BY_MAP", "autofocus", "ended_in_order"]
+
+BY_MAP = "focus-map"
+"""Method of a result that a `semdrivers.maps.FocusMap` gave without a frame."""
 
 _log = logging.getLogger("semdrivers.autofocus")
 _PLACE = "working_distance"
@@ -43,6 +52,7 @@ def autofocus(
     settings: AutofocusSettings | None = None,
     progress: Progress | None = None,
     cancel: threading.Event | None = None,
+    map: FocusMap | None = None,
     **overrides: Any,
 ) -> AutofocusResult:
     """Focus `microscope` with the installed plugin.
@@ -58,6 +68,11 @@ def autofocus(
         Called with a `FocusStep` after every frame.
     cancel : threading.Event, optional
         Obeyed before the next frame, and within one where the microscope is a `HasStop`.
+    map : FocusMap, optional
+        Predicts the focus at the present stage position. The lens goes there, and a run follows only where the
+        uncertainty exceeds half a depth of field; a confident run is a new point of the map. A result without a run has
+        the method ``"focus-map"``, no frames, and the score of the nearest point. A prediction beyond the limits counts
+        for nothing. Needs a microscope with a stage.
     **overrides
         Single fields of `AutofocusSettings`, such as ``method="dual-network"``.
 
@@ -85,6 +100,8 @@ def autofocus(
     travels = [settings.max_travel, *(each.max_travel for each in layers(microscope) if isinstance(each, LimitsTravel))]
     limits = [travel for travel in travels if travel is not None]
     settings = dataclasses.replace(settings, max_travel=min(limits, default=None))
+    if map is not None and not isinstance(microscope, HasStage):
+        raise InvalidParameterError(f"map needs a stage, and {type(microscope).__name__} has none; leave map out")
     for name, callback, kind in (("progress", progress, callable), ("cancel", cancel, _is_event)):
         if callback is not None and not kind(callback):
             raise InvalidParameterError(f"{name} cannot be {callback!r}")
@@ -95,15 +112,19 @@ def autofocus(
         plugins.check_autofocus_method(settings.method)
     with (
         claimed(microscope, "an autofocus run"),
-        _ended_in_order(),
+        ended_in_order(),
         restoring(microscope, only_on_error=True, values=_start(microscope, settings)) as start,
     ):
         mode = offered_mode(microscope.capabilities, settings.scan_mode)
         bounds = _bounds(settings, start["working_distance"])
         settings = dataclasses.replace(settings, scan_mode=mode, bounds=bounds)
-        result = plugins.autofocus_hook(settings.method)(
-            microscope=microscope, settings=settings, progress=progress, cancel=cancel
-        )
+        result = None
+        if map is not None and not (cancel is not None and cancel.is_set()):
+            result = _by_map(microscope, map, settings, start)
+        if result is None:
+            result = plugins.autofocus_hook(settings.method)(
+                microscope=microscope, settings=settings, progress=progress, cancel=cancel
+            )
         if result is None:
             raise AutofocusError(plugins.describe_missing_autofocus(settings.method))
         if not isinstance(result, AutofocusResult):
@@ -111,7 +132,13 @@ def autofocus(
         stays = () if settings.restore_on_failure and not result.focused else ("working_distance",)
         for failure in put_back(microscope, {name: start[name] for name in start if name not in stays}).values():
             raise failure
-        result = dataclasses.replace(result, working_distance=microscope.working_distance)
+        result = dataclasses.replace(
+            result,
+            working_distance=microscope.working_distance,
+            start_working_distance=result.start_working_distance if map is None else start["working_distance"],
+        )
+    if map is not None and result.method != BY_MAP:
+        _feed(map, microscope, result)
     if isinstance(microscope, RecordsFocus):
         microscope.focus_record = result.to_record()
     _log.info(
@@ -129,9 +156,47 @@ def autofocus(
     return result
 
 
+def _by_map(
+    microscope: Any, map: FocusMap, settings: AutofocusSettings, start: Mapping[str, float]
+) -> AutofocusResult | None:
+    """Go where a map predicts the focus; return the result, or None where a run must follow."""
+    began = time.perf_counter()
+    here, magnification = start[_PLACE], start["magnification"]
+    limits = allowed_range(microscope.capabilities.working_distance, settings.bounds, here)
+    x, y = microscope.stage_position
+    aim, sigma = map.predict(x, y)
+    if aim not in limits:
+        return None
+    approach(microscope, aim, limits)
+    if not map.trusts(sigma, magnification):
+        return None
+    depth = map.depth_of_field(magnification)
+    return AutofocusResult(
+        status="focused",
+        reason=f"the focus map of {len(map.points)} points predicts it to ±{sigma / depth:.2f} depths of field",
+        working_distance=microscope.working_distance,
+        start_working_distance=here,
+        score=map.score_near(x, y),
+        confidence=math.erf(depth / (sigma * math.sqrt(2))) if sigma > 0 else 1.0,
+        frames=0,
+        elapsed=time.perf_counter() - began,
+        method=BY_MAP,
+        depth_of_field=depth,
+    )
+
+
+def _feed(map: FocusMap, microscope: Any, result: AutofocusResult) -> None:
+    """Make a confident run a point of the map; without a depth of field there is nothing to weigh it by."""
+    if result.depth_of_field is None and map.tolerance is None:
+        _log.warning("%s reports no depth of field, so the run is no point of the focus map", result.method)
+        return
+    x, y = microscope.stage_position
+    map.add(x, y, result, magnification=microscope.magnification)
+
+
 @contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """Let a request to terminate end the run by an exception, so that everything is put back.
+def ended_in_order() -> Iterator[None]:
+    """Let a request to terminate end the block by an exception, so that everything is put back.
 
     Without, the process would end on the spot, the lens where the run had driven it. A handler that the program has
     installed stays, and so does everything outside the main thread.

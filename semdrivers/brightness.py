@@ -36,7 +36,7 @@ class BrightnessResult:
     brightness, contrast : float
         As set, 0 to 1.
     mean : float
-        Of the grey levels of the frame taken there, 0 (black) to 1 (white).
+        Mean of the grey levels of the frame taken there, 0 (black) to 1 (white).
     clipped : float
         Share of its pixels that are black or white, 0 to 1.
     frames : int
@@ -95,7 +95,7 @@ def autobrightness(microscope: Any, *, max_frames: int = 10, mode: ScanMode = Sc
     max_frames : int
         Budget; 10 suffice from anywhere on the emulator.
     mode : ScanMode
-        Of the frames.
+        Scan mode of the frames.
 
     Returns
     -------

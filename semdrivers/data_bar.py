@@ -100,7 +100,7 @@ def bar_rows_of(pixels: NDArray[Any], metadata: Mapping[str, Any], given: int | 
     pixels : ndarray of shape (H, W)
         The picture.
     metadata : mapping
-        Of the picture; ``bar_rows`` counts.
+        Metadata of the picture; ``bar_rows`` counts.
     given : int, optional
         The user's word.
     """
@@ -122,7 +122,7 @@ def without_bar(pixels: NDArray[Any], rows: int, name: str = "the picture") -> N
     rows : int
         Height of the bar.
     name : str
-        Of the picture, for the message.
+        Name of the picture, for the message.
 
     Raises
     ------

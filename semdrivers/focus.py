@@ -158,6 +158,7 @@ class FocusRecord(TypedDict):
     frames: int
     elapsed: float
     method: str
+    depth_of_field: NotRequired[float | None]
     frames_since: NotRequired[int]
     """Frames between the run and this frame; recorded by `semdrivers.hosts` alone."""
     lens_offset: NotRequired[float | None]
@@ -237,6 +238,8 @@ class AutofocusResult:
         What remains at the focus; None where the method does not measure it, or the frames do not show it.
     at_limit : bool
         Whether the sharpest place allowed is at a limit of the run, so that the true focus may lie beyond it.
+    depth_of_field : float or None
+        Of a frame of the run, at the working distance that it ends at, mm; None where the method does not report it.
 
     Raises
     ------
@@ -257,6 +260,7 @@ class AutofocusResult:
     trace: tuple[FocusStep, ...] = ()
     astigmatism: Astigmatism | None = None
     at_limit: bool = False
+    depth_of_field: float | None = None
 
     def __post_init__(self) -> None:
         if self.status not in _STATUSES:
@@ -343,7 +347,7 @@ class NotFocusedError(AutofocusError):
     message : str
         What happened.
     result : AutofocusResult, optional
-        Of the run that did not focus.
+        Result of the run that did not focus.
     """
 
     def __init__(self, message: str, result: AutofocusResult | None = None) -> None:
@@ -369,7 +373,7 @@ def record_of_frame(record: Mapping[str, Any], working_distance: float) -> dict[
     Parameters
     ----------
     record : mapping
-        Of an autofocus run, such as ``microscope.focus_record``.
+        Record of an autofocus run, such as ``microscope.focus_record``.
     working_distance : float
         At which the frame was scanned, mm.
 

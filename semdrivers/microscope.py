@@ -24,8 +24,12 @@ from semdrivers.image import Image, ScanMode
 SIX_DIGITS = 5e-6
 """Largest relative difference of a number that was rounded to six significant digits: two such numbers are equal."""
 
+TAKE_UP = 0.02
+"""How far below its target a lens that goes down turns round, mm: its iron remembers the direction."""
+
 __all__ = [
     "SIX_DIGITS",
+    "TAKE_UP",
     "Capabilities",
     "HasBeam",
     "HasDetector",
@@ -38,6 +42,7 @@ __all__ = [
     "Microscope",
     "Range",
     "allowed_range",
+    "approach",
     "check_microscope",
     "check_read_back",
     "checked_limits",
@@ -112,7 +117,7 @@ def check_read_back(name: str, value: float, read: float, tolerance: float, unit
     Parameters
     ----------
     name : str
-        Of the parameter, for the message.
+        Name of the parameter, for the message.
     value, read : float
         As set, and as read back.
     tolerance : float
@@ -250,7 +255,7 @@ class Capabilities:
     model, serial, firmware : str
         For people and records.
     probe_diameter : float, optional
-        Of the focused beam, nm, where it is known: with the pixel it sets the depth of field.
+        Diameter of the focused beam, nm, where it is known: with the pixel it sets the depth of field.
     half_angle : float, optional
         Half-angle of the beam at the present working distance, mrad, where it is known.
     numerical_aperture : float, optional
@@ -259,7 +264,7 @@ class Capabilities:
     bit_depth : int, optional
         Bits of a grey level, where they are fewer than the type of the pixels holds: 10, 12 or 14 in uint16.
     beam_current : float, optional
-        Of the beam at present, pA, or the largest that it can have, where that is known.
+        Current of the beam at present, pA, or the largest that it can have, where that is known.
     dwell_times : tuple of float, optional
         Seconds that the beam rests on a pixel in each of `scan_modes`, where the instrument chooses them.
     """
@@ -284,7 +289,7 @@ def offered_mode(capabilities: Capabilities, mode: ScanMode | None = None) -> Sc
     Parameters
     ----------
     capabilities : Capabilities
-        Of the instrument.
+        Limits and modes of the instrument.
     mode : ScanMode, optional
         The one asked for. None, and FAST where the instrument has no such mode, stand for the fastest of at least
         320×240 pixels, or for the fastest where none is so large.
@@ -426,6 +431,23 @@ def put_back(microscope: object, values: Mapping[str, Any], *, changed_only: boo
     return failures
 
 
+def approach(microscope: Microscope, working_distance: float, limits: Range) -> None:
+    """Move the lens to a working distance (mm) from below, as far as the limits allow.
+
+    Raises
+    ------
+    OutOfRangeError
+        When it is beyond the limits; nothing has moved.
+    """
+    target = limits.check("working_distance", working_distance, "mm")
+    if limits.step > 0:
+        target = limits.clip(round(round(target / limits.step) * limits.step, 9))
+    below = limits.clip(round(target - TAKE_UP, 9))
+    if below < target < microscope.working_distance:
+        microscope.working_distance = below
+    microscope.working_distance = target
+
+
 def read_number(microscope: object, name: str, unit: str = "") -> float:
     """Return a member of a microscope as a finite number.
 
@@ -434,7 +456,7 @@ def read_number(microscope: object, name: str, unit: str = "") -> float:
     microscope : Microscope
         The instrument.
     name : str
-        Of the member, such as ``"working_distance"``.
+        Name of the member, such as ``"working_distance"``.
     unit : str
         For the message.
 

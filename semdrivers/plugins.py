@@ -113,7 +113,7 @@ class PluginRecord:
     name : str
         Name of the entry point.
     distribution, version : str
-        Of the installed distribution that brings it.
+        Name and version of the installed distribution that brings it.
     value : str
         The object that the entry point names, such as ``"semfocus_plugin.plugin"``.
     hooks : tuple of str

@@ -319,9 +319,9 @@ def new_driver(name: str, folder: str | Path = ".") -> Path:
     Parameters
     ----------
     name : str
-        Of the distribution and of the scheme of its addresses: small letters, digits and single hyphens.
+        Name of the distribution and of the scheme of its addresses: small letters, digits and single hyphens.
     folder : str or Path
-        Where the folder `name` is made.
+        Folder in which the new one, `name`, is made.
 
     Returns
     -------

@@ -18,6 +18,9 @@ settings.load_profile("unhurried")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 """Tests run in as many processes as there are cores."""
 
+for _name in ("COLUMNS", "LINES"):  # the size of the terminal of whoever runs the tests, which readline exports
+    os.environ.pop(_name, None)
+
 os.environ["SEMFOCUS_CALIBRATION"] = os.devnull
 """No calibration that the person running the tests keeps."""
 

@@ -49,6 +49,7 @@ PUBLIC_OF_SEMDRIVERS = {
     "semdrivers.grey_levels",
     "semdrivers.image",
     "semdrivers.instruments",
+    "semdrivers.maps",
     "semdrivers.microscope",
     "semdrivers.plugins",
 }

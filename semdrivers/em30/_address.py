@@ -23,9 +23,9 @@ class Address:
     Parameters
     ----------
     host, port : str, int
-        Of the control channel over TCP; an empty host means a serial line.
+        Host and port of the control channel over TCP; an empty host means a serial line.
     device, baudrate : str, int
-        Of the serial line.
+        Device and baud rate of the serial line.
     usb : str or None
         Where images come from (see `semdrivers.links`); None for the instrument's own identifiers.
     bits : int

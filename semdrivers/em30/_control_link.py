@@ -75,7 +75,7 @@ class ControlLink:
     deadline : float
         Seconds for HELLO.
     token : int, optional
-        Of a link that was lost, so that the instrument gives this one its lease; a new one by default.
+        Token of a link that was lost, so that the instrument gives this one its lease; a new one by default.
     waiting : WaitingTimes, optional
         How long a request may take.
 

@@ -96,7 +96,7 @@ class ImageLink:
     target : UsbTarget
         Which device to open.
     name : str
-        Of the instrument, for messages.
+        Name of the instrument, for messages.
     serial : str, optional
         Serial number that the instrument gives on the control link. Unless the target names one, the device must
         have this one: frames of another instrument would be taken for this one's.

@@ -52,18 +52,18 @@ class Emulator:
     magnification : float
         At start.
     seed : int
-        Of the specimen, the column and the start; the same seed gives the same bytes.
+        Random seed; fixes the specimen, the column and the start; the same seed gives the same bytes.
     preset : str
         How awkward the column is: ``"ideal"``, ``"typical"`` or ``"hostile"``.
     working_distance : float, optional
         At start, mm; by default 5 to 30 depths of field from best focus, by seed.
     pixel_size : float, optional
-        Of a picture, nm.
+        Pixel size of a picture, nm.
     bar_rows : int, optional
         Rows of a data bar at the bottom of a picture file, which are no sample; by default known from the file, or
         detected. Of an array none is cut by default.
     period : float, optional
-        Of a periodic specimen (grating, mesh, dot-array, brick-wall, chip), µm; drawn by seed by default.
+        Period of a periodic specimen (grating, mesh, dot-array, brick-wall, chip), µm; drawn by seed by default.
     rasters : str
         Frame sizes that the scan generator offers beside the profile's: ``"512x442,1024x884"``.
     realtime : bool

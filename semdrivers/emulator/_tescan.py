@@ -84,9 +84,10 @@ class TescanEmulator:
     firewall : bool
         Whether one client alone is served, whatever port its data connection comes from.
     version : str
-        Of the protocol; what came later than it is not known.
+        Version of the protocol; what came later than it is not known.
     half_angle : float, optional
-        Of the beam at a working distance of 15 mm, mrad; 3 by default. The lens is as good as a wider beam needs.
+        Half-angle of the beam at a working distance of 15 mm, mrad; 3 by default. The lens is as good
+        as a wider beam needs.
 
     Raises
     ------

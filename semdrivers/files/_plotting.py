@@ -117,6 +117,71 @@ def plot_before_after(
     return _write(figure, path, overwrite)
 
 
+def plot_focus_map(
+    x: NDArray[Any],
+    y: NDArray[Any],
+    mean: NDArray[Any],
+    sigma: NDArray[Any],
+    places: NDArray[Any],
+    residuals: NDArray[Any],
+    depth_of_field: float,
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Draw the focus over the stage with the points that were measured, its uncertainty, and the residuals.
+
+    Parameters
+    ----------
+    x, y : ndarray of shape (W,) and (H,)
+        Stage positions of the columns and rows, mm.
+    mean, sigma : ndarray of shape (H, W)
+        Working distance of best focus and its standard deviation, mm.
+    places : ndarray of shape (N, 2)
+        x and y of the points, mm.
+    residuals : ndarray of shape (N,)
+        By how much each lies above what the other points say, mm.
+    depth_of_field : float
+        mm; the unit of uncertainty and residuals.
+    path : str or Path
+        ``.png``, ``.pdf`` or ``.svg``.
+    overwrite : bool
+        Whether the file may take the place of another.
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    InvalidParameterError
+        When the ending of the name is not a picture format.
+    ExistingFileError
+        When there is such a file, unless `overwrite`.
+    OSError
+        When the file cannot be written.
+    """
+    path = _checked(path, overwrite)
+    figure = _figure(12.0, 3.9)
+    surface, uncertainty, errors = figure.subplots(1, 3)
+    off = residuals / depth_of_field
+    for axes, values, title, colours in (
+        (surface, 1e3 * (mean - mean.mean()), "focus, µm about its mean", "viridis"),
+        (uncertainty, sigma / depth_of_field, "uncertainty, depths of field", "magma_r"),
+    ):
+        drawn = axes.pcolormesh(x, y, values, cmap=colours, shading="nearest")
+        figure.colorbar(drawn, ax=axes)
+        axes.plot(*places.T, "o", color="white", markeredgecolor=_INK, markersize=4)
+        wild = np.abs(off) > 1
+        axes.plot(*places[wild].T, "x", color=_COLOURS[5], markersize=7, markeredgewidth=2)
+        axes.set(title=title, xlabel="stage x, mm", ylabel="stage y, mm", aspect="equal")
+    errors.axhspan(-0.5, 0.5, color=_COLOURS[2], alpha=0.15)
+    errors.plot(np.arange(1, len(off) + 1), off, "o", color=_COLOURS[0], markersize=4)
+    errors.set(title="points against all others", xlabel="point", ylabel="depths of field")
+    return _write(figure, path, overwrite)
+
+
 def _draw_by_distance(axes: Axes, result: Mapping[str, Any]) -> None:
     axes.set_xlabel("working distance (mm)")
     axes.set_ylabel("score (0 to 9)")
@@ -193,7 +258,7 @@ def draw_scale_bar(axes: Axes, shape: tuple[int, ...], pixel_size: float) -> Non
     Parameters
     ----------
     axes : matplotlib.axes.Axes
-        Of the panel, in pixels of the picture.
+        Axes of the panel, in pixels of the picture.
     shape : tuple of int
         Height and width of the picture, pixels.
     pixel_size : float

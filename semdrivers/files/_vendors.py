@@ -55,7 +55,7 @@ def vendor_conditions(path: str | Path, width: int, height: int) -> Conditions:
     path : str or Path
         The picture; TIFF tags of it, and text files of its name beside it, are read.
     width, height : int
-        Of the picture, pixels.
+        Size of the picture, pixels.
 
     Returns
     -------

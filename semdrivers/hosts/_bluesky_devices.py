@@ -59,7 +59,7 @@ class ThreadStatus:
     work : callable
         Begun at once; what it raises fails the status.
     name : str
-        Of the thread.
+        Name of the thread.
     """
 
     def __init__(self, work: Callable[[], object], name: str) -> None:
@@ -363,9 +363,9 @@ def devices(microscope: Microscope | str, name: str = "sem", mode: ScanMode = Sc
     microscope : Microscope or str
         Any; or an address for `semdrivers.connect`, opened on a thread of its own: close ``sem.microscope`` at the end.
     name : str
-        Of the detector, and before the others' names.
+        Name of the detector, and prefix of the others' names.
     mode : ScanMode
-        Of the detector's frames; ``sem.detector.mode`` changes it.
+        Scan mode of the detector's frames; ``sem.detector.mode`` changes it.
 
     Raises
     ------

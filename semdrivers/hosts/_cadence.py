@@ -24,7 +24,8 @@ from semdrivers.focus import (
     record_of_frame,
 )
 from semdrivers.image import Image, ScanMode
-from semdrivers.microscope import Microscope, number
+from semdrivers.maps import FocusMap
+from semdrivers.microscope import HasStage, Microscope, number
 
 ON_FAILURE = ("retry", "skip", "continue", "abort")
 ON_DISTURBANCE = ("again", "skip", "abort")
@@ -81,6 +82,9 @@ class FocusPolicy:
         How long ``"again"`` waits for a busy instrument before `BusyError` ends the run, s.
     settings : AutofocusSettings
         How to focus.
+    map : FocusMap, optional
+        Predicts the focus over the stage; a focusing that the map is certain of takes no frame. With ``stage_travel=0``
+        every stage move is followed by one.
 
     Raises
     ------
@@ -101,6 +105,7 @@ class FocusPolicy:
     lens_travel: float | None = None
     busy_timeout: float = 60.0
     settings: AutofocusSettings = field(default_factory=AutofocusSettings)
+    map: FocusMap | None = None
 
     def __post_init__(self) -> None:
         for name in ("every", "attempts"):
@@ -131,6 +136,8 @@ class FocusPolicy:
                 raise InvalidParameterError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
         if not isinstance(self.settings, AutofocusSettings):
             raise InvalidParameterError(f"settings must be an AutofocusSettings, not {self.settings!r}")
+        if self.map is not None and not isinstance(self.map, FocusMap):
+            raise InvalidParameterError(f"map must be a FocusMap, not {self.map!r}")
 
     @property
     def once(self) -> bool:
@@ -193,7 +200,7 @@ class FocusKeeper:
     Attributes
     ----------
     result : AutofocusResult or None
-        Of the last focusing.
+        Result of the last focusing.
     frames : int
         Frames taken since the keeper was made.
     around_focus : callable
@@ -221,6 +228,8 @@ class FocusKeeper:
             raise InvalidParameterError(
                 f"{type(microscope).__name__} has no stage_position, which stage_travel needs; leave stage_travel out"
             )
+        if self.policy.map is not None and not isinstance(microscope, HasStage):
+            raise InvalidParameterError(f"map needs a stage, and {type(microscope).__name__} has none; leave map out")
         self.restart()
 
     def restart(self) -> None:
@@ -362,7 +371,13 @@ class FocusKeeper:
 
     def _autofocus(self) -> AutofocusResult:
         with self._acting(), self.around_focus():
-            return autofocus(self.microscope, settings=self.policy.settings, progress=self.progress, cancel=self.cancel)
+            return autofocus(
+                self.microscope,
+                settings=self.policy.settings,
+                progress=self.progress,
+                cancel=self.cancel,
+                map=self.policy.map,
+            )
 
     def after_frame(self, image: Image) -> Image:
         """Count a frame that was taken; return it with the focus record in its metadata."""

@@ -76,7 +76,7 @@ class MicroscopeOfFibsem(KeepsFocusRecord):
     field_width : pair of float
         Narrowest and widest field, m.
     dwell_time : float
-        Of the frames, s.
+        Dwell time of the frames, s.
 
     Raises
     ------

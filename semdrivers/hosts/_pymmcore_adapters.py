@@ -52,7 +52,7 @@ class MicroscopeOfCore(KeepsFocusRecord):
     core : CMMCore or CMMCorePlus
         With its devices loaded, a camera and a focus drive among them. It is its owner's: `close` leaves it as it is.
     numerical_aperture : float
-        Of the objective; no core reports it.
+        Numerical aperture of the objective; no core reports it.
     index : float
         Refractive index of the immersion medium.
     pixel_size : float, optional
@@ -61,9 +61,9 @@ class MicroscopeOfCore(KeepsFocusRecord):
         Lowest and highest z allowed, mm: no core reports the limits of a drive. By default no further than 0.05 mm from
         where the drive stands now.
     step : float
-        How close to its target the drive comes, mm.
+        Distance from its target within which the drive comes, mm.
     wavelength : float
-        Of the light, nm; with the aperture it gives the probe.
+        Wavelength of the light, nm; with the aperture it gives the probe.
 
     Raises
     ------

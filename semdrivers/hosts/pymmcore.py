@@ -75,7 +75,7 @@ class FocusingEngine:
     engine : PMDAEngine
         The engine that does everything else.
     keeper : FocusKeeper
-        Of the microscope behind the core.
+        Keeper of the microscope behind the core.
     """
 
     def __init__(self, core: Any, engine: Any, keeper: FocusKeeper) -> None:

@@ -48,7 +48,7 @@ class MicroscopeInstrument(Instrument):
     Parameters
     ----------
     name : str
-        Of the instrument.
+        Name of the instrument.
     microscope : Microscope or str
         Any; or an address for `semdrivers.connect`, opened on a thread of its own and closed with the instrument.
     policy : FocusPolicy, optional

@@ -42,7 +42,7 @@ class SessionFolder:
     microscope : str
         What is recorded, for people.
     capabilities : Capabilities
-        Of the microscope.
+        Limits and modes of the microscope.
     offers : list of str
         Which of `semdrivers.base.PROPERTIES` and `METHODS` it has.
 

@@ -43,7 +43,7 @@ class Replay(Recorded):
     Parameters
     ----------
     folder : str or Path
-        Of a `semdrivers.sessions.Recorder`.
+        Folder that a `semdrivers.sessions.Recorder` wrote.
 
     Raises
     ------

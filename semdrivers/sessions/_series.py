@@ -46,7 +46,7 @@ class Plane:
     Parameters
     ----------
     path : Path
-        Of the picture.
+        Path of the picture.
     working_distance : float
         mm.
     magnification : float
@@ -104,7 +104,7 @@ class Series(Recorded):
         columns ``file``, ``working_distance`` (mm) and, if known, ``magnification``, ``pixel_size`` (nm) and those
         values of `Capabilities` that are named in `OPTICS`.
     magnification, pixel_size : float, optional
-        Of pictures that do not state them.
+        Magnification and pixel size (nm) of pictures that do not state them.
     planes : str
         What lies between two pictures: ``"nearest"``, the nearer of them, or ``"interpolated"``, a mixture of both in
         proportion.

@@ -49,7 +49,7 @@ class SeriesRecord:
     folder : Path
         Holds the pictures, ``series.csv`` and ``README.md``.
     working_distances : tuple of float
-        Of the planes, mm, as read back.
+        Working distances of the planes, mm, as read back.
     sharpest : float
         Working distance of the sharpest plane, mm.
     notes : tuple of str
@@ -81,22 +81,22 @@ def record_series(
     Parameters
     ----------
     microscope : Microscope
-        Any, in focus or near it; its beam stays as it is.
+        Any microscope, in focus or near it; its beam stays as it is.
     folder : str or Path
-        Made here; must not exist or be empty, unless `overwrite`.
+        Folder that is made here; must not exist or be empty, unless `overwrite`.
     planes : int
-        How many, 5 to 1000.
+        Number of pictures, 5 to 1000.
     span : float, optional
-        From the first plane to the last, mm; by default what blurs by 20 pixels at either end, within the limits of the
-        instrument, for its reported half-angle or else 3 mrad.
+        Distance from the first plane to the last, mm; by default what blurs by 20 pixels at either end, within the
+        limits of the instrument, for its reported half-angle or else 3 mrad.
     mode : ScanMode, optional
-        By default the fastest of at least 320×240 pixels.
+        Mode of the frames; by default the fastest of at least 320×240 pixels.
     sample, licence : str
-        For the read-me: what was under the beam, and under which licence others may use the pictures.
+        Texts for the read-me: what was under the beam, and under which licence others may use the pictures.
     overwrite : bool
         Whether the files of a series in the folder may be replaced.
     progress : callable, optional
-        Called with index and picture after every plane.
+        Function that is called with index and picture after every plane.
 
     Raises
     ------

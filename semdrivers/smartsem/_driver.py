@@ -51,7 +51,7 @@ class SmartSem(KeepsFocusRecord):
     frame_time : float
         Longest time of a frame, s.
     on_close : callable, optional
-        Called at the end of `close`.
+        Function that is called at the end of `close`.
     """
 
     def __init__(

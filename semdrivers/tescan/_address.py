@@ -36,7 +36,7 @@ class Address:
     Parameters
     ----------
     host, port : str, int
-        Of the control connection; the data connection has the next port.
+        Host and port of the control connection; the data connection has the next port.
     bits : int
         Depth of the frames.
     detector : str

@@ -25,7 +25,7 @@ class Links:
     Parameters
     ----------
     host, port : str, int
-        Of the control connection.
+        Host and port of the control connection.
     timeout : float
         Longest silence, s.
     name : str

@@ -19,7 +19,7 @@ class Link:
     Parameters
     ----------
     host, port : str, int
-        Of the instrument.
+        Address of the instrument.
     timeout : float
         Longest silence, s.
     name : str

@@ -50,7 +50,7 @@ class ApertureFit:
     scatter : float
         Standard deviation of `aperture` as a share of it, from the scatter within the series alone.
     working_distance : float
-        Of best focus, mm.
+        Working distance of best focus, mm.
     residual : float
         Root mean square deviation of ln(1 + blur radius) from the fit.
     """

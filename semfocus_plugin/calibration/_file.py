@@ -58,15 +58,15 @@ class Calibration:
         Radius of the aperture and its standard deviation, mm. The half-angle of the beam is this over the working
         distance.
     working_distance : float
-        Of best focus in the series, mm.
+        Working distance of best focus in the series, mm.
     magnification : float
-        Of the series, a plain number.
+        Magnification of the series, a plain number.
     pixel : float
-        Of its frames, nm.
+        Size of a pixel of its frames, nm.
     residual : float
         Root mean square deviation of ln(1 + blur radius) from the fit: some 0.05 for a good one.
     frames : int
-        Of the series; those of the autofocus before it not counted.
+        Number of frames of the series; those of the autofocus before it not counted.
     probe_diameter : float, optional
         Diameter of the focused probe as somebody entered it, nm; None where nobody did.
     """

@@ -127,7 +127,7 @@ def propose(
     base : str or Path
         Folder of the sheet, to which the names of files are relative.
     magnification : float, optional
-        Of pictures that do not state it themselves and have none in the sheet.
+        Magnification of pictures that do not state it themselves and have none in the sheet.
     bar_rows : int, optional
         Rows of the data bar, of pictures that are not in the sheet yet; by default known from the file, or detected.
     seen : callable, optional

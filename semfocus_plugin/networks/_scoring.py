@@ -42,7 +42,7 @@ def score(
         At least 320 pixels wide and 240 high; uint8, uint16, or floating point in 0..1. The median of the
         score map counts for a picture that is larger; beyond four million pixels it is that of 36 windows.
     magnification : float, optional
-        Of the picture, a plain number. Taken from an `Image`; required with an array.
+        Magnification of the picture, a plain number. Taken from an `Image`; required with an array.
     probe_diameter : float, optional
         Diameter of the focused probe in nm, where it is known: of a fine probe a blur shows earlier than of the
         tungsten one of 36 nm that the score supposes.
@@ -185,9 +185,9 @@ def for_core(
     magnification : float
         The magnification that AENet received.
     width : int
-        Of the frame, pixels.
+        Width of the frame, pixels.
     pixel : float, optional
-        Of the frame, mm; the one that goes with the magnification by default.
+        Size of a pixel of the frame, mm; the one that goes with the magnification by default.
     """
     if evaluation.log_blur is None:
         return evaluation

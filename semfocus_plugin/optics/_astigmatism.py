@@ -46,7 +46,7 @@ _STEPS, _DIFFERENCE = 9, 0.02
 
 @dataclass(frozen=True, slots=True)
 class Astigmatism:
-    """What the frames tell of the stigmator.
+    """What the frames show of the stigmator.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class Astigmatism:
 def astigmatism(
     views: Sequence[View], focus: float, *, aperture: float | None = None, core: float = TUNGSTEN
 ) -> Astigmatism | None:
-    """Return the axial astigmatism, or None when there is none to speak of or the frames cannot tell.
+    """Return the axial astigmatism, or None when there is none to speak of or the frames cannot show it.
 
     Parameters
     ----------

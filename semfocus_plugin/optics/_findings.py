@@ -13,9 +13,9 @@ from semfocus_plugin.optics._views import View
 def finding(
     views: Sequence[View], focus: float, *, aperture: float | None = None, core: float = TUNGSTEN
 ) -> Astigmatism | Relief | None:
-    """Return what to tell a person about the frames of a run, or None.
+    """Return what a person should know about the frames of a run, or None.
 
-    Astigmatism comes first: where there is some, relief is told better once it has been corrected.
+    Astigmatism comes first: where there is some, relief shows better once it has been corrected.
 
     Parameters
     ----------

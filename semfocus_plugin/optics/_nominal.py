@@ -17,7 +17,7 @@ TUNGSTEN = 36e-6
 """Diameter of the focused probe that AENet's score supposes, mm: tungsten, 15 kV, 20 pA, 3 mrad."""
 
 UNKNOWN = 10e-6
-"""Diameter that the depth of field is reckoned with where nobody tells it, mm: a wide guess makes false foci."""
+"""Diameter that the depth of field is computed with where it is not known, mm: a wide guess makes false foci."""
 
 
 def half_blur(pixel: float, core: float) -> float:

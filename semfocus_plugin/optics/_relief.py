@@ -85,7 +85,7 @@ class Relief:
 def relief(
     views: Sequence[View], focus: float, *, aperture: float | None = None, core: float = TUNGSTEN
 ) -> Relief | None:
-    """Return how far the focus differs over the field, or None when it does not or the frames cannot tell.
+    """Return how far the focus differs over the field, or None when it does not or the frames cannot show it.
 
     Astigmatism can pass for relief, where edges of one direction fill one tile and those of another the next: ask
     `semfocus_plugin.findings.finding`, which looks for astigmatism first.

@@ -46,7 +46,7 @@ PERIODIC, DOMINANT = 18.0, 0.15
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """What one frame tells of the focus.
+    """What one frame shows of the focus.
 
     Parameters
     ----------

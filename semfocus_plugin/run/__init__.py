@@ -1,6 +1,7 @@
 """One run: access to the microscope within limits, frames and what they show, and the loop around a method."""
 
-from semfocus_plugin.run._focus_run import MOST_RETAKES, TAKE_UP, BudgetSpent, Cancelled, FocusRun
+from semfocus_plugin.run._dose import electrons_on_pixel
+from semfocus_plugin.run._focus_run import MOST_RETAKES, BudgetSpent, Cancelled, FocusRun
 from semfocus_plugin.run._frame_checks import FrameMismatchError
 from semfocus_plugin.run._loop import HOPELESS, Method, Outcome, best_of, run, verify
 from semfocus_plugin.run._measurement import NOISE, Measurement, pixel_of, shows_nothing
@@ -10,7 +11,6 @@ __all__ = [
     "HOPELESS",
     "MOST_RETAKES",
     "NOISE",
-    "TAKE_UP",
     "BudgetSpent",
     "Cancelled",
     "FocusRun",
@@ -19,6 +19,7 @@ __all__ = [
     "Method",
     "Outcome",
     "best_of",
+    "electrons_on_pixel",
     "pixel_of",
     "run",
     "shows_nothing",

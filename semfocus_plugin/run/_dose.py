@@ -12,6 +12,18 @@ from semfocus_plugin.optics import NOMINAL_PIXEL
 _ELECTRONS_A_PICOCOULOMB = 1e-12 / 1.602176634e-19
 
 
+def electrons_on_pixel(capabilities: Capabilities, mode: ScanMode) -> float | None:
+    """Return the electrons that a frame puts on a pixel; None where the instrument does not report what it takes."""
+    dwell = _dwell(capabilities, mode)
+    known = all(value is not None and 0 < value < math.inf for value in (dwell, capabilities.beam_current))
+    return (capabilities.beam_current or 0.0) * (dwell or 0.0) * _ELECTRONS_A_PICOCOULOMB if known else None
+
+
+def _dwell(capabilities: Capabilities, mode: ScanMode) -> float | None:
+    """Return the time on a pixel in a mode, s."""
+    return mode.dwell or dict(zip(capabilities.scan_modes, capabilities.dwell_times, strict=False)).get(mode)
+
+
 class Dose:
     """The electrons on a µm², and how many more are allowed.
 
@@ -34,8 +46,7 @@ class Dose:
     """
 
     def __init__(self, limit: float, capabilities: Capabilities, mode: ScanMode) -> None:
-        times = dict(zip(capabilities.scan_modes, capabilities.dwell_times, strict=False))
-        dwell, current = mode.dwell or times.get(mode), capabilities.beam_current
+        dwell, current = _dwell(capabilities, mode), capabilities.beam_current
         for name, value in (("beam current", current), (f"time on a pixel in mode {mode.name}", dwell)):
             if value is None or not 0 < value < math.inf:
                 raise InvalidParameterError(
@@ -43,7 +54,7 @@ class Dose:
                     "leave max_dose out and limit the run by max_frames or max_seconds"
                 )
         self._left = limit
-        self._electrons = (current or 0.0) * (dwell or 0.0) * _ELECTRONS_A_PICOCOULOMB
+        self._electrons = electrons_on_pixel(capabilities, mode) or 0.0
         self._pixel = NOMINAL_PIXEL * ScanMode.FAST.width / mode.width
 
     def add(self, image: Image, magnification: float) -> None:

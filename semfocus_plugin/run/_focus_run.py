@@ -19,7 +19,7 @@ from semdrivers.errors import AutofocusError, SemDriversError, StoppedError
 from semdrivers.focus import AutofocusSettings, FocusStep, Progress
 from semdrivers.grey_levels import check_bit_depth, full_scale, in_unit, native
 from semdrivers.image import Image
-from semdrivers.microscope import HasStop, Microscope, Range, offered_mode, put_back, read_number
+from semdrivers.microscope import TAKE_UP, HasStop, Microscope, Range, offered_mode, put_back, read_number
 from semfocus_plugin.networks import (
     Evaluation,
     Evaluator,
@@ -38,9 +38,6 @@ from semfocus_plugin.run._frame_size import fitted
 from semfocus_plugin.run._limits import limits_of
 from semfocus_plugin.run._measurement import NOISE, Measurement, pixel_of
 from semfocus_plugin.run._spoiled import spoiled
-
-TAKE_UP = 0.02
-"""A place is approached from below: a lens that comes down goes this many mm too far first, against hysteresis."""
 
 _log = logging.getLogger(__name__)
 _LOOK = 0.02

@@ -191,7 +191,13 @@ def run(
         trace=run.trace,
         astigmatism=outcome.astigmatism,
         at_limit=outcome.at_limit,
+        depth_of_field=depth_of_field(run.pixel, run.core, _half_angle(run, outcome)) if run.measurements else None,
     )
+
+
+def _half_angle(run: FocusRun, outcome: Outcome) -> float:
+    """Return the half-angle where the lens stands, rad: as the run measured it, where it did."""
+    return run.half_angle if outcome.beam is None else float(outcome.beam.angle(run.working_distance))
 
 
 def best_of(measurements: tuple[Measurement, ...]) -> Measurement:

@@ -57,7 +57,7 @@ class Measurement:
 
 
 def pixel_of(image: Image, magnification: float) -> float:
-    """Return the pixel in mm as the image tells it, or the nominal one where it tells nothing."""
+    """Return the pixel in mm as the image states it, or the nominal one where it states none."""
     size = float(image.pixel_size) * 1e-6
     return size if 0 < size < math.inf else NOMINAL_PIXEL / magnification
 

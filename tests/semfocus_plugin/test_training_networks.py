@@ -54,7 +54,7 @@ def frames(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(frames, tmp_path_factory):
     folder = tmp_path_factory.mktemp("aenet")
-    aenet.train(aenet.AENetConfig((frames,), epochs=1, batch=8), folder)
+    aenet.train(aenet.AENetConfig((frames,), epochs=1, batch=8, window=64), folder)
     export.export_aenet(folder / "checkpoint.pt", folder)
     return folder
 
@@ -72,7 +72,7 @@ def test_a_training_run_leaves_history_checkpoint_and_a_model_that_loads(trained
 def test_training_goes_on_where_it_stopped(frames, trained, tmp_path):
     checkpoint = tmp_path / "checkpoint.pt"
     checkpoint.write_bytes((trained / "checkpoint.pt").read_bytes())
-    aenet.train(aenet.AENetConfig((frames,), epochs=2, batch=8), tmp_path, resume=True)
+    aenet.train(aenet.AENetConfig((frames,), epochs=2, batch=8, window=64), tmp_path, resume=True)
     assert torch.load(checkpoint, weights_only=True)["epoch"] == 1
 
 
@@ -188,7 +188,7 @@ def test_artefacts_along_the_lines_are_never_transposed():
 def test_a_network_trained_on_windows_goes_on_from_its_checkpoint_on_whole_frames(frames, tmp_path):
     first = aenet.train(aenet.AENetConfig((frames,), epochs=1, batch=16, window=64), tmp_path / "windows")
     path = aenet.train(
-        aenet.AENetConfig((frames,), epochs=1, batch=32, learning_rate=1e-5, start=str(first.parent)),
+        aenet.AENetConfig((frames,), epochs=1, batch=32, learning_rate=1e-5, mirrored=False, start=str(first.parent)),
         tmp_path / "whole",
     )
     (card,) = read_manifest(export.export_aenet(path, tmp_path / "whole").parent)

@@ -59,7 +59,7 @@ class ElectronColumn:
     specimen : Specimen
         What lies under the beam.
     seed : int
-        Of the sample's height and tilt, the residual astigmatism and the noise.
+        Random seed; fixes the sample's height and tilt, the residual astigmatism and the noise.
     preset : str or ColumnPreset
         How awkward the column is.
     profile : InstrumentProfile
@@ -112,7 +112,7 @@ class ElectronColumn:
             height = self._surface(fast, 0)[1][_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
             self._mean_heights[key] = float(height.mean())
             _trim(self._mean_heights, 256)
-        return self._plane(conditions.stage_x, conditions.stage_y) + self._mean_heights[key] * 1e-3
+        return self._plane(conditions) + self._mean_heights[key] * 1e-3
 
     def truth(self, conditions: ScanConditions, width: int = _FAST_WIDTH) -> Truth:
         """Return the ideal at these conditions, for a frame `width` pixels wide: FAST by default."""
@@ -129,8 +129,11 @@ class ElectronColumn:
         """Both components, µm: of the column, and what the stigmator adds."""
         return self._residual[0] + conditions.stigmator_x, self._residual[1] + conditions.stigmator_y
 
-    def _plane(self, stage_x: float, stage_y: float) -> float:
-        return self._base + self._tilt[0] * stage_x + self._tilt[1] * stage_y
+    def _plane(self, conditions: ScanConditions) -> float:
+        x, y = conditions.stage_x, conditions.stage_y
+        bow = self.preset.bow * 1e-3 * (x * x + y * y)
+        drift = self.preset.height_drift * 1e-6 * conditions.start_time
+        return self._base + self._tilt[0] * x + self._tilt[1] * y + bow + drift
 
     def _core(self, alpha: float, conditions: ScanConditions) -> float:
         return optics.probe_core_of(self.profile, alpha, conditions.accelerating_voltage, conditions.beam_current)
@@ -175,7 +178,7 @@ class ElectronColumn:
         pixel = optics.pixel_size(conditions.magnification, width, self.profile.field_width_at_unity)
         distance = conditions.working_distance + conditions.focus_offset
         alpha = optics.half_angle(distance, self.profile.aperture_radius)
-        defocus = (distance - self._plane(conditions.stage_x, conditions.stage_y)) * 1e3
+        defocus = (distance - self._plane(conditions)) * 1e3
         away = distance - self.best_working_distance(conditions)
         a, b = self._astigmatism(conditions)
         astigmatism, angle = math.hypot(a, b), 0.5 * math.atan2(b, a)

@@ -52,7 +52,7 @@ def probe_core(
     voltage, current : float
         kV and pA.
     brightness : float
-        Of the gun at 20 kV, A/cm²sr; it grows in proportion to the voltage.
+        Brightness of the gun at 20 kV, A/cm²sr; it grows in proportion to the voltage.
     energy_spread : float
         eV.
     spherical, chromatic : float

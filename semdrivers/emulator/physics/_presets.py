@@ -51,6 +51,10 @@ class ColumnPreset:
         Whether there is shot noise.
     tilt : float
         Largest slope of the sample, µm/mm.
+    bow : float
+        Curvature of the sample: the best working distance grows by so many µm at 1 mm from stage (0, 0), by the square.
+    height_drift : float
+        Drift of the best working distance, nm/s.
     lens_hysteresis, image_shift, image_rotation, magnification_change : float
         How much of the profile's lens hysteresis, and of its couplings of shift, rotation and magnification to the
         working distance, there is; 1 for all of it.
@@ -75,6 +79,8 @@ class ColumnPreset:
     emission: float = 0.0
     noise: bool = True
     tilt: float = 10.0
+    bow: float = 0.0
+    height_drift: float = 0.0
     lens_hysteresis: float = 0.0
     image_shift: float = 0.0
     image_rotation: float = 0.0

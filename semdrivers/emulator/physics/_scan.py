@@ -19,7 +19,7 @@ class Exposure:
     width, height : float
         µm.
     rotation : float
-        Of the stage while it was scanned, degrees.
+        Rotation of the stage while it was scanned, degrees.
     dose : float
         pC/µm².
     """
@@ -110,7 +110,7 @@ class Truth:
     depth_of_field : float
         At this magnification, in the FAST frame, mm.
     blur_radius : float
-        Of the defocus disc at the present working distance, in pixels of the FAST frame.
+        Radius of the defocus disc at the present working distance, in pixels of the FAST frame.
     score : float
         Ideal score at the present working distance, 0 to 9.
     astigmatism : tuple of float

@@ -141,7 +141,7 @@ class FaultRule:
     Parameters
     ----------
     name : str
-        Of the fault.
+        Name of the fault.
     probability : float
         At every occasion, 0 to 1.
     index : int
@@ -195,7 +195,7 @@ class Faults:
     text : str
         As `parse_faults` takes it.
     seed : int
-        Of the probabilities, and of which bit is damaged.
+        Random seed; fixes when a fault with a probability happens, and which bit is damaged.
 
     Raises
     ------

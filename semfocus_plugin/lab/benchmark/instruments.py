@@ -205,7 +205,7 @@ class RecordedSeries:
     per_pixel : float
         Distance of a pixel (of such a frame) of blur radius, in mm of the listed working distance.
     pixel : float
-        Of a frame of 320×240 pixels, mm.
+        Size of a pixel of a frame of 320×240 pixels, mm.
     best : int
         Plane in focus.
     start : int
@@ -308,7 +308,7 @@ def station(
     track : str
         Key of the tracks that are drawn, or ``"series"``.
     number, seed : int
-        Of the trial; the same numbers give the same instrument.
+        Numbers of the trial; the same numbers give the same instrument.
     pictures : sequence of Picture
         Micrographs to focus on; random textures without.
     series : Path, optional

@@ -161,6 +161,29 @@ def tescan(
 
 
 @lab.command()
+def tiles(
+    columns: Annotated[int, typer.Option(min=2, help="Columns of tiles.")] = 10,
+    rows: Annotated[int, typer.Option(min=2, help="Rows of tiles.")] = 6,
+    drift: Annotated[float, typer.Option(min=0, help="Drift of the sample's height, nm/s.")] = 20.0,
+    seed: Seed = 3,
+    scene: Annotated[list[str] | None, typer.Option(help="`spread` or `joined`; repeatable. Both by default.")] = None,
+    pictures: Pictures = None,
+    workers: Workers = None,
+) -> None:
+    """Compare ways to focus the tiles of a tilted, bowed and drifting sample: fixed, plane, autofocus at each, map.
+
+    Example: semfocus lab tiles --columns 10 --rows 6 --scene spread
+    """
+    from semfocus_plugin.lab.studies import tiles
+
+    chosen = tuple(scene or tiles.SCENES)
+    for name in chosen:
+        if name not in tiles.SCENES:
+            raise InvalidParameterError(f"--scene {name} is none of {', '.join(tiles.SCENES)}")
+    _show(tiles.table(columns, rows, drift, seed, chosen, _folder(pictures), workers))
+
+
+@lab.command()
 def frame_times() -> None:
     """Measure how long the emulator computes a frame of each specimen, on one core.
 

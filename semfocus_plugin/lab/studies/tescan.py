@@ -40,7 +40,7 @@ class Run:
     half_angle : float
         At 15 mm, mrad.
     status, reason : str
-        Of the result.
+        Status and reason of the result.
     frames : int
         Acquired.
     error : float

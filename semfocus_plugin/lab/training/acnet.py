@@ -58,7 +58,7 @@ class ACNetConfig:
     memory : int
         States remembered.
     seed : int
-        Of weights, episodes and noise.
+        Random seed; fixes weights, episodes and noise.
     blanked : tuple of str
         Parts of the state that the network never sees (Table S1): keys of `semfocus_plugin.networks.ELEMENTS`.
     """

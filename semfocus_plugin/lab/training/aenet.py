@@ -52,7 +52,7 @@ class AENetConfig:
     schedule : str
         ``"cosine"`` with a short warm-up, or ``"plateau"``: ×0.1 after 10 epochs without improvement.
     seed : int
-        Of initial weights, order and augmentation.
+        Random seed; fixes initial weights, order and augmentation.
     window : int
         Side in pixels of the square windows to train on, a multiple of 16; 0 for whole FAST frames. Windows are
         cheaper, and those without artefacts along the lines are transposed at random; the last pass should see whole

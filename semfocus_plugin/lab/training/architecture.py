@@ -99,7 +99,7 @@ class CompactAENet(nn.Module):
     Parameters
     ----------
     channels : tuple of int
-        Of the stem and of the three stages.
+        Channels of the stem and of the three stages.
     blocks : tuple of int
         Residual blocks of the stages.
     norms : bool

@@ -36,7 +36,7 @@ class MeasuredSeries:
     depth_of_field : float
         mm.
     defocus : ndarray of shape (N,)
-        Of every frame, signed, in depths of field; ascending.
+        Defocus of every frame, signed, in depths of field; ascending.
     values : ndarray of shape (3, N)
         Score, variance and entropy of every frame.
     """
@@ -59,7 +59,7 @@ class Curves:
     values : ndarray of shape (S, 3, G)
         Score, variance and entropy.
     magnification, depth_of_field : ndarray of shape (S,)
-        Of every series; mm.
+        Magnification, and depth of field in mm, of every series.
     best : ndarray of shape (S,)
         Defocus of the highest score.
     specimen : tuple of str

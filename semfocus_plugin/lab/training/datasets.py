@@ -40,7 +40,7 @@ class DatasetConfig:
     count : int
         Frames, or focal series.
     seed : int
-        Of everything.
+        Random seed; fixes everything.
     shard_size : int
         Frames a file; a focal series is a file of its own.
     series_frames : int

@@ -61,7 +61,7 @@ class FinetuneConfig:
     learning_rate : float
         At the start; falls to 0 as a cosine.
     seed : int
-        Of the split, the order and the crops.
+        Random seed; fixes the split, the order and the crops.
     """
 
     sheets: tuple[str, ...]
@@ -89,9 +89,9 @@ class Report:
     Parameters
     ----------
     pictures_before, pictures_after : dict
-        Of the user's pictures: ``rmse`` of the score, ``accuracy`` (within ±1), ``pictures``.
+        Figures of the user's pictures: ``rmse`` of the score, ``accuracy`` (within ±1), ``pictures``.
     kept_before, kept_after : dict
-        Of the emulated frames: ``rmse`` and ``accuracy`` of the score, ``frames``.
+        Figures of the emulated frames: ``rmse`` and ``accuracy`` of the score, ``frames``.
     """
 
     pictures_before: dict[str, float]

@@ -63,17 +63,17 @@ class Sample:
     pixels : ndarray of shape (H, W), uint8
         The frame.
     magnification : float
-        Of the whole frame.
+        Magnification of the whole frame.
     score : float
         Ideal, 0 to 9, without label noise: that of the larger radius.
     larger, smaller : float
         Semi-axes of the defocused probe, pixels.
     cos2, sin2 : float
-        Of twice the angle from the lines (towards the next line) to the larger semi-axis.
+        Cosine and sine of twice the angle from the lines (towards the next line) to the larger semi-axis.
     half_blur : float
         Radius in pixels at which the ideal score is half of 9.
     defocus : float
-        Of the circle of least confusion, signed, in depths of field.
+        Defocus of the circle of least confusion, signed, in depths of field.
     specimen : str
         Name, or ``"texture"``.
     plain : bool
@@ -110,7 +110,7 @@ class Field:
         defocus : float
             Signed, in depths of field.
         frame_id : int
-            Of the noise.
+            Number of the frame; fixes the noise.
         astigmatism : tuple of float, optional
             Both components in depths of field; by default the stigmators stay as they are.
         """

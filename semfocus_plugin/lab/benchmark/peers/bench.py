@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from semdrivers.microscope import Microscope, Range
+from semdrivers.microscope import TAKE_UP, Microscope, Range
 from semfocus_plugin.lab.benchmark.peers.sharpness import tenengrad
 from semfocus_plugin.optics import NOMINAL_PIXEL
-from semfocus_plugin.run import TAKE_UP
 
 __all__ = ["Answer", "Bench", "Optics", "Peer", "approach"]
 

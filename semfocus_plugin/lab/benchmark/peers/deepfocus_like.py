@@ -53,7 +53,7 @@ def defocus(frames: NDArray[np.float64], magnification: float) -> float:
     frames : ndarray of shape (2, H, W)
         Grey levels, at `TEST_DEFOCUS` below and above.
     magnification : float
-        Of the frames.
+        Magnification of the frames.
     """
     answered = _session().run(None, {"pairs": prepared(frames[None], np.array([magnification]))})
     return float(np.sinh(answered[0][0, 0]))

@@ -44,7 +44,7 @@ class BlurredByEllipse:
     Parameters
     ----------
     name : str
-        Of the file.
+        Name of the file.
     larger, smaller, angle : float
         Semi-axes in pixels; degrees from the lines, towards the next line, to the larger.
     label : float

@@ -25,7 +25,7 @@ class Estimate:
     Parameters
     ----------
     value : float
-        Of all data.
+        Figure of all data.
     low, high : float
         95 % confidence interval (percentiles of the bootstrap); NaN where there is nothing to draw from.
     spread : float or None

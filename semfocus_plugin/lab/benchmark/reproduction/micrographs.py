@@ -35,7 +35,7 @@ class BlurredPicture:
     Parameters
     ----------
     name : str
-        Of the file.
+        Name of the file.
     label, score : ndarray of shape (11,)
         Score that the blur implies, and AENet's.
     rank_correlation : float

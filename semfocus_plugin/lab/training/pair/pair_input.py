@@ -25,7 +25,7 @@ def prepared(pairs: NDArray[Any], magnification: NDArray[Any]) -> NDArray[np.flo
     pairs : ndarray of shape (N, 2, H, W)
         Grey levels; first the frame at the shorter working distance.
     magnification : ndarray of shape (N,)
-        Of the whole frames.
+        Magnification of the whole frames.
 
     Returns
     -------

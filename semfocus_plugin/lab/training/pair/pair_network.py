@@ -49,7 +49,7 @@ class PairConfig:
     learning_rate, weight_decay : float
         Of AdamW, with a warm-up and a cosine.
     seed : int
-        Of initial weights, order and augmentation.
+        Random seed; fixes initial weights, order and augmentation.
     """
 
     data: tuple[str, ...]
@@ -75,7 +75,7 @@ class PairNetwork(nn.Module):
     Parameters
     ----------
     channels : tuple of int
-        Of the four strided stages.
+        Channels of the four strided stages.
     hidden : int
         Width of the head.
     """

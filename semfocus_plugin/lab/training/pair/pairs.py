@@ -41,11 +41,11 @@ class PairsConfig:
     count : int
         Pairs.
     seed : int
-        Of everything.
+        Random seed; fixes everything.
     shard_size : int
         Pairs a file.
     step : float
-        Of the two frames from their centre, in nominal depths of field.
+        Distance of the two frames from their centre, in nominal depths of field.
     """
 
     count: int = 8192

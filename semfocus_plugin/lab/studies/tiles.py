@@ -1,0 +1,316 @@
+"""How many tiles of a whole sample are sharp, and at what cost: with a fixed focus, a plane, autofocus at each, a map.
+
+The sample of the emulator is tilted by 2 degrees and bowed, and its height drifts. The emulated instrument is used
+without its wires, and times are those that it would take. The scene `spread` has fields far apart; in `joined` they
+overlap, so that the tiles can track the focus.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import semdrivers
+from firmware_protocol.messages import Parameter
+from semdrivers.base import MicroscopeBase
+from semdrivers.emulator import Emulator
+from semdrivers.image import SCAN_MODES
+from semdrivers.maps import FocusMap
+from semfocus_plugin.lab.parallel import run_all
+from semfocus_plugin.tiles import MAP, Plan, Tile, open_folder, plan_tiles, take_tiles
+
+__all__ = ["SCENES", "TILT", "Outcome", "Scene", "run_scene", "table"]
+
+TILT = math.tan(math.radians(2.0))
+"""mm/mm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A sample, and where its tiles lie.
+
+    Parameters
+    ----------
+    magnification : float
+        Of the tiles.
+    pitch : float
+        Distance of neighbouring tiles, in widths of a tile.
+    bow : float
+        µm/mm², as the emulator has it.
+    strategies : tuple of str
+        Ways to focus that are compared.
+    """
+
+    magnification: float
+    pitch: float
+    bow: float
+    strategies: tuple[str, ...]
+
+
+SCENES = {
+    "spread": Scene(5000.0, 15.0, 5.0, ("fixed", "plane", "each", "map")),
+    "joined": Scene(15000.0, 0.9, 5.0, ("fixed", "map", "tracked")),
+}
+"""The scenes by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a strategy came to.
+
+    Parameters
+    ----------
+    scene, strategy : str
+        Which.
+    errors : tuple of float
+        Distance of each tile's working distance from the focus, depths of field.
+    frames : tuple of int
+        For focusing, before each tile.
+    seconds : float
+        That the instrument took.
+    """
+
+    scene: str
+    strategy: str
+    errors: tuple[float, ...]
+    frames: tuple[int, ...]
+    seconds: float
+
+
+def run_scene(
+    scene: str, strategy: str, columns: int, rows: int, drift: float, seed: int, keep: Path | None
+) -> Outcome:
+    """Take all tiles of a scene by one strategy.
+
+    Parameters
+    ----------
+    scene, strategy : str
+        From `SCENES`.
+    columns, rows : int
+        Tiles.
+    drift : float
+        nm/s.
+    seed : int
+        Of the emulator.
+    keep : Path, optional
+        Draw the focus map of the strategy here, where it has one: ``.png``.
+    """
+    what = SCENES[scene]
+    emulator = Emulator(
+        "gold-nanoparticles",
+        magnification=what.magnification,
+        seed=seed,
+        tilt=_tilt(seed),
+        bow=what.bow,
+        height_drift=drift,
+    )
+    microscope = _Unwired(emulator)
+    width = emulator.instrument.profile.field_width_at_unity / what.magnification
+    plan = plan_tiles(
+        (columns, rows),
+        _region(columns, rows, width * what.pitch),
+        0.1,
+        place=(0.0, 0.0),
+        field=(width, 0.75 * width),
+        magnification=what.magnification,
+        mode=semdrivers.ScanMode.STANDARD,
+        track=strategy == "tracked",
+    )
+    clock = emulator.instrument.clock
+    began = clock.now()
+    taken = _by_map if strategy in ("map", "tracked") else _without_map
+    found = list(taken(emulator, microscope, plan, strategy, keep))
+    seconds = clock.now() - began
+    microscope.close()
+    return Outcome(scene, strategy, tuple(error for error, _ in found), tuple(frames for _, frames in found), seconds)
+
+
+class _Unwired(MicroscopeBase):
+    """The emulated instrument in this process, without wires: a frame is there as soon as it is drawn."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator, self._instrument = emulator, emulator.instrument
+
+    @property
+    def capabilities(self) -> semdrivers.Capabilities:
+        """Limits of the profile."""
+        profile = self._instrument.profile
+        return semdrivers.Capabilities(
+            semdrivers.Range(
+                profile.working_distance_minimum, profile.working_distance_maximum, profile.working_distance_step
+            ),
+            semdrivers.Range(profile.magnification_minimum, profile.magnification_maximum, profile.magnification_step),
+            SCAN_MODES,
+            model=profile.model,
+        )
+
+    @property
+    def stage_position(self) -> tuple[float, float]:
+        """Position (x, y) in mm."""
+        return self._instrument.value(Parameter.STAGE_X), self._instrument.value(Parameter.STAGE_Y)
+
+    def move_stage(self, x: float, y: float) -> tuple[float, float]:
+        """Move to (x, y) in mm."""
+        self._settle(self._instrument.move_stage(x, y).time)
+        return self.stage_position
+
+    def acquire(self, mode: semdrivers.ScanMode = semdrivers.ScanMode.FAST) -> semdrivers.Image:
+        """Scan one frame."""
+        self._instrument.start_scan(mode.width, mode.height, 8, 1)
+        frame = self._instrument.next_frame()
+        assert frame is not None
+        return semdrivers.Image(
+            frame.pixels,
+            frame.working_distance,
+            frame.magnification,
+            frame.pixel_size,
+            frame.frame_id,
+            frame.start_time,
+            mode,
+        )
+
+    def close(self) -> None:
+        """Switch off."""
+        self._instrument.close()
+
+    def _read(self, name: str) -> float:
+        return self._instrument.value(Parameter[name.upper()])
+
+    def _write(self, name: str, value: float) -> None:
+        self._settle(self._instrument.set_parameter(Parameter[name.upper()], value).time)
+
+    def _settle(self, until: float) -> None:
+        self._instrument.clock.wait_until(until)
+        self._instrument.update()
+
+
+def _by_map(
+    emulator: Emulator, microscope: semdrivers.Microscope, plan: Plan, strategy: str, keep: Path | None
+) -> Iterator[tuple[float, int]]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "tiles"
+        open_folder(folder, lambda: plan, resume=False, overwrite=False)
+        found: list[tuple[float, int]] = []
+        clock = emulator.instrument.clock.now
+        take_tiles(
+            microscope,
+            folder,
+            plan,
+            settings=semdrivers.AutofocusSettings(learn_aperture=False),
+            progress=lambda record, _: found.append((_error(emulator, microscope), record.frames)),
+            clock=clock,
+        )
+        if keep is not None:
+            FocusMap.load(folder / MAP, clock=clock).plot(keep, overwrite=True)
+        yield from found
+
+
+def _without_map(
+    emulator: Emulator, microscope: semdrivers.Microscope, plan: Plan, strategy: str, keep: Path | None
+) -> Iterator[tuple[float, int]]:
+    x0, y0, x1, y1 = plan.region
+    first = [((x0 + x1) / 2, (y0 + y1) / 2)] if strategy == "fixed" else []
+    first = [(x0, y0), (x1, y0), (x0, y1)] if strategy == "plane" else first
+    results = [_focused(microscope, *place) for place in first]
+    waiting = sum(result.frames for result in results)
+    for tile in plan.tiles:
+        if strategy == "each":
+            waiting += _focused(microscope, tile.x, tile.y).frames
+        else:
+            microscope.move_stage(tile.x, tile.y)  # type: ignore[attr-defined]
+            microscope.working_distance = round(_plane(first, [r.working_distance for r in results])(tile), 3)
+        microscope.acquire(semdrivers.ScanMode.STANDARD)
+        yield _error(emulator, microscope), waiting
+        waiting = 0
+
+
+def _focused(microscope: semdrivers.Microscope, x: float, y: float) -> semdrivers.AutofocusResult:
+    microscope.move_stage(x, y)  # type: ignore[attr-defined]
+    return semdrivers.autofocus(microscope, learn_aperture=False)
+
+
+def _plane(places: list[tuple[float, float]], heights: list[float]) -> Callable[[Tile], float]:
+    """Return the plane through three places, or the height of the one."""
+    if len(places) == 1:
+        return lambda tile: heights[0]
+    a, b, c = np.linalg.solve(np.array([(x, y, 1.0) for x, y in places]), np.array(heights))
+    return lambda tile: float(a * tile.x + b * tile.y + c)
+
+
+def _error(emulator: Emulator, microscope: semdrivers.Microscope) -> float:
+    truth = emulator.truth
+    return abs(microscope.working_distance - truth.working_distance) / truth.depth_of_field
+
+
+def _region(columns: int, rows: int, pitch: float) -> tuple[float, float, float, float]:
+    x, y = 0.5 * (columns - 1) * pitch, 0.5 * (rows - 1) * 0.75 * pitch
+    return -x, -y, x, y
+
+
+def _tilt(seed: int) -> float:
+    """Return the strength `tilt` in µm/mm with which the sample of a seed is tilted by 2 degrees."""
+    emulator = Emulator("featureless", seed=seed, tilt=1.0)
+    microscope = _Unwired(emulator)
+    heights = []
+    for x, y in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)):
+        microscope.move_stage(x, y)
+        heights.append(emulator.truth.working_distance)
+    slope = math.hypot(heights[1] - heights[0], heights[2] - heights[0])
+    return TILT / slope
+
+
+def table(
+    columns: int,
+    rows: int,
+    drift: float,
+    seed: int,
+    scenes: tuple[str, ...],
+    pictures: Path | None,
+    workers: int | None,
+) -> list[tuple[str, ...]]:
+    """Return how the strategies compare, a row each; arguments as in `run_scene`."""
+    tasks = [
+        (
+            scene,
+            strategy,
+            columns,
+            rows,
+            drift,
+            seed,
+            pictures / f"focus_map_{scene}.png" if pictures is not None and strategy in ("map", "tracked") else None,
+        )
+        for scene in scenes
+        for strategy in SCENES[scene].strategies
+    ]
+    rows_: list[tuple[str, ...]] = [
+        (
+            "scene",
+            "focus",
+            "within ½ DoF",
+            "within 1 DoF",
+            "worst, DoF",
+            "frames, first 100",
+            "frames a tile beyond",
+            "h",
+        )
+    ]
+    for found in run_all(run_scene, tasks, workers=workers):
+        errors, later = np.array(found.errors), found.frames[100:]
+        rows_.append(
+            (
+                found.scene,
+                found.strategy,
+                f"{np.mean(errors <= 0.5):.0%}",
+                f"{np.mean(errors <= 1):.0%}",
+                f"{errors.max():.2f}",
+                f"{np.mean(found.frames[:100]):.2f} a tile",
+                f"{np.mean(later):.2f}" if later else "",
+                f"{found.seconds / 3600:.2f}",
+            )
+        )
+    return rows_

@@ -1,0 +1,28 @@
+"""A whole sample, tile by tile: the plan, the pictures by a focus map, the mosaic and the report."""
+
+from semfocus_plugin.tiles._joint import Joint, focus_between, joint
+from semfocus_plugin.tiles._mosaic import Placed, assemble, place, write_mosaic
+from semfocus_plugin.tiles._plan import Plan, Tile, plan_tiles
+from semfocus_plugin.tiles._report import preview, write_report
+from semfocus_plugin.tiles._run import MAP, TileRecord, open_folder, read_tiles, second_look, take_tiles
+
+__all__ = [
+    "MAP",
+    "Joint",
+    "Placed",
+    "Plan",
+    "Tile",
+    "TileRecord",
+    "assemble",
+    "focus_between",
+    "joint",
+    "open_folder",
+    "place",
+    "plan_tiles",
+    "preview",
+    "read_tiles",
+    "second_look",
+    "take_tiles",
+    "write_mosaic",
+    "write_report",
+]

@@ -1,0 +1,390 @@
+"""Tiles, taken one after another, so that a run that is killed at any moment goes on where it was.
+
+A tile is done when its file is there, and files appear whole or not at all. The map is written before the picture for
+which it was measured. So nothing else need be remembered, and what is lost is the tile under way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semdrivers.autofocus import BY_MAP, autofocus
+from semdrivers.errors import InvalidParameterError, OutOfRangeError, StoppedError
+from semdrivers.focus import AutofocusResult, AutofocusSettings, NotFocusedError, record_of_frame
+from semdrivers.image import Image, ScanMode, read_image
+from semdrivers.maps import FocusMap
+from semdrivers.microscope import LimitsTravel, approach, offered_mode
+from semfocus_plugin.calibration import apertures_in_use, calibration_for
+from semfocus_plugin.networks import score
+from semfocus_plugin.optics import Beam, beam_of, instrument_of
+from semfocus_plugin.run import electrons_on_pixel
+from semfocus_plugin.tiles._joint import focus_between, joint
+from semfocus_plugin.tiles._plan import Plan, Tile
+
+MAP = "map.json"
+"""File of the focus map in a folder of tiles."""
+PLAN, PICTURES = "plan.json", "tiles"
+OUTPUTS = ("mosaic.ome.tif", "map.png", "report.html")
+ASIDE = 0.25
+"""Depths of field to either side of the focus at which tiles that track it are taken."""
+
+_BLURRED = 1.5  # Below the median of the scores: worth a second look
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TileRecord:
+    """What is known of a tile that was taken.
+
+    Parameters
+    ----------
+    tile : Tile
+        Which.
+    path : Path
+        Its file.
+    x, y : float
+        Stage position as read back, mm.
+    working_distance : float
+        mm.
+    pixel_size : float
+        nm.
+    focus : str
+        How it was focused: ``"run"``, ``"map"``, or ``"none"`` where no focus can be stood by.
+    reason : str
+        What the focus rests on, for a person.
+    score : float
+        Of the picture, 0 to 9; NaN where it is too small to score.
+    frames : int
+        Taken for focusing since the tile before.
+    dose : float
+        Electrons per µm² on the middle of the tile, focusing included; NaN where the instrument does not report it.
+    seconds : float
+        Since the tile before.
+    """
+
+    tile: Tile
+    path: Path
+    x: float
+    y: float
+    working_distance: float
+    pixel_size: float
+    focus: str
+    reason: str
+    score: float
+    frames: int
+    dose: float
+    seconds: float
+
+
+def open_folder(folder: Path, plan: Callable[[], Plan], *, resume: bool, overwrite: bool) -> Plan:
+    """Return the plan of a folder, which is made for it.
+
+    Parameters
+    ----------
+    folder : Path
+        New or empty, unless `resume` or `overwrite`.
+    plan : callable
+        Makes the plan of a new run.
+    resume : bool
+        Whether to go on with what the folder holds; what a killed run left half-written is removed.
+    overwrite : bool
+        Whether the tiles in it are removed.
+
+    Raises
+    ------
+    InvalidParameterError
+        When the folder holds something else, or a plan that differs from the present options.
+    """
+    pictures = folder / PICTURES
+    if folder.exists() and not folder.is_dir():
+        raise InvalidParameterError(f"{folder} is no folder")
+    if resume and (folder / PLAN).exists():
+        kept = Plan.load(folder / PLAN)
+        for path in [*folder.glob(".*.tmp"), *pictures.glob(".*.tmp")]:
+            path.unlink(missing_ok=True)
+        return kept
+    left = [path for path in folder.iterdir() if path.suffix != ".tmp"] if folder.exists() else []
+    if overwrite and left and (folder / PLAN).exists():
+        for path in [*pictures.glob("tile_r*_c*.ome.tif"), *(folder / name for name in (*OUTPUTS, MAP, PLAN))]:
+            path.unlink(missing_ok=True)
+    elif [path for path in left if path != pictures or any(pictures.glob("[!.]*"))]:
+        raise InvalidParameterError(
+            f"{folder} is in use: --resume goes on with the tiles in it, --overwrite replaces them"
+            if (folder / PLAN).exists()
+            else f"{folder} is in use by something else: tiles need a new or empty folder"
+        )
+    made = plan()
+    pictures.mkdir(parents=True, exist_ok=True)
+    made.save(folder / PLAN)
+    return made
+
+
+def read_tiles(folder: Path, plan: Plan) -> dict[int, TileRecord]:
+    """Return the tiles that were taken, by index."""
+    records = {}
+    for tile in plan.tiles:
+        path = folder / PICTURES / tile.name
+        if path.exists():
+            records[tile.index] = _record(tile, path, read_image(path))
+    return records
+
+
+def second_look(records: dict[int, TileRecord]) -> dict[int, str]:
+    """Return which tiles a person should look at, with the reason."""
+    scores = sorted(record.score for record in records.values() if math.isfinite(record.score))
+    usual = scores[len(scores) // 2] if scores else math.nan
+    reasons = {}
+    for index, record in records.items():
+        if record.focus == "none":
+            reasons[index] = f"not focused: {record.reason}"
+        elif record.score < usual - _BLURRED:
+            reasons[index] = f"score {record.score:.1f}, {usual - record.score:.1f} below the usual one"
+    return reasons
+
+
+def take_tiles(
+    microscope: Any,
+    folder: Path,
+    plan: Plan,
+    *,
+    settings: AutofocusSettings | None = None,
+    progress: Callable[[TileRecord, int], object] | None = None,
+    cancel: threading.Event | None = None,
+    clock: Callable[[], float] = time.time,
+) -> FocusMap:
+    """Take all tiles of a plan that are not there yet.
+
+    Parameters
+    ----------
+    microscope : Microscope
+        With a stage.
+    folder : Path
+        From `open_folder`.
+    plan : Plan
+        What to take.
+    settings : AutofocusSettings, optional
+        How to focus.
+    progress : callable, optional
+        Called with the record of every tile and the number of tiles that are done.
+    cancel : threading.Event, optional
+        Obeyed before the next frame; what is done stays.
+    clock : callable
+        Of the focus map, s.
+
+    Returns
+    -------
+    FocusMap
+        As measured.
+
+    Raises
+    ------
+    NotFocusedError
+        When the first places of the map show no focus: nothing is known then.
+    SemDriversError
+        Whatever the microscope raises; the tiles that are there stay.
+    """
+    return _Taking(microscope, folder, plan, settings, progress, cancel, clock).run()
+
+
+class _Taking:
+    def __init__(
+        self,
+        microscope: Any,
+        folder: Path,
+        plan: Plan,
+        settings: AutofocusSettings | None,
+        progress: Callable[[TileRecord, int], object] | None,
+        cancel: threading.Event | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self.microscope, self.folder, self.plan = microscope, folder, plan
+        self.settings = AutofocusSettings() if settings is None else settings
+        self.progress, self.cancel = progress, threading.Event() if cancel is None else cancel
+        path = folder / MAP
+        self.map = FocusMap.load(path, clock=clock) if path.exists() else FocusMap(clock=clock)
+        mode = ScanMode.parse(plan.mode)
+        assert mode is not None
+        self.mode = mode
+        self.frames = 0
+        self.since = time.perf_counter()
+        self.last: tuple[Tile, Image] | None = None
+        self.beam: Beam | None = None
+
+    def run(self) -> FocusMap:
+        microscope = self.microscope
+        if microscope.magnification != self.plan.magnification:
+            microscope.magnification = self.plan.magnification
+        done = sum((self.folder / PICTURES / tile.name).exists() for tile in self.plan.tiles)
+        if done < len(self.plan.tiles):
+            self._measure_first()
+        for tile in self._missing():
+            try:
+                record = self._take(tile)
+            except StoppedError:
+                if not self.cancel.is_set():
+                    raise
+                record = None
+            if record is None:
+                break
+            done += 1
+            if self.progress is not None:
+                self.progress(record, done)
+        return self.map
+
+    def _missing(self) -> Iterator[Tile]:
+        """Yield the tiles that are not there; one that is there breaks the chain of neighbours."""
+        for tile in self.plan.tiles:
+            path = self.folder / PICTURES / tile.name
+            if not path.exists():
+                yield tile
+            else:
+                self.last = None
+
+    def _measure_first(self) -> None:
+        """Measure where the map is least certain, before the first tile."""
+        x0, y0, x1, y1 = self.plan.region
+        result = self._focus((x0 + x1) / 2, (y0 + y1) / 2)
+        tried = 1
+        for x, y in self.map.plan(self.plan.region):
+            if self.cancel.is_set():
+                return
+            result = self._focus(x, y)
+            tried += 1
+        if not self.map.points and not self.cancel.is_set():
+            raise NotFocusedError(f"none of {tried} places shows a focus to start from: {result.reason}", result)
+
+    def _focus(self, x: float, y: float) -> AutofocusResult:
+        self.microscope.move_stage(x, y)
+        points = len(self.map.points)
+        result = autofocus(self.microscope, settings=self.settings, cancel=self.cancel, map=self.map)
+        self.frames += result.frames
+        if len(self.map.points) > points:
+            self.map.save(self.folder / MAP, overwrite=True)
+        return result
+
+    def _take(self, tile: Tile) -> TileRecord | None:
+        """Focus and take one tile; None when cancelled."""
+        if self.cancel.is_set():
+            return None
+        result = self._focus(tile.x, tile.y)
+        if result.status == "cancelled" or self.cancel.is_set():
+            return None
+        x, y = self.microscope.stage_position
+        focus = "map" if result.method == BY_MAP else "run" if result.focused else "none"
+        aim, sigma = self.map.predict(x, y)
+        depth = self.map.depth_of_field(self.plan.magnification)
+        if result.focused:
+            aim = result.working_distance
+            if self.plan.track:
+                self._go(aim + ASIDE * depth * tile.side)
+        elif math.isfinite(sigma):
+            self._go(aim)
+        image = self.microscope.acquire(self.mode)
+        picture = self._judged(image)
+        dose = self._dose(image, self.mode) + self.frames * self._dose(image, self._focusing_mode())
+        now = time.perf_counter()
+        about = {
+            "stage": [x, y],
+            "row": tile.row,
+            "column": tile.column,
+            "focus": focus,
+            "reason": result.reason,
+            "uncertainty": sigma if math.isfinite(sigma) else None,
+            "score": picture if math.isfinite(picture) else None,
+            "focusing_frames": self.frames,
+            "dose": dose if math.isfinite(dose) else None,
+            "seconds": now - self.since,
+        }
+        metadata = {**image.metadata, "tile": about}
+        metadata.setdefault("autofocus", record_of_frame(dict(result.to_record()), image.working_distance))
+        image = dataclasses.replace(image, metadata=metadata)
+        path = self.folder / PICTURES / tile.name
+        before, self.last = self.last, (tile, image) if focus != "none" else None
+        if self.plan.track and before is not None and focus != "none":
+            self._compare(*before, tile, image)
+        image.save(path)
+        self.frames, self.since = 0, now
+        return _record(tile, path, image)
+
+    def _go(self, working_distance: float) -> None:
+        """Move the lens, where that is within all limits of a focusing from here."""
+        limits, here = self.microscope.capabilities.working_distance, self.microscope.working_distance
+        if self.settings.bounds is not None:
+            limits = limits.intersect(*self.settings.bounds)
+        named = self.microscope.max_travel if isinstance(self.microscope, LimitsTravel) else None
+        for travel in (self.settings.max_travel, named):
+            if travel is not None:
+                limits = limits.intersect(here - travel, here + travel)
+        if working_distance in limits:
+            approach(self.microscope, working_distance, limits)
+
+    def _compare(self, other: Tile, earlier: Image, tile: Tile, image: Image) -> None:
+        """Make a point of the map out of the strip that a tile shares with the one before."""
+        per_pixel = image.pixel_size * 1e-6
+        where = joint(earlier, image, (tile.y - other.y) / per_pixel, (tile.x - other.x) / per_pixel)
+        depth = self.map.depth_of_field(self.plan.magnification)
+        found = None if where is None else focus_between(earlier, image, where, self._beam(), depth)
+        if found is None or not found[1] < depth:
+            return
+        self.map.add(
+            (tile.x + other.x) / 2,
+            (tile.y + other.y) / 2,
+            found[0],
+            sigma=found[1],
+            depth_of_field=depth,
+            magnification=self.plan.magnification,
+            source="joint",
+        )
+        self.map.save(self.folder / MAP, overwrite=True)
+
+    def _beam(self) -> Beam:
+        if self.beam is None:
+            capabilities, place = self.microscope.capabilities, self.microscope.working_distance
+            kept, store = calibration_for(capabilities), apertures_in_use()
+            instrument = instrument_of(self.microscope, capabilities)
+            known = store.get(instrument) if store is not None and instrument is not None else None
+            self.beam = beam_of(capabilities, place, None if kept is None else kept.beam, known)
+        return self.beam
+
+    def _focusing_mode(self) -> ScanMode:
+        return offered_mode(self.microscope.capabilities, self.settings.scan_mode)
+
+    def _dose(self, image: Image, mode: ScanMode) -> float:
+        """Return the electrons per µm² of a frame of the field of `image` in a mode; NaN where they are not known."""
+        electrons = electrons_on_pixel(self.microscope.capabilities, mode)
+        pixel = image.pixel_size * 1e-3 * image.pixels.shape[1] / mode.width
+        return math.nan if electrons is None else electrons / pixel**2
+
+    def _judged(self, image: Image) -> float:
+        try:
+            return score(image)
+        except (InvalidParameterError, OutOfRangeError) as error:
+            _log.debug("no score: %s", error)
+            return math.nan
+
+
+def _record(tile: Tile, path: Path, image: Image) -> TileRecord:
+    about = image.metadata.get("tile")
+    if not isinstance(about, dict):
+        raise InvalidParameterError(f"{path} is none of these tiles: its file says nothing of a tile")
+    numbers = {name: math.nan if about[name] is None else float(about[name]) for name in ("score", "dose", "seconds")}
+    return TileRecord(
+        tile=tile,
+        path=path,
+        x=float(about["stage"][0]),
+        y=float(about["stage"][1]),
+        working_distance=image.working_distance,
+        pixel_size=image.pixel_size,
+        focus=str(about["focus"]),
+        reason=str(about["reason"]),
+        frames=int(about["focusing_frames"]),
+        **numbers,
+    )

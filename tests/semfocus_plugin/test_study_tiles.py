@@ -1,0 +1,30 @@
+"""The study of tiles: every strategy runs, and what it says of a small sample is right."""
+
+from __future__ import annotations
+
+import pytest
+
+from semfocus_plugin.lab.studies import tiles
+
+
+def test_a_map_keeps_a_tilted_sample_sharp_where_a_fixed_focus_does_not(tmp_path):
+    picture = tmp_path / "map.png"
+    by_map = tiles.run_scene("spread", "map", 2, 2, 20.0, 3, picture)
+    fixed = tiles.run_scene("spread", "fixed", 6, 4, 20.0, 3, None)
+    assert len(by_map.errors) == 4
+    assert max(by_map.errors) < 1
+    assert max(fixed.errors) > 1
+    assert by_map.seconds > 0
+    assert sum(fixed.frames[1:]) == 0 < fixed.frames[0]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_three_hundred_tiles():
+    """By the map alone: sharp, at few frames."""
+    found = tiles.run_scene("spread", "map", 20, 15, 20.0, 3, None)
+    assert max(found.errors) < 1
+    assert sum(error <= 0.5 for error in found.errors) >= 0.95 * 300
+    assert sum(found.frames[:100]) <= 130
+    assert sum(found.frames[100:]) <= 0.2 * 200

@@ -1,0 +1,320 @@
+"""Tiles: the plan, what neighbours say of the focus, the mosaic, and a run that is killed at any moment."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from scipy.special import j1
+from typer.testing import CliRunner
+
+import semdrivers
+from semdrivers import FocusMap, Image, ScanMode
+from semfocus_plugin import tiles
+from semfocus_plugin.lab.cli import app
+from semfocus_plugin.optics import Beam
+
+PIXEL = 40.0  # nm
+DEPTH = 0.027
+BEAM = Beam()
+
+
+def plan(grid=(3, 2), region=None, overlap=0.1, **changes):
+    values = {"place": (1.0, 2.0), "field": (0.02, 0.015), "magnification": 5000.0, "mode": ScanMode.FAST}
+    return tiles.plan_tiles(grid, region, overlap, **{**values, **changes})
+
+
+def test_tiles_go_back_and_forth_around_the_present_place():
+    made = plan()
+    assert [(tile.row, tile.column) for tile in made.tiles] == [(0, 0), (0, 1), (0, 2), (1, 2), (1, 1), (1, 0)]
+    assert np.mean([(tile.x, tile.y) for tile in made.tiles], axis=0) == pytest.approx((1.0, 2.0))
+    assert made.tiles[1].x - made.tiles[0].x == pytest.approx(0.018)
+    assert made.tiles[5].y - made.tiles[0].y == pytest.approx(0.0135)
+    assert {tile.side for tile in made.tiles if (tile.row + tile.column) % 2} == {-1}
+
+
+def test_a_region_is_covered_or_sampled():
+    region = (0.0, 0.0, 0.1, 0.05)
+    covering = plan(None, region)
+    assert (covering.columns, covering.rows) == (6, 4)
+    xs, ys = ([getattr(tile, axis) for tile in covering.tiles] for axis in "xy")
+    assert min(xs) - 0.01 <= 0 <= 0.1 <= max(xs) + 0.01
+    assert min(ys) - 0.0075 <= 0 <= 0.05 <= max(ys) + 0.0075
+    sampling = plan((3, 2), region)
+    assert [(tile.x, tile.y) for tile in sampling.tiles[:3]] == [(0.0, 0.0), (0.05, 0.0), (0.1, 0.0)]
+    for grid, where in ((None, None), ((0, 2), None), ((2, 2), (1, 0, 0, 1)), ((10**4, 10**4), None)):
+        with pytest.raises(semdrivers.SemDriversError):
+            plan(grid, where)
+
+
+def test_a_plan_comes_back_from_its_file(tmp_path):
+    made = plan(track=True)
+    made.save(tmp_path / "plan.json")
+    assert tiles.Plan.load(tmp_path / "plan.json") == made
+    (tmp_path / "plan.json").write_text("{}")
+    with pytest.raises(semdrivers.InvalidParameterError, match="no plan of tiles"):
+        tiles.Plan.load(tmp_path / "plan.json")
+
+
+def texture(height, width, seed=0):
+    """A field with power at all frequencies, 0 to 1."""
+    noise = np.fft.rfft2(np.random.default_rng(seed).standard_normal((height, width)))
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    field = np.fft.irfft2(noise / np.maximum(frequency, 0.02) ** 0.8, (height, width))
+    return (field - field.min()) / np.ptp(field)
+
+
+def taken(field, working_distance, focus, rows, columns, seed):
+    """A part of a field as a frame shows it: blurred by the disc of its defocus, with noise."""
+    radius = float(BEAM.angle(focus)) * abs(working_distance - focus) / (PIXEL * 1e-6)
+    frequency = np.hypot(np.fft.fftfreq(field.shape[0])[:, None], np.fft.rfftfreq(field.shape[1]))
+    argument = np.maximum(2 * math.pi * radius * frequency, 1e-9)
+    blurred = np.fft.irfft2(np.fft.rfft2(field) * 2 * j1(argument) / argument, field.shape)
+    noise = np.random.default_rng(seed).normal(0, 4, field.shape)
+    grey = np.clip(40 + 160 * blurred + noise, 0, 255).astype(np.uint8)
+    return Image(grey[rows, columns], working_distance, 5000.0, PIXEL)
+
+
+@pytest.mark.parametrize("off", [-1.0, -0.4, 0.0, 0.3, 0.8])
+def test_two_neighbours_say_where_the_focus_is_sign_included(off):
+    field = texture(256, 640)
+    focus = 15.0 + off * DEPTH
+    first = taken(field, 15.0 - 0.25 * DEPTH, focus, slice(0, 240), slice(0, 320), 1)
+    second = taken(field, 15.0 + 0.25 * DEPTH, focus, slice(5, 245), slice(283, 603), 2)
+    where = tiles.joint(first, second, 0.0, 288.0)
+    assert (where.row, where.column) == pytest.approx((5, 283), abs=0.3)
+    assert where.alike > 0.5
+    found, sigma = tiles.focus_between(first, second, where, BEAM, DEPTH)
+    assert abs(found - focus) < min(3 * sigma, 0.6 * DEPTH)
+
+
+def test_neighbours_that_show_something_else_say_nothing():
+    one, other = (
+        taken(texture(240, 320, seed), 15.0 + seed * 0.01, 15.0, slice(None), slice(None), 1) for seed in (1, 2)
+    )
+    where = tiles.joint(one, other, 0.0, 288.0)
+    assert where.alike < 0.3
+    assert tiles.focus_between(one, other, where, BEAM, DEPTH) is None
+    assert tiles.joint(one, other, 0.0, 315.0) is None
+    same = tiles.Joint(0.0, 288.0, 0.9)
+    assert tiles.focus_between(one, one, same, BEAM, DEPTH) is None
+
+
+@pytest.fixture
+def cut(tmp_path):
+    """A picture cut into tiles whose stage positions err by some pixels, as records."""
+    whole = (255 * texture(420, 560, 3)).astype(np.uint8)
+    made = plan((4, 4), (0.0, 0.0, 3 * 130e-6 * PIXEL, 3 * 95e-6 * PIXEL))
+    jitter = np.random.default_rng(5)
+    records, corners = {}, {}
+    for tile in made.tiles:
+        top, left = 8 + 95 * tile.row + int(jitter.integers(-3, 4)), 8 + 130 * tile.column + int(jitter.integers(-3, 4))
+        about = {
+            "stage": [tile.x, tile.y], "focus": "map", "reason": "", "score": 8.0, "focusing_frames": 0, "dose": None,
+            "seconds": 1.0,
+        }  # fmt: skip
+        image = Image(whole[top : top + 120, left : left + 160], 15.0, 5000.0, PIXEL, metadata={"tile": about})
+        (tmp_path / "tiles").mkdir(exist_ok=True)
+        image.save(tmp_path / "tiles" / tile.name)
+        corners[tile.index] = (top, left)
+    records = tiles.read_tiles(tmp_path, made)
+    return whole, records, corners
+
+
+def test_the_mosaic_is_the_picture_again(cut):
+    whole, records, corners = cut
+    placed = tiles.place(records)
+    assert len(placed.seams) == 24
+    assert (placed.seams < 1).mean() >= 0.95
+    origin = np.min(list(corners.values()), axis=0)
+    for index, corner in corners.items():
+        assert placed.positions[index] == pytest.approx(np.subtract(corner, origin), abs=1.0)
+    mosaic = tiles.assemble(records, placed)
+    height, width = mosaic.shape
+    part = whole[origin[0] : origin[0] + height, origin[1] : origin[1] + width]
+    assert np.mean(mosaic[20:-20, 20:-20] == part[20:-20, 20:-20]) > 0.9
+
+
+def test_the_mosaic_opens_with_scale_and_levels(tmp_path):
+    mosaic = (255 * texture(1100, 1300)).astype(np.uint8)
+    path = tiles.write_mosaic(tmp_path / "mosaic.ome.tif", mosaic, PIXEL)
+    with tifffile.TiffFile(path) as file:
+        assert [level.shape for level in file.series[0].levels] == [(1100, 1300), (550, 650)]
+        assert np.array_equal(file.asarray(), mosaic)
+    assert semdrivers.read_image(path).pixel_size == pytest.approx(PIXEL)
+    with pytest.raises(semdrivers.ExistingFileError):
+        tiles.write_mosaic(path, mosaic, PIXEL)
+
+
+URL = "emulator://gold-nanoparticles?seed=3&magnification=5000"
+
+
+def semfocus(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def test_a_sample_is_taken_and_gone_on_with(tmp_path):
+    folder = tmp_path / "night"
+    arguments = ("tile", URL, "--mode", "fast", "-o", folder, "--json")
+    done = semfocus(*arguments, "--grid", "2x1", "--track")
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert said["tiles"] == said["planned"] == 2
+    assert said["not_focused"] == 0
+    assert said["largest_dose"] > said["median_dose"] > 0
+    assert said["joints_below_a_pixel"] == 1
+    made = tiles.Plan.load(folder / "plan.json")
+    records = tiles.read_tiles(folder, made)
+    assert sum(record.frames for record in records.values()) == said["focusing_frames"]
+    depth = FocusMap.load(folder / "map.json").depth_of_field()
+    for record in records.values():
+        image = semdrivers.read_image(record.path)
+        assert image.metadata["autofocus"]["status"] == "focused"
+        assert (record.x, record.y) == pytest.approx((record.tile.x, record.tile.y), abs=0.001)
+        assert abs(image.metadata["autofocus"]["lens_offset"]) == pytest.approx(0.25 * depth, abs=0.3 * depth)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png") >= 2
+    assert "second look: 0" in page
+
+    kept = {path: path.read_bytes() for path in (folder / "tiles").iterdir()}
+    gone = next(iter(kept))
+    gone.unlink()
+    (folder / "tiles" / f".{gone.name}.0123.tmp").write_bytes(b"half of a picture")
+    refused = semfocus(*arguments, "--grid", "2x1")
+    assert refused.exit_code == 2
+    assert "--resume" in refused.output
+    assert semfocus(*arguments, "--grid", "3x2", "--resume").exit_code == 2
+    again = semfocus(*arguments, "--resume")
+    assert again.exit_code == 0, again.output
+    assert set((folder / "tiles").iterdir()) == set(kept)
+    assert all(path.read_bytes() == kept[path] for path in kept if path != gone)
+
+
+def test_options_that_cannot_be_are_refused_before_anything_moves(tmp_path):
+    for options in (("--grid", "2by2"), ("--region", "0,0,1"), (), ("--grid", "2x2", "--mode", "none"),
+                    ("--resume", "--overwrite")):  # fmt: skip
+        assert semfocus("tile", URL, "-o", tmp_path / "night", *options).exit_code == 2
+    assert not (tmp_path / "night").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("mine")
+    assert semfocus("tile", URL, "-o", tmp_path / "other", "--grid", "2x2", "--overwrite").exit_code == 2
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["mine.txt"]
+
+
+def test_a_sample_without_anything_to_focus_on_is_refused(tmp_path):
+    url = "emulator://featureless?seed=1&magnification=1000"
+    refused = semfocus("tile", url, "--grid", "1x1", "-o", tmp_path / "night", "--mode", "fast", "--json")
+    assert refused.exit_code == 3
+    assert "shows a focus" in json.loads(refused.stdout)["error"]["message"]
+
+
+SCRIPT = """
+import os, sys
+from pathlib import Path
+import numpy as np
+import semdrivers
+from semfocus_plugin import tiles
+
+folder, log = Path(sys.argv[1]), os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+TINY = semdrivers.ScanMode("TINY", 64, 48)
+
+
+class Bench:
+    capabilities = semdrivers.Capabilities(
+        semdrivers.Range(1.0, 50.0, 0.001), semdrivers.Range(20, 1e5), scan_modes=(TINY,)
+    )
+    working_distance, magnification, stage_position = 15.0, 5000.0, (0.0, 0.0)
+
+    def move_stage(self, x, y):
+        self.stage_position = (x, y)
+        return x, y
+
+    def acquire(self, mode):
+        os.write(log, b"%f %f\\n" % self.stage_position)
+        pixels = np.full((48, 64), int(1000 * abs(self.stage_position[0])) % 256, np.uint8)
+        return semdrivers.Image(pixels, self.working_distance, self.magnification, 100.0, scan_mode=mode)
+
+    def close(self):
+        pass
+
+
+def make():
+    return tiles.plan_tiles((6, 5), None, 0.1, place=(0.0, 0.0), field=(0.0064, 0.0048), magnification=5000.0, mode=TINY)
+
+
+plan = tiles.open_folder(folder, make, resume=True, overwrite=False)
+if not (folder / tiles.MAP).exists():
+    known = semdrivers.FocusMap(tolerance=1.0)
+    known.add(0.0, 0.0, 15.0, depth_of_field=0.03)
+    known.save(folder / tiles.MAP)
+print("ready", flush=True)
+tiles.take_tiles(Bench(), folder, plan)
+"""
+
+
+def killed_and_gone_on_with(tmp_path, kills, seed):
+    script, folder, log = tmp_path / "bench.py", tmp_path / "night", tmp_path / "frames.txt"
+    script.write_text(SCRIPT)
+    moments = random.Random(seed)
+    number, done = 0, 0
+    while True:
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(folder), str(log)], stdout=subprocess.PIPE, text=True
+        )
+        process.stdout.readline()
+        if number < kills:
+            # Some moments fall into the reading of the plan, most between and within files.
+            time.sleep(moments.uniform(0.0, 0.15))
+            process.send_signal(signal.SIGKILL)
+        code = process.wait(60)
+        process.stdout.close()
+        pictures = sorted((folder / "tiles").glob("tile_*.ome.tif"))
+        for path in pictures:
+            assert semdrivers.read_image(path).metadata["tile"]["focus"] == "map"
+        assert len(pictures) >= done
+        done = len(pictures)
+        FocusMap.load(folder / "map.json")
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        number += 1
+    assert done == 30
+    assert list(folder.rglob(".*")) == []
+    frames = log.read_text().splitlines()
+    assert 30 <= len(frames) <= 30 + number
+    assert len(set(frames)) == 30
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_a_run_that_is_killed_goes_on_and_repeats_one_tile_at_most(tmp_path):
+    killed_and_gone_on_with(tmp_path, 3, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_a_run_that_is_killed_fifty_times(tmp_path):
+    for seed in range(10):
+        (tmp_path / str(seed)).mkdir()
+        killed_and_gone_on_with(tmp_path / str(seed), 5, seed)
+
+
+def test_only_doubtful_tiles_need_a_second_look():
+    tile = plan().tiles[0]
+
+    def record(focus, score):
+        return tiles.TileRecord(tile, Path("a"), 0, 0, 15, 40, focus, "dust", score, 0, math.nan, 1.0)
+
+    records = {0: record("map", 8.5), 1: record("run", 8.3), 2: record("map", 4.0), 3: record("none", 8.4),
+               4: record("map", math.nan)}  # fmt: skip
+    assert set(tiles.second_look(records)) == {2, 3}
+    assert "dust" in tiles.second_look(records)[3]
