@@ -80,7 +80,7 @@ def virtual_zem(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
         started.append(process)
         for line in process.stdout:
             if line.strip().isdecimal():
-                return f"zem://127.0.0.1:{line.strip()}?settle=0"
+                return f"zem://127.0.0.1:{line.strip()}?settle=0&timeout=60"
         raise RuntimeError("the simulator did not start")
 
     yield start
