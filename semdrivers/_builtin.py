@@ -34,6 +34,7 @@ def semdrivers_schemes() -> Mapping[str, str]:
         "fibsem": "fibsem:///path/to/configuration.yaml",
         "micromanager": "micromanager:///path/to/config.cfg?numerical_aperture=0.5",
         "replay": "replay:///path/to/session",
+        "semfocus+http": "semfocus+http://192.168.1.50:8765",
         "series": "series:///path/to/pictures",
         "smartsem": "smartsem://?working_distance=4:20",
         "tescan": "tescan://192.168.1.40",
@@ -44,7 +45,7 @@ def semdrivers_schemes() -> Mapping[str, str]:
 
 @hookimpl
 def semdrivers_connect(url: str, options: Mapping[str, Any]) -> Microscope | None:
-    """Open an EM-30 or a TESCAN microscope, an emulated one in this process, or a recording."""
+    """Open an EM-30 or a TESCAN microscope, an emulated one in this process, a shared one, or a recording."""
     scheme = url.partition("://")[0].lower()
     if scheme in _EM30:
         from semdrivers import em30
@@ -78,6 +79,10 @@ def semdrivers_connect(url: str, options: Mapping[str, Any]) -> Microscope | Non
         from semdrivers.hosts import pymmcore
 
         return pymmcore.connect(url, options)
+    if scheme == "semfocus+http":
+        from semdrivers.remote import open_remote
+
+        return open_remote(url, options)
     if scheme == "replay":
         from semdrivers.sessions import open_replay
 

@@ -10,17 +10,21 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import platform
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from semdrivers.claims import claimed, layers
 from semdrivers.errors import AutofocusError, InvalidParameterError
+from semdrivers.files import plain
 from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress, RecordsFocus
 from semdrivers.microscope import (
+    Capabilities,
     HasStage,
     LimitsTravel,
     Microscope,
@@ -36,7 +40,7 @@ from semdrivers.microscope import (
 if TYPE_CHECKING:
     from semdrivers.maps import FocusMap
 
-__all__ = ["BY_MAP", "autofocus", "ended_in_order"]
+__all__ = ["BY_MAP", "autofocus", "checked_settings", "ended_in_order"]
 
 BY_MAP = "focus-map"
 """Method of a result that a `semdrivers.maps.FocusMap` gave without a frame."""
@@ -95,7 +99,7 @@ def autofocus(
     SystemExit
         On SIGTERM and SIGHUP, where the program has no handler of its own and this is its main thread; the same.
     """
-    settings = _settings(settings, overrides)
+    settings = checked_settings(settings, overrides)
     check_microscope(microscope)
     travels = [settings.max_travel, *(each.max_travel for each in layers(microscope) if isinstance(each, LimitsTravel))]
     limits = [travel for travel in travels if travel is not None]
@@ -136,6 +140,7 @@ def autofocus(
             result,
             working_distance=microscope.working_distance,
             start_working_distance=result.start_working_distance if map is None else start["working_distance"],
+            provenance={**_provenance(microscope.capabilities, settings), **result.provenance},
         )
     if map is not None and result.method != BY_MAP:
         _feed(map, microscope, result)
@@ -154,6 +159,25 @@ def autofocus(
         result.reason,
     )
     return result
+
+
+def _provenance(capabilities: Capabilities, settings: AutofocusSettings) -> dict[str, Any]:
+    """Return what a result is worth nothing without, years later: when, on what, how, with which versions."""
+    names = ("semdrivers", "numpy", "onnxruntime")
+    installed = {name: version for name in names if (version := _version(name)) is not None}
+    return {
+        "time": time.time(),
+        "instrument": {name: getattr(capabilities, name) for name in ("model", "serial", "firmware")},
+        "settings": plain({**dataclasses.asdict(settings), "scan_mode": str(settings.scan_mode)}),
+        "versions": {"python": platform.python_version(), **installed},
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _by_map(
@@ -221,7 +245,14 @@ def ended_in_order() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _settings(settings: AutofocusSettings | None, overrides: dict[str, Any]) -> AutofocusSettings:
+def checked_settings(settings: AutofocusSettings | None, overrides: Mapping[str, Any]) -> AutofocusSettings:
+    """Return the settings of a run with single fields overridden, as `autofocus` takes them.
+
+    Raises
+    ------
+    InvalidParameterError, OutOfRangeError
+        For a field that there is not, and for values that make no sense.
+    """
     if settings is None:
         settings = AutofocusSettings()
     elif not isinstance(settings, AutofocusSettings):

@@ -22,6 +22,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Mapping
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "SemDriversError",
     "StoppedError",
     "TransportError",
+    "error_named",
 ]
 
 
@@ -182,3 +184,22 @@ class ModelError(AutofocusError):
 
     Raised when a model is loaded, before the instrument is touched. Reinstall the package, or name a good file.
     """
+
+
+def error_named(name: str, message: str) -> Exception:
+    """Return an exception by the name of its class and its message, as records and other programs pass it on.
+
+    Parameters
+    ----------
+    name : str
+        Of a class here, or of a built-in exception; anything else becomes a `SemDriversError` that mentions it.
+    message : str
+        What it says.
+    """
+    kind = globals().get(name, getattr(builtins, name, None))
+    if not (isinstance(kind, type) and issubclass(kind, Exception)):
+        return SemDriversError(f"{name}: {message}")
+    try:
+        return kind(message)
+    except TypeError:
+        return SemDriversError(f"{name}: {message}")

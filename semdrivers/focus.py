@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, Protocol, TypedDict, cast, runtime_checkable
 
-from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeError
+from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeError, SemDriversError
 from semdrivers.files import plain, replacing
 from semdrivers.image import ScanMode
 from semdrivers.microscope import checked_limits, number, whole_number, within
@@ -128,6 +129,12 @@ class FocusStep:
         Step in mm that follows the frame; None after the last.
     time : float or None
         When the frame was scored, s since the run began; None where the method does not report it.
+    blur, blur_sigma : float or None
+        Radius of the blur and its standard deviation, pixels; None where the method does not measure it.
+    posterior : tuple of float or None
+        What the frames before this one said of the focus, by which its place was chosen: working distances in mm below
+        which the focus lies with the probabilities 0, 1/n, 2/n, … 1, but for one in a thousand at either end. None
+        where the method computes none.
     """
 
     index: int
@@ -139,6 +146,20 @@ class FocusStep:
     entropy: float
     action: float | None = None
     time: float | None = None
+    blur: float | None = None
+    blur_sigma: float | None = None
+    posterior: tuple[float, ...] | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FocusStep:
+        """Return the step of one entry of ``to_dict()["trace"]``; raises as `AutofocusResult.from_dict` does."""
+        try:
+            known = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}
+            if known.get("posterior") is not None:
+                known["posterior"] = tuple(map(float, known["posterior"]))
+            return cls(**known)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidParameterError(f"it is no step of an autofocus run: {error}") from error
 
     @property
     def frame(self) -> int:
@@ -147,7 +168,10 @@ class FocusStep:
 
 
 class FocusRecord(TypedDict):
-    """An `AutofocusResult` without its trace: what travels in ``metadata["autofocus"]`` of the frames that follow."""
+    """An `AutofocusResult` without trace, posterior and provenance.
+
+    It travels in ``metadata["autofocus"]`` of the frames that follow.
+    """
 
     status: str
     reason: str
@@ -238,6 +262,11 @@ class AutofocusResult:
         What remains at the focus; None where the method does not measure it, or the frames do not show it.
     at_limit : bool
         Whether the sharpest place allowed is at a limit of the run, so that the true focus may lie beyond it.
+    posterior : tuple of float or None
+        What all frames together say of the focus, in the form of `FocusStep.posterior`.
+    provenance : mapping
+        ``time`` (seconds since the epoch, at the end), ``instrument``, ``settings``, ``versions``, and what the method
+        adds, such as ``models``: the SHA-256 of each network by name.
     depth_of_field : float or None
         Of a frame of the run, at the working distance that it ends at, mm; None where the method does not report it.
 
@@ -260,6 +289,8 @@ class AutofocusResult:
     trace: tuple[FocusStep, ...] = ()
     astigmatism: Astigmatism | None = None
     at_limit: bool = False
+    posterior: tuple[float, ...] | None = None
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     depth_of_field: float | None = None
 
     def __post_init__(self) -> None:
@@ -302,9 +333,33 @@ class AutofocusResult:
         values["trace"] = [{"frame": step.frame, **plain(step)} for step in self.trace]
         return values
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> AutofocusResult:
+        """Return the result that `to_dict` or `save` has written.
+
+        Raises
+        ------
+        InvalidParameterError, OutOfRangeError
+            When it is none, or holds values that make no sense. Fields that an earlier version did not write may be
+            missing, and unknown ones are passed over.
+        """
+        try:
+            known = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}
+            known["trace"] = tuple(map(FocusStep.from_dict, known.get("trace", ())))
+            if known.get("astigmatism") is not None:
+                known["astigmatism"] = Astigmatism(**known["astigmatism"])
+            if known.get("posterior") is not None:
+                known["posterior"] = tuple(map(float, known["posterior"]))
+            return cls(**known)
+        except SemDriversError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidParameterError(f"it is no result of an autofocus run: {error}") from error
+
     def to_record(self) -> FocusRecord:
-        """Return all fields but the trace."""
-        return cast(FocusRecord, {name: value for name, value in self.to_dict().items() if name != "trace"})
+        """Return all fields but trace, posterior and provenance."""
+        left_out = ("trace", "posterior", "provenance")
+        return cast(FocusRecord, {name: value for name, value in self.to_dict().items() if name not in left_out})
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the result, trace included, as JSON; the file appears whole or not at all.
@@ -319,8 +374,14 @@ class AutofocusResult:
             partial.write_text(json.dumps(plain(self.to_dict()), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         return path
 
+    def _repr_html_(self) -> str:
+        """Return the run for a notebook: what it found, the figure of `plot`, and its frames."""
+        from semdrivers.files import report_fragment
+
+        return report_fragment(self.to_dict())
+
     def plot(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Draw score against working distance and against frame number, as PNG.
+        """Draw score and blur against working distance, with the posterior, and the path: PNG, or PDF for print.
 
         Raises
         ------

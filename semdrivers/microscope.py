@@ -13,7 +13,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -281,6 +281,36 @@ class Capabilities:
     bit_depth: int | None = field(default=None, metadata={"unit": "bits"})
     beam_current: float | None = field(default=None, metadata={"unit": "pA"})
     dwell_times: tuple[float, ...] = ()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Capabilities:
+        """Return the capabilities that `semdrivers.files.plain` has turned into JSON's types.
+
+        Raises
+        ------
+        InvalidParameterError
+            When something is missing or malformed.
+        """
+        try:
+            known: dict[str, Any] = {part.name: values.get(part.name) for part in fields(cls) if part.default is None}
+            known |= {name: str(values[name]) for name in ("model", "serial", "firmware")}
+            known["dwell_times"] = tuple(values.get("dwell_times", ()))
+            return cls(
+                working_distance=Range(**values["working_distance"]),
+                magnification=Range(**values["magnification"]),
+                scan_modes=tuple(map(_mode_of, values["scan_modes"])),
+                **known,
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise InvalidParameterError(f"its capabilities cannot be read: {error!r}") from error
+
+
+def _mode_of(value: Any) -> ScanMode:
+    """Return a scan mode from its parts, or from its name: that alone stood in recordings of the EM-30."""
+    mode = ScanMode.parse(value.upper()) if isinstance(value, str) else ScanMode(**value)
+    if mode is None:
+        raise ValueError(f"there is no scan mode {value!r}")
+    return mode
 
 
 def offered_mode(capabilities: Capabilities, mode: ScanMode | None = None) -> ScanMode:

@@ -4,12 +4,20 @@ from semdrivers.files._atomic import check_free, replacing
 from semdrivers.files._omexml import conditions_of, describe
 from semdrivers.files._pictures import page_count, read_pixels, tiff_bit_depth, tiff_description
 from semdrivers.files._plain import plain
-from semdrivers.files._plotting import draw_scale_bar, plot_before_after, plot_focus_map, plot_result
+from semdrivers.files._plotting import (
+    draw_scale_bar,
+    plot_before_after,
+    plot_focus_map,
+    plot_result,
+)
+from semdrivers.files._report import Entry, Picture, report_fragment, report_page
 from semdrivers.files._tables import TableRow, read_table, table_columns
 from semdrivers.files._text import decimal, decoded
 from semdrivers.files._vendors import vendor_conditions
 
 __all__ = [
+    "Entry",
+    "Picture",
     "TableRow",
     "check_free",
     "conditions_of",
@@ -25,6 +33,8 @@ __all__ = [
     "read_pixels",
     "read_table",
     "replacing",
+    "report_fragment",
+    "report_page",
     "table_columns",
     "tiff_bit_depth",
     "tiff_description",

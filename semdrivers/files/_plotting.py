@@ -5,7 +5,9 @@ Drawn on canvases of their own, so they work without a display, in any thread, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +24,21 @@ if TYPE_CHECKING:
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 _STATUS = {"focused": "#009e73", "refused": "#d55e00", "cancelled": "#666666"}
 _INK = "#333333"
+_MARKERS = "osD^vP"
+_PRINT: dict[Any, Any] = {"pdf.fonttype": 42}
+"""Fonts are embedded as such: journals refuse those of type 3."""
 _SCORE_AXIS = (-0.4, 9.6)
 _FORMATS = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
 def plot_result(result: Mapping[str, Any], path: str | Path, *, overwrite: bool = False) -> Path:
-    """Draw score against working distance, and score and working distance against frame number.
+    """Draw score and blur against working distance, with the posterior, and the path taken frame by frame.
 
     Parameters
     ----------
     result : mapping
         What `semdrivers.AutofocusResult.to_dict` returns. Without a trace the figure says that no frame was acquired.
+        Blur and posterior are drawn where the method measured them.
     path : str or Path
         ``.png``, ``.pdf`` or ``.svg``.
     overwrite : bool
@@ -53,18 +59,17 @@ def plot_result(result: Mapping[str, Any], path: str | Path, *, overwrite: bool 
         When the file cannot be written.
     """
     path = _checked(path, overwrite)
-    figure = _figure(9.0, 3.8)
-    by_distance, by_frame = figure.subplots(1, 2)
-    figure.suptitle(
-        f"{result['method']}: {result['status']} at {result['working_distance']:.3f} mm "
-        f"in {result['frames']} frames ({result['elapsed']:.1f} s)",
-        color=_STATUS.get(result["status"], _INK),
-        fontsize=11,
-        fontweight="bold",
-    )
-    _draw_by_distance(by_distance, result)
-    _draw_by_frame(by_frame, result)
-    return _write(figure, path, overwrite)
+    return _write(_result_figure(result), path, overwrite)
+
+
+def draw_result(result: Mapping[str, Any]) -> bytes:
+    """Return the figure of `plot_result` as SVG."""
+    return _rendered(_result_figure(result), "svg")
+
+
+def draw_before_after(before: NDArray[Any], after: NDArray[Any], titles: tuple[str, str], pixel_size: float) -> bytes:
+    """Return the figure of `plot_before_after` as PNG."""
+    return _rendered(_pair_figure(before, after, titles, pixel_size), "png")
 
 
 def plot_before_after(
@@ -106,6 +111,28 @@ def plot_before_after(
         When the file cannot be written.
     """
     path = _checked(path, overwrite)
+    return _write(_pair_figure(before, after, titles, pixel_size), path, overwrite)
+
+
+def _result_figure(result: Mapping[str, Any]) -> Figure:
+    blurred = any(step.get("blur") is not None for step in result["trace"])
+    figure = _figure(12.6 if blurred else 9.0, 3.8)
+    panels = figure.subplots(1, 3 if blurred else 2)
+    figure.suptitle(
+        f"{result['method']}: {result['status']} at {result['working_distance']:.3f} mm "
+        f"in {result['frames']} frames ({result['elapsed']:.1f} s)",
+        color=_STATUS.get(result["status"], _INK),
+        fontsize=11,
+        fontweight="bold",
+    )
+    _draw_by_distance(panels[0], result)
+    _draw_by_frame(panels[-1], result)
+    if blurred:
+        _draw_blur(panels[1], result)
+    return figure
+
+
+def _pair_figure(before: NDArray[Any], after: NDArray[Any], titles: tuple[str, str], pixel_size: float) -> Figure:
     height, width = after.shape
     figure = _figure(10.0, 10.0 / 2 * height / width + 0.3)
     low, high = np.percentile(after, (0.5, 99.5))
@@ -114,7 +141,7 @@ def plot_before_after(
         axes.set_title(title, fontsize=10, color=_INK)
         axes.set_axis_off()
         draw_scale_bar(axes, pixels.shape, pixel_size)
-    return _write(figure, path, overwrite)
+    return figure
 
 
 def plot_focus_map(
@@ -194,6 +221,7 @@ def _draw_by_distance(axes: Axes, result: Mapping[str, Any]) -> None:
         linestyle="--",
         label="final",
     )
+    _draw_posterior(axes, result)
     trace = result["trace"]
     if not trace:
         axes.text(0.5, 0.5, "no frame was acquired", transform=axes.transAxes, ha="center", color=_INK)
@@ -204,13 +232,15 @@ def _draw_by_distance(axes: Axes, result: Mapping[str, Any]) -> None:
         linewidth=0.8,
         zorder=1,
     )
-    for colour, phase in zip(_cycle(), dict.fromkeys(step["phase"] for step in trace), strict=False):
+    phases = dict.fromkeys(step["phase"] for step in trace)
+    for colour, marker, phase in zip(_cycle(_COLOURS), _cycle(_MARKERS), phases, strict=False):
         steps = [step for step in trace if step["phase"] == phase]
         axes.scatter(
             [step["working_distance"] for step in steps],
             [step["score"] for step in steps],
             s=26,
             color=colour,
+            marker=marker,
             label=phase,
             zorder=2,
         )
@@ -225,6 +255,38 @@ def _draw_by_distance(axes: Axes, result: Mapping[str, Any]) -> None:
         )
     axes.legend(fontsize=8, frameon=False, loc="best")
     axes.ticklabel_format(axis="x", useOffset=False)
+
+
+def _draw_blur(axes: Axes, result: Mapping[str, Any]) -> None:
+    axes.set_xlabel("working distance (mm)")
+    axes.set_ylabel("blur radius (pixels)")
+    steps = [step for step in result["trace"] if step.get("blur") is not None]
+    axes.errorbar(
+        [step["working_distance"] for step in steps],
+        [step["blur"] for step in steps],
+        yerr=[step["blur_sigma"] or 0.0 for step in steps],
+        fmt="o",
+        markersize=4,
+        color=_COLOURS[0],
+        ecolor=_COLOURS[4],
+        label="blur of each frame, ±σ",
+    )
+    axes.set_ylim(0, 1.15 * max(step["blur"] + (step["blur_sigma"] or 0.0) for step in steps) + 0.5)
+    _draw_posterior(axes, result)
+    axes.legend(fontsize=8, frameon=False, loc="best")
+    axes.ticklabel_format(axis="x", useOffset=False)
+
+
+def _draw_posterior(axes: Axes, result: Mapping[str, Any]) -> None:
+    """Shade where all frames together say that the focus lies."""
+    ends = result.get("posterior")
+    if not ends:
+        return
+    widths = np.maximum(np.diff(ends), 1e-6)
+    low, high = axes.get_ylim()
+    height = (high - low) * 0.9 * widths.min() / widths  # each piece is equally probable
+    axes.stairs(low + height, ends, baseline=low, fill=True, color=_COLOURS[2], alpha=0.25, label="posterior", zorder=0)
+    axes.set_ylim(low, high)
 
 
 def _draw_by_frame(axes: Axes, result: Mapping[str, Any]) -> None:
@@ -290,10 +352,10 @@ def _round_length(most: float) -> float:
     return float(max(step * power for step in (1, 2, 5) if step * power <= most * (1 + 1e-9)))
 
 
-def _cycle() -> Any:
+def _cycle(values: Sequence[str]) -> Iterator[str]:
     from itertools import cycle
 
-    return cycle(_COLOURS)
+    return cycle(values)
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -314,8 +376,17 @@ def _checked(path: str | Path, overwrite: bool) -> Path:
 
 
 def _write(figure: Figure, path: Path, overwrite: bool) -> Path:
+    with replacing(path, overwrite) as temporary:
+        temporary.write_bytes(_rendered(figure, path.suffix[1:].lower()))
+    return path
+
+
+def _rendered(figure: Figure, kind: str) -> bytes:
+    from matplotlib import rc_context
+
     for axes in figure.axes:
         axes.spines[["top"]].set_visible(False)
-    with replacing(path, overwrite) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:].lower())
-    return path
+    buffer = io.BytesIO()
+    with rc_context(_PRINT) if kind == "pdf" else nullcontext():
+        figure.savefig(buffer, format=kind)
+    return buffer.getvalue()

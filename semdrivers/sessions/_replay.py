@@ -6,18 +6,15 @@ recording, with the answers, the frames and the errors of then; anything else ra
 
 from __future__ import annotations
 
-import builtins
 import json
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
 
-import semdrivers.errors as errors
 from semdrivers.connection import split_path_url
-from semdrivers.errors import DeviceError, InvalidParameterError, SemDriversError
+from semdrivers.errors import DeviceError, InvalidParameterError, error_named
 from semdrivers.image import Image, ScanMode, read_image
-from semdrivers.microscope import Capabilities, Range
+from semdrivers.microscope import Capabilities
 from semdrivers.plugins import get_plugin_manager
 from semdrivers.sessions._recorded import Recorded
 from semdrivers.sessions._recording import FORMAT, SESSION, VERSION, written
@@ -150,14 +147,7 @@ def _outcome(entry: dict[str, Any]) -> dict[str, Any]:
     """Return an entry, or raise the error that it records."""
     if "error" not in entry:
         return entry
-    kind = getattr(errors, entry["error"], getattr(builtins, entry["error"], None))
-    if not (isinstance(kind, type) and issubclass(kind, Exception)):
-        kind = SemDriversError
-    try:
-        error = kind(entry["message"])
-    except TypeError:
-        error = SemDriversError(f"{entry['error']}: {entry['message']}")
-    raise error
+    raise error_named(entry["error"], entry["message"])
 
 
 def _read_session(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -189,27 +179,9 @@ def _read_session(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def _capabilities(folder: Path, values: dict[str, Any]) -> Capabilities:
     try:
-        texts = {name: str(values[name]) for name in ("model", "serial", "firmware")}
-        optional: dict[str, Any] = {
-            part.name: values.get(part.name) for part in fields(Capabilities) if part.default is None
-        }
-        return Capabilities(
-            working_distance=Range(**values["working_distance"]),
-            magnification=Range(**values["magnification"]),
-            scan_modes=tuple(map(_mode, values["scan_modes"])),
-            dwell_times=tuple(values.get("dwell_times", ())),
-            **(optional | texts),
-        )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InvalidParameterError(f"{folder / SESSION}: its capabilities cannot be read: {error!r}") from error
-
-
-def _mode(value: Any) -> ScanMode:
-    """Return a scan mode from its parts, or from its name: that alone stood in recordings of the EM-30."""
-    mode = ScanMode.parse(value.upper()) if isinstance(value, str) else ScanMode(**value)
-    if mode is None:
-        raise ValueError(f"there is no scan mode {value!r}")
-    return mode
+        return Capabilities.from_dict(values)
+    except InvalidParameterError as error:
+        raise InvalidParameterError(f"{folder / SESSION}: {error}") from error
 
 
 def _tuples(value: Any) -> Any:

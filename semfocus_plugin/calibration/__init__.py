@@ -13,11 +13,13 @@ from semfocus_plugin.calibration._file import (
 )
 from semfocus_plugin.calibration._learned import LEARNING_VARIABLE, FileApertures, apertures_in_use
 from semfocus_plugin.calibration._measure import CalibrationCancelled, calibrate
+from semfocus_plugin.calibration._travel import TRAVEL, default_travel
 
 __all__ = [
     "CALIBRATION_VARIABLE",
     "LEARNING_VARIABLE",
     "RADII",
+    "TRAVEL",
     "Calibration",
     "CalibrationCancelled",
     "FileApertures",
@@ -27,6 +29,7 @@ __all__ = [
     "calibrate",
     "calibration_for",
     "check_place",
+    "default_travel",
     "fit_aperture",
     "load",
     "place_for",

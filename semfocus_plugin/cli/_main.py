@@ -28,8 +28,9 @@ from semdrivers.microscope import number
 from semfocus_plugin.cli._calibrate import calibrate
 from semfocus_plugin.cli._config import config
 from semfocus_plugin.cli._label import label
+from semfocus_plugin.cli._report import report
+from semfocus_plugin.cli._serve import serve, view
 from semfocus_plugin.cli._tile import tile
-from semfocus_plugin.cli._travel import TRAVEL, default_travel
 
 app = application("semfocus", "Autofocus for scanning electron microscopes: focus, score pictures, evaluate, train.")
 """The commands of the product."""
@@ -70,10 +71,7 @@ def run(
     ] = None,
     max_travel: Annotated[
         float | None,
-        typer.Option(
-            help=f"Furthest from the start, mm; by default the larger of {TRAVEL[0]:g} mm and {TRAVEL[1]:g} depths of "
-            "field."
-        ),
+        typer.Option(help="Furthest from the start, mm; by default the larger of 3 mm and 60 depths of field."),
     ] = None,
     anywhere: Annotated[
         bool,
@@ -145,6 +143,8 @@ def run(
         if magnification is not None:
             microscope.magnification = magnification
         if max_travel is None and not anywhere:
+            from semfocus_plugin.calibration import default_travel
+
             settings = replace(settings, max_travel=default_travel(microscope))
         with cancelled_by_interrupt() as cancel, FrameTable() as table:
             progress = None if json else table.add
@@ -171,6 +171,9 @@ def run(
 
 app.command()(calibrate)
 app.command()(tile)
+app.command()(view)
+app.command()(serve)
+app.command()(report)
 app.add_typer(label, name="label")
 app.add_typer(config, name="config")
 

@@ -72,8 +72,8 @@ def tile(
     Example: semfocus tile em30://192.168.1.30 --grid 20x15 --overlap 0.1 -o night
     """
     from semfocus_plugin import tiles
+    from semfocus_plugin.calibration import default_travel
     from semfocus_plugin.cli._display import cancelled_by_interrupt, progress_bar
-    from semfocus_plugin.cli._travel import default_travel
 
     settings = semdrivers.AutofocusSettings(method=method, bounds=bounds, max_travel=max_travel)
     if (mosaic or track) and find_spec("skimage") is None:

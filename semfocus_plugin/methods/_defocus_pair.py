@@ -107,6 +107,7 @@ def focus(run: FocusRun, accept: float) -> Outcome:
         sightings.append(_sighting(run.measure(place, phase)))
         seen = run.measurements
         posterior = _posterior(run, sightings, seen[0].pixel * seen[0].magnification / target)
+        run.posterior = posterior.quantiles()
         near = _found(posterior, run)
         at_target = [m for m in seen if _same(m.magnification, target)]
         if near.mass >= SURE and _within(run, near):

@@ -280,6 +280,16 @@ class Posterior:
         mass *= min(1.0, 2 * half_width / step)  # a cell may be wider than the piece
         return Estimate(mean, mass, half_width, self.unit(mean))
 
+    def quantiles(self, pieces: int = 32) -> tuple[float, ...]:
+        """Return the ends of `pieces` intervals that are equally probable, mm, to 1 nm."""
+        step = self.places[1] - self.places[0]
+        cumulative = np.concatenate([[0.0], np.cumsum(self.probability)])
+        edges = np.concatenate([self.places - 0.5 * step, [self.places[-1] + 0.5 * step]])
+        shares = np.linspace(0, 1, pieces + 1)
+        # The outermost ends leave out what cannot be seen: the grid goes on where there is no probability.
+        shares[0], shares[-1] = 1e-3, 1 - 1e-3
+        return tuple(np.round(np.interp(shares * cumulative[-1], cumulative, edges), 6).tolist())
+
     def mass_between(self, low: float, high: float) -> float:
         """Return the probability of an interval (mm)."""
         return float(self.probability[(self.places >= low) & (self.places <= high)].sum())

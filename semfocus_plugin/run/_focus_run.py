@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from semdrivers.data_bar import bar_rows_of
-from semdrivers.errors import AutofocusError, SemDriversError, StoppedError
+from semdrivers.errors import AutofocusError, InterlockError, SemDriversError, StoppedError
 from semdrivers.focus import AutofocusSettings, FocusStep, Progress
 from semdrivers.grey_levels import check_bit_depth, full_scale, in_unit, native
 from semdrivers.image import Image
@@ -130,6 +130,8 @@ class FocusRun:
         diameter = getattr(microscope.capabilities, "probe_diameter", None)
         self._core = diameter * 1e-6 if core is None and diameter is not None else core
         self.limits = limits_of(microscope.capabilities.working_distance, settings, self.start_working_distance)
+        self.posterior: tuple[float, ...] | None = None
+        """What the frames say of the focus so far, as the method last computed it; see `FocusStep.posterior`."""
         self._on_grid = True
 
     @property
@@ -385,6 +387,10 @@ class FocusRun:
             if not by_cancel:
                 self._check_time()
             raise Cancelled("" if by_cancel else str(stopped)) from stopped
+        except InterlockError as forbidden:
+            if cancel is None or not cancel.is_set():
+                raise
+            raise Cancelled from forbidden  # whoever cancelled has blanked the beam between two frames
         finally:
             over.set()
             if watched:
@@ -401,6 +407,8 @@ class FocusRun:
             variance=evaluation.variance,
             entropy=evaluation.entropy,
             time=time.perf_counter() - self._began,
+            posterior=self.posterior,
+            **_blur_of(evaluation),
         )
         self._steps.append(step)
         if self._progress is not None:
@@ -529,3 +537,11 @@ class FocusRun:
                 f"the magnification went from {self.magnification:g} to {magnification:g} during autofocus; "
                 "somebody else is at the instrument"
             )
+
+
+def _blur_of(evaluation: Evaluation) -> dict[str, float | None]:
+    """Return the radius of the blur and its standard deviation, pixels, as far as the network tells them."""
+    if evaluation.log_blur is None:
+        return {"blur": None, "blur_sigma": None}
+    sigma = None if evaluation.log_sigma is None else math.exp(evaluation.log_blur + evaluation.log_sigma)
+    return {"blur": max(math.expm1(evaluation.log_blur), 0.0), "blur_sigma": sigma}

@@ -151,6 +151,7 @@ def run(
         Whatever the microscope raises; all has been put back.
     """
     began = time.perf_counter()
+    shipped = networks is None
     networks = network_files.load() if networks is None else networks
     focus = method.bind(networks)
     accept = method.accept_score if settings.accept_score is None else settings.accept_score
@@ -191,6 +192,8 @@ def run(
         trace=run.trace,
         astigmatism=outcome.astigmatism,
         at_limit=outcome.at_limit,
+        posterior=run.posterior,
+        provenance={"models": {card.name: card.sha256 for card in network_files.read_manifest()}} if shipped else {},
         depth_of_field=depth_of_field(run.pixel, run.core, _half_angle(run, outcome)) if run.measurements else None,
     )
 

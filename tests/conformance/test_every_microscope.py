@@ -1,7 +1,8 @@
 """One suite for every microscope.
 
-The emulators of an EM-30 and of a TESCAN in this process, one in another process and over a serial line; Micro-Manager's
-demo camera; fibsem's demo microscope; the maker's simulator of a ZEM; and hardware when ``SEMDRIVERS_TEST_URL`` names it. The checks are those of ``semdrivers check URL``.
+The emulators of an EM-30 and of a TESCAN in this process, one that is shared over HTTP, one in another process and
+over a serial line; Micro-Manager's demo camera; fibsem's demo microscope; the maker's simulator of a ZEM; and hardware
+when ``SEMDRIVERS_TEST_URL`` names it. The checks are those of ``semdrivers check URL``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ MICROSCOPES = [
     pytest.param("micromanager"),
     pytest.param("fibsem"),
     pytest.param("zem"),
+    pytest.param("shared"),
     pytest.param("other-process", marks=pytest.mark.slow),
     pytest.param(
         "serial-line",
@@ -58,6 +60,17 @@ def zem_url(virtual_zem) -> str:
     return url
 
 
+@pytest.fixture(scope="module")
+def served():
+    """An emulator that another program would share."""
+    for name in ("fastapi", "uvicorn", "prometheus_client"):
+        pytest.importorskip(name, reason="the extra view is not installed")
+    from semfocus_plugin.server import sharing
+
+    with sharing("emulator://tin-balls?seed=1&magnification=2000", port=0) as server:
+        yield server
+
+
 @pytest.fixture(params=MICROSCOPES)
 def microscope(request):
     name = request.param
@@ -75,6 +88,8 @@ def microscope(request):
         url = request.getfixturevalue("zem_url")
     elif name == "hardware":
         url = os.environ["SEMDRIVERS_TEST_URL"]
+    elif name == "shared":
+        url = request.getfixturevalue("served").url
     else:
         url = request.getfixturevalue("other_process")["url" if name == "other-process" else "serial_url"]
     opened = semdrivers.connect(url)

@@ -1,0 +1,155 @@
+"""The command that makes a report of autofocus runs."""
+
+from __future__ import annotations
+
+import json as jsons
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from semdrivers import AutofocusResult, Image, read_image
+from semdrivers.console import FAULT, fail, output, print_json, problem_of
+from semdrivers.errors import InvalidParameterError, SemDriversError
+from semdrivers.files import Entry, Picture, check_free, replacing, report_page
+
+_SAME_PLACE = 1e-4
+"""Largest difference of two working distances that are one, mm."""
+_JUST_BEFORE = 60.0
+"""Seconds before a run in which a picture shows what was there before."""
+
+
+def report(
+    results: Annotated[
+        list[Path], typer.Argument(help="Results (.json) of `semfocus run --record` or --json, and folders of them.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The report (.html).")] = Path("report.html"),
+    figures: Annotated[
+        Path | None, typer.Option(help="Write the figure of each run to this folder too, as PDF.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that exist; they are kept by default.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+) -> None:
+    """Make a report of autofocus runs: one HTML file that holds everything.
+
+    OME-TIFF pictures in the folder of a result, or below it, are shown as before and after where their metadata say so:
+    taken at its start while it ran or just before, and at its end while it ran or with its focus record.
+
+    Example: semfocus report night/ -o night.html
+    """
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise InvalidParameterError(f"--out {out}: the name of a report ends in .html")
+    check_free(out, overwrite)
+    problems: list[str] = []
+    read = list(_read(results, problems))
+    if not read:
+        for problem in problems:
+            fail(problem)
+        raise InvalidParameterError(
+            "there is no result of an autofocus run; `semfocus run URL --record run.json` keeps one"
+        )
+    pictures = {folder: _pictures(folder) for folder in {path.absolute().parent for path, _ in read}}
+    base = Path(os.path.commonpath([path.absolute().parent for path, _ in read]))
+    entries = []
+    for path, result in read:
+        before, after = _before_after(result, pictures[path.absolute().parent])
+        name = path.absolute().relative_to(base).as_posix()
+        entries.append(Entry(name, result.to_dict(), before, after))
+    files = [out]
+    if figures is not None:
+        figures.mkdir(exist_ok=True)
+        for path, result in read:
+            files.append(result.plot(figures / f"{path.stem}.pdf", overwrite=overwrite))
+    with replacing(out, overwrite) as partial:
+        partial.write_text(report_page(entries, f"Autofocus: {base.name}"), encoding="utf-8")
+    if json:
+        print_json({"files": files, "runs": len(entries), "problems": problems})
+    else:
+        shown = sum(entry.after is not None for entry in entries)
+        output.print(f"{len(entries)} runs, {shown} with pictures, in {out}", markup=False, soft_wrap=True)
+    for problem in problems:
+        fail(problem)
+    if problems:
+        raise typer.Exit(FAULT)
+
+
+def _read(paths: list[Path], problems: list[str]) -> Iterator[tuple[Path, AutofocusResult]]:
+    """Yield the results, those of folders in order of time; what was named and is none is a problem."""
+    for path in paths:
+        if not path.is_dir():
+            try:
+                yield path, _result(path)
+            except (SemDriversError, OSError, ValueError) as error:
+                problems.append(problem_of(path, error))
+            continue
+        found = []
+        for each in sorted(path.rglob("*.json")):
+            try:
+                found.append((each, _result(each)))
+            except (SemDriversError, OSError, ValueError):
+                continue  # other programs keep JSON too
+        yield from sorted(found, key=lambda item: (item[1].provenance.get("time") or 0.0, item[0]))
+
+
+def _result(path: Path) -> AutofocusResult:
+    values = jsons.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise InvalidParameterError(f"{path}: it is no result of an autofocus run")
+    return AutofocusResult.from_dict(values)
+
+
+def _pictures(folder: Path) -> list[Image]:
+    """Return the pictures of a folder and below that hold the time of their scan or a focus record."""
+    found = []
+    for path in sorted([*folder.rglob("*.tif"), *folder.rglob("*.tiff")]):
+        try:
+            image = read_image(path)
+        except SemDriversError:
+            continue
+        if image.timestamp is not None or "autofocus" in image.metadata:
+            found.append(image)
+    return found
+
+
+def _before_after(result: AutofocusResult, pictures: list[Image]) -> tuple[Picture | None, Picture | None]:
+    """Return the pictures that show the start and the end of a run, where there are such."""
+    ended: Any = result.provenance.get("time")
+    record = result.to_record()
+    after = [
+        image
+        for image in pictures
+        if _at(image, result.working_distance)
+        and (_same_run(image.metadata.get("autofocus"), record) or _within(image, ended, result.elapsed))
+    ]
+    before = [
+        image
+        for image in pictures
+        if _at(image, result.start_working_distance) and _within(image, ended, result.elapsed + _JUST_BEFORE)
+    ]
+    last = max(after, key=lambda image: image.timestamp or math.inf, default=None)
+    first = min(before, key=lambda image: image.timestamp or math.inf, default=None)
+    return _picture(first), _picture(last)
+
+
+def _at(image: Image, place: float) -> bool:
+    return abs(image.working_distance - place) <= _SAME_PLACE
+
+
+def _same_run(metadata: Any, record: Any) -> bool:
+    names = ("working_distance", "start_working_distance", "frames", "elapsed", "score")
+    return isinstance(metadata, dict) and all(metadata.get(name) == record[name] for name in names)
+
+
+def _within(image: Image, ended: float | None, seconds: float) -> bool:
+    return ended is not None and image.timestamp is not None and ended - seconds <= image.timestamp <= ended
+
+
+def _picture(image: Image | None) -> Picture | None:
+    if image is None:
+        return None
+    return Picture(image.pixels, float(image.working_distance), float(image.pixel_size))

@@ -1,0 +1,110 @@
+"""The command that shares a microscope over HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+from semdrivers.console import messages, output, print_json
+from semdrivers.errors import InvalidParameterError
+from semdrivers.remote import PORT, TOKEN_VARIABLE
+
+Url = Annotated[
+    str, typer.Argument(help="Address of the microscope, such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'.")
+]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 for any that is free.")]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(help=f"File whose first line is the token that clients must send; {TOKEN_VARIABLE} by default."),
+]
+Expose = Annotated[
+    bool, typer.Option("--expose", help="Let other computers connect, not this one alone; needs a token.")
+]
+
+
+def serve(
+    url: Url,
+    port: Port = PORT,
+    token_file: TokenFile = None,
+    expose: Expose = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+) -> None:
+    """Share a microscope over HTTP: one client controls it, others watch. Ctrl-C ends it, and puts back a run.
+
+    Programs use the interface that /api/openapi.json describes, or semdrivers.connect("semfocus+http://HOST:PORT").
+
+    Example: semfocus serve em30://192.168.1.30
+    """
+    run_server(url, port, token_file, expose, json)
+
+
+def view(
+    url: Url,
+    port: Port = PORT,
+    token_file: TokenFile = None,
+    expose: Expose = False,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Open no browser; print the page's address.")
+    ] = False,
+) -> None:
+    """Share a microscope, and open its live page: picture, focus curve, buttons. Ctrl-C ends it, and puts back a run.
+
+    Example: semfocus view 'emulator://tin-balls?seed=1&magnification=2000'
+    """
+    run_server(url, port, token_file, expose, json=False, browser=not no_browser)
+
+
+def run_server(url: str, port: int, token_file: Path | None, expose: bool, json: bool, browser: bool = False) -> None:
+    """Share a microscope until Ctrl-C or SIGTERM."""
+    from semfocus_plugin.server import LEAST_TOKEN, LOOPBACK, sharing
+
+    token = _token(token_file)
+    if expose and token is None:
+        raise InvalidParameterError(
+            f"--expose needs a token of at least {LEAST_TOKEN} characters: write one into a file for --token-file, or "
+            f"into the environment variable {TOKEN_VARIABLE}"
+        )
+    over = threading.Event()
+    with sharing(url, host="0.0.0.0" if expose else LOOPBACK, port=port, token=token) as shared:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: over.set())
+        if json:
+            print_json(
+                {"page": shared.page, "url": shared.url, "exposed": expose, "token": token is not None}, one_line=True
+            )
+        else:
+            output.print(
+                f"{shared.desk.capabilities.model or url} at {shared.page}, for programs {shared.url}", markup=False
+            )
+        if expose:
+            messages.print(
+                f"[bold red]EXPOSED:[/bold red] everybody who reaches port {shared.port} of this computer and has the "
+                "token can move the lens and the stage and switch the beam; what is sent is not encrypted. Ctrl-C ends "
+                "it.",
+                soft_wrap=True,
+            )
+        if browser:
+            fragment = f"#token={quote(token)}" if token else ""  # a fragment is sent to no server, and is in no log
+            webbrowser.open(shared.page + fragment)
+        while not over.wait(0.5):
+            pass
+    messages.print("the server has ended; the link to the instrument is closed")
+
+
+def _token(path: Path | None) -> str | None:
+    if path is None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidParameterError(f"--token-file {path}: cannot be read ({error})") from error
+    if not lines or not lines[0].strip():
+        raise InvalidParameterError(f"--token-file {path}: its first line is empty; write the token there")
+    return lines[0].strip()

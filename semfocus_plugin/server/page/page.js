@@ -1,0 +1,388 @@
+"use strict";
+// The page over the interface of the server: what happens comes as events, what is wanted is a request.
+
+const byId = id => document.getElementById(id);
+const LEASE = "X-Semfocus-Lease", CLIENT = "X-Semfocus-Client";
+const HEARTBEAT = 10000, PAUSE = 100, SCORE_EVERY = 700;
+const me = sessionStorage.client ||= `browser ${Math.random().toString(36).slice(2, 6)}`;
+const fragment = new URLSearchParams(location.hash.slice(1));
+if (fragment.has("token")) { sessionStorage.token = fragment.get("token"); history.replaceState(null, "", location.pathname); }
+
+let status = null, run = null, live = false, inControl = false, shownFrame = 0, wantedFrame = null, fetching = false, lastScore = 0;
+
+// Requests
+
+const ask = async (method, path, body, signal) => {
+  const headers = { [CLIENT]: me };
+  if (sessionStorage.token) headers.Authorization = `Bearer ${sessionStorage.token}`;
+  if (sessionStorage.lease) headers[LEASE] = sessionStorage.lease;
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const answer = await fetch(path, { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) });
+  if (answer.ok) return answer;
+  const problem = await answer.json().catch(() => ({ message: `HTTP status ${answer.status}` }));
+  if (answer.status === 401) showLogin();
+  if (answer.status === 423) setControl(false);
+  throw Object.assign(new Error(problem.message), { status: answer.status });
+};
+const json = async (...request) => (await ask(...request)).json();
+const tell = (text, bad = false) => { byId("message").textContent = text; byId("message").classList.toggle("bad", bad); };
+const attempt = action => async event => {
+  event?.preventDefault?.();
+  try { await action(event); } catch (error) { tell(error.message, true); }
+  refresh();
+};
+
+// Control
+
+const setControl = mine => { inControl = mine; if (!mine) { live = false; delete sessionStorage.lease; } refresh(); };
+const takeControl = async force => {
+  sessionStorage.lease = (await json("POST", "api/lease", { force })).lease;
+  setControl(true);
+};
+const keepControl = async () => {
+  if (!sessionStorage.lease) return;
+  try { await ask("PUT", "api/lease"); setControl(true); } catch (error) { if (error.status === 423) setControl(false); }
+};
+setInterval(keepControl, HEARTBEAT);
+
+const showLogin = () => { byId("login").hidden = false; document.querySelector("main").hidden = true; };
+byId("login").onsubmit = event => {
+  event.preventDefault();
+  sessionStorage.token = byId("token").value;
+  location.reload();
+};
+
+// Events
+
+const handlers = {
+  status: async data => {
+    status = data;
+    run = data.run;
+    fillIn();
+    if (data.frame) showFrame(data.frame);
+    drawRun();
+    byId("history").replaceChildren();
+    data.runs.forEach(addToHistory);
+    if (sessionStorage.lease) await keepControl();
+    if (!inControl && data.control.free) await takeControl(false).catch(() => setControl(false));
+  },
+  control: data => { status.control = data; if (data.client !== me) setControl(false); },
+  place: data => showPlace(data),
+  frame: data => { showPlace(data); showFrame(data); },
+  run: data => { run = data; drawRun(); tell(`focusing, asked by ${data.client}`); },
+  step: data => { if (run && run.number === data.run) { run.steps.push(data); setScore(data.score); drawRun(); } },
+  ended: data => {
+    run = data;
+    showPlace(data);
+    drawRun();
+    addToHistory({ ...data });
+    const end = data.result;
+    if (end) tell(`${end.status} at ${end.working_distance.toFixed(3)} mm: ${end.reason}`, end.status === "refused");
+    else tell(data.error.message, true);
+  },
+  stopped: data => { live = false; tell(data.keep_beam ? "the scan was stopped" : "stopped, and the beam is off", true); readMembers(); },
+  lost: data => { status.problem = data.problem; live = false; },
+  found: () => { status.problem = null; },
+};
+const listen = async () => {
+  for (;;) {
+    try {
+      const reader = (await ask("GET", "api/events")).body.pipeThrough(new TextDecoderStream()).getReader();
+      let text = "";
+      for (;;) {
+        const { value, done } = await reader.read();
+        if (done) break;
+        text += value;
+        for (let end; (end = text.indexOf("\n\n")) >= 0; text = text.slice(end + 2)) {
+          const event = /^event: (.*)\ndata: (.*)$/.exec(text.slice(0, end));
+          if (event && handlers[event[1]]) { await handlers[event[1]](JSON.parse(event[2])); refresh(); }
+        }
+      }
+    } catch (error) {
+      if (error.status === 401) return;
+    }
+    byId("state").textContent = "the server does not answer";
+    byId("state").className = "badge bad";
+    live = false;
+    await new Promise(wait => setTimeout(wait, 1000));
+  }
+};
+
+// What is shown
+
+const running = () => run !== null && !run.ended;
+const refresh = () => {
+  if (!status) return;
+  const lost = status.problem !== null, free = inControl && !lost && !running();
+  byId("state").textContent = lost ? "link lost" : running() ? "focusing" : live ? "live" : "ready";
+  byId("state").className = `badge ${lost ? "bad" : "good"}`;
+  byId("control").textContent = inControl ? "you control" : `watching; ${status.control.client ?? "nobody"} controls`;
+  byId("control").className = `badge ${inControl ? "good" : ""}`;
+  byId("take").hidden = inControl;
+  byId("lost").hidden = !lost;
+  byId("problem").textContent = status.problem ?? "";
+  byId("reconnect").disabled = !inControl;
+  for (const id of ["autofocus", "live", "snap"]) byId(id).disabled = !free;
+  byId("cancel").disabled = !(inControl && running());
+  byId("live").setAttribute("aria-pressed", live);
+  for (const field of document.querySelectorAll(".fields input, .fields select, .fields button")) field.disabled = !free;
+};
+const fillIn = () => {
+  const about = status.capabilities, focused = document.activeElement;
+  byId("instrument").textContent = [about.model, about.serial].filter(Boolean).join(" ") || status.address;
+  byId("login").hidden = true;
+  document.querySelector("main").hidden = false;
+  const offer = (select, names, first) => {
+    const chosen = select.value;
+    select.replaceChildren(...first, ...names.map(name => new Option(name, name)));
+    if (names.includes(chosen)) select.value = chosen;
+  };
+  offer(byId("method"), Object.keys(status.methods), [new Option("the default", "")]);
+  for (const id of ["low", "high"]) {
+    byId(id).placeholder = about.working_distance[id === "low" ? "minimum" : "maximum"];
+  }
+  byId("emulator").hidden = status.emulator === null;
+  if (status.emulator) {
+    offer(byId("specimen"), status.emulator.specimens, []);
+    byId("specimen").value = status.emulator.specimen;
+  }
+  const has = name => status.offers.includes(name);
+  for (const axis of ["x", "y"]) byId(`stigmator-${axis}-label`).hidden = !has("stigmator");
+  byId("beam-label").hidden = !has("beam_on");
+  byId("stop").hidden = !has("stop");
+  showPlace(status);
+  readMembers();
+  focused?.focus();
+};
+const readMembers = async () => {
+  try {
+    if (status.offers.includes("stigmator")) {
+      const { value } = await json("GET", "api/stigmator");
+      [byId("stigmator-x").value, byId("stigmator-y").value] = value;
+    }
+    if (status.offers.includes("beam_on")) byId("beam").checked = (await json("GET", "api/beam_on")).value;
+  } catch (error) { tell(error.message, true); }
+};
+const showPlace = data => {
+  for (const [name, id, text] of [["working_distance", "distance", value => `${value.toFixed(3)} mm`],
+    ["magnification", "magnification", value => `${Math.round(value).toLocaleString("en")}×`]]) {
+    if (typeof data[name] !== "number") continue;
+    status[name] = data[name];
+    byId(id).textContent = text(data[name]);
+    const field = byId(`set-${id}`);
+    if (document.activeElement !== field) field.value = +data[name].toPrecision(7);
+  }
+};
+const showFrame = data => { wantedFrame = data; fetchFrame(); };
+const fetchFrame = async () => {
+  if (fetching || wantedFrame === null) return;
+  fetching = true;
+  const frame = wantedFrame;
+  wantedFrame = null;
+  try {
+    const picture = await (await ask("GET", `api/frames/${frame.number}.jpg`)).blob(), image = byId("frame");
+    const before = image.src;
+    image.src = URL.createObjectURL(picture);
+    await image.decode().catch(() => {});
+    if (before.startsWith("blob:")) URL.revokeObjectURL(before);
+    shownFrame = frame.number;
+    image.dataset.frame = frame.number;
+    image.alt = `Frame ${frame.number} at ${frame.working_distance.toFixed(3)} mm, ${frame.magnification}×`;
+    byId("caption").textContent = `frame ${frame.number}, ${frame.width}×${frame.height}, ` +
+      `${frame.working_distance.toFixed(3)} mm, ${Math.round(frame.magnification).toLocaleString("en")}×`;
+    drawScale(frame);
+    if (!running() && performance.now() - lastScore > SCORE_EVERY) {
+      lastScore = performance.now();
+      setScore((await json("GET", `api/frames/${frame.number}/score`)).score);
+    }
+  } catch (error) { if (error.status !== 404) tell(error.message, true); }
+  fetching = false;
+  fetchFrame();
+};
+const drawScale = frame => {
+  const scale = byId("scale"), field = frame.width * frame.pixel_size;
+  scale.hidden = !(field > 0);
+  if (scale.hidden) return;
+  const most = field / 4, power = 10 ** Math.floor(Math.log10(most));
+  const length = [5, 2, 1].map(step => step * power).find(each => each <= most * (1 + 1e-9));
+  const image = byId("frame"), shown = Math.min(image.clientWidth, image.clientHeight * frame.width / frame.height);
+  scale.style.width = `${shown * length / field}px`;
+  scale.style.left = `${(image.clientWidth - shown) / 2 + shown * 0.04}px`;
+  scale.firstElementChild.textContent = length >= 1000 ? `${length / 1000} µm` : `${length} nm`;
+};
+const setScore = value => {
+  byId("gauge").value = value ?? 0;
+  byId("score").textContent = value === null ? "–" : value.toFixed(1);
+};
+
+// Focus curve
+
+const W = 560, H = 300, LEFT = 34, RIGHT = 550, TOP = 10, BOTTOM = 264;
+const svg = (tag, attributes, text) => {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  if (text !== undefined) element.textContent = text;
+  return element;
+};
+const beliefOf = each => each.result?.posterior ?? each.steps.at(-1)?.posterior ?? null;
+const drawRun = () => {
+  const plot = byId("plot");
+  plot.replaceChildren();
+  if (!run) return;
+  const end = run.result, belief = beliefOf(run), places = run.steps.map(step => step.working_distance);
+  byId("run-title").textContent = `Run ${run.number}: ` + (end ? `${end.status}, confidence ${end.confidence.toFixed(2)}` :
+    run.error ? "failed" : `${run.steps.length} frames so far`);
+  byId("run-title").className = end ? end.status : run.error ? "failed" : "";
+  const seen = [...places, ...(belief ? belief.slice(2, -2) : []), ...(end ? [end.working_distance] : [])];
+  if (seen.length) {
+    let low = Math.min(...seen), high = Math.max(...seen);
+    const margin = Math.max((high - low) * 0.06, 0.005);
+    low -= margin; high += margin;
+    const x = place => LEFT + (place - low) / (high - low) * (RIGHT - LEFT), y = score => BOTTOM - score / 9 * (BOTTOM - TOP);
+    const rough = (high - low) / 6, power = 10 ** Math.floor(Math.log10(rough));
+    const step = [1, 2, 5, 10].map(each => each * power).find(each => each >= rough), digits = Math.max(0, -Math.floor(Math.log10(step)));
+    for (let tick = Math.ceil(low / step) * step; tick <= high; tick += step) {
+      plot.append(svg("line", { class: "axis", x1: x(tick), x2: x(tick), y1: TOP, y2: BOTTOM }),
+        svg("text", { x: x(tick), y: BOTTOM + 16, "text-anchor": "middle" }, tick.toFixed(digits)));
+    }
+    for (const score of [0, 3, 6, 9]) {
+      plot.append(svg("line", { class: "axis", x1: LEFT, x2: RIGHT, y1: y(score), y2: y(score) }),
+        svg("text", { x: LEFT - 6, y: y(score) + 4, "text-anchor": "end" }, score));
+    }
+    plot.append(svg("text", { x: (LEFT + RIGHT) / 2, y: H - 4, "text-anchor": "middle" }, "working distance (mm)"));
+    if (belief) {
+      const widths = belief.slice(1).map((each, k) => Math.max(each - belief[k], 1e-6)), narrowest = Math.min(...widths);
+      let path = `M${x(belief[0])} ${BOTTOM}`;
+      widths.forEach((width, k) => {
+        const top = BOTTOM - 0.9 * (BOTTOM - TOP) * narrowest / width;
+        path += `L${x(belief[k])} ${top}L${x(belief[k + 1])} ${top}`;
+      });
+      const clipped = svg("svg", { x: 0, y: 0, width: W, height: H });
+      clipped.append(svg("path", { class: "posterior", d: `${path}L${x(belief.at(-1))} ${BOTTOM}Z` }));
+      plot.append(clipped);
+    }
+    if (places.length) plot.append(svg("line", { class: "start-line", x1: x(places[0]), x2: x(places[0]), y1: TOP, y2: BOTTOM }));
+    if (end) plot.append(svg("line", { class: "final-line", x1: x(end.working_distance), x2: x(end.working_distance), y1: TOP, y2: BOTTOM }));
+    plot.append(svg("polyline", { class: "path", points: run.steps.map(each => `${x(each.working_distance)},${y(each.score)}`).join(" ") }));
+    for (const each of run.steps) {
+      plot.append(svg("circle", { class: "score-point", cx: x(each.working_distance), cy: y(each.score), r: 4 }),
+        svg("text", { class: "number", x: x(each.working_distance) + 6, y: y(each.score) - 5 }, each.frame));
+    }
+  }
+  byId("steps").tBodies[0].replaceChildren(...run.steps.map(each => {
+    const line = document.createElement("tr");
+    for (const cell of [each.frame, each.phase, `${each.working_distance.toFixed(3)} mm`, each.score.toFixed(2),
+      each.blur === null ? "" : `${each.blur.toFixed(1)} px`]) line.insertCell().textContent = cell;
+    return line;
+  }));
+  const rest = end?.astigmatism ?? null, note = byId("astigmatism");
+  note.hidden = rest === null;
+  if (rest) {
+    const amount = Math.hypot(rest.x, rest.y), angle = Math.atan2(rest.y, rest.x) / 2 * 180 / Math.PI;
+    const long = 10 + 8 * amount / (amount + 3 * rest.sigma);
+    byId("ellipse").replaceChildren(svg("ellipse", { rx: long, ry: 100 / long, transform: `rotate(${-angle})` }));
+    note.lastElementChild.textContent = `astigmatism left: ${Number(amount.toPrecision(2))} ± ${Number(rest.sigma.toPrecision(1))} µm, ` +
+      `at ${((angle + 180) % 180).toFixed(0)}°`;
+  }
+};
+
+// History
+
+const addToHistory = each => {
+  const item = document.createElement("li"), end = each.result, line = document.createElement("div");
+  item.value = each.number;
+  line.className = end ? end.status : "failed";
+  line.textContent = `${new Date(each.began * 1000).toLocaleTimeString()}  ` + (end ?
+    `${end.status} at ${end.working_distance.toFixed(3)} mm, score ${end.score.toFixed(1)}, ${end.frames} frames` : `failed: ${each.error.message}`);
+  item.append(line);
+  byId("history").prepend(item);
+  if (!end) return;
+  const button = document.createElement("button");
+  button.textContent = "Report";
+  button.onclick = attempt(async () => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(await (await ask("GET", `api/autofocus/${each.number}/report.html`)).blob());
+    link.download = `run-${each.number}.html`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  });
+  item.append(button);
+  json("GET", `api/autofocus/${each.number}?after=1000000`).then(async details => {
+    for (const name of ["before", "after"]) {
+      if (details[name] === null) continue;
+      const image = document.createElement("img");
+      image.alt = `${name} run ${each.number}`;
+      image.src = URL.createObjectURL(await (await ask("GET", `api/frames/${details[name]}.jpg`)).blob());
+      image.onload = () => URL.revokeObjectURL(image.src);
+      item.append(image);
+    }
+  }).catch(() => {});
+  while (byId("history").children.length > 50) byId("history").lastElementChild.remove();
+};
+
+// What is wanted
+
+const numberOf = id => byId(id).value.trim() === "" ? null : Number(byId(id).value);
+const actions = {
+  take: async () => {
+    if (status.control.client === null || status.control.free) return takeControl(false);
+    if (confirm(`${status.control.client} controls the instrument. Take over?`)) await takeControl(true);
+  },
+  reconnect: async () => { tell("connecting again"); await ask("POST", "api/reconnect"); tell("connected again"); },
+  autofocus: async () => {
+    live = false;
+    const body = {}, low = numberOf("low"), high = numberOf("high"), limits = status.capabilities.working_distance;
+    if (byId("method").value) body.method = byId("method").value;
+    if (numberOf("travel") !== null) body.max_travel = numberOf("travel");
+    if (low !== null || high !== null) body.bounds = [low ?? limits.minimum, high ?? limits.maximum];
+    await ask("POST", "api/autofocus", body);
+  },
+  cancel: async () => { await ask("DELETE", `api/autofocus/${run.number}`); tell("cancelling: the lens goes back to its start"); },
+  stop: async () => { live = false; await ask("POST", "api/stop", {}); },
+  snap: async () => {
+    live = false;
+    tell("scanning");
+    const frame = await json("POST", "api/frames", { mode: status.capabilities.scan_modes.at(-1).name });
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(await (await ask("GET", `api/frames/${frame.number}.tif`)).blob());
+    link.download = `frame-${frame.number}.ome.tif`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    tell(`frame ${frame.number} is saved as OME-TIFF`);
+  },
+  live: async () => {
+    live = !live;
+    refresh();
+    if (live) tell("live: the beam scans the sample again and again");
+    while (live && inControl && !running() && status.problem === null) {
+      const began = performance.now();
+      if (document.hidden) { live = false; tell("live view ended: nobody looks at the page"); break; }
+      await ask("POST", "api/frames", {}).catch(error => { live = false; throw error; });
+      await new Promise(wait => setTimeout(wait, Math.max(0, PAUSE - (performance.now() - began))));
+    }
+    live = false;
+  },
+  "new-specimen": async () => {
+    tell("the specimen is drawn");
+    await ask("PUT", "api/emulator", { specimen: byId("specimen").value, seed: numberOf("seed") ?? 1, faults: byId("faults").value });
+    tell(`${byId("specimen").value} is under the beam`);
+  },
+  "apply-defocus": async () => {
+    await ask("PUT", "api/working_distance", { value: status.working_distance + (numberOf("defocus") ?? 0) / 1000 });
+  },
+};
+for (const [id, action] of Object.entries(actions)) byId(id).onclick = attempt(action);
+const setter = (id, path, value) => { byId(id).onchange = attempt(async () => { await ask("PUT", path, { value: value() }); }); };
+setter("set-distance", "api/working_distance", () => numberOf("set-distance"));
+setter("set-magnification", "api/magnification", () => numberOf("set-magnification"));
+setter("beam", "api/beam_on", () => byId("beam").checked);
+for (const axis of ["x", "y"]) setter(`stigmator-${axis}`, "api/stigmator", () => [numberOf("stigmator-x"), numberOf("stigmator-y")]);
+const KEYS = { a: "autofocus", Escape: "cancel", l: "live", n: "snap", s: "stop" };
+addEventListener("keydown", event => {
+  const typing = event.target.matches?.("input:not([type=checkbox]), select");
+  if (event.ctrlKey || event.altKey || event.metaKey || event.repeat || (typing && event.key !== "Escape")) return;
+  const button = byId(KEYS[event.key]);
+  if (button && !button.disabled && !button.hidden) { event.preventDefault(); button.click(); }
+});
+addEventListener("resize", () => { if (status?.frame) drawScale(status.frame); });
+listen();

@@ -1,0 +1,213 @@
+"""The live page as an operator meets it, in a headless Chromium: focus, cancel, reload, two tabs, a cable pulled."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the extra view is not installed")
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+
+from semdrivers.emulator import Emulator
+from semfocus_plugin.server import sharing
+
+PATIENCE = 60_000
+"""Milliseconds that anything may take on a busy machine."""
+TOKEN = "0123456789abcdef"
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with playwright.sync_playwright() as started:
+        try:
+            opened = started.chromium.launch(executable_path=installed, args=["--no-sandbox"])
+        except playwright.Error as error:
+            pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def tab(browser):
+    """Open the page of a server in a window of its own; errors of its scripts fail the test."""
+    windows, errors = [], []
+
+    def opened(address, **settings):
+        window = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **settings})
+        windows.append(window)
+        page = window.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(address)
+        return page
+
+    yield opened
+    for window in windows:
+        window.close()
+    assert errors == []
+
+
+@pytest.fixture(scope="module")
+def emulator():
+    """A blank specimen, on which the paper's method takes some seconds, and its server."""
+    blank = Emulator("featureless", seed=1, magnification=2000, working_distance=14.0)
+    with blank as emulator, sharing(emulator.url, port=0) as server:
+        yield emulator, server
+
+
+@pytest.fixture
+def server(emulator):
+    desk = emulator[1].desk
+    desk.release(desk.take("the tests", force=True))
+    return emulator[1]
+
+
+def in_control(page):
+    page.locator("#control", has_text="you control").wait_for()
+    return page
+
+
+def begin_a_long_run(page):
+    page.locator("#method").select_option("paper")
+    page.keyboard.press("a")
+    page.locator("#steps tbody tr").nth(1).wait_for()
+
+
+def cancel(page):
+    page.keyboard.press("Escape")
+    page.locator("#run-title.cancelled").wait_for()
+
+
+def test_focus_with_one_key_and_see_why_it_is_believed(tab):
+    with sharing("emulator://tin-balls?seed=1&magnification=2000", port=0) as server:
+        page = in_control(tab(server.page))
+        page.keyboard.press("a")
+        page.locator("#run-title.focused").wait_for()
+        result = server.desk.run.result
+        assert f"{result.working_distance:.3f} mm" in page.locator("#distance").inner_text()
+        assert page.locator("#steps tbody tr").count() == result.frames
+        assert page.locator("#plot .score-point").count() == result.frames
+        assert page.locator("#plot .posterior").count() == 1
+        assert page.locator("#scale").inner_text().endswith("m")
+        assert page.locator("#history img").nth(1).get_attribute("alt") == "after run 1"
+        assert page.locator("#emulator").is_visible()
+        assert float(page.locator("#score").inner_text()) == pytest.approx(result.trace[-1].score, abs=0.06)
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Report").click()
+        assert download.value.suggested_filename == "run-1.html"
+        page.locator("#emulator summary").click()
+        page.locator("#specimen").select_option("tem-grid")
+        page.locator("#new-specimen").click()
+        page.locator("#message", has_text="tem-grid is under the beam").wait_for()
+        page.locator("#faults").fill("no-such-fault")
+        page.locator("#new-specimen").click()
+        page.locator("#message.bad", has_text="no-such-fault").wait_for()
+        assert server.desk.microscope.acquire().pixels.std() > 0
+
+
+def test_cancel_in_the_middle_puts_the_lens_back(tab, server):
+    page = in_control(tab(server.page))
+    start = server.desk.microscope.working_distance
+    begin_a_long_run(page)
+    assert page.locator("#set-distance").is_disabled()
+    cancel(page)
+    assert server.desk.run.result.frames < 100
+    assert server.desk.microscope.working_distance == start
+    page.locator("#distance", has_text=f"{start:.3f} mm").wait_for()
+
+
+def test_a_reload_in_the_middle_keeps_run_and_control(tab, server):
+    page = in_control(tab(server.page))
+    begin_a_long_run(page)
+    number = server.desk.run.number
+    page.reload()
+    in_control(page)
+    assert server.desk.run.number == number
+    page.locator("#run-title", has_text=f"Run {number}").wait_for()
+    assert page.locator("#steps tbody tr").count() >= 2
+    cancel(page)
+
+
+def test_one_tab_controls_the_other_watches_and_may_take_over(tab, server):
+    first = in_control(tab(server.page))
+    second = tab(server.page)
+    second.locator("#control", has_text="watching").wait_for()
+    assert second.locator("#autofocus").is_disabled()
+    begin_a_long_run(first)
+    second.locator("#steps tbody tr").nth(1).wait_for()
+    assert second.locator("#cancel").is_disabled()
+    first.close()
+    second.locator("#steps tbody tr").nth(4).wait_for()  # closing the tab harms nothing
+    second.on("dialog", lambda dialog: dialog.accept())
+    second.locator("#take").click()
+    in_control(second)
+    cancel(second)
+
+
+def test_everybody_can_stop_and_the_beam_goes_off(tab, server):
+    first = in_control(tab(server.page))
+    second = tab(server.page)
+    second.locator("#control", has_text="watching").wait_for()
+    begin_a_long_run(first)
+    second.locator("#stop").click()
+    first.locator("#run-title.cancelled").wait_for()
+    assert not server.desk.microscope.beam_on
+    server.desk.microscope.beam_on = True
+
+
+def test_live_shows_frame_after_frame_and_ends_with_the_tab(tab, server):
+    page = in_control(tab(server.page))
+    page.locator("#live").click()
+    shown = page.locator("#frame[data-frame]")
+    shown.wait_for()
+    first = int(shown.get_attribute("data-frame"))
+    page.locator(f"#frame:not([data-frame='{first}'])").wait_for()
+    assert int(page.locator("#frame").get_attribute("data-frame")) > first
+    page.close()
+    with server.desk.operating():
+        seen = server.desk.frames[-1].number
+    page = tab(server.page)
+    page.locator("#frame[data-frame]").wait_for()
+    assert server.desk.frames[-1].number - seen <= 1
+
+
+def test_an_instrument_unplugged_is_shown_and_reconnected(tab, emulator, server):
+    page = in_control(tab(server.page))
+    emulator[0].usb.unplug()
+    try:
+        page.locator("#snap").click()
+        page.locator("#lost").wait_for()
+        assert page.locator("#autofocus").is_disabled()
+    finally:
+        emulator[0].usb.plug()
+    page.locator("#reconnect").click()
+    page.locator("#lost").wait_for(state="hidden")
+    with page.expect_download() as download:
+        page.locator("#snap").click()
+    assert download.value.suggested_filename.endswith(".ome.tif")
+
+
+def test_the_page_asks_for_the_token_and_puts_it_in_no_address(tab):
+    with sharing("emulator://featureless?seed=1", port=0, token=TOKEN) as server:
+        page = tab(server.page)
+        page.locator("#token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        in_control(page)
+        other = tab(f"{server.page}#token={TOKEN}")
+        other.locator("#control", has_text="watching").wait_for()
+        assert TOKEN not in other.url
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (768, 1024)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_overflows_and_every_control_has_a_name(tab, server, size, scheme):
+    page = in_control(tab(server.page, viewport={"width": size[0], "height": size[1]}, color_scheme=scheme))
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+    box = page.locator("#stop").bounding_box()
+    assert box["y"] + box["height"] <= size[1]
+    for control in page.locator("button:visible, input:visible, select:visible").all():
+        name = control.evaluate("e => (e.labels?.[0]?.innerText || e.innerText || e.ariaLabel || '').trim()")
+        assert name, control.evaluate("e => e.outerHTML")

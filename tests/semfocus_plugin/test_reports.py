@@ -1,0 +1,108 @@
+"""Reports: everything in one file, pictures by their metadata, figures for print, nothing replaced."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+import semdrivers
+from semdrivers.files import Entry, report_page
+from semfocus_plugin.lab.cli import app
+
+
+def semfocus(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory):
+    """A folder with a recorded session, its result and a picture taken afterwards."""
+    folder = tmp_path_factory.mktemp("night")
+    url = "emulator://tin-balls?seed=1&magnification=2000"
+    files = "--record", folder / "one.json", "--save", folder / "one.ome.tif", "--save-session", folder / "session"
+    assert semfocus("run", url, *files).exit_code == 0
+    return folder
+
+
+def test_a_report_holds_all_in_one_file(night, tmp_path):
+    out = tmp_path / "night.html"
+    done = semfocus("report", night, "-o", out, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["runs"] == 1
+    page = out.read_text(encoding="utf-8")
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    assert "data:image/svg+xml" in page
+    result = semdrivers.AutofocusResult.from_dict(json.loads((night / "one.json").read_text()))
+    for text in (result.provenance["models"]["aenet"], f"{result.working_distance:.4f} mm", "EM-30", "max_travel"):
+        assert text in page
+    assert page.count("<tr>") >= result.frames
+
+
+def test_before_and_after_are_shown_where_the_pictures_say_so(night, tmp_path):
+    result = json.loads((night / "one.json").read_text())
+    assert semfocus("report", night / "one.json", "-o", tmp_path / "a.html").exit_code == 0
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "data:image/png" in page
+    assert f"before: {result['start_working_distance']:.3f} mm" in page
+    # Of another run: another place, another time.
+    other = {**result, "working_distance": result["working_distance"] + 0.5, "start_working_distance": 5.0}
+    (night / "other.json").write_text(json.dumps(other))
+    try:
+        assert semfocus("report", night / "other.json", "-o", tmp_path / "b.html").exit_code == 0
+    finally:
+        (night / "other.json").unlink()
+    assert "data:image/png" not in (tmp_path / "b.html").read_text(encoding="utf-8")
+
+
+def test_figures_for_print_are_vectors_with_real_fonts(night, tmp_path):
+    assert semfocus("report", night, "-o", tmp_path / "c.html", "--figures", tmp_path / "pdf").exit_code == 0
+    content = (tmp_path / "pdf" / "one.pdf").read_bytes()
+    assert content.startswith(b"%PDF")
+    assert b"/Type3" not in content
+
+
+def test_a_report_is_kept_unless_configured(night, tmp_path):
+    out = tmp_path / "kept.html"
+    out.write_text("mine")
+    assert semfocus("report", night, "-o", out).exit_code == 2
+    assert out.read_text() == "mine"
+    assert semfocus("report", night, "-o", out, "--overwrite").exit_code == 0
+
+
+def test_what_is_no_result_is_named(tmp_path):
+    (tmp_path / "x.json").write_text("{}")
+    done = semfocus("report", tmp_path / "x.json", "-o", tmp_path / "r.html")
+    assert done.exit_code == 2
+    assert "x.json" in done.output
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_text_of_a_result_is_never_markup():
+    result = semdrivers.AutofocusResult(
+        status="refused", reason="<script>alert(1)</script>", working_distance=1.0, start_working_distance=1.0,
+        score=0.0, confidence=0.0, frames=0, elapsed=0.0, method="<b>m",
+        provenance={"instrument": {"model": "<i>", "serial": "", "firmware": ""}},
+    )  # fmt: skip
+    page = report_page([Entry("<u>", result.to_dict())], "<title>")
+    for markup in ("<script", "<b>m", "<i>", "<u>"):
+        assert markup not in page
+    assert "<script" not in result._repr_html_()
+
+
+def test_a_result_shows_itself_in_a_notebook(night):
+    result = semdrivers.AutofocusResult.from_dict(json.loads((night / "one.json").read_text()))
+    assert "data:image/svg+xml" in result._repr_html_()
+
+
+def test_a_result_of_an_earlier_version_is_reported(night, tmp_path):
+    values = json.loads((night / "one.json").read_text())
+    old = {name: value for name, value in values.items() if name not in ("posterior", "provenance", "astigmatism")}
+    old["trace"] = [
+        {name: value for name, value in step.items() if name not in ("blur", "blur_sigma", "posterior", "time")}
+        for step in old["trace"]
+    ]
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    assert semfocus("report", tmp_path / "old.json", "-o", tmp_path / "old.html").exit_code == 0
