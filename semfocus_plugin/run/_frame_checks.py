@@ -141,7 +141,7 @@ def contradiction(
     Parameters
     ----------
     measurements : sequence of Measurement
-        Of one run; those of the present magnification that show a sample and report a blur are compared.
+        Of one run; those of the present magnification and stigmator that show a sample and report a blur are compared.
     focus : float
         Where the focus is said to be, mm.
     half_angle, blur_range
@@ -150,6 +150,7 @@ def contradiction(
     if blur_range is None:
         return None
     seen = [m for m in measurements if m.correlation > NOISE and m.evaluation.log_blur is not None]
+    seen = [m for m in seen if m.added == measurements[-1].added]
     seen = [m for m in seen if math.isclose(m.magnification, measurements[-1].magnification, rel_tol=1e-2)]
     if len(seen) < 2:
         return None

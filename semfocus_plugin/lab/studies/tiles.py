@@ -26,6 +26,7 @@ from semfocus_plugin.tiles import MAP, Plan, Tile, open_folder, plan_tiles, take
 
 __all__ = ["SCENES", "TILT", "Outcome", "Scene", "run_scene", "table"]
 
+_PICTURE = 640 * 480 * 3.2e-6  # s; a STANDARD frame
 TILT = math.tan(math.radians(2.0))
 """mm/mm."""
 
@@ -224,7 +225,8 @@ def _without_map(
         else:
             microscope.move_stage(tile.x, tile.y)  # type: ignore[attr-defined]
             microscope.working_distance = round(_plane(first, [r.working_distance for r in results])(tile), 3)
-        microscope.acquire(semdrivers.ScanMode.STANDARD)
+        clock = emulator.instrument.clock
+        clock.wait_until(clock.now() + _PICTURE)  # The picture itself would tell nothing more
         yield _error(emulator, microscope), waiting
         waiting = 0
 
