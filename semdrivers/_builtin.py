@@ -12,6 +12,17 @@ from semdrivers.plugins import hookimpl
 _EM30 = ("em30", "em30+serial")
 _EMULATOR = "emulator"
 
+NOT_RUN = {
+    "em30": "its emulator",
+    "em30+serial": "its emulator",
+    "fibsem": "fibsem's demo microscope",
+    "micromanager": "Micro-Manager's demo camera and drives",
+    "smartsem": "a stand-in for its COM object",
+    "tescan": "its emulator",
+    "zem": "the maker's simulator",
+}
+"""Schemes of drivers that nobody has run on an instrument yet, each with what it was verified on."""
+
 
 @hookimpl
 def semdrivers_schemes() -> Mapping[str, str]:
@@ -20,11 +31,15 @@ def semdrivers_schemes() -> Mapping[str, str]:
         "em30": "em30://192.168.1.30",
         "em30+serial": "em30+serial:///dev/ttyUSB0?baudrate=115200",
         "emulator": "emulator://tin-balls?seed=1",
+        "fibsem": "fibsem:///path/to/configuration.yaml",
+        "micromanager": "micromanager:///path/to/config.cfg?numerical_aperture=0.5",
         "replay": "replay:///path/to/session",
         "semfocus+http": "semfocus+http://192.168.1.50:8765",
         "series": "series:///path/to/pictures",
+        "smartsem": "smartsem://?working_distance=4:20",
         "tescan": "tescan://192.168.1.40",
         "tescan-emulator": "tescan-emulator://tin-balls?seed=1",
+        "zem": "zem://192.168.1.50",
     }
 
 
@@ -48,6 +63,22 @@ def semdrivers_connect(url: str, options: Mapping[str, Any]) -> Microscope | Non
         from semdrivers import emulator
 
         return emulator.connect_tescan(url, options)
+    if scheme == "smartsem":
+        from semdrivers import smartsem
+
+        return smartsem.connect(url, options)
+    if scheme == "zem":
+        from semdrivers import zem
+
+        return zem.connect(url, options)
+    if scheme == "fibsem":
+        from semdrivers.hosts import fibsem
+
+        return fibsem.connect(url, options)
+    if scheme == "micromanager":
+        from semdrivers.hosts import pymmcore
+
+        return pymmcore.connect(url, options)
     if scheme == "semfocus+http":
         from semdrivers.remote import open_remote
 

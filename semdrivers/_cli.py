@@ -20,11 +20,13 @@ from rich.markup import escape
 from rich.table import Table
 
 import semdrivers
+from semdrivers._builtin import NOT_RUN
 from semdrivers.connection import opened
 from semdrivers.console import FAULT, REFUSED, application, fail, messages, output, print_json, problem_of
 from semdrivers.errors import InvalidParameterError
 from semdrivers.files import check_free, plain
 from semdrivers.image import ScanMode
+from semdrivers.instruments import read_instruments
 from semdrivers.microscope import HasBeam, HasDetector, HasStage, HasStageOrientation, HasStigmator, HasStop, HasVacuum
 
 app = application(
@@ -81,6 +83,8 @@ def info(url: Url, json: Json = False) -> None:
         table.add_row(name.replace("_", " "), value)
     modes = (f"{mode['name']} {mode['width']}×{mode['height']}" for mode in facts["scan_modes"])
     table.add_row("scan modes", ", ".join(modes))
+    if facts["verified_on"] is not None:
+        table.add_row("verified on", f"{facts['verified_on']}; not run on an instrument")
     table.add_row("also offers", ", ".join(facts["offers"]) or "nothing further")
     output.print(table)
 
@@ -139,6 +143,56 @@ def snap(
         markup=False,
         soft_wrap=True,
     )
+
+
+@app.command("record-series")
+def record_a_series(
+    url: Url,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new folder for pictures, table and read-me.")],
+    planes: Annotated[int, typer.Option(help="How many pictures.")] = 41,
+    span: Annotated[
+        float | None,
+        typer.Option(help="From the first plane to the last, mm; by default what blurs by 20 pixels at either end."),
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(help="Scan mode: a name that semdrivers info lists, or fastest, or slowest.")
+    ] = "fastest",
+    sample: Annotated[str, typer.Option(help="What is under the beam, for the read-me.")] = "",
+    licence: Annotated[str, typer.Option(help="Under which others may use the pictures, such as CC0-1.0.")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a series in that folder.")] = False,
+    json: Json = False,
+) -> None:
+    """Take pictures through focus, around the present working distance; series:// opens them.
+
+    The lens is put back, the beam stays as it is. Focus first: semfocus run.
+
+    Example: semdrivers record-series em30://192.168.1.30 -o tin-series --planes 41 --licence CC0-1.0
+    """
+    from semdrivers.sessions import record_series
+
+    with opened(url) as microscope, messages.status("recording") as status:
+        record = record_series(
+            microscope,
+            out,
+            planes=planes,
+            span=span,
+            mode=_mode(microscope.capabilities.scan_modes, mode),
+            sample=sample,
+            licence=licence,
+            overwrite=overwrite,
+            progress=lambda index, image: status.update(f"plane {index + 1}/{planes}, {image.working_distance:.4f} mm"),
+        )
+    if json:
+        print_json(plain(record))
+        return
+    first, last = record.working_distances[0], record.working_distances[-1]
+    output.print(
+        f"{record.folder}: {planes} planes, {first:g} to {last:g} mm, the sharpest at {record.sharpest:g} mm",
+        markup=False,
+        soft_wrap=True,
+    )
+    for note in record.notes:
+        messages.print(note, markup=False)
 
 
 @app.command()
@@ -339,6 +393,21 @@ def doctor(json: Json = False) -> None:
         raise typer.Exit(FAULT)
 
 
+@app.command("new-driver")
+def write_new_driver(
+    name: Annotated[str, typer.Argument(help="Of the package and of its addresses, such as my-sem.")],
+    folder: Annotated[Path, typer.Option("--folder", help="Where to make the folder of that name.")] = Path("."),
+) -> None:
+    """Write the package of a new driver, with a fake instrument and tests that pass at once.
+
+    Example: semdrivers new-driver my-sem && cd my-sem && pip install -e '.[test]' && pytest
+    """
+    from semdrivers.scaffold import new_driver
+
+    path = new_driver(name, folder)
+    output.print(f"{path} is written; begin with {path / 'README.md'}", markup=False, soft_wrap=True)
+
+
 instrument = application("instrument", "Named instruments: an address and limits under a short name.")
 app.add_typer(instrument, name="instrument")
 
@@ -383,8 +452,6 @@ def list_instruments(json: Json = False) -> None:
 
     Example: semdrivers instrument list
     """
-    from semdrivers.instruments import read_instruments
-
     kept = read_instruments()
     if json:
         print_json({"instruments": kept})
@@ -503,8 +570,11 @@ def _optional_values() -> dict[str, str]:
 
 def _describe(url: str, microscope: Any) -> dict[str, Any]:
     capabilities = microscope.capabilities
+    kept = read_instruments().get(url)
+    scheme = (url if kept is None else kept.url).partition("://")[0].lower()
     return {
         "url": url,
+        "verified_on": NOT_RUN.get(scheme),
         **{name: getattr(capabilities, name) for name in ("model", "serial", "firmware")},
         **{name: getattr(capabilities, name, None) for name in _optional_values()},
         "working_distance": microscope.working_distance,

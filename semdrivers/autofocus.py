@@ -31,10 +31,12 @@ from semdrivers.microscope import (
     allowed_range,
     approach,
     check_microscope,
+    has_member,
     offered_mode,
     put_back,
     read_number,
     restoring,
+    stigmator_of,
 )
 
 if TYPE_CHECKING:
@@ -133,7 +135,8 @@ def autofocus(
             raise AutofocusError(plugins.describe_missing_autofocus(settings.method))
         if not isinstance(result, AutofocusResult):
             raise AutofocusError(f"an autofocus plugin returned {type(result).__name__}, not an AutofocusResult")
-        stays = () if settings.restore_on_failure and not result.focused else ("working_distance",)
+        stays: tuple[str, ...] = () if settings.restore_on_failure and not result.focused else ("working_distance",)
+        stays += ("stigmator",) if result.focused else ()
         for failure in put_back(microscope, {name: start[name] for name in start if name not in stays}).values():
             raise failure
         result = dataclasses.replace(
@@ -142,6 +145,9 @@ def autofocus(
             start_working_distance=result.start_working_distance if map is None else start["working_distance"],
             provenance={**_provenance(microscope.capabilities, settings), **result.provenance},
         )
+        if settings.stigmate:
+            now = stigmator_of(microscope)
+            result = dataclasses.replace(result, stigmator=now, start_stigmator=start["stigmator"])
     if map is not None and result.method != BY_MAP:
         _feed(map, microscope, result)
     if isinstance(microscope, RecordsFocus):
@@ -264,9 +270,14 @@ def checked_settings(settings: AutofocusSettings | None, overrides: Mapping[str,
     return dataclasses.replace(settings, **overrides)
 
 
-def _start(microscope: Microscope, settings: AutofocusSettings) -> dict[str, float]:
+def _start(microscope: Microscope, settings: AutofocusSettings) -> dict[str, Any]:
     """Return what to put back, in that order; raises before anything has moved where a run cannot begin from it."""
-    values = {name: read_number(microscope, name, unit) for name, unit in (("magnification", ""), (_PLACE, "mm"))}
+    if settings.stigmate and not has_member(microscope, "stigmator"):
+        raise InvalidParameterError("stigmate=True needs a microscope whose stigmator can be set (HasStigmator)")
+    values: dict[str, Any] = {"magnification": read_number(microscope, "magnification")}
+    if settings.stigmate:
+        values["stigmator"] = stigmator_of(microscope)
+    values[_PLACE] = read_number(microscope, _PLACE, "mm")
     allowed_range(microscope.capabilities.working_distance, settings.bounds, values[_PLACE])
     return values
 

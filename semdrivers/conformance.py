@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -38,6 +38,7 @@ __all__ = [
     "Check",
     "Outcome",
     "Skipped",
+    "Wire",
     "check_autofocus_keeps_its_promises",
     "check_cancelled_autofocus_restores",
     "check_capabilities",
@@ -106,6 +107,51 @@ class Outcome:
     detail: str = ""
 
 
+class Wire:
+    """A link that plays a script of (sent, received) pairs to a driver, as the manual of its instrument has them.
+
+    Use it in a ``with`` statement: the driver must have sent all of it by the end of the block, and nothing else.
+
+    Parameters
+    ----------
+    pairs : sequence of pairs
+        What the driver sends, and what it is answered, in this order; text or bytes, as the driver has it.
+    data : bytes
+        What `read` returns, piece by piece: pictures.
+
+    Raises
+    ------
+    AssertionError
+        When the driver sends something else, or too little.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[Any, Any]], data: bytes = b"") -> None:
+        self._pairs, self._data = list(pairs), data
+
+    def ask(self, sent: Any) -> Any:
+        """Return the answer to what is sent."""
+        assert self._pairs, f"{sent!r} was sent after the end of the script"
+        expected, received = self._pairs.pop(0)
+        assert sent == expected, f"{sent!r} was sent, and the script has {expected!r}"
+        return received
+
+    def read(self, count: int) -> bytes:
+        """Return the next bytes of the data."""
+        assert len(self._data) >= count, f"{count} bytes are read, and {len(self._data)} are left in the script"
+        part, self._data = self._data[:count], self._data[count:]
+        return part
+
+    def close(self) -> None:
+        """Do nothing: a script has no end of its own."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            assert not self._pairs, f"{self._pairs[0][0]!r} was never sent"
+
+
 Check = Callable[[Any], None]
 """A check: it raises AssertionError where a microscope breaks a rule, and `Skipped` where the rule does not apply."""
 
@@ -117,7 +163,10 @@ def check_members(microscope: Any) -> None:
 
 
 def check_capabilities(microscope: Any) -> None:
-    """Its capabilities are sane: limits finite and in order, at least one scan mode."""
+    """Its capabilities are sane: limits finite and in order, at least one scan mode.
+
+    A working distance may be below zero where ``numerical_aperture`` says that it is the z of a focus drive.
+    """
     capabilities = microscope.capabilities
     assert isinstance(capabilities, Capabilities), f"capabilities is a {type(capabilities).__name__}"
     for name in ("working_distance", "magnification"):
@@ -125,7 +174,9 @@ def check_capabilities(microscope: Any) -> None:
         assert isinstance(limits, Range), f"capabilities.{name} is a {type(limits).__name__}, not a Range"
         assert math.isfinite(limits.minimum), f"the lowest {name} is {limits.minimum}"
         assert math.isfinite(limits.maximum), f"the highest {name} is {limits.maximum}"
-        assert 0 < limits.minimum <= limits.maximum, f"{name} runs from {limits.minimum:g} to {limits.maximum:g}"
+        assert limits.minimum <= limits.maximum, f"{name} runs from {limits.minimum:g} to {limits.maximum:g}"
+        signed = name == "working_distance" and capabilities.numerical_aperture is not None
+        assert limits.minimum > 0 or signed, f"the lowest {name} is {limits.minimum:g}"
         if limits.minimum < limits.maximum:
             assert 0 <= limits.step < limits.maximum - limits.minimum, f"the step of {name} is {limits.step:g}"
     lens = capabilities.working_distance
@@ -163,7 +214,8 @@ def check_working_distance_moves(microscope: Any) -> None:
 def check_working_distance_is_refused_beyond_its_limits(microscope: Any) -> None:
     """A working distance beyond a limit, or not finite, raises OutOfRangeError and moves nothing."""
     limits = microscope.capabilities.working_distance
-    beyond = (limits.minimum - 0.1, limits.maximum + 0.1, -1.0, _FAR, *_NOT_FINITE)
+    beyond: tuple[float, ...] = (limits.minimum - 0.1, limits.maximum + 0.1, -_FAR, _FAR, *_NOT_FINITE)
+    beyond += () if -1.0 in limits else (-1.0,)
     _assert_refused(microscope, "working_distance", OutOfRangeError, beyond)
 
 

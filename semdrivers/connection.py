@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any, Protocol, Self
 from urllib.parse import SplitResult, unquote
 
 from semdrivers.errors import InvalidParameterError, NotConnectedError, SemDriversError
 from semdrivers.focus import AutofocusResult
 from semdrivers.instruments import Instrument, LimitedMicroscope, read_instruments
-from semdrivers.microscope import HasStop, Microscope, check_microscope, whole_number
+from semdrivers.microscope import HasStop, Microscope, Range, check_microscope, number, whole_number
 
-__all__ = ["OpenMicroscope", "connect", "flag_option", "opened", "split_url", "stop", "whole_option"]
+__all__ = [
+    "OpenMicroscope",
+    "connect",
+    "flag_option",
+    "limits_option",
+    "number_option",
+    "opened",
+    "split_path_url",
+    "split_url",
+    "stop",
+    "whole_option",
+]
 
 _log = logging.getLogger("semdrivers.connection")
 
@@ -239,6 +252,27 @@ def split_url(
     return parts, given
 
 
+def split_path_url(
+    url: str, options: Mapping[str, Any], known: tuple[str, ...], whose: str, what: str
+) -> tuple[Path, dict[str, Any]]:
+    """Return the path and the options of a URL such as ``replay:///home/ada/session``.
+
+    Parameters
+    ----------
+    url, options, known, whose
+        As for `split_url`; raises the same.
+    what : str
+        What is at the path, for messages, such as ``"a folder"``.
+    """
+    parts, given = split_url(url, options, known, whose)
+    text = unquote(parts.netloc + parts.path)
+    if text[2:3] == ":" and text[:1] == "/":
+        text = text[1:]
+    if not text:
+        raise InvalidParameterError(f"{url} names no {what}; write {parts.scheme}:///path/to/{what.replace(' ', '-')}")
+    return Path(text), given
+
+
 def _query(url: str, query: str) -> dict[str, str]:
     """Return the options of a query, percent-encoding resolved.
 
@@ -279,3 +313,37 @@ def whole_option(url: str, name: str, value: object) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit():
         return int(value)
     return whole_number(f"{url}: {name}", value)
+
+
+def number_option(url: str, name: str, value: object) -> float:
+    """Return the number that an option names, as a number or as text.
+
+    Raises
+    ------
+    InvalidParameterError, OutOfRangeError
+        When it is none, or not finite.
+    """
+    try:
+        return number(f"{url}: {name}", float(value) if isinstance(value, str) else value)
+    except ValueError as error:
+        if isinstance(error, SemDriversError):
+            raise
+        raise InvalidParameterError(f"{url}: {name} must be a number, not {value!r}") from None
+
+
+def limits_option(url: str, name: str, value: object, least: float = -math.inf) -> Range:
+    """Return the limits in mm that an option names: ``4:40``, or a pair of numbers, both above `least`.
+
+    Raises
+    ------
+    InvalidParameterError
+        When it names none.
+    """
+    pair = value.split(":") if isinstance(value, str) else value
+    try:
+        low, high = (float(each) for each in pair)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not least < low < high < math.inf:
+        raise InvalidParameterError(f"{url}: {name} must be LOW:HIGH in mm, such as 4:40, not {value!r}")
+    return Range(low, high)

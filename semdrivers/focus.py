@@ -29,6 +29,9 @@ __all__ = [
 ]
 
 
+_FLAGS = "may_change_magnification", "restore_on_failure", "may_change_brightness", "learn_aperture", "stigmate"
+
+
 @dataclass(frozen=True, slots=True)
 class AutofocusSettings:
     """How to focus. Every field has a default that suits an unattended run.
@@ -64,6 +67,14 @@ class AutofocusSettings:
         Deadline of the whole run in s, by this computer's clock. No frame begins after it, and one under way ends where
         the microscope is a `HasStop`; the run is then refused. What puts the start back comes after it. No deadline by
         default.
+    stigmate : bool
+        Whether the stigmator is corrected together with the focus. The microscope must be a `HasStigmator`, and it must
+        be known what its stigmator does (`Capabilities.stigmator_matrix`, or ``semfocus calibrate --stigmator``). It is
+        put back unless the status is ``"focused"``.
+    stigmator_bounds : tuple of float, optional
+        Lowest and highest value of either axis of the stigmator, in the units of the instrument.
+    max_stigmator_travel : float, optional
+        Furthest that either axis of the stigmator goes from its start, in the units of the instrument.
     max_dose : float, optional
         Most electrons per µm² that the run may put on any part of the sample, all its frames together. The instrument
         must report its beam current, and how long the beam dwells on a pixel. No limit by default.
@@ -82,6 +93,9 @@ class AutofocusSettings:
     bar_rows: int | None = None
     max_seconds: float | None = None
     max_dose: float | None = None
+    stigmate: bool = False
+    stigmator_bounds: tuple[float, float] | None = None
+    max_stigmator_travel: float | None = None
 
     def __post_init__(self) -> None:
         if self.method is not None and not isinstance(self.method, str):
@@ -99,7 +113,13 @@ class AutofocusSettings:
             value = getattr(self, name)
             if value is not None and number(name, value, unit) <= 0:
                 raise OutOfRangeError(f"{name} must be above 0 {unit}, not {value:g} {unit}")
-        for name in ("may_change_magnification", "restore_on_failure", "may_change_brightness", "learn_aperture"):
+        stigmator = checked_limits(
+            self.max_stigmator_travel, self.stigmator_bounds, ("max_stigmator_travel", "stigmator_bounds"), ""
+        )
+        object.__setattr__(self, "stigmator_bounds", stigmator)
+        if not self.stigmate and (stigmator is not None or self.max_stigmator_travel is not None):
+            raise InvalidParameterError("limits of the stigmator need stigmate=True")
+        for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise InvalidParameterError(f"{name} must be True or False, not {getattr(self, name)!r}")
 
@@ -262,6 +282,8 @@ class AutofocusResult:
         What remains at the focus; None where the method does not measure it, or the frames do not show it.
     at_limit : bool
         Whether the sharpest place allowed is at a limit of the run, so that the true focus may lie beyond it.
+    stigmator, start_stigmator : tuple of float or None
+        Setting of both axes as read back, in the units of the instrument; None without ``stigmate``.
     posterior : tuple of float or None
         What all frames together say of the focus, in the form of `FocusStep.posterior`.
     provenance : mapping
@@ -289,6 +311,8 @@ class AutofocusResult:
     trace: tuple[FocusStep, ...] = ()
     astigmatism: Astigmatism | None = None
     at_limit: bool = False
+    stigmator: tuple[float, float] | None = None
+    start_stigmator: tuple[float, float] | None = None
     posterior: tuple[float, ...] | None = None
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     depth_of_field: float | None = None

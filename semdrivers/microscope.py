@@ -53,6 +53,7 @@ __all__ = [
     "put_back",
     "read_number",
     "restoring",
+    "stigmator_of",
     "whole_number",
     "within",
 ]
@@ -138,15 +139,21 @@ def check_read_back(name: str, value: float, read: float, tolerance: float, unit
         )
 
 
-def checked_limits(max_travel: object, bounds: Any) -> tuple[float, float] | None:
+def checked_limits(
+    max_travel: object, bounds: Any, names: tuple[str, str] = ("max_travel", "bounds"), unit: str = "mm"
+) -> tuple[float, float] | None:
     """Return the bounds of a run as two floats, or None; its limits are checked.
 
     Parameters
     ----------
     max_travel : float or None
-        Furthest distance from the start, mm.
+        Furthest distance from the start.
     bounds : pair of float or None
-        Lowest and highest working distance allowed, mm.
+        Lowest and highest value allowed, such as working distances.
+    names : tuple of str
+        Of the two, for the messages.
+    unit : str
+        Of both; empty for the units of the instrument.
 
     Raises
     ------
@@ -155,17 +162,21 @@ def checked_limits(max_travel: object, bounds: Any) -> tuple[float, float] | Non
     OutOfRangeError
         When `max_travel` is not above 0, or the bounds do not rise.
     """
-    if max_travel is not None and (travel := number("max_travel", max_travel, "mm")) <= 0:
-        raise OutOfRangeError(f"max_travel must be above 0 mm, not {travel:g} mm")
+    travel_name, name = names
+    suffix = f" {unit}" if unit else ""
+    if max_travel is not None and (travel := number(travel_name, max_travel, unit)) <= 0:
+        raise OutOfRangeError(f"{travel_name} must be above 0{suffix}, not {travel:g}{suffix}")
     if bounds is None:
         return None
     try:
         first, second = bounds
     except (TypeError, ValueError):
-        raise InvalidParameterError(f"bounds must be two working distances in mm, not {bounds!r}") from None
-    low, high = number("bounds[0]", first, "mm"), number("bounds[1]", second, "mm")
+        raise InvalidParameterError(f"{name} must be two numbers{suffix and ' in' + suffix}, not {bounds!r}") from None
+    low, high = number(f"{name}[0]", first, unit), number(f"{name}[1]", second, unit)
     if low >= high:
-        raise OutOfRangeError(f"bounds must be (low, high) in mm with low < high, not ({low:g}, {high:g})")
+        raise OutOfRangeError(
+            f"{name} must be (low, high){suffix and ' in' + suffix} with low < high, not ({low:g}, {high:g})"
+        )
     return low, high
 
 
@@ -261,6 +272,11 @@ class Capabilities:
     numerical_aperture : float, optional
         The same for an instrument whose angle does not depend on the working distance: an optical microscope, or a
         stage that moves the sample through focus.
+    stigmator : Range, optional
+        Values that each axis of the stigmator can take, in the units of the instrument.
+    stigmator_matrix : pair of pair of float, optional
+        What the stigmator does, where the instrument knows it: rows x and y of `Astigmatism` in µm, columns the change
+        of either axis by one of its units.
     bit_depth : int, optional
         Bits of a grey level, where they are fewer than the type of the pixels holds: 10, 12 or 14 in uint16.
     beam_current : float, optional
@@ -278,6 +294,8 @@ class Capabilities:
     probe_diameter: float | None = field(default=None, metadata={"unit": "nm"})
     half_angle: float | None = field(default=None, metadata={"unit": "mrad"})
     numerical_aperture: float | None = field(default=None, metadata={"unit": ""})
+    stigmator: Range | None = None
+    stigmator_matrix: tuple[tuple[float, float], tuple[float, float]] | None = None
     bit_depth: int | None = field(default=None, metadata={"unit": "bits"})
     beam_current: float | None = field(default=None, metadata={"unit": "pA"})
     dwell_times: tuple[float, ...] = ()
@@ -417,6 +435,15 @@ def check_microscope(microscope: object) -> None:
             f"{type(microscope).__name__} is no Microscope: it lacks {', '.join(missing)}; "
             "semdrivers.Microscope lists the five members that are needed"
         )
+
+
+def stigmator_of(microscope: object) -> tuple[float, float]:
+    """Return the setting of a stigmator as two finite numbers, in the units of the instrument; as `read_number`."""
+    try:
+        x, y = microscope.stigmator  # type: ignore[attr-defined]
+        return number("stigmator x", x), number("stigmator y", y)
+    except (TypeError, ValueError, InvalidParameterError, OutOfRangeError) as error:
+        raise DeviceError(f"the instrument reads back no usable stigmator: {error}; check its driver") from error
 
 
 def put_back(microscope: object, values: Mapping[str, Any], *, changed_only: bool = True) -> dict[str, Exception]:
@@ -592,7 +619,7 @@ class HasStigmator(Protocol):
 
     @property
     def stigmator(self) -> tuple[float, float]:
-        """Correction (x, y) in µm of astigmatic difference."""
+        """Setting of both axes (x, y), in the units of the instrument; `Capabilities.stigmator` has their limits."""
         ...
 
     @stigmator.setter

@@ -14,7 +14,7 @@ from semdrivers.microscope import Microscope
 from semdrivers.plugins import hookimpl
 from semfocus_plugin import methods
 from semfocus_plugin import run as loop
-from semfocus_plugin.calibration import apertures_in_use, calibration_for
+from semfocus_plugin.calibration import apertures_in_use, calibration_for, stigmator_for
 
 __all__ = ["semdrivers_autofocus", "semdrivers_autofocus_methods"]
 
@@ -31,6 +31,7 @@ def semdrivers_autofocus(
     if method is None:
         return None
     kept = calibration_for(microscope.capabilities)
+    stigmator = stigmator_for(microscope.capabilities) if settings.stigmate else None
     return loop.run(
         method,
         microscope,
@@ -40,6 +41,7 @@ def semdrivers_autofocus(
         beam=None if kept is None else kept.beam,
         core=None if kept is None else kept.core,
         apertures=apertures_in_use(),
+        matrix=None if stigmator is None else stigmator.matrix,
     )
 
 

@@ -31,7 +31,9 @@ HEAVY_OWN = (
     "pluggy",
     "semdrivers.emulator",
     "semdrivers.em30",
+    "semdrivers.smartsem",
     "semdrivers.tescan",
+    "semdrivers.zem",
     "semfocus_plugin",
     "firmware_protocol",
 )

@@ -393,7 +393,7 @@ class EM30(KeepsFocusRecord):
 
     @property
     def stigmator(self) -> tuple[float, float]:
-        """Correction (x, y) in µm of astigmatic difference.
+        """Correction (x, y) in µm of half the distance between the line foci.
 
         Raises
         ------
@@ -715,6 +715,8 @@ def _capabilities(name: str, hello: HelloReply, limits: Mapping[str, Range]) -> 
         probe_diameter=PROBE_DIAMETER,
         beam_current=limits["beam_current"].maximum if "beam_current" in limits else None,
         dwell_times=tuple(mode.dwell_time for mode in fastest_first),
+        stigmator=limits.get("stigmator_x"),
+        stigmator_matrix=((1.0, 0.0), (0.0, 1.0)) if "stigmator_x" in limits else None,
     )
 
 

@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import tempfile
+import threading
 import time
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import unquote
 
 import numpy as np
+from fibsem import utils
 from fibsem.structures import (
     BeamSettings,
     BeamType,
@@ -22,27 +28,52 @@ from fibsem.structures import (
     Point,
 )
 
-from semdrivers.errors import HardwareFault, InvalidParameterError
+from semdrivers.base import KeepsFocusRecord
+from semdrivers.connection import limits_option, split_url
+from semdrivers.errors import InterlockError, InvalidParameterError, NotConnectedError
 from semdrivers.files import plain
 from semdrivers.image import SCAN_MODES, Image, ScanMode
-from semdrivers.microscope import Capabilities, Microscope, Range, missing_members
+from semdrivers.microscope import (
+    Capabilities,
+    Microscope,
+    Range,
+    check_read_back,
+    missing_members,
+    number,
+    within,
+)
+from semdrivers.plugins import get_plugin_manager
 
 MM, _NM = 1e3, 1e9
 DISPLAY = 0.128
 """Width in metres of the picture that magnification refers to: 128 mm, so 1000× is a field of 128 µm."""
 
+_LENS_ERROR, _FIELD_ERROR, _DETECTOR_ERROR, _STIGMATOR_ERROR = 0.001, 0.01, 0.01, 0.01
+_NEEDED = {
+    "stage_position": "get_stage_position",
+    "move_stage": "move_stage_absolute",
+    "stigmator": "get_stigmation",
+    "brightness": "get_detector_brightness",
+    "contrast": "get_detector_contrast",
+    "beam_on": "is_blanked",
+}
+"""Members of optional protocols, each with what fibsem needs for it."""
 
-class MicroscopeOfFibsem:
-    """The electron beam of a fibsem microscope, as a `Microscope` with a stage.
+
+class MicroscopeOfFibsem(KeepsFocusRecord):
+    """The electron beam of a fibsem microscope, as a `Microscope` with stage, detector, stigmator and beam.
+
+    Beam off means blanked; the high voltage stays as it is. The stigmator has the units of the instrument. On an
+    instrument in immersion mode, setting the working distance may degauss the lens, and takes as long.
 
     Parameters
     ----------
     fibsem : FibsemMicroscope
-        Connected.
-    working_distance : tuple of float, optional
-        Lowest and highest working distance allowed, mm. fibsem does not report the instrument's; by default no
-        further than 1 mm from where it stands now.
-    field_width : tuple of float
+        Connected. It is its owner's: `close` leaves it as it is.
+    working_distance : pair of float, optional
+        Lowest and highest working distance allowed, mm. By default what the instrument reports (AutoScript does), but
+        else no further than 1 mm from where it stands now.
+    field_width : pair of float
         Narrowest and widest field, m.
     dwell_time : float
         Dwell time of the frames, s.
@@ -52,6 +83,15 @@ class MicroscopeOfFibsem:
     InvalidParameterError
         When the instrument cannot set the working distance of its electron beam.
     """
+
+    fibsem: Any
+    frames: list[Any]
+    keep_frames: bool
+
+    def __new__(cls, fibsem: Any, **_: Any) -> Self:
+        """Make a class that has the members that fibsem has a way to for this instrument."""
+        names = {name for name, needed in _NEEDED.items() if hasattr(fibsem, needed)}
+        return super().__new__(cls._offering(names))
 
     def __init__(
         self,
@@ -65,16 +105,21 @@ class MicroscopeOfFibsem:
             raise InvalidParameterError(f"{type(fibsem).__name__} cannot set the working distance of its electron beam")
         self.fibsem, self._dwell_time = fibsem, dwell_time
         here = fibsem.get_working_distance(BeamType.ELECTRON) * MM
-        low, high = working_distance if working_distance is not None else (max(here - 1.0, 0.1), here + 1.0)
+        low, high = working_distance or _limits_of(fibsem) or (max(here - 1.0, 0.1), here + 1.0)
         narrow, wide = field_width
+        info = getattr(getattr(fibsem, "system", None), "info", None)
         self._capabilities = Capabilities(
             Range(low, high),
             Range(DISPLAY / wide, DISPLAY / narrow),
             SCAN_MODES,
-            model=type(fibsem).__name__,
+            model=str(getattr(info, "model", None) or type(fibsem).__name__),
+            serial=str(getattr(info, "serial_number", None) or ""),
+            firmware=str(getattr(info, "software_version", None) or ""),
         )
-        self.frames: list[Any] = []
-        self.keep_frames = False
+        self.frames, self.keep_frames = [], False
+        self._lock = threading.RLock()
+        self._on_close: Callable[[], object] | None = None
+        self._closed = False
 
     @property
     def __wrapped__(self) -> Any:
@@ -83,65 +128,178 @@ class MicroscopeOfFibsem:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Limits as they were given."""
+        """Limits as they were given or reported; model and serial number from fibsem's configuration."""
         return self._capabilities
 
-    @property
-    def working_distance(self) -> float:
-        """Working distance of the electron beam, mm."""
-        return float(self.fibsem.get_working_distance(BeamType.ELECTRON)) * MM
-
-    @working_distance.setter
-    def working_distance(self, value: float) -> None:
-        value = self._capabilities.working_distance.check("working distance", value, "mm")
-        self.fibsem.set_working_distance(value / MM, BeamType.ELECTRON)
-        read = self.working_distance
-        if abs(read - value) > 0.01:
-            raise HardwareFault(
-                f"{type(self.fibsem).__name__}: working distance was set to {value:.4f} mm and reads {read:.4f} mm"
-            )
-
-    @property
-    def magnification(self) -> float:
-        """Of a picture 128 mm wide."""
-        return DISPLAY / float(self.fibsem.get_field_of_view(BeamType.ELECTRON))
-
-    @magnification.setter
-    def magnification(self, value: float) -> None:
-        value = self._capabilities.magnification.check("magnification", value)
-        self.fibsem.set_field_of_view(DISPLAY / value, BeamType.ELECTRON)
-
-    @property
-    def stage_position(self) -> tuple[float, float]:
-        """Position (x, y), mm."""
-        position = self.fibsem.get_stage_position()
-        return position.x * MM, position.y * MM
-
-    def move_stage(self, x: float, y: float) -> tuple[float, float]:
-        """Move to (x, y), mm; height, rotation and tilt stay."""
-        position = copy.deepcopy(self.fibsem.get_stage_position())
-        position.x, position.y = x / MM, y / MM
-        self.fibsem.move_stage_absolute(position)
-        return self.stage_position
-
     def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
-        """Take an electron image."""
+        """Take an electron image of any size.
+
+        Raises
+        ------
+        InvalidParameterError
+            When `mode` is no `ScanMode`.
+        InterlockError
+            When the beam is off or blanked.
+        """
         if not isinstance(mode, ScanMode):
             raise InvalidParameterError(f"mode must be a semdrivers.ScanMode, not {mode!r}")
-        width = float(self.fibsem.get_field_of_view(BeamType.ELECTRON))
-        settings = ImageSettings(
-            resolution=(mode.width, mode.height), dwell_time=self._dwell_time, hfw=width, beam_type=BeamType.ELECTRON
-        )
-        taken = self.fibsem.acquire_image(image_settings=settings)
-        if self.keep_frames:
-            self.frames.append(taken.data)
+        with self._lock:
+            self._check_open()
+            if "beam_on" in self.offers and not self._read("beam_on"):
+                raise InterlockError(f"{self!r}: the beam is off or blanked; switch it on with beam_on = True")
+            width = float(self.fibsem.get_field_of_view(BeamType.ELECTRON))
+            dwell = mode.dwell or self._dwell_time
+            size = mode.width, mode.height
+            settings = ImageSettings(resolution=size, dwell_time=dwell, hfw=width, beam_type=BeamType.ELECTRON)
+            began = time.time()
+            taken = self.fibsem.acquire_image(image_settings=settings)
+            if self.keep_frames:
+                self.frames.append(taken.data)
+            place, magnification = self._read("working_distance"), self._read("magnification")
+        metadata = self._focus_metadata(place)
         pixel_size = width / taken.data.shape[1] * _NM
-        return Image(
-            np.array(taken.data), self.working_distance, self.magnification, pixel_size, None, time.time(), mode
-        )
+        image = Image(np.array(taken.data), place, magnification, pixel_size, None, began, mode, metadata)
+        get_plugin_manager().notify_frame(self, image)
+        return image
 
     def close(self) -> None:
-        """Leave the fibsem microscope as it is: it is its owner's."""
+        """Disconnect where fibsem was connected for this microscope; else leave it: it is its owner's."""
+        with self._lock:
+            if not self._closed and self._on_close is not None:
+                self._on_close()
+            self._closed = True
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {type(self.fibsem).__name__}>"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise NotConnectedError(f"the connection to {type(self.fibsem).__name__} is closed; connect again")
+
+    def _read(self, name: str) -> Any:
+        with self._lock:
+            self._check_open()
+            if name == "working_distance":
+                return float(self.fibsem.get_working_distance(BeamType.ELECTRON)) * MM
+            if name == "magnification":
+                return DISPLAY / float(self.fibsem.get_field_of_view(BeamType.ELECTRON))
+            if name == "stage_position":
+                position = self.fibsem.get_stage_position()
+                return position.x * MM, position.y * MM
+            if name == "stigmator":
+                point = self.fibsem.get_stigmation(BeamType.ELECTRON)
+                return float(point.x), float(point.y)
+            if name == "beam_on":
+                return bool(self.fibsem.is_on(BeamType.ELECTRON)) and not self.fibsem.is_blanked(BeamType.ELECTRON)
+            return float(getattr(self.fibsem, f"get_detector_{name}")(BeamType.ELECTRON))
+
+    def _write(self, name: str, value: Any) -> None:
+        with self._lock:
+            self._check_open()
+            if name == "stigmator":
+                self._set_stigmator(value)
+            elif name == "beam_on":
+                self._set_beam(value)
+            elif name in ("brightness", "contrast"):
+                value = within(name, value, 0.0, 1.0)
+                getattr(self.fibsem, f"set_detector_{name}")(value, BeamType.ELECTRON)
+                check_read_back(f"{self!r}: {name}", value, self._read(name), _DETECTOR_ERROR)
+            elif name == "working_distance":
+                value = self._capabilities.working_distance.check("working distance", value, "mm")
+                self.fibsem.set_working_distance(value / MM, BeamType.ELECTRON)
+                check_read_back(f"{self!r}: working distance", value, self._read(name), _LENS_ERROR, "mm")
+            else:
+                value = self._capabilities.magnification.check("magnification", value)
+                self.fibsem.set_field_of_view(DISPLAY / value, BeamType.ELECTRON)
+                check_read_back(f"{self!r}: magnification", value, self._read(name), _FIELD_ERROR * value)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """Move to (x, y), mm; height, rotation and tilt stay."""
+        x, y = (number(f"stage {axis}", value, "mm") for axis, value in zip("xy", arguments, strict=True))
+        with self._lock:
+            self._check_open()
+            position = copy.deepcopy(self.fibsem.get_stage_position())
+            position.x, position.y = x / MM, y / MM
+            self.fibsem.move_stage_absolute(position)
+            return self._read("stage_position")
+
+    def _set_stigmator(self, value: Any) -> None:
+        try:
+            x, y = value
+        except (TypeError, ValueError):
+            raise InvalidParameterError(f"stigmator must be (x, y), not {value!r}") from None
+        x, y = number("stigmator x", x), number("stigmator y", y)
+        self.fibsem.set_stigmation(Point(x, y), BeamType.ELECTRON)
+        for axis, target, read in zip("xy", (x, y), self._read("stigmator"), strict=True):
+            check_read_back(f"{self!r}: stigmator {axis}", target, read, _STIGMATOR_ERROR)
+
+    def _set_beam(self, value: Any) -> None:
+        if not isinstance(value, bool | np.bool_):
+            raise InvalidParameterError(f"beam_on must be True or False, not {value!r}")
+        if value:
+            if not self.fibsem.is_on(BeamType.ELECTRON):
+                self.fibsem.turn_on(BeamType.ELECTRON)
+            self.fibsem.unblank(BeamType.ELECTRON)
+        else:
+            self.fibsem.blank(BeamType.ELECTRON)
+        if self._read("beam_on") != bool(value):
+            wanted = "on; check the vacuum" if value else "blanked; switch it off at the instrument"
+            raise InterlockError(f"{self!r}: the beam does not go {wanted}")
+
+
+def _limits_of(fibsem: Any) -> tuple[float, float] | None:
+    """Return the limits of the working distance in mm that AutoScript reports; None for other instruments."""
+    try:
+        limits = fibsem.connection.beams.electron_beam.working_distance.limits
+        low, high = float(limits.min) * MM, float(limits.max) * MM
+    except (AttributeError, TypeError, ValueError):
+        return None
+    return (low, high) if 0 < low < high else None
+
+
+def connect(url: str, options: Mapping[str, Any]) -> MicroscopeOfFibsem:
+    """Open fibsem's session and the electron beam of its microscope.
+
+    Parameters
+    ----------
+    url : str
+        ``fibsem://`` for fibsem's own configuration, or ``fibsem:///path/to/configuration.yaml``; with options
+        ``manufacturer=``, ``host=``, ``working_distance=LOW:HIGH`` in mm.
+    options : mapping
+        The same, above their namesakes in the URL.
+
+    Raises
+    ------
+    InvalidParameterError
+        When there is no such file, or an option is malformed.
+    NotConnectedError
+        When fibsem cannot connect.
+    """
+    parts, given = split_url(url, options, ("manufacturer", "host", "working_distance"), "fibsem")
+    path = Path(unquote(parts.netloc + parts.path)) if parts.netloc + parts.path else None
+    if path is not None and not path.is_file():
+        raise InvalidParameterError(f"{url}: there is no file {path}")
+    limits = None
+    if "working_distance" in given:
+        allowed = limits_option(url, "working_distance", given["working_distance"], least=0)
+        limits = allowed.minimum, allowed.maximum
+    try:
+        fibsem, _ = utils.setup_session(
+            session_path=Path(tempfile.gettempdir()),
+            config_path=path,
+            setup_logging=False,
+            ip_address=given.get("host"),
+            manufacturer=given.get("manufacturer"),
+        )
+    except Exception as error:
+        raise NotConnectedError(f"fibsem could not connect: {type(error).__name__}: {error}") from error
+    try:
+        microscope = MicroscopeOfFibsem(fibsem, working_distance=limits)
+    except BaseException:
+        fibsem.disconnect()
+        raise
+    microscope._on_close = fibsem.disconnect
+    return microscope
 
 
 class FibsemLike:

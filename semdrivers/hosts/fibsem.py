@@ -26,11 +26,11 @@ try:
     from fibsem.cancellation import OperationCancelledError
     from fibsem.structures import BeamType
 
-    from semdrivers.hosts._fibsem_adapters import DISPLAY, MM, FibsemLike, MicroscopeOfFibsem
+    from semdrivers.hosts._fibsem_adapters import DISPLAY, MM, FibsemLike, MicroscopeOfFibsem, connect
 except ImportError as error:
     raise ImportError("semdrivers.hosts.fibsem needs fibsem 0.5.3: pip install 'semdrivers[fibsem]'") from error
 
-__all__ = ["FibsemLike", "FocusedFibsem", "MicroscopeOfFibsem", "run_auto_focus", "save_image"]
+__all__ = ["FibsemLike", "FocusedFibsem", "MicroscopeOfFibsem", "connect", "run_auto_focus", "save_image"]
 
 
 def run_auto_focus(

@@ -7,7 +7,10 @@
     with autofocus_before(core, microscope):
         core.mda.run(useq.MDASequence(stage_positions=[(0, 0), (500, 0)], autofocus_plan={"axes": ("p",)}))
 
-Micro-Manager need not be installed. Written for pymmcore-plus 0.18.
+The other way round, `MicroscopeOfCore` makes a core's camera and focus drive a `Microscope`; so does the address
+``micromanager:///path/to/config.cfg?numerical_aperture=0.5``.
+
+For the first, Micro-Manager need not be installed. Written for pymmcore-plus 0.18.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ try:
     from pymmcore_plus.mda import SkipEvent
     from useq import AcquireImage, HardwareAutofocus, MDASequence
 
+    from semdrivers.hosts._pymmcore_adapters import MicroscopeOfCore, connect
     from semdrivers.hosts._pymmcore_devices import (
         BeamShutter,
         MicroscopeCamera,
@@ -49,9 +53,11 @@ __all__ = [
     "BeamShutter",
     "FocusingEngine",
     "MicroscopeCamera",
+    "MicroscopeOfCore",
     "MicroscopeStage",
     "WorkingDistanceDrive",
     "autofocus_before",
+    "connect",
     "follow",
     "load_microscope",
 ]

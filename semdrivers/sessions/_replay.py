@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from semdrivers.connection import split_path_url
 from semdrivers.errors import DeviceError, InvalidParameterError, error_named
 from semdrivers.image import Image, ScanMode, read_image
 from semdrivers.microscope import Capabilities
 from semdrivers.plugins import get_plugin_manager
-from semdrivers.sessions._recorded import Recorded, folder_of
+from semdrivers.sessions._recorded import Recorded
 from semdrivers.sessions._recording import FORMAT, SESSION, VERSION, written
 
 # What reads as the result of a method from then on
@@ -30,7 +31,7 @@ def open_replay(url: str, options: Mapping[str, Any]) -> Replay:
     InvalidParameterError
         When the folder holds no recording, or an option is given.
     """
-    return Replay(folder_of(url, options, (), "a recording")[0])
+    return Replay(split_path_url(url, options, (), "a recording", "folder")[0])
 
 
 class Replay(Recorded):

@@ -12,23 +12,26 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from semdrivers.connection import split_path_url
 from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.files import decimal, read_pixels, read_table, table_columns
 from semdrivers.image import SCAN_MODES, Image, ScanMode, read_image
 from semdrivers.microscope import Capabilities, Range, number
 from semdrivers.plugins import get_plugin_manager
-from semdrivers.sessions._recorded import Recorded, folder_of
+from semdrivers.sessions._recorded import Recorded
 
 _PICTURES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 _COLUMNS = ("file", "working_distance", "magnification", "pixel_size")
+OPTICS = ("half_angle", "numerical_aperture", "probe_diameter")
+"""Columns of a series for values of `Capabilities` at each plane, in its units."""
 _NUMBERS = ("magnification", "pixel_size")
 _OPTIONS = (*_NUMBERS, "planes", "bar_rows")
 _BETWEEN = ("nearest", "interpolated")
@@ -58,6 +61,8 @@ class Plane:
         Rows of a data bar at the bottom of the picture, which are left out; `shape` does not count them.
     bit_depth : int or None
         Bits of a grey level, where the file names fewer than `bits`.
+    optics : dict of str to float
+        Those of `OPTICS` that the table has.
     """
 
     path: Path
@@ -68,6 +73,7 @@ class Plane:
     bits: int
     bar_rows: int = 0
     bit_depth: int | None = None
+    optics: dict[str, float] = field(default_factory=dict)
 
 
 def open_series(url: str, options: Mapping[str, Any]) -> Series:
@@ -78,7 +84,7 @@ def open_series(url: str, options: Mapping[str, Any]) -> Series:
     InvalidParameterError
         When the folder holds no series, or an option is unknown or malformed.
     """
-    folder, given = folder_of(url, options, _OPTIONS, "a series")
+    folder, given = split_path_url(url, options, _OPTIONS, "a series", "folder")
     numbers = {name: _number(url, name, given[name]) for name in _NUMBERS if name in given}
     rows = given.get("bar_rows")
     if isinstance(rows, str):
@@ -95,7 +101,8 @@ class Series(Recorded):
     ----------
     folder : str or Path
         Pictures with their working distances: OME-TIFF that states them, or any pictures and one CSV file with the
-        columns ``file``, ``working_distance`` (mm) and, if known, ``magnification`` and ``pixel_size`` (nm).
+        columns ``file``, ``working_distance`` (mm) and, if known, ``magnification``, ``pixel_size`` (nm) and those
+        values of `Capabilities` that are named in `OPTICS`.
     magnification, pixel_size : float, optional
         Magnification and pixel size (nm) of pictures that do not state them.
     planes : str
@@ -147,13 +154,18 @@ class Series(Recorded):
     def capabilities(self) -> Capabilities:
         """Working distances of the series, the step being its widest gap (0 if interpolated); its magnifications."""
         self._check_open()
-        distances = [plane.working_distance for plane in self._planes[self._magnification]]
+        here = self._planes[self._magnification]
+        distances = [plane.working_distance for plane in here]
+        nearest = min(here, key=lambda plane: abs(plane.working_distance - self._position))
         return Capabilities(
             Range(distances[0], distances[-1], 0.0 if self._interpolated else max(np.diff(distances).tolist())),
             Range(min(self._planes), max(self._planes)),
             self._modes,
             model="focal series",
             serial=self.folder.name,
+            half_angle=nearest.optics.get("half_angle"),
+            numerical_aperture=nearest.optics.get("numerical_aperture"),
+            probe_diameter=nearest.optics.get("probe_diameter"),
         )
 
     @property
@@ -316,14 +328,20 @@ def _rows(table: Path) -> list[tuple[Path, dict[str, float]]]:
         path = path if path.is_file() else table.parent / row.text("file")
         if not path.is_file():
             raise InvalidParameterError(f"{row.where}: there is no file {row.text('file')!r}")
-        stated = {name: _number(row.where, name, row.text(name)) for name in _COLUMNS[1:] if row.text(name)}
+        drive = bool(row.text("numerical_aperture"))  # then z is that of a focus drive, of either sign
+        stated = {
+            name: _number(row.where, name, row.text(name), signed=drive and name == "working_distance")
+            for name in (*_COLUMNS[1:], *OPTICS)
+            if row.text(name)
+        }
         rows.append((path, stated))
     return rows
 
 
-def _number(where: str, name: str, value: Any) -> float:
+def _number(where: str, name: str, value: Any, *, signed: bool = False) -> float:
+    """Return the number that a table or an option gives, above 0 unless `signed`."""
     result = decimal(value)
-    if result is None or not result > 0:
+    if result is None or not (result > 0 or (signed and math.isfinite(result))):
         raise InvalidParameterError(f"{where}: {name} must be a number above 0, not {value!r}")
     return result
 
@@ -340,7 +358,7 @@ def _plane(
                 return float(value)
         return math.nan
 
-    distance = known("working_distance", None)
+    distance = stated.get("working_distance", known("working_distance", None))
     pixel = known("pixel_size", pixel_size)
     # A maker's magnification refers to a screen or a photograph of his own; the pixel does not.
     magnified = (
@@ -352,12 +370,20 @@ def _plane(
     elif math.isnan(pixel):
         pixel = _FIELD_WIDTH / (magnified * width)
     for name, value, unit in (("working_distance", distance, "mm"), ("pixel_size", pixel, "nm")):
-        if not (math.isfinite(value) and value > 0):
+        if not math.isfinite(value):
             raise _Unstated(f"{path}: does not state its {name} in {unit}")
     rows = bar_rows_of(image.pixels, image.metadata, bar_rows)
     shape = without_bar(image.pixels, rows, str(path)).shape
     return Plane(
-        path, distance, magnified, pixel, (shape[0], shape[1]), 8 * image.pixels.itemsize, rows, image.bit_depth
+        path,
+        distance,
+        magnified,
+        pixel,
+        (shape[0], shape[1]),
+        8 * image.pixels.itemsize,
+        rows,
+        image.bit_depth,
+        {name: stated[name] for name in OPTICS if name in stated},
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from firmware_protocol.sharksem import CONTROL_PORT
-from semdrivers.connection import split_url, whole_option
+from semdrivers.connection import limits_option, split_url, whole_option
 from semdrivers.errors import InvalidParameterError
 from semdrivers.microscope import Range
 
@@ -92,7 +92,7 @@ def parse_address(url: str, options: Mapping[str, Any]) -> Address:
             values[name] = _number(url, name, given[name], least, 600.0)
     for name in ("working_distance", "view_field"):
         if name in given:
-            values[name] = _limits(url, name, given[name])
+            values[name] = limits_option(url, name, given[name], least=0)
     for name in ("lock", "unlock"):
         call = values.get(name, "")
         if not (call.isascii() and len(call) < 16 and (call == "" or call.isalnum())):
@@ -108,15 +108,3 @@ def _number(url: str, name: str, value: object, least: float, most: float) -> fl
     if not least <= result <= most:
         raise InvalidParameterError(f"{url}: {name} must be a time from {least:g} to {most:g} s, not {value!r}")
     return result
-
-
-def _limits(url: str, name: str, value: object) -> Range:
-    """Return the limits that an option gives: ``4:40``, or a pair of numbers, in mm."""
-    pair = value.split(":") if isinstance(value, str) else value
-    try:
-        low, high = (float(each) for each in pair)  # type: ignore[attr-defined]
-    except (TypeError, ValueError):
-        low = high = math.nan
-    if not 0 < low < high < math.inf:
-        raise InvalidParameterError(f"{url}: {name} must be LOW:HIGH in mm, such as 4:40, not {value!r}")
-    return Range(low, high)

@@ -13,6 +13,12 @@ from semfocus_plugin.calibration._file import (
 )
 from semfocus_plugin.calibration._learned import LEARNING_VARIABLE, FileApertures, apertures_in_use
 from semfocus_plugin.calibration._measure import CalibrationCancelled, calibrate
+from semfocus_plugin.calibration._stigmator import (
+    StigmatorCalibration,
+    calibrate_stigmator,
+    keep_stigmator,
+    stigmator_for,
+)
 from semfocus_plugin.calibration._travel import TRAVEL, default_travel
 
 __all__ = [
@@ -23,15 +29,19 @@ __all__ = [
     "Calibration",
     "CalibrationCancelled",
     "FileApertures",
+    "StigmatorCalibration",
     "aperture_for",
     "apertures_in_use",
     "blur",
     "calibrate",
+    "calibrate_stigmator",
     "calibration_for",
     "check_place",
     "default_travel",
     "fit_aperture",
+    "keep_stigmator",
     "load",
     "place_for",
     "save",
+    "stigmator_for",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +38,9 @@ def calibrate(
         typer.Option("--out", "-o", help="Write this file (.json), not the instrument's own in the user's settings."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out if it exists.")] = False,
+    stigmator: Annotated[
+        bool, typer.Option("--stigmator", help="Measure what the stigmator does, in some 12 frames, not the aperture.")
+    ] = False,
     show: Annotated[
         bool, typer.Option("--show", help="Measure nothing; show what is calibrated, and what runs have learned.")
     ] = False,
@@ -59,6 +64,11 @@ def calibrate(
         raise InvalidParameterError(f"{out}: the name must end in .json, and its folder must be there")
     if out is not None:
         check_free(out, overwrite)
+    if stigmator:
+        if magnification is not None or probe_diameter is not None:
+            raise InvalidParameterError("--stigmator measures where the microscope stands: leave the others out")
+        _stigmator(url, settings, out, overwrite, json)
+        return
     try:
         with semdrivers.opened(url) as microscope:
             if out is None:
@@ -95,6 +105,42 @@ def calibrate(
         ("kept in", str(path)),
     ):
         table.add_row(name, text)
+    output.print(table)
+
+
+def _stigmator(url: str, settings: semdrivers.AutofocusSettings, out: Path | None, overwrite: bool, json: bool) -> None:
+    """Measure what the stigmator of an instrument does, and keep it."""
+    from semfocus_plugin import calibration
+    from semfocus_plugin.cli._display import FrameTable, cancelled_by_interrupt
+
+    try:
+        with semdrivers.opened(url) as microscope:
+            if out is None:
+                calibration.check_place(microscope.capabilities)
+            kept = calibration.calibration_for(microscope.capabilities)
+            with cancelled_by_interrupt() as cancel, FrameTable() as frames:
+                found = calibration.calibrate_stigmator(
+                    microscope,
+                    settings=settings,
+                    progress=None if json else frames.add,
+                    cancel=cancel,
+                    beam=None if kept is None else kept.beam,
+                )
+    except calibration.CalibrationCancelled as error:
+        fail(str(error))
+        raise typer.Exit(INTERRUPTED) from None
+    path = calibration.keep_stigmator(found, out, overwrite=overwrite)
+    if json:
+        print_json({**asdict(found), "file": str(path)})
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_row("instrument", f"{found.model or 'unnamed'} {found.serial}".strip())
+    for axis, column in zip("xy", zip(*found.matrix, strict=True), strict=True):
+        x, y = column
+        turn = math.degrees(0.5 * math.atan2(y, x)) % 180
+        table.add_row(f"a unit of axis {axis}", f"adds {math.hypot(x, y):.3g} µm of astigmatism at {turn:.0f}°")
+    table.add_row("uncertainty", f"{found.sigma:.0%}, {found.frames} frames")
+    table.add_row("kept in", str(path))
     output.print(table)
 
 

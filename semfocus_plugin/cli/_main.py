@@ -99,6 +99,16 @@ def run(
     bar_rows: Annotated[
         int | None, typer.Option(min=0, help="Rows of a data bar at the bottom of every frame; detected by default.")
     ] = None,
+    stigmate: Annotated[
+        bool, typer.Option("--stigmate", help="Correct the stigmator too; it is put back unless focused.")
+    ] = False,
+    stigmator_bounds: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Lowest and highest value of either axis of the stigmator, in its units."),
+    ] = None,
+    max_stigmator_travel: Annotated[
+        float | None, typer.Option(help="Furthest that either axis of the stigmator goes from its start, in its units.")
+    ] = None,
     save: Annotated[Path | None, typer.Option(help="Take a picture when focused: .ome.tif.")] = None,
     record: Annotated[Path | None, typer.Option(help="Write the result with its trace: .json.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw score against working distance: .png.")] = None,
@@ -133,6 +143,9 @@ def run(
         bar_rows=bar_rows,
         max_seconds=max_seconds,
         max_dose=max_dose,
+        stigmate=stigmate,
+        stigmator_bounds=stigmator_bounds,
+        max_stigmator_travel=max_stigmator_travel,
     )
     if anywhere and max_travel is not None:
         raise InvalidParameterError("--anywhere and --max-travel exclude each other: leave one out")
@@ -167,6 +180,36 @@ def run(
                 soft_wrap=True,
             )
     leave(result)
+
+
+@app.command()
+def stigmate(
+    url: Annotated[
+        str,
+        typer.Argument(help="Address of the microscope, such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'."),
+    ],
+    stigmator_bounds: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Lowest and highest value of either axis of the stigmator, in its units."),
+    ] = None,
+    max_stigmator_travel: Annotated[
+        float | None, typer.Option(help="Furthest that either axis of the stigmator goes from its start, in its units.")
+    ] = None,
+    max_frames: MaxFrames = None,
+    json: Json = False,
+) -> None:
+    """Correct focus and stigmator together: semfocus run --stigmate, with its other limits by default.
+
+    Example: semfocus stigmate em30://192.168.1.30
+    """
+    run(
+        url,
+        max_frames=max_frames,
+        stigmate=True,
+        stigmator_bounds=stigmator_bounds,
+        max_stigmator_travel=max_stigmator_travel,
+        json=json,
+    )
 
 
 app.command()(calibrate)

@@ -9,15 +9,27 @@ which chooses every step and decides when to stop.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
 from semdrivers.errors import ModelError
 from semdrivers.focus import Astigmatism
+from semfocus_plugin.methods._stigmation import Stigmation
 from semfocus_plugin.networks import Networks
-from semfocus_plugin.optics import HALF_SCORE, UNKNOWN, Estimate, Posterior, Sighting, half_blur, ideal_score, spectrum
-from semfocus_plugin.run import HOPELESS, NOISE, FocusRun, Measurement, Method, Outcome, best_of, shows_nothing
+from semfocus_plugin.optics import HALF_SCORE, UNKNOWN, Estimate, Posterior, Sighting, half_blur, ideal_score
+from semfocus_plugin.run import (
+    HOPELESS,
+    NOISE,
+    FocusRun,
+    Measurement,
+    Method,
+    Outcome,
+    best_of,
+    posterior_of,
+    shows_nothing,
+    sighting_of,
+)
 
 MAX_FRAMES = 20
 
@@ -84,9 +96,6 @@ BLIND = 0.0
 OUTSHINES = 2.0
 """Least ratio of the fine structure in focus to that of a frame out of focus, for a periodic sample."""
 
-BEYOND = 60.0
-"""Pixels of blur that the interval of possible places extends beyond the limits."""
-
 LOWEST_LOOK = 500.0
 """Lowest magnification worth a look, and that of the first where it may be chosen: it sees 20 mm of defocus."""
 
@@ -100,18 +109,25 @@ def focus(run: FocusRun, accept: float) -> Outcome:
     sightings: list[Sighting] = []
     place: float | None = run.working_distance
     phase = "search"
+    stigmation = Stigmation(run)
     if run.may_change_magnification:
         _look(run, _lowest(run, target))
     while True:
         assert place is not None
-        sightings.append(_sighting(run.measure(place, phase)))
+        sightings.append(sighting_of(run.measure(place, phase)))
         seen = run.measurements
-        posterior = _posterior(run, sightings, seen[0].pixel * seen[0].magnification / target)
+        posterior = posterior_of(run, sightings, seen[0].pixel * seen[0].magnification / target)
         run.posterior = posterior.quantiles()
         near = _found(posterior, run)
         at_target = [m for m in seen if _same(m.magnification, target)]
+        place = stigmation.next(posterior, near, at_target) if _within(run, near) else None
+        if place is not None:
+            _look(run, target)
+            phase = "stigmate"
+            continue
         if near.mass >= SURE and _within(run, near):
-            close = [m for m in at_target if abs(m.working_distance - near.working_distance) <= _reach(run, near)]
+            stigmated = [m for m in at_target if m.added == stigmation.added]
+            close = [m for m in stigmated if abs(m.working_distance - near.working_distance) <= _reach(run, near)]
             if not close:
                 _look(run, target)
                 place, phase = near.working_distance, "verify"
@@ -128,7 +144,7 @@ def focus(run: FocusRun, accept: float) -> Outcome:
             share = _share_of_peak(posterior, near)
             pinned = near.half_width < 1.5 * run.fineness * near.unit and _sharpness(best) - blurred >= SHOWN * share
             pinned = pinned and (len(seen) > 2 or run.beam.sigma is not None)
-            stepped = None if _shows_astigmatism(posterior) else _sharpest_step(run, near, at_target)
+            stepped = None if _shows_astigmatism(posterior) else _sharpest_step(run, near, stigmated)
             beside = None if stepped is None else _open_step(run, stepped, at_target)
             if (flank is None or pinned) and beside is not None:
                 flank, pinned = beside, False
@@ -138,6 +154,9 @@ def focus(run: FocusRun, accept: float) -> Outcome:
                     outcome = replace(outcome, working_distance=stepped.working_distance)
                 if posterior.period is not None:
                     outcome = _judge_periodic(posterior.period, best, at_target, near, outcome)
+                outcome = _stigmated(outcome, stigmation, posterior, near)
+                if outcome.focused:
+                    stigmation.trim(posterior)
                 return _with_measurements(outcome, posterior, near)
             place, phase = flank, "verify"
             continue
@@ -150,7 +169,19 @@ def focus(run: FocusRun, accept: float) -> Outcome:
         here = [m for m in seen if _same(m.magnification, run.magnification)]
         place, phase = _next(run, posterior, here), "search"
         if place is None:
-            return _with_measurements(_sharpest(run, posterior, at_target, near, accept), posterior, near)
+            outcome = _sharpest(run, posterior, at_target, near, accept)
+            outcome = _stigmated(outcome, stigmation, posterior, near)
+            return _with_measurements(outcome, posterior, near)
+
+
+def _stigmated(outcome: Outcome, stigmation: Stigmation, posterior: Posterior, near: Estimate) -> Outcome:
+    """Return the outcome with what became of the stigmator: a focus without it is none that was asked for."""
+    if not outcome.focused:
+        return outcome
+    refusal = stigmation.refusal(posterior, near)
+    if refusal:
+        return replace(outcome, focused=False, reason=refusal, confidence=0.0, retry=False)
+    return replace(outcome, reason="; ".join(filter(None, (outcome.reason, stigmation.note(posterior, near)))))
 
 
 def _unseen_lobe(run: FocusRun, posterior: Posterior, near: Estimate, here: list[Measurement]) -> float | None:
@@ -241,26 +272,6 @@ def _found(posterior: Posterior, run: FocusRun) -> Estimate:
     unit = run.fineness * posterior.unit(run.working_distance)
     narrow = posterior.best(unit)
     return narrow if narrow.mass >= SURE else posterior.best(2 * unit)
-
-
-def _posterior(run: FocusRun, sightings: list[Sighting], pixel: float) -> Posterior:
-    """Return the posterior over the limits and a little beyond: the focus need not lie within."""
-    beam, low, high = run.beam, run.limits.minimum, run.limits.maximum
-    beyond = BEYOND * pixel / float(beam.angle(high))
-    low = low - beyond if beam.at is None else max(0.2, low - beyond)
-    return Posterior(sightings, low, high + beyond, pixel, beam, run.core)
-
-
-def _sighting(m: Measurement) -> Sighting:
-    blur, sigma, ellipse = m.evaluation.log_blur, m.evaluation.log_sigma, m.evaluation.ellipse
-    assert blur is not None
-    sigma = -1.5 if sigma is None else sigma
-    if ellipse is not None:
-        blur = 0.5 * (ellipse.log_larger + ellipse.log_smaller)
-        sigma = math.log(0.5 * (ellipse.sigma_larger + ellipse.sigma_smaller))
-    structure = m.correlation > NOISE and not shows_nothing(m)
-    seen = spectrum(m.image.pixels)
-    return Sighting(m.working_distance, m.pixel, blur, sigma, structure, seen, ellipse, m.structure)
 
 
 def _next(run: FocusRun, posterior: Posterior, here: list[Measurement]) -> float | None:
@@ -408,7 +419,7 @@ def _judge(
     edge = _at_limit(run, near)
     note = "" if edge is None else f"; the sharpest place is at the limit of {edge:.3f} mm, the focus may lie beyond it"
     place = run.limits.clip(near.working_distance)
-    changes = best.structure > CHANGES * min(m.structure for m in run.measurements)
+    changes = _changes(best, run.measurements)
     if contrast >= CONTRAST and changes:
         confidence = near.mass * min(1.0, contrast / (2 * CONTRAST))
         reason = f"score {best.score:.1f}, {contrast:.1f} above out of focus{note}"
@@ -424,6 +435,20 @@ def _judge(
         "the sample shows nothing to focus on here: move the stage"
     )
     return Outcome(False, reason, best.working_distance, best.score)
+
+
+def _changes(best: Measurement, seen: Sequence[Measurement]) -> bool:
+    """Return whether defocus changes the picture: its fine structure, or the share of that in the whole contrast.
+
+    Where the instrument adjusts the contrast of every frame, only the share tells.
+    """
+    least = min(m.structure for m in seen)
+    return best.structure > CHANGES * least or _share_of_contrast(best) > CHANGES * min(map(_share_of_contrast, seen))
+
+
+def _share_of_contrast(m: Measurement) -> float:
+    pixels = m.image.pixels
+    return m.structure * float(pixels.mean()) ** 2 / max(float(pixels.var()), 1e-12)
 
 
 def _room(run: FocusRun, near: Estimate) -> bool:
@@ -486,4 +511,5 @@ METHOD = Method(
     bind=_bind,
     max_frames=MAX_FRAMES,
     attempts=1,
+    stigmates=True,
 )

@@ -38,6 +38,8 @@ LEAST_DISAGREEMENT = 1.5
 """Neighbouring frequencies are not independent: the sum of squares counts only a part of them."""
 _SHOWN = 2.4
 """Sum of the weights of the rings in a sector that shows it; noise alone comes to 1 by chance, to 2 seldom."""
+_LEAKAGE = 0.01
+"""Share of a ring's strongest sector below which power may be that sector's own, spread by the window of the frame."""
 _VISIBLE = 2.0
 """Standard errors of its power at which a frequency counts half."""
 _OUTLIER = 0.01
@@ -230,6 +232,8 @@ class SectorPair:
     def __init__(self, first: Spectrum, second: Spectrum) -> None:
         common = _common_frequency(first.sectors_frequency, first.sectors, second.sectors_frequency, second.sectors)
         weight = _weight(first.sectors, first.sectors_error, second.sectors, second.sectors_error)
+        power = np.maximum(first.sectors, second.sectors)
+        weight *= power > _LEAKAGE * power.max(axis=0)
         self.terms = float(weight.sum())
         self.directions = int((np.where(weight > 0.5, weight, 0.0).sum(axis=1) >= _SHOWN).sum())
         root = np.sqrt(weight)

@@ -5,7 +5,9 @@ from semfocus_plugin.run._focus_run import MOST_RETAKES, BudgetSpent, Cancelled,
 from semfocus_plugin.run._frame_checks import FrameMismatchError
 from semfocus_plugin.run._loop import HOPELESS, Method, Outcome, best_of, run, verify
 from semfocus_plugin.run._measurement import NOISE, Measurement, pixel_of, shows_nothing
+from semfocus_plugin.run._sightings import posterior_of, sighting_of
 from semfocus_plugin.run._spoiled import spoiled
+from semfocus_plugin.run._stigmator import Matrix
 
 __all__ = [
     "HOPELESS",
@@ -15,14 +17,17 @@ __all__ = [
     "Cancelled",
     "FocusRun",
     "FrameMismatchError",
+    "Matrix",
     "Measurement",
     "Method",
     "Outcome",
     "best_of",
     "electrons_on_pixel",
     "pixel_of",
+    "posterior_of",
     "run",
     "shows_nothing",
+    "sighting_of",
     "spoiled",
     "verify",
 ]

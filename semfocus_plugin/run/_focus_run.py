@@ -38,6 +38,7 @@ from semfocus_plugin.run._frame_size import fitted
 from semfocus_plugin.run._limits import limits_of
 from semfocus_plugin.run._measurement import NOISE, Measurement, pixel_of
 from semfocus_plugin.run._spoiled import spoiled
+from semfocus_plugin.run._stigmator import Matrix, Stigmator
 
 _log = logging.getLogger(__name__)
 _LOOK = 0.02
@@ -79,6 +80,8 @@ class FocusRun:
         Diameter of the focused probe, mm; what its capabilities report by default.
     retakes : int
         Most spoiled frames of the run that are taken again.
+    matrix : pair of pair of float, optional
+        What the stigmator does, as calibrated.
 
     Raises
     ------
@@ -100,6 +103,7 @@ class FocusRun:
         beam: Beam | None = None,
         core: float | None = None,
         retakes: int = MOST_RETAKES,
+        matrix: Matrix | None = None,
     ) -> None:
         self._microscope = microscope
         self._settings = settings
@@ -133,6 +137,7 @@ class FocusRun:
         self.posterior: tuple[float, ...] | None = None
         """What the frames say of the focus so far, as the method last computed it; see `FocusStep.posterior`."""
         self._on_grid = True
+        self.stigmator = Stigmator(microscope, settings, matrix) if settings.stigmate else None
 
     @property
     def core(self) -> float:
@@ -301,6 +306,7 @@ class FocusRun:
             clipped=clipped_share(pixels, self._full_scale),
             image=image,
             full_scale=self._full_scale,
+            added=(0.0, 0.0) if self.stigmator is None else self.stigmator.added,
         )
         damage = spoiled(pixels) if again and len(self._spoiled) < self._retakes else ""
         self._record("spoiled" if damage else phase, evaluation)
@@ -414,6 +420,21 @@ class FocusRun:
         if self._progress is not None:
             self._progress(step)
 
+    def stigmate(self, x: float, y: float) -> tuple[float, float]:
+        """Set the stigmator so that it adds astigmatism (mm) to that of the start; returns what it adds.
+
+        Raises
+        ------
+        Cancelled
+            When the caller's event is set; nothing has moved.
+        AutofocusError
+            When the settings do not allow it.
+        """
+        if self.stigmator is None:
+            raise AutofocusError("the method may not set the stigmator: stigmate is False")
+        self._check_cancelled()
+        return self.stigmator.add(x, y)
+
     def set_magnification(self, magnification: float) -> float:
         """Look at another magnification, where the settings allow it; the loop puts it back.
 
@@ -450,7 +471,11 @@ class FocusRun:
         values = {**self._exposure.start, **self._magnification_to_put_back()}
         if lens:
             values["working_distance"] = self.start_working_distance
-        self._put_back(values)
+        try:
+            self._put_back(values)
+        finally:
+            if self.stigmator is not None:
+                self.stigmator.restore()
         self._exposure.restored()
 
     def restore_magnification(self) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from semdrivers.errors import AutofocusError
 from semdrivers.focus import Astigmatism, AutofocusResult, AutofocusSettings, Progress
 from semdrivers.microscope import Microscope
 from semfocus_plugin import networks as network_files
@@ -21,6 +22,7 @@ from semfocus_plugin.optics import SURE, Apertures, Beam, View, beam_of, depth_o
 from semfocus_plugin.run._brightness import Unusable
 from semfocus_plugin.run._focus_run import MOST_RETAKES, BudgetSpent, Cancelled, FocusRun
 from semfocus_plugin.run._measurement import Measurement
+from semfocus_plugin.run._stigmator import Matrix
 
 HOPELESS = 1.5
 """A score above this shows that there is something to focus on."""
@@ -88,6 +90,8 @@ class Method:
         Least score that counts as focused unless the settings say otherwise.
     attempts : int
         How often the method may start.
+    stigmates : bool
+        Whether it corrects the stigmator where the settings ask for it.
     """
 
     name: str
@@ -96,6 +100,7 @@ class Method:
     max_frames: int
     accept_score: float = 3.0
     attempts: int = 2
+    stigmates: bool = False
 
 
 def run(
@@ -110,6 +115,7 @@ def run(
     core: float | None = None,
     apertures: Apertures | None = None,
     retakes: int = MOST_RETAKES,
+    matrix: Matrix | None = None,
 ) -> AutofocusResult:
     """Focus `microscope` with `method`.
 
@@ -133,6 +139,8 @@ def run(
         Where the apertures of instruments are kept; without it nothing is learned.
     retakes : int
         Most spoiled frames of the run that are taken again.
+    matrix : pair of pair of float, optional
+        What the stigmator does, as calibrated; what the instrument reports by default.
 
     Returns
     -------
@@ -155,13 +163,24 @@ def run(
     networks = network_files.load() if networks is None else networks
     focus = method.bind(networks)
     accept = method.accept_score if settings.accept_score is None else settings.accept_score
+    if settings.stigmate and not method.stigmates:
+        raise AutofocusError(f"method {method.name!r} does not correct the stigmator; leave method out, or stigmate")
     budget = method.max_frames if settings.max_frames is None else settings.max_frames
     capabilities = microscope.capabilities
     instrument = instrument_of(microscope, capabilities) if settings.learn_aperture and apertures is not None else None
     known = apertures.get(instrument) if apertures is not None and instrument is not None else None
     start = beam_of(capabilities, microscope.working_distance, beam, known)
     run = FocusRun(
-        microscope, settings, networks.evaluator, budget, progress, cancel, beam=start, core=core, retakes=retakes
+        microscope,
+        settings,
+        networks.evaluator,
+        budget,
+        progress,
+        cancel,
+        beam=start,
+        core=core,
+        retakes=retakes,
+        matrix=matrix,
     )
     try:
         status, outcome = _attempt(method, focus, run, accept)
@@ -192,10 +211,19 @@ def run(
         trace=run.trace,
         astigmatism=outcome.astigmatism,
         at_limit=outcome.at_limit,
+        stigmator=None if run.stigmator is None else run.stigmator.setting,
+        start_stigmator=None if run.stigmator is None else run.stigmator.start,
         posterior=run.posterior,
         provenance={"models": {card.name: card.sha256 for card in network_files.read_manifest()}} if shipped else {},
-        depth_of_field=depth_of_field(run.pixel, run.core, _half_angle(run, outcome)) if run.measurements else None,
+        depth_of_field=_depth_of_field(run, outcome),
     )
+
+
+def _depth_of_field(run: FocusRun, outcome: Outcome) -> float | None:
+    """Return the depth of field of the instrument's own pixels where the run ends, mm."""
+    if not run.measurements:
+        return None
+    return run.fineness * depth_of_field(run.pixel, run.core, _half_angle(run, outcome))
 
 
 def _half_angle(run: FocusRun, outcome: Outcome) -> float:

@@ -33,6 +33,8 @@ class Measurement:
         The frame itself, without its data bar.
     full_scale : int
         Grey level at which it saturates; 1 in floating point.
+    added : tuple of float
+        Astigmatism that the stigmator had added to that of the start, both components in mm.
     """
 
     working_distance: float
@@ -44,6 +46,7 @@ class Measurement:
     clipped: float
     image: Image
     full_scale: int = 255
+    added: tuple[float, float] = (0.0, 0.0)
 
     @property
     def score(self) -> float:

@@ -1,8 +1,8 @@
 """One suite for every microscope.
 
 The emulators of an EM-30 and of a TESCAN in this process, one that is shared over HTTP, one in another process and
-over a serial line; and hardware when ``SEMDRIVERS_TEST_URL``
-names it. The checks are those of ``semdrivers check URL``.
+over a serial line; Micro-Manager's demo camera; fibsem's demo microscope; the maker's simulator of a ZEM; and hardware
+when ``SEMDRIVERS_TEST_URL`` names it. The checks are those of ``semdrivers check URL``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ START = ["--specimen", "tin-balls", "--seed", "1", "--magnification", "2000"]
 MICROSCOPES = [
     pytest.param("emulator"),
     pytest.param("tescan"),
+    pytest.param("micromanager"),
+    pytest.param("fibsem"),
+    pytest.param("zem"),
     pytest.param("shared"),
     pytest.param("other-process", marks=pytest.mark.slow),
     pytest.param(
@@ -49,6 +52,15 @@ def other_process() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
+def zem_url(virtual_zem) -> str:
+    """Address of the maker's simulator of a ZEM, its lens made to move and its high voltage on."""
+    url = virtual_zem("moving-lens")
+    with semdrivers.connect(url) as zem:
+        zem.beam_on = True
+    return url
+
+
+@pytest.fixture(scope="module")
 def served():
     """An emulator that another program would share."""
     for name in ("fastapi", "uvicorn", "prometheus_client"):
@@ -66,6 +78,14 @@ def microscope(request):
         url = "emulator://tin-balls?seed=1&magnification=2000"
     elif name == "tescan":
         url = "tescan-emulator://tin-balls?seed=1&magnification=2000"
+    elif name == "micromanager":
+        place = str(request.getfixturevalue("demo_camera")).replace(" ", "%20")
+        url = f"micromanager://{place}?numerical_aperture=0.3&working_distance=-0.2:0.2"
+    elif name == "fibsem":
+        pytest.importorskip("fibsem", reason="fibsem is not installed: pip install '.[fibsem]'")
+        url = "fibsem://?manufacturer=Demo"
+    elif name == "zem":
+        url = request.getfixturevalue("zem_url")
     elif name == "hardware":
         url = os.environ["SEMDRIVERS_TEST_URL"]
     elif name == "shared":

@@ -61,6 +61,14 @@ def test_info_for_programs(microscope):
     assert told["limits"]["working_distance"] == {"minimum": 5.0, "maximum": 30.0, "step": 0.001}
     assert told["scan_modes"] == [{"name": "fast", "width": 320, "height": 240}]
     assert told["offers"] == []
+    assert told["verified_on"] is None
+
+
+def test_info_reports_what_nobody_has_run_yet():
+    from semdrivers.emulator import TescanEmulator
+
+    with TescanEmulator(seed=1) as emulator:
+        assert "its emulator; not run on an instrument" in " ".join(run("info", emulator.url).stdout.split())
 
 
 def test_snap_writes_the_picture(microscope, tmp_path):

@@ -161,6 +161,27 @@ def tescan(
 
 
 @lab.command()
+def stigmation(
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each kind of instrument.")] = 100,
+    seed: Seed = 2026,
+    kind: Annotated[list[str] | None, typer.Option(help="Kind of instrument, repeatable; all by default.")] = None,
+    pictures: Pictures = None,
+    workers: Workers = None,
+) -> None:
+    """Correct focus and stigmator together, on the emulator and on columns that are not the emulator's.
+
+    Example: semfocus lab stigmation --runs 20 --kind emulator --kind wave
+    """
+    from semfocus_plugin.lab.studies.stigmation import KINDS, table
+
+    for name in kind or ():
+        if name not in KINDS:
+            raise InvalidParameterError(f"--kind must be one of {', '.join(KINDS)}, not {name!r}")
+    folder = _folder(pictures)
+    _show(table(runs, seed, kind or KINDS, "" if folder is None else str(folder), workers))
+
+
+@lab.command()
 def tiles(
     columns: Annotated[int, typer.Option(min=2, help="Columns of tiles.")] = 10,
     rows: Annotated[int, typer.Option(min=2, help="Rows of tiles.")] = 6,

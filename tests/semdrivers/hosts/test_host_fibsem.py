@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -190,7 +191,7 @@ def test_the_lens_stays_within_the_limits_given(instrument):
 def test_a_lens_that_does_not_follow_is_a_fault(instrument, monkeypatch):
     monkeypatch.setattr(instrument, "set_working_distance", lambda wd, beam_type: wd)
     microscope = MicroscopeOfFibsem(instrument)
-    with pytest.raises(semdrivers.HardwareFault, match="was set to"):
+    with pytest.raises(semdrivers.DeviceError, match="was set to"):
         microscope.working_distance = microscope.working_distance + 0.5
 
 
@@ -222,3 +223,45 @@ def test_two_ways_to_one_fibsem_microscope_exclude_each_other(instrument, told):
     told.at_frame = beside
     assert FocusedFibsem(instrument, method="told").acquire_image(SHOT).focus_record["status"] == "focused"
     assert told.runs == 1
+
+
+def test_an_address_opens_fibsems_own_session():
+    """What fibsem drives has detector, stigmator, beam and stage, and its serial number."""
+    with semdrivers.connect("fibsem://?manufacturer=Demo&working_distance=2:8") as opened:
+        fibsem = opened.fibsem
+        assert opened.capabilities.serial == str(fibsem.system.info.serial_number)
+        limits = opened.capabilities.working_distance
+        assert (limits.minimum, limits.maximum) == (2.0, 8.0)
+        opened.contrast = 0.25
+        assert fibsem.get_detector_contrast(ELECTRON) == 0.25
+        opened.stigmator = (0.1, -0.2)
+        assert (fibsem.get_stigmation(ELECTRON).x, opened.stigmator) == (0.1, (0.1, -0.2))
+        opened.beam_on = False
+        assert fibsem.is_blanked(ELECTRON)
+        with pytest.raises(semdrivers.InterlockError, match="off or blanked"):
+            opened.acquire()
+        opened.beam_on = True
+        assert opened.acquire(semdrivers.ScanMode("SURVEY", 768, 512)).pixels.shape == (512, 768)
+    with pytest.raises(semdrivers.NotConnectedError):
+        opened.acquire()
+    for wrong, words in (("/nowhere.yaml", "no file"), ("?working_distance=8:2", "LOW:HIGH"), ("?lens=1", "no option")):
+        with pytest.raises(semdrivers.InvalidParameterError, match=words):
+            semdrivers.connect(f"fibsem://{wrong}")
+    with pytest.raises(semdrivers.NotConnectedError, match="fibsem could not connect"):
+        semdrivers.connect("fibsem://?manufacturer=Thermo")
+
+
+def test_limits_that_autoscript_reports_are_kept(demo, monkeypatch):
+    limits = SimpleNamespace(min=0.002, max=0.012)
+    beam = SimpleNamespace(working_distance=SimpleNamespace(limits=limits))
+    connection = SimpleNamespace(beams=SimpleNamespace(electron_beam=beam))
+    monkeypatch.setattr(demo, "connection", connection, raising=False)
+    reported = MicroscopeOfFibsem(demo).capabilities.working_distance
+    assert (reported.minimum, reported.maximum) == pytest.approx((2.0, 12.0))
+
+
+def test_a_field_that_the_instrument_cuts_is_named_at_once(instrument, monkeypatch):
+    set_field = type(instrument).set_field_of_view
+    monkeypatch.setattr(instrument, "set_field_of_view", lambda hfw, beam: set_field(instrument, max(hfw, 5e-6), beam))
+    with pytest.raises(semdrivers.DeviceError, match="magnification was set to 64000 and reads 25600"):
+        MicroscopeOfFibsem(instrument).magnification = 64000

@@ -270,3 +270,13 @@ def test_the_emulator_in_this_process_is_a_url_of_its_own():
         assert microscope.acquire().pixels.dtype == np.uint16
     with pytest.raises(semdrivers.InvalidParameterError, match="there is no fault 'fire'"):
         semdrivers.connect("tescan-emulator://tin-balls?faults=fire")
+
+
+@pytest.mark.parametrize("angle", [1.2, 8.0, 20.0])
+def test_a_wide_beam_comes_with_a_lens_to_match(angle):
+    """A sharp picture is sharp: the probe that is reported is near the pixel, at every half-angle that is emulated."""
+    url = f"tescan-emulator://gold-nanoparticles?seed=1&magnification=20000&half_angle={angle}&working_distance=15"
+    with semdrivers.connect(url) as microscope:
+        about = microscope.capabilities
+        assert about.half_angle == pytest.approx(angle, rel=1e-3)
+        assert about.probe_diameter < (100 if angle < 3 else 35)

@@ -1,0 +1,118 @@
+"""The link to a ZEM: requests and answers in datagrams, pictures over TCP."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+
+from firmware_protocol import zem
+from semdrivers.errors import DeviceError, NotConnectedError, TransportError
+
+_TRIES = 3
+"""Datagrams may be lost. Every request here may come twice: a value is set to what it is to be, not changed by it."""
+
+
+class Link:
+    """One instrument. Not thread safe.
+
+    Parameters
+    ----------
+    host, port : str, int
+        Address of the instrument.
+    timeout : float
+        Longest silence, s.
+    name : str
+        For messages.
+
+    Raises
+    ------
+    NotConnectedError
+        When there is no such host.
+    """
+
+    def __init__(self, host: str, port: int, timeout: float, name: str) -> None:
+        self._timeout, self._name, self._host = timeout, name, host
+        try:
+            address = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_DGRAM)[0][4]
+            self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self._socket.connect(address)
+        except OSError as error:
+            raise NotConnectedError(f"{name}: {error}") from error
+
+    def ask(self, command: str, arguments: str = "", deadline: float | None = None) -> tuple[str, ...]:
+        """Send a request and return the values of its answer.
+
+        Raises
+        ------
+        DeviceError
+            When the instrument does not carry it out.
+        TransportError
+            When no answer comes, after three tries.
+        """
+        datagram = zem.encode(command, arguments, *self._socket.getsockname()[:2])
+        problem = "no answer"
+        for _ in range(1 if deadline is not None else _TRIES):
+            try:
+                self._drain()
+                self._socket.send(datagram)
+                answer, problem = self._receive(command, deadline or self._timeout / _TRIES, problem)
+            except OSError as error:
+                problem = str(error)
+                continue
+            if answer is None:
+                continue
+            if answer.error:
+                raise DeviceError(f"{self._name}: {command} {arguments}: {answer.error}")
+            return answer.values
+        raise TransportError(f"{self._name}: {command} {arguments}: {problem}")
+
+    def _drain(self) -> None:
+        """Drop what came late: an old answer must not be taken for a new one."""
+        self._socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._socket.recv(65536)
+
+    def _receive(self, command: str, seconds: float, problem: str) -> tuple[zem.Answer | None, str]:
+        """Return the answer to a command, those to earlier ones passed over; None and a problem where none comes."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._socket.settimeout(left)
+            try:
+                answer = zem.decode(self._socket.recv(65536))
+            except TimeoutError:
+                break
+            except ValueError as error:
+                problem = str(error)
+                continue
+            if answer.command == command:
+                return answer, ""
+        return None, problem
+
+    def picture(self, port: int, count: int) -> bytes:
+        """Return the bytes of a picture from the instrument's TCP port.
+
+        Raises
+        ------
+        TransportError
+            When some are missing.
+        """
+        data = bytearray()
+        with contextlib.suppress(TimeoutError):
+            try:
+                with socket.create_connection((self._host, port), self._timeout) as stream:
+                    stream.settimeout(self._timeout)
+                    while len(data) < count and (part := stream.recv(min(1 << 20, count - len(data)))):
+                        data += part
+            except TimeoutError:
+                raise
+            except OSError as error:
+                raise TransportError(f"{self._name}: the picture did not come: {error}") from error
+        if len(data) < count:
+            raise TransportError(f"{self._name}: {count - len(data)} of {count} bytes of a picture are missing")
+        return bytes(data)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()

@@ -1,0 +1,228 @@
+"""How well focus and stigmator are corrected together: on the emulator, and on columns that are not the emulator's.
+
+The columns of their own have a stigmator in percent whose axes are turned against the picture. A run is good when the
+place and both components of the astigmatism end within half a depth of field.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import semdrivers
+from semdrivers.emulator import Emulator
+from semdrivers.errors import OutOfRangeError
+from semdrivers.focus import AutofocusResult, AutofocusSettings
+from semdrivers.microscope import HasStigmator, Range
+from semfocus_plugin import methods
+from semfocus_plugin.lab.benchmark.column import MARGIN, SimulatedColumn
+from semfocus_plugin.lab.benchmark.pictures import read_folder
+from semfocus_plugin.lab.benchmark.textures import random_texture, sample_for
+from semfocus_plugin.lab.parallel import run_all
+from semfocus_plugin.run import run as run_method
+
+__all__ = ["FALSE", "HEADINGS", "KINDS", "Run", "StigmatedColumn", "run_once", "table"]
+
+KINDS = ("emulator", "micrographs", "textures", "wave", "featureless", "stripes")
+"""Rows of the table; the last two are to be refused."""
+HEADINGS = (
+    "instrument and samples",
+    "within ½ DoF in all three",
+    "largest of the three, median / p90 (DoF)",
+    "frames, median / p90",
+    "false beyond 2 DoF",
+    "refused",
+)
+"""Headings of the table."""
+FALSE = 2.0
+"""Depths of field beyond which a result that claims focus is false."""
+
+_SHAPE = 240 + 2 * MARGIN, 320 + 2 * MARGIN
+_SPECIMENS = {
+    "tin-balls": (800.0, 12_000.0),
+    "tem-grid": (800.0, 10_000.0),
+    "gold-nanoparticles": (8_000.0, 30_000.0),
+    "butterfly-wing": (800.0, 10_000.0),
+    "fabric": (800.0, 10_000.0),
+}
+_DEFOCUS, _ASTIGMATISM = 10.0, 5.0
+"""Depths of field: the start is within these of the focus, and of either component."""
+
+
+class StigmatedColumn(SimulatedColumn):
+    """A simulated column with a stigmator in percent.
+
+    Attributes
+    ----------
+    effect : ndarray of shape (2, 2), float64
+        Astigmatism (x, y) in mm that a percent of either axis adds; set it, and what the capabilities report of it,
+        before the first frame.
+    """
+
+    effect = np.eye(2)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._own = np.array(self.astigmatism, float)
+        self._setting = (0.0, 0.0)
+
+    @property
+    def stigmator(self) -> tuple[float, float]:
+        """Setting of both axes, percent."""
+        return self._setting
+
+    @stigmator.setter
+    def stigmator(self, value: tuple[float, float]) -> None:
+        x, y = value
+        if not max(abs(x), abs(y)) <= 100:
+            raise OutOfRangeError(f"stigmator ({x:g}, {y:g}) is outside -100 to 100 %")
+        self._setting = round(x, 2), round(y, 2)
+        added = self._own + self.effect @ self._setting
+        self.astigmatism = float(added[0]), float(added[1])
+        self._clean = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run.
+
+    Parameters
+    ----------
+    status, reason : str
+        Of the result.
+    frames : int
+        Acquired.
+    left : tuple of float
+        Distance from the focus, and both components of the astigmatism, in depths of field.
+    """
+
+    status: str
+    reason: str
+    frames: int
+    left: tuple[float, float, float]
+
+    @property
+    def worst(self) -> float:
+        """Largest of the three, depths of field."""
+        return max(map(abs, self.left))
+
+
+def run_once(number: int, seed: int, kind: str, folder: str) -> Run:
+    """Correct focus and stigmator once.
+
+    Parameters
+    ----------
+    number, seed : int
+        Of the run; the same numbers give the same run.
+    kind : str
+        One of `KINDS`.
+    folder : str
+        Of micrographs; empty without.
+    """
+    random = np.random.default_rng([seed, KINDS.index(kind), number])
+    return _on_emulator(number, random) if kind == "emulator" else _on_column(number, random, kind, folder)
+
+
+def _on_emulator(number: int, random: np.random.Generator) -> Run:
+    name = tuple(_SPECIMENS)[number % len(_SPECIMENS)]
+    magnification = float(np.exp(random.uniform(*np.log(_SPECIMENS[name]))))
+    with (
+        Emulator(name, seed=int(random.integers(1 << 30)), magnification=magnification) as emulator,
+        semdrivers.connect(emulator.url) as microscope,
+    ):
+        truth = emulator.truth
+        unit = truth.depth_of_field
+        assert isinstance(microscope, HasStigmator)
+        x, y = random.uniform(-_ASTIGMATISM, _ASTIGMATISM, 2) * unit * 1e3
+        microscope.stigmator = float(x), float(y)
+        microscope.working_distance = truth.working_distance + random.uniform(-_DEFOCUS, _DEFOCUS) * unit
+        result = _focused(microscope)
+        conditions, after = emulator.instrument.conditions(), emulator.truth
+        away = conditions.working_distance + conditions.focus_offset - after.working_distance
+        left = away / unit, after.astigmatism[0] / unit * 1e-3, after.astigmatism[1] / unit * 1e-3
+    return Run(result.status, result.reason, result.frames, left)
+
+
+def _on_column(number: int, random: np.random.Generator, kind: str, folder: str) -> Run:
+    pictures = read_folder(Path(folder)) if folder and kind != "textures" else ()
+    sample = sample_for(pictures, 2 * number, _SHAPE, random) if pictures else random_texture(_SHAPE, random)
+    if kind == "featureless":
+        sample = np.full(_SHAPE, 0.5, np.float32)
+    if kind == "stripes":
+        across = np.arange(_SHAPE[1]) * random.uniform(14, 30) / _SHAPE[1] % 1.0 < 0.4
+        sample = np.broadcast_to(0.3 + 0.5 * across, _SHAPE).astype(np.float32)
+    pixel = float(np.exp(random.uniform(math.log(3e-5), math.log(6e-4))))
+    focus, alpha, core, wavelength = random.uniform(8.0, 20.0), 3e-3, 36e-6, 0.0
+    if kind == "wave":
+        voltage = number % 2
+        alpha, wavelength, focus = (8e-3, 3e-3)[voltage], (27.4e-9, 9.9e-9)[voltage], random.uniform(4.0, 9.0)
+        pixel, core = float(np.exp(random.uniform(math.log(2.5e-6), math.log(25e-6)))), random.uniform(1e-6, 2.5e-6)
+    unit = math.hypot(pixel, math.hypot(core, 0.61 * wavelength / alpha)) / alpha
+    column = StigmatedColumn(
+        sample,
+        pixel=pixel,
+        focus=focus,
+        aperture=alpha * focus,
+        core=core,
+        position=focus + random.uniform(-_DEFOCUS, _DEFOCUS) * unit,
+        astigmatism=tuple(random.uniform(-_ASTIGMATISM, _ASTIGMATISM, 2) * unit),
+        wavelength=wavelength,
+        electrons=random.uniform(60, 200),
+        magnification=0.4 / pixel,
+        seed=int(random.integers(2**31)),
+    )
+    turn = random.uniform(0, 2 * math.pi)
+    turned = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    column.effect = turned @ np.diag(random.uniform(0.15, 0.4, 2)) * unit
+    column.reports = {"stigmator": Range(-100.0, 100.0, 0.01), "stigmator_matrix": (column.effect * 1e3).tolist()}
+    result = _focused(column)
+    left = (column.in_focus - focus) / unit, column.astigmatism[0] / unit, column.astigmatism[1] / unit
+    return Run(result.status, result.reason, result.frames, left)
+
+
+def _focused(microscope: semdrivers.Microscope) -> AutofocusResult:
+    """Focus as on an instrument that nobody has calibrated but for its stigmator."""
+    method = methods.find(None)
+    assert method is not None
+    return run_method(method, microscope, AutofocusSettings(stigmate=True))
+
+
+def table(
+    runs: int, seed: int, kinds: Sequence[str] = KINDS, folder: str = "", workers: int | None = None
+) -> Iterator[tuple[str, ...]]:
+    """Yield the headings, then a row for every kind.
+
+    Parameters
+    ----------
+    runs : int
+        Of each kind.
+    seed : int
+        Fixes all that is drawn.
+    kinds : sequence of str
+        Of `KINDS`.
+    folder : str
+        Of micrographs; textures stand for them without.
+    workers : int, optional
+        Processes.
+    """
+    yield HEADINGS
+    for kind in kinds:
+        calls = [(number, seed, kind, folder) for number in range(runs)]
+        done = run_all(run_once, calls, workers=workers)
+        claimed = [each for each in done if each.status == "focused"]
+        worst = [each.worst for each in claimed] or [math.nan]
+        frames = [each.frames for each in done]
+        good = sum(each.worst <= 0.5 for each in claimed)
+        yield (
+            kind,
+            f"{good / runs:.0%}",
+            f"{statistics.median(worst):.2f} / {np.percentile(worst, 90):.2f}",
+            f"{statistics.median(frames):.0f} / {np.percentile(frames, 90):.0f}",
+            str(sum(each.worst > FALSE for each in claimed)),
+            str(sum(each.status == "refused" for each in done)),
+        )

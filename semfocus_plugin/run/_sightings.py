@@ -1,0 +1,50 @@
+"""What the frames of a run say of the focus: from measurements to the posterior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from semfocus_plugin.optics import Posterior, Sighting, spectrum
+from semfocus_plugin.run._focus_run import FocusRun
+from semfocus_plugin.run._measurement import NOISE, Measurement, shows_nothing
+
+_BEYOND = 60.0
+"""Pixels of blur that the interval of possible places extends beyond the limits."""
+
+
+def sighting_of(m: Measurement) -> Sighting:
+    """Return what a frame says of the focus, for a posterior.
+
+    Parameters
+    ----------
+    m : Measurement
+        By a network that reports blur.
+    """
+    blur, sigma, ellipse = m.evaluation.log_blur, m.evaluation.log_sigma, m.evaluation.ellipse
+    assert blur is not None
+    sigma = -1.5 if sigma is None else sigma
+    if ellipse is not None:
+        blur = 0.5 * (ellipse.log_larger + ellipse.log_smaller)
+        sigma = math.log(0.5 * (ellipse.sigma_larger + ellipse.sigma_smaller))
+    structure = m.correlation > NOISE and not shows_nothing(m)
+    seen = spectrum(m.image.pixels)
+    return Sighting(m.working_distance, m.pixel, blur, sigma, structure, seen, ellipse, m.structure, m.added)
+
+
+def posterior_of(run: FocusRun, sightings: Sequence[Sighting], pixel: float) -> Posterior:
+    """Return the posterior over the limits of a run and a little beyond: the focus need not lie within.
+
+    Parameters
+    ----------
+    run : FocusRun
+        With its limits, and what is known of the beam.
+    sightings : sequence of Sighting
+        The frames.
+    pixel : float
+        At the magnification to focus for, mm.
+    """
+    beam, low, high = run.beam, run.limits.minimum, run.limits.maximum
+    beyond = _BEYOND * pixel / float(beam.angle(high))
+    low = low - beyond if beam.at is None else max(0.2, low - beyond)
+    return Posterior(list(sightings), low, high + beyond, pixel, beam, run.core)

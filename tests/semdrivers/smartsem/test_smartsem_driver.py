@@ -1,0 +1,135 @@
+"""``smartsem://`` on an object that stands in for SmartSEM's COM object, with the emulator's optics under it."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+import semdrivers
+from semdrivers.conformance import CHECKS, run_check
+from semdrivers.emulator import Emulator
+from semdrivers.image import ScanMode
+
+
+class StandIn:
+    """Get, Set, Execute and Grab as SmartSEM has them: metres, a status before the value, a file for a frame."""
+
+    def __init__(self, microscope) -> None:
+        self.microscope = microscope
+        self.values = {"AP_STIG_X": 0.5, "AP_STIG_Y": -0.5, "DP_FROZEN": "No"}
+        self.done: list[str] = []
+        self.ignored: set[str] = set()
+
+    def InitialiseRemoting(self):
+        return 0
+
+    def ClosingControl(self):
+        self.done.append("closed")
+        return 0
+
+    def Get(self, name, _):
+        field = 128e-3 / self.microscope.magnification
+        known = {
+            "AP_WD": self.microscope.working_distance * 1e-3,
+            "AP_MAG": self.microscope.magnification,
+            "AP_PIXEL_SIZE": field / 1024,
+            **self.values,
+        }
+        return (0, known[name]) if name in known else (1008, 0)
+
+    def Set(self, name, value):
+        if name == "AP_WD" and name not in self.ignored:
+            self.microscope.working_distance = value * 1e3
+        elif name == "AP_MAG":
+            self.microscope.magnification = value
+        elif name in self.values:
+            self.values[name] = value
+        return (0, value)
+
+    def Execute(self, command):
+        self.done.append(command)
+        self.values["DP_FROZEN"] = {"CMD_FREEZE_ALL": "Yes", "CMD_UNFREEZE_ALL": "No"}.get(command, "No")
+        return 0
+
+    def Grab(self, left, top, width, height, reduction, path):
+        assert (left, top, reduction, self.values["DP_FROZEN"]) == (0, 0, 0, "Yes")
+        frame = Pillow.fromarray(self.microscope.acquire(ScanMode.STANDARD).pixels)
+        frame.resize((width, height)).save(path)
+        return 0
+
+
+@pytest.fixture
+def api(monkeypatch):
+    with (
+        Emulator("tin-balls", magnification=2000, seed=1) as emulator,
+        semdrivers.connect(emulator.url) as microscope,
+    ):
+        stand_in = StandIn(microscope)
+        stand_in.truth = lambda: emulator.truth
+        client = ModuleType("win32com.client")
+        client.Dispatch = lambda name: stand_in if name == "CZ.EMApiCtrl.1" else None
+        monkeypatch.setitem(sys.modules, "win32com", SimpleNamespace(client=client))
+        monkeypatch.setitem(sys.modules, "win32com.client", client)
+        yield stand_in
+
+
+@pytest.mark.slow
+def test_it_keeps_the_contract(api):
+    microscope = semdrivers.connect("smartsem://?settle=0&working_distance=5:30")
+    outcomes = [run_check(check, microscope) for check in CHECKS]
+    assert [outcome for outcome in outcomes if outcome.status == "failed"] == []
+    assert api.done[-1] == "closed"
+
+
+def test_metres_per_cent_and_frames(api):
+    with semdrivers.connect("smartsem://?settle=0&working_distance=5:30") as microscope:
+        microscope.working_distance = 12.0
+        assert api.Get("AP_WD", 0) == (0, pytest.approx(0.012))
+        microscope.stigmator = (1.5, -2.0)
+        assert (api.values["AP_STIG_X"], api.values["AP_STIG_Y"]) == (1.5, -2.0)
+        image = microscope.acquire()
+        assert (image.pixels.shape, image.working_distance) == ((768, 1024), 12.0)
+        assert image.pixel_size == pytest.approx(128e6 / 2000 / 1024)
+        assert np.ptp(image.pixels) > 0
+        assert api.done == ["CMD_UNFREEZE_ALL", "CMD_FREEZE_ALL"]
+    assert api.done[-2:] == ["CMD_UNFREEZE_ALL", "closed"]
+
+
+def test_autofocus_over_it(api):
+    pytest.importorskip("semfocus_plugin")
+    with semdrivers.connect("smartsem://?settle=0&working_distance=5:30") as microscope:
+        result = microscope.autofocus()
+        assert result.focused, result.reason
+        truth = api.truth()
+        assert abs(result.working_distance - truth.working_distance) < 2 * truth.depth_of_field
+
+
+def test_what_goes_wrong_is_named(api):
+    with semdrivers.connect("smartsem://?settle=0&working_distance=5:30&frame_time=0.2") as microscope:
+        here = microscope.working_distance
+        api.ignored.add("AP_WD")
+        with pytest.raises(semdrivers.DeviceError, match=f"AP_WD was set to 9 mm and reads {here:g} mm"):
+            microscope.working_distance = 9.0
+        api.Grab = lambda *_: 1023
+        with pytest.raises(semdrivers.DeviceError, match="returns the status 1023"):
+            microscope.acquire()
+        api.Grab = lambda *_: 0
+        with pytest.raises(semdrivers.TransportError, match="grabbed no picture"):
+            microscope.acquire()
+        api.Execute = lambda command: 0
+        api.values["DP_FROZEN"] = "No"
+        with pytest.raises(semdrivers.TransportError, match="did not end within"):
+            microscope.acquire()
+
+
+def test_without_the_object_it_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "win32com.client", None)
+    with pytest.raises(semdrivers.NotConnectedError, match="on Windows alone, with pywin32"):
+        semdrivers.connect("smartsem://")
+    for wrong in ("smartsem://192.168.1.3", "smartsem://?settle=-1", "smartsem://?beam=1"):
+        with pytest.raises((semdrivers.InvalidParameterError, semdrivers.OutOfRangeError)):
+            semdrivers.connect(wrong)

@@ -1,0 +1,101 @@
+"""``zem://`` against the maker's own simulator (pyzemrpc) in another process, on loopback."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+
+import semdrivers
+from firmware_protocol import zem
+
+GOLDEN = [
+    b"$SetWD:12.500000,127.0.0.1:5000,6112%",
+    b"$GetMag:,127.0.0.1:5000,148E%",
+    b"$SetWD:Acknowledge,Error Code:0,C9B9%",
+]
+
+
+def test_packets_are_those_of_the_makers_client():
+    """Golden bytes, from pyzemrpc 1.2.6's own builder."""
+    assert zem.encode("SetWD", "12.500000", "127.0.0.1", 5000) == GOLDEN[0]
+    assert zem.encode("GetMag", "", "127.0.0.1", 5000) == GOLDEN[1]
+    assert zem.decode(GOLDEN[2]) == zem.Answer("SetWD", ("Acknowledge", "Error Code:0"))
+    assert zem.decode(GOLDEN[2]).error == ""
+    assert zem.crc(b"123456789") == 0x4B37
+    for broken in (GOLDEN[2][:-2] + b"0%", GOLDEN[2].replace(b"0,", b"1,", 1), b"", b"$%", b"GetWD:11,0000%"):
+        with pytest.raises(ValueError, match=r"CRC|no packet"):
+            zem.decode(broken)
+
+
+def test_it_reports_what_the_instrument_reports(virtual_zem):
+    with semdrivers.connect(virtual_zem()) as microscope:
+        assert microscope.capabilities.model == "VirtualZem/PerlinZem"
+        assert (microscope.working_distance, microscope.magnification) == (11.0, 500.0)
+        assert [mode.width for mode in microscope.capabilities.scan_modes] == [512, 1024, 2048]
+        assert not microscope.beam_on
+        with pytest.raises(semdrivers.InterlockError, match="high voltage is off"):
+            microscope.acquire()
+        microscope.beam_on = True
+        image = microscope.acquire()
+        assert image.pixels.shape == (512, 512)
+        assert image.pixel_size == pytest.approx(127e6 / 500 / 512, rel=1e-5)
+        assert microscope.move_stage(0.05, -0.02) == pytest.approx((0.05, -0.02))
+        microscope.magnification = 2000
+        assert microscope.acquire().pixel_size == pytest.approx(image.pixel_size / 4)
+        assert not isinstance(microscope, semdrivers.HasStigmator)
+
+
+def test_a_working_distance_that_is_acknowledged_and_kept_is_named(virtual_zem):
+    """The maker's simulator does just that."""
+    with (
+        semdrivers.connect(virtual_zem()) as microscope,
+        pytest.raises(semdrivers.DeviceError, match="was set to 12 mm and reads 11 mm"),
+    ):
+        microscope.working_distance = 12.0
+
+
+@pytest.mark.parametrize("start", [10.2, 11.6])
+def test_autofocus_where_the_lens_moves(virtual_zem, start):
+    pytest.importorskip("semfocus_plugin")
+    with semdrivers.connect(virtual_zem("moving-lens")) as microscope:
+        microscope.beam_on = True
+        microscope.working_distance = start
+        result = microscope.autofocus()
+        assert result.focused, result.reason
+        assert result.working_distance == pytest.approx(11.0, abs=0.15)
+
+
+def test_silence_lost_packets_and_bad_addresses():
+    """A server of ours that loses the first packet of each kind, and answers with a wrong CRC to the second."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        values = {"StatusCheck": "Idle", "GetWD": "12.5", "GetMag": "1000", "GetModel": "ZEM15C"}
+        seen: dict[str, int] = {}
+
+        def serve() -> None:
+            while True:
+                try:
+                    request, client = server.recvfrom(4096)
+                except OSError:
+                    return
+                command = request[1:].decode().partition(":")[0]
+                seen[command] = seen.get(command, 0) + 1
+                body = f"${command}:{values.get(command, 'Invalid command')},".encode()
+                digits = f"{zem.crc(body) & 0xFF:02X}{zem.crc(body) >> 8:02X}" if seen[command] != 2 else "0000"
+                if seen[command] > 1 and command != "GetStagePos":
+                    server.sendto(body + digits.encode() + b"%", client)
+
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"zem://127.0.0.1:{server.getsockname()[1]}?timeout=0.6"
+        with semdrivers.connect(url) as microscope:
+            assert microscope.working_distance == 12.5
+            assert seen["GetWD"] >= 3
+            with pytest.raises(semdrivers.TransportError, match="GetStagePos"):
+                _ = microscope.stage_position
+    with pytest.raises(semdrivers.NotConnectedError, match="no ZEM answers"):
+        semdrivers.connect("zem://127.0.0.1:9?timeout=0.2")
+    for wrong in ("zem://", "zem://host/path", "zem://host?settle=x", "zem://host?average=9", "zem://host:99999"):
+        with pytest.raises((semdrivers.InvalidParameterError, semdrivers.OutOfRangeError)):
+            semdrivers.connect(wrong)
