@@ -120,11 +120,24 @@ def beam_of(
     """
     if calibrated is not None:
         return calibrated
-    if known is not None:
+    reported = _reported(capabilities, working_distance)
+    if known is not None and (reported is None or _agree(known.beam, reported, working_distance)):
         return known.beam
-    behind_aperture = capabilities.working_distance.minimum > 0
+    if reported is not None:
+        return reported
+    return Beam() if capabilities.working_distance.minimum > 0 else Beam(at=None)
+
+
+def _reported(capabilities: Capabilities, working_distance: float) -> Beam | None:
     if capabilities.numerical_aperture is not None:
         return Beam(math.asin(min(capabilities.numerical_aperture, 0.999)), None, 0.1)
-    if capabilities.half_angle is not None:
-        return Beam(capabilities.half_angle * 1e-3, working_distance if behind_aperture else None, 0.1)
-    return Beam() if behind_aperture else Beam(at=None)
+    if capabilities.half_angle is None:
+        return None
+    behind_aperture = capabilities.working_distance.minimum > 0
+    return Beam(capabilities.half_angle * 1e-3, working_distance if behind_aperture else None, 0.1)
+
+
+def _agree(known: Beam, reported: Beam, working_distance: float) -> bool:
+    """Return whether what was learned may be of the aperture that the instrument reports now."""
+    apart = math.log(float(known.angle(working_distance)) / float(reported.angle(working_distance)))
+    return abs(apart) <= _CHANGED * math.hypot(known.sigma or _WIDEST, reported.sigma or _WIDEST)

@@ -82,3 +82,11 @@ def test_a_confident_run_keeps_what_it_measured(simulate, learn):
     assert list(store) == (["simulated_1"] if learn and result.confidence >= SURE else [])
     if store:
         assert store["simulated_1"].half_angle == pytest.approx(0.003, rel=0.5)
+
+
+@pytest.mark.parametrize(("reported", "used"), [(3.2, 3.0), (1.2, 1.2), (20.0, 20.0)])
+def test_what_was_learned_gives_way_to_an_angle_that_the_instrument_reports_otherwise(reported, used):
+    known = LearnedAperture(half_angle=3.0e-3, at=10.0, sigma=0.1, runs=4)
+    capabilities = Capabilities(Range(2.0, 40.0), Range(100.0, 1e5), half_angle=reported)
+    beam = beam_of(capabilities, 10.0, known=known)
+    assert float(beam.angle(10.0)) * 1e3 == pytest.approx(used)
