@@ -113,6 +113,8 @@ class InstrumentProfile:
         Relative change of the true magnification a mm of working distance (A).
     lens_hysteresis : float
         mm by which the focus differs with the direction of approach (A: 2 to 10 µm).
+    absent : frozenset of str
+        Parameters that the instrument does not have, by name in lower case, such as ``"stage_tilt"``.
     """
 
     model: str = "EM-30"
@@ -172,6 +174,7 @@ class InstrumentProfile:
     shift_coupling: float = 3.0
     magnification_coupling: float = 0.005
     lens_hysteresis: float = 0.004
+    absent: frozenset[str] = frozenset()
 
     def pixel_size(self, magnification: float, width: int) -> float:
         """Return the size of a pixel in nm, in a frame `width` pixels wide."""

@@ -114,7 +114,7 @@ class MicroscopeBase(abc.ABC):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name.startswith("_") or hasattr(type(self), name) or _declared(type(self), name)):
-            known = {known for known in dir(type(self)) if not known.startswith("_")}
+            known = {known for known in dir(type(self)) if not known.startswith("_") and hasattr(type(self), known)}
             nearest = difflib.get_close_matches(name, [*known, *_MEMBERS], 1)
             which = nearest[0] if nearest else ""
             hint = f": this instrument does not offer {which}" if which and which not in known else ""
@@ -137,6 +137,11 @@ class MicroscopeBase(abc.ABC):
                 error.add_note(f"and the beam could not be blanked: {failure}; look at the instrument")
         finally:
             self.close()
+
+    @classmethod
+    def _lacking(cls, names: set[str]) -> type[Self]:
+        """Return a subclass of the same name without those of its members that are in `names`."""
+        return type(cls.__name__, (cls,), {name: _Absent() for name in names}) if names else cls
 
     @classmethod
     def _offering(cls, names: set[str]) -> type[Self]:
@@ -224,6 +229,19 @@ class WrappedMicroscope(MicroscopeBase):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._microscope!r}>"
+
+
+class _Absent:
+    """In place of a member that the class has and the instrument has not."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        raise AttributeError(f"this {owner.__name__} does not offer {self._name}", name=self._name, obj=instance)
+
+    def __set__(self, instance: object, value: object) -> None:
+        self.__get__(instance, type(instance))
 
 
 def _stop(self: MicroscopeBase, keep_beam: bool = False) -> None:

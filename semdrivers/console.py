@@ -20,6 +20,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console, ConsoleDimensions
+from rich.text import Text
 from typer.core import TyperGroup
 
 from semdrivers.errors import (
@@ -46,6 +47,7 @@ __all__ = [
     "messages",
     "output",
     "print_json",
+    "printable",
     "problem_of",
 ]
 
@@ -75,6 +77,10 @@ class _Console(Console):
     @size.setter
     def size(self, value: tuple[int, int]) -> None:
         self._width, self._height = value
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a text to print; control characters, as the names of files may hold, are shown and not obeyed."""
+        return super().render_str(printable(text), **options)
 
 
 _UNBROKEN = 2000
@@ -273,6 +279,14 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
+
+
+def printable(text: str) -> str:
+    """Return a text in which control characters, but the end of a line and a tabulator, are spelt out."""
+    return text.translate(_CONTROL)
+
+
 def fail(message: str) -> None:
     """Print an error to stderr: what a user reads before an exit code other than 0."""
     messages.print("[bold red]error:[/bold red]", end=" ")
@@ -304,6 +318,7 @@ def print_json(value: Any, *, one_line: bool = False) -> None:
     """
     indent = None if one_line else 2
     text = json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    text = text.translate({code: f"\\u{code:04x}" for code in range(127, 160)})
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:

@@ -13,7 +13,7 @@ from typing import Any, NotRequired, Protocol, TypedDict, cast, runtime_checkabl
 from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeError, SemDriversError
 from semdrivers.files import plain, replacing
 from semdrivers.image import ScanMode
-from semdrivers.microscope import checked_limits, number, whole_number, within
+from semdrivers.microscope import PartType, checked_limits, number, whole_number, within
 
 __all__ = [
     "Astigmatism",
@@ -210,7 +210,7 @@ class FocusRecord(TypedDict):
 
 
 @runtime_checkable
-class RecordsFocus(Protocol):
+class RecordsFocus(Protocol, metaclass=PartType):
     """A microscope that writes the last autofocus result into the metadata of the frames that follow it."""
 
     @property

@@ -16,7 +16,7 @@ from typing import Any
 
 from semdrivers.base import WrappedMicroscope
 from semdrivers.errors import ExistingFileError, InvalidParameterError
-from semdrivers.files import plain, replacing
+from semdrivers.files import plain, read_json, replacing
 from semdrivers.microscope import Capabilities, LimitsTravel, Range, checked_limits
 
 __all__ = [
@@ -136,7 +136,7 @@ def read_instruments() -> dict[str, Instrument]:
     if not path.is_file():
         return {}
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = read_json(path)
         return {name: Instrument(**values) for name, values in kept.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise InvalidParameterError(
@@ -179,6 +179,6 @@ def remove_instrument(name: str) -> Path:
 def _keep(kept: dict[str, Instrument]) -> Path:
     path = _file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, overwrite=True) as partial:
+    with replacing(path, overwrite=True, private=True) as partial:
         partial.write_text(json.dumps(plain(kept), indent=2) + "\n", encoding="utf-8")
     return path

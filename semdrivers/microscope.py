@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -40,6 +40,7 @@ __all__ = [
     "HasVacuum",
     "LimitsTravel",
     "Microscope",
+    "PartType",
     "Range",
     "allowed_range",
     "approach",
@@ -47,6 +48,7 @@ __all__ = [
     "check_read_back",
     "checked_limits",
     "has_member",
+    "has_part",
     "missing_members",
     "number",
     "offered_mode",
@@ -79,6 +81,8 @@ def number(name: str, value: object, unit: str = "") -> float:
         if isinstance(value, bool | str | bytes):
             raise TypeError
         result = float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        raise OutOfRangeError(f"{name} must be finite, not a number of more than 300 digits") from None
     except (TypeError, ValueError) as error:
         raise InvalidParameterError(f"{name} must be a number{suffix and ' in' + suffix}, not {value!r}") from error
     if not math.isfinite(result):
@@ -363,8 +367,38 @@ def offered_mode(capabilities: Capabilities, mode: ScanMode | None = None) -> Sc
     )
 
 
+def has_member(microscope: object, name: str) -> bool:
+    """Return whether an object has a member. Looks at the class first: reading a property would ask the instrument."""
+    return hasattr(type(microscope), name) or hasattr(microscope, name)
+
+
+def has_part(microscope: object, part: type) -> bool:
+    """Return whether an object has every member of `Microscope`, or of a protocol of an optional part.
+
+    This is what ``isinstance`` answers for these protocols, on every version of Python alike. Nothing is read: the
+    instrument is asked nothing, and a link that is lost changes no answer.
+    """
+    protocols = [base for base in part.__mro__ if base not in (object, Protocol, Generic)]
+    return all(has_member(microscope, name) for base in protocols for name in vars(base) if not name.startswith("_"))
+
+
+if TYPE_CHECKING:
+    _ProtocolType = abc.ABCMeta
+else:
+    _ProtocolType = type(Protocol)
+
+
+class PartType(_ProtocolType):
+    """Type of the protocols of this package whose ``isinstance`` reads no property: see `has_part`."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        if getattr(cls, "_is_runtime_protocol", False) and getattr(cls, "_is_protocol", False):
+            return has_part(instance, cls)
+        return super().__instancecheck__(instance)
+
+
 @runtime_checkable
-class Microscope(Protocol):
+class Microscope(Protocol, metaclass=PartType):
     """The five members that autofocus needs, and so all that a microscope of any make must offer."""
 
     @property
@@ -413,11 +447,6 @@ _TRIES = 3
 """How often a value is put back at most when Ctrl-C comes in between."""
 
 _MEMBERS = ("capabilities", "working_distance", "magnification", "acquire", "close")
-
-
-def has_member(microscope: object, name: str) -> bool:
-    """Return whether an object has a member. Looks at the class first: reading a property would ask the instrument."""
-    return hasattr(type(microscope), name) or hasattr(microscope, name)
 
 
 def missing_members(microscope: object) -> list[str]:
@@ -590,7 +619,7 @@ class LimitsTravel(abc.ABC):
 
 
 @runtime_checkable
-class HasStage(Protocol):
+class HasStage(Protocol, metaclass=PartType):
     """A stage with lateral axes."""
 
     @property
@@ -604,7 +633,7 @@ class HasStage(Protocol):
 
 
 @runtime_checkable
-class HasStageOrientation(Protocol):
+class HasStageOrientation(Protocol, metaclass=PartType):
     """A stage that tilts and rotates, and leaves the point under the beam where it is."""
 
     @property
@@ -618,7 +647,7 @@ class HasStageOrientation(Protocol):
 
 
 @runtime_checkable
-class HasStigmator(Protocol):
+class HasStigmator(Protocol, metaclass=PartType):
     """A stigmator of two axes."""
 
     @property
@@ -631,7 +660,7 @@ class HasStigmator(Protocol):
 
 
 @runtime_checkable
-class HasDetector(Protocol):
+class HasDetector(Protocol, metaclass=PartType):
     """A detector with gain and offset."""
 
     @property
@@ -652,7 +681,7 @@ class HasDetector(Protocol):
 
 
 @runtime_checkable
-class HasBeam(Protocol):
+class HasBeam(Protocol, metaclass=PartType):
     """A beam that can be switched."""
 
     @property
@@ -665,7 +694,7 @@ class HasBeam(Protocol):
 
 
 @runtime_checkable
-class HasStop(Protocol):
+class HasStop(Protocol, metaclass=PartType):
     """A scan that can be stopped in the middle of a frame."""
 
     def stop(self, keep_beam: bool = False) -> None:
@@ -678,7 +707,7 @@ class HasStop(Protocol):
 
 
 @runtime_checkable
-class HasVacuum(Protocol):
+class HasVacuum(Protocol, metaclass=PartType):
     """A chamber that can be pumped and vented."""
 
     @property

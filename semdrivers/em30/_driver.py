@@ -87,6 +87,19 @@ _UNITS = {
 }
 
 
+_STAGE, _ORIENTATION = ("stage_x", "stage_y"), ("stage_tilt", "stage_rotation")
+_NEEDS = {
+    "stage_position": _STAGE,
+    "move_stage": _STAGE,
+    "stage_orientation": _ORIENTATION,
+    "orient_stage": _ORIENTATION,
+    "stigmator": ("stigmator_x", "stigmator_y"),
+    "brightness": ("brightness",),
+    "contrast": ("contrast",),
+}
+"""Members of `EM30` that not every instrument offers, and the parameters that each takes."""
+
+
 class _FrameUnderWay:
     """A frame that somebody waits for, and why it is no longer wanted."""
 
@@ -114,9 +127,9 @@ class EM30(KeepsFocusRecord):
     A call that meets a lost connection, or a lost lease, raises; the next one asks for control again, within
     ``waiting.reconnect``, so that what was changed can be put back.
 
-    `semdrivers.connect` makes one. It implements `Microscope`, `RecordsFocus`, `HasStage`, `HasStageOrientation`,
-    `HasStigmator`, `HasDetector`, `HasBeam`, `HasStop` and `HasVacuum`. After `close` every member raises
-    `NotConnectedError`.
+    `semdrivers.connect` makes one. It implements `Microscope`, `RecordsFocus`, `HasBeam`, `HasStop` and `HasVacuum`,
+    and `HasStage`, `HasStageOrientation`, `HasStigmator` and `HasDetector` as far as the instrument reports them. After
+    `close` every member raises `NotConnectedError`.
 
     Parameters
     ----------
@@ -697,6 +710,12 @@ class EM30(KeepsFocusRecord):
         )
 
 
+def _absent(hello: HelloReply) -> set[str]:
+    """Return the members of `EM30` that take a parameter which the instrument does not report."""
+    reported = {capability.name for capability in hello.capabilities}
+    return {member for member, needed in _NEEDS.items() if not reported.issuperset(needed)}
+
+
 def _capabilities(name: str, hello: HelloReply, limits: Mapping[str, Range]) -> Capabilities:
     fastest_first = sorted(hello.scan_modes, key=lambda mode: mode.frame_time)
     modes = tuple(ScanMode(mode.name, mode.width, mode.height) for mode in fastest_first)
@@ -767,7 +786,7 @@ def connect(url: str, options: Mapping[str, Any]) -> EM30:
             failures["images"] = error
         if control is None or images is None:
             raise NotConnectedError(f"could not connect to the {name}", failures)
-        return EM30(
+        return EM30._lacking(_absent(control.hello))(
             control,
             images,
             name=name,

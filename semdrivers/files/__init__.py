@@ -1,6 +1,7 @@
 """Files: pictures, OME-XML, makers' metadata, tables, plots, plain values. They know arrays and plain values alone."""
 
 from semdrivers.files._atomic import check_free, replacing
+from semdrivers.files._json import parse_json, read_json
 from semdrivers.files._omexml import conditions_of, describe
 from semdrivers.files._pictures import page_count, read_pixels, tiff_bit_depth, tiff_description
 from semdrivers.files._plain import plain
@@ -26,10 +27,12 @@ __all__ = [
     "describe",
     "draw_scale_bar",
     "page_count",
+    "parse_json",
     "plain",
     "plot_before_after",
     "plot_focus_map",
     "plot_result",
+    "read_json",
     "read_pixels",
     "read_table",
     "replacing",

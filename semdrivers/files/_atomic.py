@@ -33,8 +33,10 @@ def check_free(path: str | Path, overwrite: bool = False) -> None:
 
 
 @contextmanager
-def replacing(path: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a name beside `path`; the file written there takes the name `path` if all went well.
+def replacing(path: Path, overwrite: bool = False, *, private: bool = False) -> Iterator[Path]:
+    """Yield an empty file beside `path`; what is written there takes the name `path` if all went well.
+
+    The file is new: a link of that name is never followed.
 
     Parameters
     ----------
@@ -42,6 +44,8 @@ def replacing(path: Path, overwrite: bool = False) -> Iterator[Path]:
         The file to appear.
     overwrite : bool
         Whether it may take the place of another.
+    private : bool
+        Whether its owner alone may read it (mode 0600); others may read it too by default (0644).
 
     Raises
     ------
@@ -52,6 +56,8 @@ def replacing(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """
     check_free(path, overwrite)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
+    os.close(os.open(temporary, flags, 0o600 if private else 0o644))
     try:
         yield temporary
         with temporary.open("rb+") as file:

@@ -16,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 from xml.etree import ElementTree as ET
 
+from semdrivers.files._json import parse_json
 from semdrivers.files._plain import plain
 from semdrivers.files._text import decimal
 
@@ -190,7 +191,7 @@ def _record(conditions: Mapping[str, Any]) -> dict[str, Any]:
 def _recorded(text: str) -> dict[str, Any]:
     """Return what `_record` wrote; nothing if another program has altered it beyond use."""
     try:
-        record = json.loads(text)
+        record = parse_json(text)
         return {
             **{name: math.nan if record[name] is None else float(record[name]) for name in _NUMBERS},
             "frame_id": record["frame_id"],

@@ -18,7 +18,12 @@ from numpy.typing import NDArray
 from semdrivers.errors import InvalidParameterError
 
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_MOST_PIXELS = 2**31
+_MOST_PIXELS = 2**28
+"""Pixels of the largest picture that is decoded (16 384 × 16 384): a small file may claim any number of them."""
+
+_LINES = 256
+"""Lines of a picture that are converted at a time, so that a large one is not held several times."""
+
 _limit_lock = threading.RLock()
 _LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -43,7 +48,8 @@ def read_pixels(path: str | Path, page: int = 0) -> NDArray[Any]:
     Raises
     ------
     InvalidParameterError
-        When there is no such file or page, or it is no picture.
+        When there is no such file or page, it is no picture, or one of more than 2²⁸ pixels; that is known before it is
+        decoded.
     """
     path = Path(path)
     if not path.is_file():
@@ -59,6 +65,8 @@ def read_pixels(path: str | Path, page: int = 0) -> NDArray[Any]:
     if tiff:
         try:
             pixels, palette = _read_tiff(path, page)
+        except InvalidParameterError:
+            raise
         except Exception as error:
             pixels, palette = _read_with_pillow(path, page, because=error), None
     else:
@@ -134,6 +142,7 @@ def _read_tiff(path: Path, number: int) -> tuple[NDArray[Any], NDArray[Any] | No
 
     with tifffile.TiffFile(path) as file:
         page = file.pages.first if len(file.pages) == 1 else file.pages[_pages(file)[number]].aspage()
+        _check_size(path, int(page.size))
         samples = page.asarray()
         palette = None
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
@@ -159,11 +168,14 @@ def _read_with_pillow(path: Path, page: int, because: Exception | None = None) -
         with _any_size(Pillow), Pillow.open(path) as picture:
             if page:
                 picture.seek(page)
+            _check_size(path, picture.width * picture.height)
             if picture.mode in ("P", "PA"):
                 return np.asarray(picture.convert("RGBA"))
             if picture.mode in ("CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa", "La"):
                 return np.asarray(picture.convert("RGB"))
             return np.asarray(picture)
+    except InvalidParameterError:
+        raise
     except Exception as error:
         why = because or error
         detail = "" if isinstance(error, UnidentifiedImageError) and not because else f" ({why})"
@@ -172,20 +184,28 @@ def _read_with_pillow(path: Path, page: int, because: Exception | None = None) -
 
 @contextmanager
 def _any_size(pillow: Any) -> Iterator[None]:
-    """Lift Pillow's limit of the number of pixels: these files are the user's own, and mosaics exceed it."""
+    """Have Pillow open a picture of any size, and warn of none: `_check_size` decides."""
     with _limit_lock:
-        before, pillow.MAX_IMAGE_PIXELS = pillow.MAX_IMAGE_PIXELS, _MOST_PIXELS
+        before, pillow.MAX_IMAGE_PIXELS = pillow.MAX_IMAGE_PIXELS, None
         try:
             yield
         finally:
             pillow.MAX_IMAGE_PIXELS = before
 
 
+def _check_size(path: Path, pixels: int) -> None:
+    if pixels > _MOST_PIXELS:
+        raise InvalidParameterError(
+            f"{path}: a picture of {pixels / 1e6:.0f} million values, where at most {_MOST_PIXELS / 1e6:.0f} million "
+            "are read; cut it into pieces"
+        )
+
+
 def _look_up(indices: NDArray[Any], palette: NDArray[Any]) -> NDArray[Any]:
-    """Return the uint8 colours of palette indices. Some writers give 8-bit values for 16-bit ones."""
+    """Return the uint8 grey levels of palette indices. Some writers give 8-bit values for 16-bit ones."""
     shift = 8 if palette.max() > 255 else 0
-    colours: NDArray[Any] = np.moveaxis((palette >> shift).astype(np.uint8)[:, indices], 0, -1)
-    return colours
+    levels: NDArray[Any] = _luma((palette >> shift).astype(np.uint8).T[None])[0][indices]
+    return levels
 
 
 def _to_grey(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:
@@ -204,19 +224,26 @@ def _to_grey(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:
         raise InvalidParameterError(f"{path}: grey levels of type {pixels.dtype} cannot be used")
     if pixels.dtype.kind in "iu" and pixels.min() >= 0 and pixels.max() <= 65535:
         return pixels.astype(np.uint16)
-    return _stretch(path, pixels.astype(np.float64))
+    return _stretch(path, pixels)
 
 
 def _luma(colours: NDArray[Any]) -> NDArray[Any]:
     red = colours[..., 0]
     if np.array_equal(red, colours[..., 1]) and np.array_equal(red, colours[..., 2]):
         return np.asarray(red)
-    grey = colours @ _LUMA
-    return np.asarray(np.rint(grey).astype(colours.dtype) if colours.dtype.kind in "iu" else grey)
+    grey = np.empty(red.shape, colours.dtype)
+    for first in range(0, len(grey), _LINES):
+        some = colours[first : first + _LINES] @ _LUMA
+        grey[first : first + _LINES] = np.rint(some) if colours.dtype.kind in "iu" else some
+    return grey
 
 
-def _stretch(path: Path, levels: NDArray[np.float64]) -> NDArray[np.uint16]:
-    if not np.isfinite(levels).all():
-        raise InvalidParameterError(f"{path}: holds grey levels that are not finite")
+def _stretch(path: Path, levels: NDArray[Any]) -> NDArray[np.uint16]:
     low, high = float(levels.min()), float(levels.max())
-    return np.rint((levels - low) * (65535.0 / (high - low or 1.0))).astype(np.uint16)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise InvalidParameterError(f"{path}: holds grey levels that are not finite")
+    stretched = np.empty(levels.shape, np.uint16)
+    for first in range(0, len(levels), _LINES):
+        some = levels[first : first + _LINES].astype(np.float64)
+        stretched[first : first + _LINES] = np.rint((some - low) * (65535.0 / (high - low or 1.0)))
+    return stretched

@@ -99,6 +99,13 @@ def read_table(path: str | Path, needed: Iterable[str] = ()) -> list[TableRow]:
     ]
 
 
+def _cells(reader: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise InvalidParameterError(f"{path} is no table that can be read: {error}") from None
+
+
 def _lines(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Yield line numbers and cells; the line ``sep=;`` that Excel understands is passed over."""
     text = decoded(path.read_bytes())
@@ -108,7 +115,7 @@ def _lines(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
     if declared.startswith("sep=") and len(declared) == 5:
         delimiter = declared[4]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    for cells in reader:
+    for cells in _cells(reader, path):
         stripped = tuple(cell.strip() for cell in cells)
         if stripped and not (len(stripped) <= 2 and stripped[0].lower().startswith("sep=")):
             yield reader.line_num, stripped

@@ -8,7 +8,6 @@ Fisher), 34683 (XML of the same makers and of Phenom), 34118 (Zeiss and LEO), 50
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from semdrivers.files._json import parse_json
 from semdrivers.files._text import decimal, decoded
 
 _METRES = {
@@ -286,7 +286,7 @@ def _imagej(page: Any, text: str) -> Conditions:
 
 
 def _openfibsem(text: str, width: int) -> Conditions:
-    entries = json.loads(text)
+    entries = parse_json(text)
     image = entries.get("image")
     if not isinstance(image, dict) or "hfw" not in image:
         return {}

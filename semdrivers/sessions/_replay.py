@@ -6,13 +6,13 @@ recording, with the answers, the frames and the errors of then; anything else ra
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from semdrivers.connection import split_path_url
 from semdrivers.errors import DeviceError, InvalidParameterError, error_named
+from semdrivers.files import parse_json
 from semdrivers.image import Image, ScanMode, read_image
 from semdrivers.microscope import Capabilities
 from semdrivers.plugins import get_plugin_manager
@@ -160,7 +160,7 @@ def _read_session(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     entries = []
     for number, line in enumerate(lines[:-1], 1):
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             if number == 1:
                 if (entry["format"], entry["version"]) != (FORMAT, VERSION):
                     raise ValueError(f"{entry['format']} version {entry['version']}, not {FORMAT} version {VERSION}")

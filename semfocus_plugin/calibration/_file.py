@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from semdrivers.errors import InvalidParameterError, SemDriversError
-from semdrivers.files import replacing
+from semdrivers.files import read_json, replacing
 from semdrivers.instruments import settings_folder
 from semfocus_plugin.optics import UNKNOWN, Beam, check_probe_diameter, depth_of_field
 
@@ -190,7 +190,7 @@ def load(path: str | Path) -> Calibration:
         When it is no calibration, or holds values that cannot be.
     """
     try:
-        entries = json.loads(Path(path).read_text(encoding="utf-8"))
+        entries = read_json(path)
         if not isinstance(entries, dict) or entries.pop("format", None) != _FORMAT:
             raise InvalidParameterError(f'it must be an object with "format": {_FORMAT}')
         return Calibration(**entries)

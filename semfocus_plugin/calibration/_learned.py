@@ -9,6 +9,7 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
+from semdrivers.files import read_json, replacing
 from semdrivers.instruments import settings_folder
 from semfocus_plugin.optics import LearnedAperture
 
@@ -31,7 +32,7 @@ class FileApertures:
     def get(self, instrument: str) -> LearnedAperture | None:
         """Return what is known of an instrument, or None."""
         try:
-            values = json.loads(self._path(instrument).read_text(encoding="utf-8"))
+            values = read_json(self._path(instrument))
             learned = LearnedAperture(
                 float(values["half_angle"]),
                 None if values["at"] is None else float(values["at"]),
@@ -45,11 +46,10 @@ class FileApertures:
     def put(self, instrument: str, aperture: LearnedAperture) -> None:
         """Keep what is known of an instrument."""
         path = self._path(instrument)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(asdict(aperture)) + "\n", encoding="utf-8")
-            partial.replace(path)
+            with replacing(path, overwrite=True) as partial:
+                partial.write_text(json.dumps(asdict(aperture)) + "\n", encoding="utf-8")
 
     def _path(self, instrument: str) -> Path:
         return self.folder / (re.sub(r"[^\w.-]+", "-", instrument) + ".json")

@@ -86,10 +86,11 @@ rows.forEach((row, k) => {
 });
 count();
 document.getElementById("save").onclick = () => {
+  const text = value => typeof value === "string" ? value.replace(/^('*[=+\\-@\\t\\r])/, "'$1") : value;
   const quoted = value => /[",\\r\\n]/.test(value) ? `"${String(value).replace(/"/g, '""')}"` : value;
   const ordered = [...rows].sort((a, b) => a.file < b.file ? -1 : 1);
   const table = [columns, ...ordered.map(row => columns.map(column => row[column] === null ? "" : row[column]))];
-  const lines = table.map(line => line.map(quoted).join(","));
+  const lines = table.map(line => line.map(text).map(quoted).join(","));
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob(["\\ufeff" + lines.join("\\r\\n") + "\\r\\n"], { type: "text/csv" }));
   link.download = name;

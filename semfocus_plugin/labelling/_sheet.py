@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 import math
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +29,10 @@ COLUMNS = ("file", "magnification", "score", "log_blur", "log_blur_sigma", "bar_
 """Columns of a sheet: the picture relative to the sheet; what AENet says (score, ln(1 + blur radius in pixels) and its
 standard deviation); rows of a data bar at the bottom, which are not looked at (empty: to be detected); and the label, 0
 to 9, empty where nobody has looked yet."""
+
+_FORMULA = re.compile(r"^('*[=+\-@\t\r])")
+"""How a cell begins that a spreadsheet would compute; an apostrophe before it makes it a text."""
+_FORMULA_QUOTED = re.compile(r"^'('*[=+\-@\t\r])")
 
 _PICTURES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 
@@ -66,7 +72,7 @@ def read_sheet(path: str | Path) -> list[Row]:
             f"{path}: lacks the column {missing[0]!r}; a sheet begins with the line {','.join(COLUMNS)}"
         )
     rows = [_row(row) for row in read_table(path) if row.text("file")]
-    twice = next((row.file for k, row in enumerate(rows) if row.file in {other.file for other in rows[:k]}), None)
+    twice = next((name for name, lines in Counter(row.file for row in rows).items() if lines > 1), None)
     if twice is not None:
         raise InvalidParameterError(f"{path}: the picture {twice!r} is there twice; delete one of the lines")
     return rows
@@ -195,7 +201,7 @@ def _row(line: TableRow) -> Row:
 
     rows = value("bar_rows", 0, 1e6)
     return Row(
-        file=line.text("file").replace("\\", "/"),
+        file=_FORMULA_QUOTED.sub(r"\1", line.text("file")).replace("\\", "/"),
         magnification=value("magnification", 1e-3, 1e9),
         score=value("score", 0, 9),
         log_blur=value("log_blur", 0, 20),
@@ -208,4 +214,4 @@ def _row(line: TableRow) -> Row:
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else _FORMULA.sub(r"'\1", str(value))

@@ -51,7 +51,7 @@ LEAST_STEP = 1.5
 NEAR = 1.0
 """Depths of field from the estimate within which a frame verifies it."""
 
-WORSE = 1.0
+WORSE = 1.5
 """A frame on a flank scores at least this much less than the best."""
 
 SHOWN = 2.25

@@ -18,7 +18,6 @@ report the score alone, the radius of a round blur with it (``log_blur``, ``log_
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import threading
@@ -33,6 +32,7 @@ from numpy.typing import NDArray
 
 import semfocus_plugin.networks._metrics as metrics
 from semdrivers.errors import ModelError
+from semdrivers.files import read_json
 from semfocus_plugin.networks._preprocessing import preprocess
 from semfocus_plugin.networks._state import STATE_SIZE, MaximumAction, maximum_action, maximum_action_paper
 from semfocus_plugin.optics import BlurEllipse
@@ -55,6 +55,9 @@ ELLIPSE_OUTPUTS = ("log_smaller", "log_sigma_smaller", "cos2", "sin2", "log_sigm
 _RADIUS_OUTPUTS = ("log_blur", "log_sigma")
 _AENET_OUTPUTS = ("score", *_RADIUS_OUTPUTS, *ELLIPSE_OUTPUTS)
 _CONTRACTS = {"aenet": ("frames", "score"), "acnet": ("state", "action")}
+_LARGEST_FILE = 2**28
+_EXTERNAL_DATA = b"\x0a\x08location"
+"""How every reference to another file begins in an ONNX model."""
 _lock = threading.Lock()
 _loaded: dict[tuple[Path, int], Networks] = {}
 _threads = 2
@@ -154,7 +157,15 @@ class ModelCard:
         """
         if not self.path.is_file():
             raise ModelError(f"model {self.name!r}: {self.path} is missing; reinstall the package")
-        actual = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        if self.path.stat().st_size > _LARGEST_FILE:
+            raise ModelError(f"model {self.name!r}: {self.path} is larger than {_LARGEST_FILE >> 20} MB")
+        content = self.path.read_bytes()
+        if _EXTERNAL_DATA in content:
+            raise ModelError(
+                f"model {self.name!r}: {self.path} takes weights from other files, which the manifest does not cover; "
+                "export it with its weights inside"
+            )
+        actual = hashlib.sha256(content).hexdigest()
         if actual != self.sha256:
             raise ModelError(
                 f"model {self.name!r}: {self.path} has SHA-256 {actual[:12]}…, the manifest says "
@@ -295,7 +306,7 @@ def read_manifest(directory: Path | None = None) -> tuple[ModelCard, ...]:
     directory = models_directory() if directory is None else directory
     path = directory / "manifest.json"
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
     except OSError as error:
         raise ModelError(f"no models in {directory} ({error.strerror}: {path.name}); reinstall the package") from None
     except ValueError as error:

@@ -324,8 +324,9 @@ class FocusRun:
             self._check_frame(image)
             if self._dose is not None:
                 self._dose.add(image, self.magnification)
+            resized = self._checks.resized(image)
             image = self._sample_of(image)
-            late = self._checks.late(image, self.working_distance, self.magnification, self._tolerance())
+            late = resized or self._checks.late(image, self.working_distance, self.magnification, self._tolerance())
             if not late:
                 self._checks.accept(image, self.working_distance)
                 frame = fitted(image)

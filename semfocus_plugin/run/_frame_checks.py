@@ -31,6 +31,15 @@ _LEAST_SPREAD = 0.4
 _WIDEST_FLOOR = 4.0
 """Blur radius in pixels that a sample which is soft by nature shows in focus."""
 
+_CONTRADICTION = 0.5
+"""Difference of ln(1 + blur radius) that neither noise nor a beam of half or twice its angle explains."""
+
+_OLD_ROWS = 1 / 8
+"""Share of a frame's rows that, side by side, equal those of the frame before, from which that part of it is old."""
+
+_CHANCE = 0.2
+"""Share of the other rows that may equal theirs: more do where frames without noise hardly differ."""
+
 
 class FrameMismatchError(AutofocusError):
     """The instrument keeps returning frames of another place, magnification, size or time than was asked for.
@@ -53,6 +62,14 @@ class FrameChecks:
         self._mode = mode
         self._last: Image | None = None
         self._place = math.nan
+        self._shape: tuple[int, ...] | None = None
+
+    def resized(self, image: Image) -> str:
+        """Return why a frame as it came, data bar included, has another size than the first, or an empty text."""
+        shape = image.pixels.shape
+        self._shape = shape if self._shape is None else self._shape
+        height, width = self._shape
+        return "" if shape == self._shape else f"it has {shape[1]}×{shape[0]} pixels, and the first {width}×{height}"
 
     def late(self, image: Image, working_distance: float, magnification: float, tolerance: float) -> str:
         """Return why a frame is not the one that was asked for, or an empty text.
@@ -84,6 +101,8 @@ class FrameChecks:
             return f"it was scanned {last.timestamp - image.timestamp:.3f} s before the frame that came before it"
         if place != working_distance and _identical(image, last):
             return "its pixels are those of the frame before it, though the lens has moved; the frame buffer is frozen"
+        if place != working_distance and _torn(image, last):
+            return "a part of it is of the frame before it, though the lens has moved; the frame buffer is torn"
         return ""
 
     def accept(self, image: Image, working_distance: float) -> None:
@@ -98,6 +117,51 @@ def _identical(image: Image, other: Image) -> bool:
         and bool(image.pixels.min() < image.pixels.max())
         and np.array_equal(image.pixels, other.pixels)
     )
+
+
+def _torn(image: Image, other: Image) -> bool:
+    """Whether rows side by side show something and equal those of another frame in every pixel; the rest differs."""
+    if image.pixels.shape != other.pixels.shape:
+        return False
+    equal = (image.pixels == other.pixels).all(axis=1) & (image.pixels.min(axis=1) < image.pixels.max(axis=1))
+    edges = np.flatnonzero(np.diff(equal, prepend=False, append=False))
+    longest = int((edges[1::2] - edges[::2]).max(initial=0))
+    others = int(equal.sum()) - longest
+    return bool(longest >= _OLD_ROWS * equal.size and others <= _CHANCE * (equal.size - longest))
+
+
+def contradiction(
+    measurements: Sequence[Measurement], focus: float, half_angle: float, blur_range: float | None
+) -> Measurement | None:
+    """Return the frame that agrees least with the others on where the focus is, or None where all of them agree.
+
+    The blur of every frame must be that of its distance from the focus, for one beam of half to twice the angle that is
+    known, and no less than the blur at the focus.
+
+    Parameters
+    ----------
+    measurements : sequence of Measurement
+        Of one run; those of the present magnification and stigmator that show a sample and report a blur are compared.
+    focus : float
+        Where the focus is said to be, mm.
+    half_angle, blur_range
+        As for `lens_stands_still`.
+    """
+    if blur_range is None:
+        return None
+    seen = [m for m in measurements if m.correlation > NOISE and m.evaluation.log_blur is not None]
+    seen = [m for m in seen if m.added == measurements[-1].added]
+    seen = [m for m in seen if math.isclose(m.magnification, measurements[-1].magnification, rel_tol=1e-2)]
+    if len(seen) < 2:
+        return None
+    largest = math.log1p(_TRUSTED * blur_range)
+    blur = np.array([min(m.evaluation.log_blur or 0.0, largest) for m in seen])
+    distance = np.array([abs(m.working_distance - focus) * half_angle / m.pixel for m in seen])
+    beams = np.geomspace(0.5, 2.0, 15)[:, None]
+    expected = np.log1p(np.hypot(beams * distance, math.expm1(blur[distance.argmin()])))
+    deviation = np.abs(np.minimum(expected, largest) - blur)
+    best = deviation[deviation.max(axis=1).argmin()]
+    return seen[int(best.argmax())] if best.max() > _CONTRADICTION else None
 
 
 def lens_stands_still(measurements: Sequence[Measurement], half_angle: float, blur_range: float | None) -> str:

@@ -7,6 +7,7 @@ at the start, and writes the result.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 import time
@@ -21,6 +22,7 @@ from semfocus_plugin.networks import Networks
 from semfocus_plugin.optics import SURE, Apertures, Beam, View, beam_of, depth_of_field, finding, instrument_of, learned
 from semfocus_plugin.run._brightness import Unusable
 from semfocus_plugin.run._focus_run import MOST_RETAKES, BudgetSpent, Cancelled, FocusRun
+from semfocus_plugin.run._frame_checks import contradiction
 from semfocus_plugin.run._measurement import Measurement
 from semfocus_plugin.run._stigmator import Matrix
 
@@ -249,7 +251,7 @@ def _attempt(method: Method, focus: Focus, run: FocusRun, accept: float) -> tupl
     """Let the method look for the focus, once more from the most promising place where it asks for that."""
     try:
         for attempt in range(method.attempts):
-            outcome = focus(run, accept)
+            outcome = _confirmed(run, focus(run, accept))
             if outcome.focused:
                 run.restore_magnification()
                 run.move(outcome.working_distance)
@@ -265,6 +267,19 @@ def _attempt(method: Method, focus: Focus, run: FocusRun, accept: float) -> tupl
         return "refused", _unfinished(run, str(unusable))
     except BudgetSpent as spent:
         return "refused", _unfinished(run, f"no focus could be confirmed {spent}")
+
+
+def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
+    """Refuse a focus that a frame contradicts: nobody knows which of the two is true."""
+    odd = contradiction(run.measurements, outcome.working_distance, run.half_angle, run.blur_range)
+    if not outcome.focused or odd is None:
+        return outcome
+    reason = (
+        f"the frames contradict each other: with the focus at {outcome.working_distance:.3f} mm, the frame at "
+        f"{odd.working_distance:.3f} mm cannot be as {'sharp' if odd.score > outcome.score / 2 else 'blurred'} as it "
+        "is; check frame buffer and lens control, and what disturbs the beam"
+    )
+    return dataclasses.replace(outcome, focused=False, retry=False, reason=reason)
 
 
 def _finding(run: FocusRun, outcome: Outcome) -> str:

@@ -11,6 +11,8 @@ import semdrivers
 from semdrivers import Capabilities, Image, Range, ScanMode
 from semfocus_plugin.run import FrameMismatchError
 
+BACKLASH = 0.05
+"""Way in mm that a worn lens drive is behind, under the lie ``backlash``."""
 METHODS = ("defocus-pair", "dual-network", "paper")
 
 
@@ -25,6 +27,7 @@ class Column:
         self.stuck = stuck
         self.lie, self.best, self.place, self.magnification, self.count = lie, 15.0, start, 1000.0, 0
         self.kept: list[Image] = []
+        self.followed = start
 
     @property
     def working_distance(self) -> float:
@@ -33,6 +36,7 @@ class Column:
     @working_distance.setter
     def working_distance(self, value: float) -> None:
         self.place = value
+        self.followed = min(max(self.followed, value - BACKLASH / 2), value + BACKLASH / 2)
 
     def frame(self, place: float) -> Image:
         pixel = 0.4 / self.magnification
@@ -44,15 +48,21 @@ class Column:
         return Image(pixels, place, self.magnification, pixel * 1e6, self.count, float(self.count), ScanMode.FAST)
 
     def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
-        image = self.frame(self.stuck if self.lie == "stands still" else self.place)
+        places = {"stands still": self.stuck, "backlash": self.followed}
+        if self.kept:
+            places["sharp everywhere"] = self.best
+        places["in turn"] = self.best + 0.9 * (len(self.kept) % 2 == 0)
+        image = dataclasses.replace(self.frame(places.get(self.lie, self.place)), working_distance=self.place)
         self.kept.append(image)
         early = self.kept[-2] if len(self.kept) > 1 else image
         if self.lie == "one frame late" or (self.lie == "late twice" and len(self.kept) in (2, 3)):
             return early
         if self.lie == "frozen":
             return dataclasses.replace(image, pixels=self.kept[0].pixels)
-        if self.lie == "stands still":
-            return dataclasses.replace(image, working_distance=self.place)
+        if self.lie == "grows":
+            return dataclasses.replace(image, pixels=np.tile(image.pixels, (len(self.kept),) * 2))
+        if self.lie == "torn":
+            return dataclasses.replace(image, pixels=np.vstack([image.pixels[:120], early.pixels[120:]]))
         if self.lie == "other magnification":
             return dataclasses.replace(image, magnification=4000.0)
         if self.lie == "same number":
@@ -106,6 +116,48 @@ def test_a_lens_that_reports_to_move_and_stands_still_is_named_early(method, stu
     assert result.status == "refused"
     assert "does not follow its control" in result.reason
     assert result.frames <= frames
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_frames_that_grow_are_named(method):
+    microscope = Column("grows")
+    with pytest.raises(FrameMismatchError, match="it has 1280×960 pixels, and the first 320×240"):
+        semdrivers.autofocus(microscope, method=method)
+    assert microscope.working_distance == 15.9
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_frame_of_which_a_part_is_old_is_taken_again(method):
+    result = semdrivers.autofocus(Column("torn"), method=method)
+    assert "late frame(s) taken again" in result.reason
+    assert not result.focused or method == "paper" or abs(result.working_distance - 15.0) < 0.27, result
+
+
+@pytest.mark.parametrize(
+    ("lie", "method", "start"),
+    [
+        ("in turn", "dual-network", 15.4),
+        ("in turn", "paper", 15.4),
+        ("sharp everywhere", "defocus-pair", 14.468),
+        ("sharp everywhere", "dual-network", 14.468),
+        ("sharp everywhere", "paper", 14.468),
+    ],
+)
+def test_sharpness_that_does_not_depend_on_the_lens_is_no_focus(lie, method, start):
+    microscope = Column(lie, seed=1, start=start)
+    result = semdrivers.autofocus(microscope, method=method)
+    assert result.status == "refused", result
+    assert "contradict" in result.reason or "hardly depends" in result.reason
+    assert microscope.working_distance == start
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("start", [14.7, 15.2])
+def test_backlash_of_the_lens_drive_costs_no_focus(method, start):
+    microscope = Column("backlash", start=start)
+    microscope.magnification = 5000.0
+    result = semdrivers.autofocus(microscope, method=method)
+    assert not result.focused or abs(microscope.followed - 15.0) < 0.055, result
 
 
 @pytest.mark.parametrize("method", METHODS)

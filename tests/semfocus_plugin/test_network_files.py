@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -172,3 +173,15 @@ def test_shipped_models_are_what_their_manifest_says():
     loaded = networks.load()
     pixels = np.random.default_rng(1).integers(0, 256, (240, 320)).astype(np.uint8)
     assert 0.0 <= loaded.evaluator(pixels, 5000.0).score <= 9.0
+
+
+def test_a_model_that_takes_its_weights_from_other_files_is_refused(tmp_path, write_models):
+    onnx = pytest.importorskip("onnx")
+    folder = write_models(tmp_path / "models")
+    path = folder / "aenet.onnx"
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["models"][0]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ModelError, match="takes weights from other files"):
+        networks.load(folder)

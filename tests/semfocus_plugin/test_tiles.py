@@ -170,7 +170,7 @@ def test_a_sample_is_taken_and_gone_on_with(tmp_path):
     said = json.loads(done.stdout)
     assert said["tiles"] == said["planned"] == 2
     assert said["not_focused"] == 0
-    assert said["largest_dose"] > said["median_dose"] > 0
+    assert said["largest_dose"] > 2e4  # A FAST frame at 5000×, and its focusing
     assert said["joints_below_a_pixel"] == 1
     made = tiles.Plan.load(folder / "plan.json")
     records = tiles.read_tiles(folder, made)

@@ -22,7 +22,7 @@ from firmware_protocol.profile import EM30, InstrumentProfile
 from semdrivers.emulator.instrument._chamber import Chamber
 from semdrivers.emulator.instrument._clock import InstrumentClock
 from semdrivers.emulator.instrument._lens import Lens
-from semdrivers.emulator.instrument._parameters import PARAMETERS, Refused, check, refuse
+from semdrivers.emulator.instrument._parameters import PARAMETERS, Refused, check, refuse, require
 from semdrivers.emulator.instrument._scan_generator import ScanGenerator, ScannedFrame
 from semdrivers.emulator.instrument._stage import Stage
 from semdrivers.emulator.physics import Column, ScanConditions
@@ -216,8 +216,9 @@ class Instrument:
         Raises
         ------
         Refused
-            READ_ONLY, OUT_OF_RANGE, or INTERLOCK at the collision envelope; nothing has changed.
+            NOT_IMPLEMENTED, READ_ONLY, OUT_OF_RANGE, or INTERLOCK at the collision envelope; nothing has changed.
         """
+        require(self.profile, parameter)
         if not PARAMETERS[parameter].writable:
             raise refuse(Status.READ_ONLY, f"{parameter.name.lower()} cannot be set")
         with self._lock:
@@ -235,6 +236,7 @@ class Instrument:
 
     def set_stigmator(self, x: float, y: float) -> messages.StigmatorApplied:
         """Set both axes of the stigmator, µm, or neither. Raises as `set_parameter` does."""
+        require(self.profile, Parameter.STIGMATOR_X, Parameter.STIGMATOR_Y)
         with self._lock:
             self._check(Parameter.STIGMATOR_X, x)
             self._check(Parameter.STIGMATOR_Y, y)
@@ -250,6 +252,7 @@ class Instrument:
         Refused
             OUT_OF_RANGE, INTERLOCK at the collision envelope, BUSY while it moves; it has not moved.
         """
+        require(self.profile, Parameter.STAGE_X, Parameter.STAGE_Y)
         with self._lock:
             x, y = self._check(Parameter.STAGE_X, x), self._check(Parameter.STAGE_Y, y)
             moved = self._stage.move(x, y, self._update())
@@ -258,6 +261,7 @@ class Instrument:
 
     def orient_stage(self, tilt: float, rotation: float) -> messages.StageOriented:
         """Tilt and rotate the stage, degrees. Raises as `move_stage` does."""
+        require(self.profile, Parameter.STAGE_TILT, Parameter.STAGE_ROTATION)
         with self._lock:
             tilt = self._check(Parameter.STAGE_TILT, tilt)
             rotation = self._check(Parameter.STAGE_ROTATION, rotation)

@@ -89,6 +89,13 @@ PARAMETERS: dict[Parameter, ParameterRule] = {
 }
 
 
+def require(profile: InstrumentProfile, *parameters: Parameter) -> None:
+    """Raise `Refused` with NOT_IMPLEMENTED for a parameter that the instrument does not have."""
+    for parameter in parameters:
+        if parameter.name.lower() in profile.absent:
+            raise refuse(Status.NOT_IMPLEMENTED, f"this instrument has no {parameter.name.lower()}")
+
+
 def check(profile: InstrumentProfile, parameter: Parameter, value: float, low: float, high: float) -> float:
     """Return `value` on the instrument's quantum, or raise `Refused` with OUT_OF_RANGE naming the limits."""
     rule = PARAMETERS[parameter]
@@ -110,4 +117,5 @@ def capabilities(
     return tuple(
         Capability(parameter.name.lower(), *limits(parameter), rule.step(profile), rule.unit, rule.writable)
         for parameter, rule in PARAMETERS.items()
+        if parameter.name.lower() not in profile.absent
     )

@@ -55,7 +55,7 @@ from firmware_protocol.messages import (
     VacuumState,
     Vent,
 )
-from semdrivers.emulator.instrument import Instrument, Refused, capabilities, refuse
+from semdrivers.emulator.instrument import Instrument, Refused, capabilities, refuse, require
 from semdrivers.emulator.wires._faults import Faults, Occasion
 
 _log = logging.getLogger(__name__)
@@ -328,6 +328,7 @@ class ControlDesk:
         instrument = self._instrument
         match message:
             case GetParameter(parameter=parameter):
+                require(instrument.profile, parameter)
                 return ParameterValue(parameter, instrument.value(parameter), instrument.clock.now())
             case GetStatus():
                 owner = self._owner

@@ -162,8 +162,6 @@ class ControlServer:
     ----------
     instrument : Instrument
         What is served.
-    host : str
-        Address to listen on; loopback by default, since the protocol has no authentication.
     port : int
         0 picks a free one.
     serial : bool
@@ -189,7 +187,6 @@ class ControlServer:
         self,
         instrument: Instrument,
         *,
-        host: str = "127.0.0.1",
         port: int = 0,
         serial: bool = False,
         faults: Faults | None = None,
@@ -200,7 +197,7 @@ class ControlServer:
         self._witness = witness
         self._faults = faults if faults is not None else Faults()
         self._late: list[tuple[float, _Connection, bytes]] = []
-        self._address = host, port
+        self._address = "127.0.0.1", port
         self._with_serial = serial
         self.port = port
         self.device: str | None = None

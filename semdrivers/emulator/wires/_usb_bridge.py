@@ -42,17 +42,15 @@ class UsbBridgeServer:
     ----------
     pipe : UsbPipe
         Carries the transfers.
-    host : str
-        Address to listen on.
     port : int
         0 for any that is free.
     patience : float
         Seconds in which the rest of a request must come, and in which a client must fetch some of its answer.
     """
 
-    def __init__(self, pipe: UsbPipe, host: str = "127.0.0.1", port: int = 0, patience: float = 5.0) -> None:
+    def __init__(self, pipe: UsbPipe, port: int = 0, patience: float = 5.0) -> None:
         self._pipe = pipe
-        self._where = host, port
+        self._where = "127.0.0.1", port
         self._patience = patience
         self._listener: socket.socket | None = None
         self._lock = threading.Condition()
