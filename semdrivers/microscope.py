@@ -317,6 +317,10 @@ class Capabilities:
             known: dict[str, Any] = {part.name: values.get(part.name) for part in fields(cls) if part.default is None}
             known |= {name: str(values[name]) for name in ("model", "serial", "firmware")}
             known["dwell_times"] = tuple(values.get("dwell_times", ()))
+            if known["stigmator"] is not None:
+                known["stigmator"] = Range(**known["stigmator"])
+            if known["stigmator_matrix"] is not None:
+                known["stigmator_matrix"] = tuple(map(tuple, known["stigmator_matrix"]))
             return cls(
                 working_distance=Range(**values["working_distance"]),
                 magnification=Range(**values["magnification"]),

@@ -197,14 +197,17 @@ def _capabilities(instrument: Instrument) -> Capabilities:
         return Range(*instrument.limits(parameter), step)
 
     profile = instrument.profile
+    fastest_first = sorted(profile.scan_modes, key=lambda mode: mode.frame_time)
     return Capabilities(
         working_distance=limits(Parameter.WORKING_DISTANCE, profile.working_distance_step),
         magnification=limits(Parameter.MAGNIFICATION, profile.magnification_step),
-        scan_modes=tuple(
-            _mode(mode.width, mode.height) for mode in sorted(profile.scan_modes, key=lambda mode: mode.frame_time)
-        ),
+        scan_modes=tuple(_mode(mode.width, mode.height) for mode in fastest_first),
         model=profile.model,
         serial=instrument.serial,
         firmware=profile.firmware,
         probe_diameter=PROBE_DIAMETER,
+        beam_current=instrument.limits(Parameter.BEAM_CURRENT)[1],
+        dwell_times=tuple(mode.dwell_time for mode in fastest_first),
+        stigmator=limits(Parameter.STIGMATOR_X, profile.stigmator_step),
+        stigmator_matrix=((1.0, 0.0), (0.0, 1.0)),
     )
