@@ -83,7 +83,9 @@ class Simulated:
             pixels = self.random.integers(0, 256, (240, 320)).astype(np.uint8)
         else:
             seen = self.blurred(self.fine + self.coarse)
-            pixels = np.clip(128 + seen + self.noise, 1, 254).astype(np.uint8)
+            # No frame of an instrument has the noise of the frame before it; a frozen picture would be an error.
+            noise = self.noise if self.surface == "sample" else 30 * self.random.normal(size=(240, 320))
+            pixels = np.clip(128 + seen + noise, 1, 254).astype(np.uint8)
         if self.surface != "black":
             defocus = np.float64(self.working_distance - self.best)
             pixels.ravel()[:8] = np.frombuffer(defocus.tobytes(), np.uint8)
