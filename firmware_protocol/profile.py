@@ -114,7 +114,7 @@ class InstrumentProfile:
     lens_hysteresis : float
         mm by which the focus differs with the direction of approach (A: 2 to 10 µm).
     absent : frozenset of str
-        Parameters that the instrument does not have, by name in lower case, such as ``"stage_tilt"``.
+        Parameters that the instrument does not have, by name in lower case, such as ``"stage_tilt"`` (A: none).
     """
 
     model: str = "EM-30"

@@ -37,6 +37,8 @@ _CONTRADICTION = 0.5
 _OLD_ROWS = 1 / 8
 """Share of a frame's rows that, side by side, equal those of the frame before, from which that part of it is old."""
 
+_LEAST_SIGMA = 0.15
+"""Least standard deviation of ln half-angle that a run is believed to have measured."""
 _CHANCE = 0.2
 """Share of the other rows that may equal theirs: more do where frames without noise hardly differ."""
 
@@ -131,12 +133,17 @@ def _torn(image: Image, other: Image) -> bool:
 
 
 def contradiction(
-    measurements: Sequence[Measurement], focus: float, half_angle: float, blur_range: float | None
+    measurements: Sequence[Measurement],
+    focus: float,
+    half_angle: float,
+    blur_range: float | None,
+    sigma: float | None = None,
+    astigmatism: float = 0.0,
 ) -> Measurement | None:
     """Return the frame that agrees least with the others on where the focus is, or None where all of them agree.
 
-    The blur of every frame must be that of its distance from the focus, for one beam of half to twice the angle that is
-    known, and no less than the blur at the focus.
+    The blur of every frame must be that of its distance from the focus, for one beam of about the angle that is known,
+    and no less than the blur at the focus. Astigmatism leaves any blur between both radii of an ellipse.
 
     Parameters
     ----------
@@ -146,6 +153,10 @@ def contradiction(
         Where the focus is said to be, mm.
     half_angle, blur_range
         As for `lens_stands_still`.
+    sigma : float, optional
+        Standard deviation of ln half-angle, where the run measured it; half to twice the angle is allowed without.
+    astigmatism : float
+        Half the distance between the line foci, mm.
     """
     if blur_range is None:
         return None
@@ -156,10 +167,17 @@ def contradiction(
         return None
     largest = math.log1p(_TRUSTED * blur_range)
     blur = np.array([min(m.evaluation.log_blur or 0.0, largest) for m in seen])
-    distance = np.array([abs(m.working_distance - focus) * half_angle / m.pixel for m in seen])
-    beams = np.geomspace(0.5, 2.0, 15)[:, None]
-    expected = np.log1p(np.hypot(beams * distance, math.expm1(blur[distance.argmin()])))
-    deviation = np.abs(np.minimum(expected, largest) - blur)
+    slope = half_angle / seen[-1].pixel
+    distance = slope * np.array([abs(m.working_distance - focus) for m in seen])
+    amount = slope * astigmatism
+    floor = max(math.expm1(blur[distance.argmin()]) - amount, 0.0)
+    reach = math.log(2) if sigma is None else 2 * max(sigma, _LEAST_SIGMA)
+    beams = np.exp(np.linspace(-reach, reach, 15))[:, None]
+    least, most = (
+        np.minimum(np.log1p(np.hypot(beams * radius, floor)), largest)
+        for radius in (np.abs(distance - amount), distance + amount)
+    )
+    deviation = np.maximum(np.maximum(least - blur, blur - most), 0.0)
     best = deviation[deviation.max(axis=1).argmin()]
     return seen[int(best.argmax())] if best.max() > _CONTRADICTION else None
 

@@ -271,7 +271,15 @@ def _attempt(method: Method, focus: Focus, run: FocusRun, accept: float) -> tupl
 
 def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
     """Refuse a focus that a frame contradicts: nobody knows which of the two is true."""
-    odd = contradiction(run.measurements, outcome.working_distance, run.half_angle, run.blur_range)
+    beam = run.beam if outcome.beam is None else outcome.beam
+    odd = contradiction(
+        run.measurements,
+        outcome.working_distance,
+        float(beam.angle(outcome.working_distance)),
+        run.blur_range,
+        None if outcome.beam is None else outcome.beam.sigma,
+        0.0 if outcome.astigmatism is None else outcome.astigmatism.amount * 1e-3,
+    )
     if not outcome.focused or odd is None:
         return outcome
     reason = (

@@ -173,7 +173,7 @@ def test_a_wrapper_that_delegates_its_members_is_a_microscope(foreign, offer_met
         ({"max_travel": -1}, semdrivers.OutOfRangeError, "max_travel must be above 0 mm"),
         ({"max_travel": math.nan}, semdrivers.OutOfRangeError, "max_travel must be finite"),
         ({"max_travel": "1"}, semdrivers.InvalidParameterError, "max_travel must be a number in mm"),
-        ({"bounds": 12}, semdrivers.InvalidParameterError, "bounds must be two working distances"),
+        ({"bounds": 12}, semdrivers.InvalidParameterError, "bounds must be two numbers"),
         ({"bounds": (12, 11)}, semdrivers.OutOfRangeError, "low < high"),
         ({"bounds": ("a", "b")}, semdrivers.InvalidParameterError, r"bounds\[0\] must be a number"),
         ({"scan_mode": "fast"}, semdrivers.InvalidParameterError, "scan_mode must be a semdrivers.ScanMode"),
