@@ -143,7 +143,7 @@ def focus(run: FocusRun, accept: float) -> Outcome:
             flank = next((place for place in open_flanks if not _taken(run, place, at_target, least)), None)
             share = _share_of_peak(posterior, near)
             pinned = near.half_width < 1.5 * run.fineness * near.unit and _sharpness(best) - blurred >= SHOWN * share
-            pinned = pinned and (len(seen) > 2 or run.beam.sigma is not None)
+            pinned = pinned and (run.beam.sigma is not None or _lens_moved(seen, best))
             stepped = None if _shows_astigmatism(posterior) else _sharpest_step(run, near, stigmated)
             beside = None if stepped is None else _open_step(run, stepped, at_target)
             if (flank is None or pinned) and beside is not None:
@@ -237,6 +237,11 @@ def _open_step(run: FocusRun, about: Measurement, here: list[Measurement]) -> fl
     places = (about.working_distance + step, about.working_distance - step)
     within = (place for place in places if run.limits.minimum <= place <= run.limits.maximum)
     return next((place for place in within if not _taken(run, place, here, 0.4 * step)), None)
+
+
+def _lens_moved(seen: Sequence[Measurement], best: Measurement) -> bool:
+    """Return whether a frame after the first is out of focus: else the first alone says that the lens does anything."""
+    return any(_sharpness(best) - _sharpness(m) >= WORSE for m in seen[1:])
 
 
 def _shows_astigmatism(posterior: Posterior) -> bool:

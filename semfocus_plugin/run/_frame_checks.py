@@ -32,7 +32,9 @@ _WIDEST_FLOOR = 4.0
 """Blur radius in pixels that a sample which is soft by nature shows in focus."""
 
 _CONTRADICTION = 0.5
-"""Difference of ln(1 + blur radius) that neither noise nor a beam of half or twice its angle explains."""
+"""Difference of ln(1 + blur radius) that neither noise nor a beam of half or twice its angle explains, …"""
+_SIGMAS = 2.5
+"""… and that many standard deviations of what the network reports of the frame."""
 
 _OLD_ROWS = 1 / 8
 """Share of a frame's rows that, side by side, equal those of the frame before, from which that part of it is old."""
@@ -171,15 +173,17 @@ def contradiction(
     distance = slope * np.array([abs(m.working_distance - focus) for m in seen])
     amount = slope * astigmatism
     floor = max(math.expm1(blur[distance.argmin()]) - amount, 0.0)
-    reach = math.log(2) if sigma is None else 2 * max(sigma, _LEAST_SIGMA)
+    reach = math.log(2) if sigma is None else min(2 * max(sigma, _LEAST_SIGMA), math.log(2))
     beams = np.exp(np.linspace(-reach, reach, 15))[:, None]
     least, most = (
         np.minimum(np.log1p(np.hypot(beams * radius, floor)), largest)
         for radius in (np.abs(distance - amount), distance + amount)
     )
-    deviation = np.maximum(np.maximum(least - blur, blur - most), 0.0)
+    sigmas = (-math.inf if m.evaluation.log_sigma is None else m.evaluation.log_sigma for m in seen)
+    allowed = np.array([max(_CONTRADICTION, _SIGMAS * math.exp(each)) for each in sigmas])
+    deviation = np.maximum(np.maximum(least - blur, blur - most), 0.0) / allowed
     best = deviation[deviation.max(axis=1).argmin()]
-    return seen[int(best.argmax())] if best.max() > _CONTRADICTION else None
+    return seen[int(best.argmax())] if best.max() > 1.0 else None
 
 
 def lens_stands_still(measurements: Sequence[Measurement], half_angle: float, blur_range: float | None) -> str:
