@@ -113,7 +113,7 @@ def connect(server: ControlServer, name: str = "tests", **options: Any) -> Contr
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.01)
