@@ -188,7 +188,9 @@ class ScanMode:
             if isinstance(self.dwell, bool) or not isinstance(self.dwell, int | float):
                 raise InvalidParameterError(f"scan mode {self.name}: dwell must be a time in s, not {self.dwell!r}")
             if not 0 < self.dwell < 1e9:
-                raise OutOfRangeError(f"scan mode {self.name}: dwell must be finite and above 0 s, not {self.dwell:g}")
+                printable = isinstance(self.dwell, float) or abs(self.dwell) < 10**300
+                shown = f"{self.dwell:g}" if printable else "a number of more than 300 digits"
+                raise OutOfRangeError(f"scan mode {self.name}: dwell must be finite and above 0 s, not {shown}")
 
     def __str__(self) -> str:
         """Return the mode as text: its name, and for others than the EM-30's its size and dwell time."""
