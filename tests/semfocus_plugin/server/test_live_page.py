@@ -71,8 +71,11 @@ def in_control(page):
 
 
 def begin_a_long_run(page):
+    before = page.locator("#run-title").inner_text()
     page.locator("#method").select_option("paper")
     page.keyboard.press("a")
+    # The page may still show the run before, with steps of its own.
+    page.wait_for_function("before => document.querySelector('#run-title').innerText !== before", arg=before)
     page.locator("#steps tbody tr").nth(1).wait_for()
 
 
