@@ -2,7 +2,7 @@
 
 from semfocus_plugin.run._dose import electrons_on_pixel
 from semfocus_plugin.run._focus_run import MOST_RETAKES, BudgetSpent, Cancelled, FocusRun
-from semfocus_plugin.run._frame_checks import FrameMismatchError
+from semfocus_plugin.run._frame_checks import FrameChecks, FrameMismatchError
 from semfocus_plugin.run._loop import HOPELESS, Method, Outcome, best_of, run, verify
 from semfocus_plugin.run._measurement import NOISE, Measurement, pixel_of, shows_nothing
 from semfocus_plugin.run._sightings import posterior_of, sighting_of
@@ -16,6 +16,7 @@ __all__ = [
     "BudgetSpent",
     "Cancelled",
     "FocusRun",
+    "FrameChecks",
     "FrameMismatchError",
     "Matrix",
     "Measurement",

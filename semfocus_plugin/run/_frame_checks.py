@@ -36,6 +36,9 @@ _CONTRADICTION = 0.5
 _SIGMAS = 2.5
 """… and that many standard deviations of what the network reports of the frame."""
 
+_OLD_FRAMES = 16
+"""A frame whose number is behind the last one's by no more is old; a counter that begins anew goes back further."""
+
 _OLD_ROWS = 1 / 8
 """Share of a frame's rows that, side by side, equal those of the frame before, from which that part of it is old."""
 
@@ -99,8 +102,11 @@ class FrameChecks:
             return f"it was scanned in mode {image.scan_mode.name}, and mode {self._mode.name} was asked for"
         if last is None:
             return ""
-        if image.frame_id is not None and last.frame_id is not None and image.frame_id == last.frame_id:
-            return f"it has the number {image.frame_id}, as the frame before it"
+        if image.frame_id is not None and last.frame_id is not None:
+            if image.frame_id == last.frame_id:
+                return f"it has the number {image.frame_id}, as the frame before it"
+            if 0 < last.frame_id - image.frame_id <= _OLD_FRAMES:
+                return f"it has the number {image.frame_id}, and the frame before it {last.frame_id}"
         if image.timestamp is not None and last.timestamp is not None and image.timestamp < last.timestamp:
             return f"it was scanned {last.timestamp - image.timestamp:.3f} s before the frame that came before it"
         if place != working_distance and _identical(image, last):

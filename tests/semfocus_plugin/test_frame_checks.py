@@ -9,7 +9,7 @@ import pytest
 
 import semdrivers
 from semdrivers import Capabilities, Image, Range, ScanMode
-from semfocus_plugin.run import FrameMismatchError
+from semfocus_plugin.run import FrameChecks, FrameMismatchError
 
 BACKLASH = 0.05
 """Way in mm that a worn lens drive is behind, under the lie ``backlash``."""
@@ -174,3 +174,24 @@ def test_a_read_back_that_is_no_number_is_named_before_anything_moves(value):
     with pytest.raises(semdrivers.SemDriversError, match="working distance"):
         semdrivers.autofocus(microscope)
     assert microscope.count == 0
+
+
+@pytest.mark.parametrize(("number", "old"), [(6, False), (5, True), (4, True), (3, True), (0, True)])
+def test_a_frame_whose_number_goes_back_is_old(number, old):
+    random = np.random.default_rng(2)
+    first, second = (
+        Image(random.integers(0, 256, (240, 320), np.uint8), 10.0, 5000.0, 10.0, frame_id=each) for each in (5, number)
+    )
+    checks = FrameChecks(ScanMode.FAST)
+    checks.accept(first, 10.0)
+    assert bool(checks.late(second, 10.0, 5000.0, 0.01)) is old
+
+
+def test_a_counter_that_begins_anew_is_not_old():
+    random = np.random.default_rng(2)
+    first, second = (
+        Image(random.integers(0, 256, (240, 320), np.uint8), 10.0, 5000.0, 10.0, frame_id=each) for each in (255, 0)
+    )
+    checks = FrameChecks(ScanMode.FAST)
+    checks.accept(first, 10.0)
+    assert checks.late(second, 10.0, 5000.0, 0.01) == ""
