@@ -411,10 +411,11 @@ class FocusKeeper:
         for _ in range(self.policy.attempts):
             self.before_frame()
             image = self._when_free(lambda: self.microscope.acquire(mode))
-            moved = "" if self._left_at is None else self._moved(image.working_distance)
+            # A frame may report no place, or the one where its scan began: the lens is asked too.
+            moved = self._moved(image.working_distance) or self.disturbance()
             if not moved:
                 return self.after_frame(image)
-            self._disturbed(f"by what the frame says, {moved}")
+            self._disturbed(f"by what frame and lens report, {moved}")
         raise FrameSkippedError(f"{self.policy.attempts} frames one after another were disturbed: {moved}", self.result)
 
     def _acting(self) -> AbstractContextManager[None]:

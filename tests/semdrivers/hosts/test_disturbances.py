@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 
 import pytest
@@ -88,13 +89,14 @@ def nudged(foreign_type):
 
     class Nudged(foreign_type):
         nudges = ()
+        reports_place = True
 
         def acquire(self, mode=semdrivers.ScanMode.FAST):
             image = super().acquire(mode)
             if self.frames in self.nudges:
                 self._working_distance += 0.5
-                image = semdrivers.Image(image.pixels, self._working_distance, 2000.0, 200.0, image.frame_id)
-            return image
+            place = self._working_distance if self.reports_place else math.nan
+            return semdrivers.Image(image.pixels, place, 2000.0, 200.0, image.frame_id)
 
     return Nudged()
 
@@ -118,8 +120,19 @@ def test_a_knob_that_is_turned_all_the_time_ends_in_no_picture(nudged, told):
 def test_a_disturbed_frame_is_no_picture_under(nudged, told, policy):
     nudged.nudges = (7,)
     error = {"skip": semdrivers.FrameSkippedError, "abort": semdrivers.NotFocusedError}[policy]
-    with focused(nudged, on_disturbance=policy, method="told") as held, pytest.raises(error, match="the frame says"):
+    with (
+        focused(nudged, on_disturbance=policy, method="told") as held,
+        pytest.raises(error, match="frame and lens report"),
+    ):
         held.acquire()
+
+
+def test_a_knob_turned_while_a_frame_is_scanned_that_reports_no_place_is_seen(nudged, told):
+    nudged.nudges = (7,)
+    nudged.reports_place = False
+    with focused(nudged, method="told") as held:
+        held.acquire()
+    assert (nudged.working_distance, told.runs) == (13.0, 2)
 
 
 @pytest.mark.parametrize(("moved", "runs"), [(0.0019, 1), (-0.0019, 1), (0.0021, 2), (-0.0021, 2)])
