@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from semfocus_plugin.lab.studies import tiles
 
 
@@ -17,14 +15,3 @@ def test_a_map_keeps_a_tilted_sample_sharp_where_a_fixed_focus_does_not(tmp_path
     assert by_map.seconds > 0
     assert sum(fixed.frames[1:]) == 0 < fixed.frames[0]
     assert picture.read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_three_hundred_tiles():
-    """By the map alone: sharp, at few frames."""
-    found = tiles.run_scene("spread", "map", 20, 15, 20.0, 3, None)
-    assert max(found.errors) < 1
-    assert sum(error <= 0.5 for error in found.errors) >= 0.95 * 300
-    assert sum(found.frames[:100]) <= 130
-    assert sum(found.frames[100:]) <= 0.2 * 200
