@@ -49,6 +49,19 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that
 """The option `--overwrite`."""
 
 
+_Url = Annotated[
+    str,
+    typer.Argument(help="Address of the microscope, such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'."),
+]
+_StigmatorBounds = Annotated[
+    tuple[float, float] | None,
+    typer.Option(help="Lowest and highest value of either axis of the stigmator, in its units."),
+]
+_StigmatorTravel = Annotated[
+    float | None, typer.Option(help="Furthest that either axis of the stigmator goes from its start, in its units.")
+]
+
+
 def _print_schema(asked: bool) -> None:
     if asked:
         from semfocus_plugin.cli._schema import schema_of
@@ -59,10 +72,7 @@ def _print_schema(asked: bool) -> None:
 
 @app.command()
 def run(
-    url: Annotated[
-        str,
-        typer.Argument(help="Address of the microscope, such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'."),
-    ],
+    url: _Url,
     method: MethodName = None,
     max_frames: MaxFrames = None,
     bounds: Annotated[
@@ -102,13 +112,8 @@ def run(
     stigmate: Annotated[
         bool, typer.Option("--stigmate", help="Correct the stigmator too; it is put back unless focused.")
     ] = False,
-    stigmator_bounds: Annotated[
-        tuple[float, float] | None,
-        typer.Option(help="Lowest and highest value of either axis of the stigmator, in its units."),
-    ] = None,
-    max_stigmator_travel: Annotated[
-        float | None, typer.Option(help="Furthest that either axis of the stigmator goes from its start, in its units.")
-    ] = None,
+    stigmator_bounds: _StigmatorBounds = None,
+    max_stigmator_travel: _StigmatorTravel = None,
     save: Annotated[Path | None, typer.Option(help="Take a picture when focused: .ome.tif.")] = None,
     record: Annotated[Path | None, typer.Option(help="Write the result with its trace: .json.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw score against working distance: .png.")] = None,
@@ -184,17 +189,9 @@ def run(
 
 @app.command()
 def stigmate(
-    url: Annotated[
-        str,
-        typer.Argument(help="Address of the microscope, such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'."),
-    ],
-    stigmator_bounds: Annotated[
-        tuple[float, float] | None,
-        typer.Option(help="Lowest and highest value of either axis of the stigmator, in its units."),
-    ] = None,
-    max_stigmator_travel: Annotated[
-        float | None, typer.Option(help="Furthest that either axis of the stigmator goes from its start, in its units.")
-    ] = None,
+    url: _Url,
+    stigmator_bounds: _StigmatorBounds = None,
+    max_stigmator_travel: _StigmatorTravel = None,
     max_frames: MaxFrames = None,
     json: Json = False,
 ) -> None:
