@@ -22,9 +22,12 @@ from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semfocus_plugin.lab.parallel import run_all
 from semfocus_plugin.lab.training.sampling import Field, draw_field, draw_sample
 
-__all__ = ["DatasetConfig", "Recipe", "build", "focal_series", "load", "recipe", "shard_path"]
+__all__ = ["FRAMES_PER_FIELD", "DatasetConfig", "Recipe", "build", "focal_series", "load", "recipe", "shard_path"]
 
-_FRAMES_PER_FIELD = {"paper": 4, "paper-fast": 4, "broad": 24}
+FRAMES_PER_FIELD = 32
+"""Frames that are taken of a field: drawing it costs more than a frame."""
+
+_MIXTURES = ("paper", "paper-fast", "broad")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,8 @@ class DatasetConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("frames", "series"):
             raise InvalidParameterError(f"kind must be 'frames' or 'series', not {self.kind!r}")
-        if self.mixture not in _FRAMES_PER_FIELD:
-            raise InvalidParameterError(f"mixture must be one of {', '.join(_FRAMES_PER_FIELD)}, not {self.mixture!r}")
+        if self.mixture not in _MIXTURES:
+            raise InvalidParameterError(f"mixture must be one of {', '.join(_MIXTURES)}, not {self.mixture!r}")
         for name in ("count", "shard_size", "series_frames"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise OutOfRangeError(f"{name} must be a whole number of at least 1, not {getattr(self, name)!r}")
@@ -81,7 +84,8 @@ class DatasetConfig:
         """Return what a file holds, by its number."""
         random = np.random.default_rng([self.seed, index])
         if self.kind == "series":
-            return focal_series(draw_field(random, self.mixture), random, self.series_frames)
+            fast = "broad" if self.mixture == "broad" else "paper-fast"
+            return focal_series(draw_field(random, fast), random, self.series_frames)
         return _frames(self, random, index)
 
 
@@ -196,13 +200,12 @@ def _frames(config: DatasetConfig, random: np.random.Generator, index: int) -> d
     """Labelled frames, a few of each field. `field` numbers the fields, so that splits go by field."""
     count = min(config.shard_size, config.count - index * config.shard_size)
     samples, fields = [], []
-    per_field = _FRAMES_PER_FIELD[config.mixture]
     field: Field | None = None
     for k in range(count):
-        if field is None or k % per_field == 0:
+        if field is None or k % FRAMES_PER_FIELD == 0:
             field = draw_field(random, config.mixture)
         samples.append(draw_sample(random, field, config.mixture, k))
-        fields.append(index * config.shard_size + k // per_field)
+        fields.append(index * config.shard_size + k // FRAMES_PER_FIELD)
     score = np.array([s.score for s in samples])
     if config.label_noise:
         score = np.clip(np.rint(score + config.label_noise * random.standard_normal(count)), 0, 9)
