@@ -54,8 +54,8 @@ def test_the_manifest_names_every_file_with_its_hash(folder):
 
 
 def test_a_missing_shard_is_made_again_and_the_others_are_kept(folder):
-    path = datasets.shard_path(folder, 1)
-    other = datasets.shard_path(folder, 0)
+    path = folder / datasets.shard_name(1)
+    other = folder / datasets.shard_name(0)
     before, kept = path.read_bytes(), other.stat().st_mtime_ns
     path.unlink()
     seen = []

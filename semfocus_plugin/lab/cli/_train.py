@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import typer
 from semdrivers.console import FAULT, application, fail, output
 from semdrivers.errors import AutofocusError, InvalidParameterError
 from semfocus_plugin.cli import moved, progress_bar
-from semfocus_plugin.lab.cli._shared import Workers, print_table
+from semfocus_plugin.lab.cli._shared import Dask, Workers, engine, print_table
 from semfocus_plugin.lab.parallel import required
 
 train = application("train", "Train the networks (needs torch: pip install 'semdrivers\\[train]').")
@@ -50,6 +51,7 @@ def dataset(
         float, typer.Option(help="Standard deviation of human-like noise on the labels, which are then rounded.")
     ] = 0.0,
     workers: Workers = None,
+    dask: Dask = None,
 ) -> None:
     """Make a dataset from the emulator; a second call makes what is missing.
 
@@ -61,7 +63,7 @@ def dataset(
         counts = {"count": 91}
     config = datasets.DatasetConfig(kind=kind, mixture=mixture, seed=seed, label_noise=label_noise, **counts)
     with _bar("files") as advance:
-        path = datasets.build(config, folder, workers=workers, progress=advance)
+        path = datasets.build(config, folder, workers=engine(workers, dask), progress=advance)
     output.print(f"{config.count} {kind} in {folder}, listed in {path}", markup=False, soft_wrap=True)
 
 
@@ -85,9 +87,11 @@ def aenet(
     ] = None,
     resume: Resume = False,
 ) -> None:
-    """Train the evaluation network and export it.
+    """Train the evaluation network and export it. Under torchrun several processes share the work.
 
     Example: semfocus train aenet frames/ -o aenet/ --epochs 20
+
+    Example: torchrun --standalone --nproc-per-node 4 --no-python semfocus train aenet frames/ -o aenet/ --width 1
     """
     module, export = _training("aenet"), _training("export")
     changes = _given(epochs=epochs, batch=batch, learning_rate=learning_rate, width=width, window=window)
@@ -96,7 +100,8 @@ def aenet(
     _check_resume(out, resume)
     with _figures() as show:
         checkpoint = module.train(config, out, resume=resume, progress=show)
-    _announce(export.export_aenet(checkpoint, out))
+    if os.environ.get("RANK", "0") == "0":
+        _announce(export.export_aenet(checkpoint, out))
 
 
 @train.command()
