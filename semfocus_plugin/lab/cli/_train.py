@@ -36,7 +36,9 @@ Paper = Annotated[bool, typer.Option("--paper", help="The paper's recipe.")]
 
 
 def dataset(
-    folder: Annotated[Path, typer.Argument(help="Folder of the dataset; one folder holds one.")],
+    folder: Annotated[
+        str, typer.Argument(help="Folder, or address such as s3://bucket/frames; one holds one dataset.")
+    ],
     kind: Annotated[
         str, typer.Option(help="frames (Dataset 1, for AENet) or series (Dataset 2, for ACNet).")
     ] = "frames",
@@ -54,6 +56,8 @@ def dataset(
     dask: Dask = None,
 ) -> None:
     """Make a dataset from the emulator; a second call makes what is missing.
+
+    Example: semfocus dataset s3://lab/frames --count 1000000 --dask tcp://scheduler:8786
 
     Example: semfocus dataset series/ --kind series --count 91
     """
@@ -187,6 +191,34 @@ def acnet(
 
 
 @train.command()
+def reinforced(
+    data: Data,
+    out: Out,
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames to learn from; the recipe's by default.")] = None,
+    learning_rate: Rate = None,
+    action_law: Annotated[
+        str | None, typer.Option(help="Law of the largest step: depth-of-field (default), or paper (equation 5).")
+    ] = None,
+    seed: Seed = 1,
+    resume: Resume = False,
+) -> None:
+    """Train a control network by reinforcement on focal series, scored by the AENet in use, and export it.
+
+    Example: semfocus train reinforced series/ -o reinforced/
+    """
+    module = required("semfocus_plugin.lab.training.reinforcement", "reinforcement", "reinforcement")
+    from semfocus_plugin import networks
+
+    changes = _given(frames=frames, learning_rate=learning_rate, action_law=action_law) | {"seed": seed}
+    config = _config(module.ReinforcedConfig, data, False, changes)
+    _check_resume(out, resume, module.CHECKPOINT)
+    with _figures() as show:
+        path = module.train(config, out, networks.load().evaluator, resume=resume, progress=show)
+    _bring(out, "aenet")
+    _announce(path)
+
+
+@train.command()
 def pair(
     out: Out,
     data: Annotated[
@@ -248,10 +280,10 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _check_resume(folder: Path, resume: bool) -> None:
-    there = (folder / "checkpoint.pt").exists()
+def _check_resume(folder: Path, resume: bool, name: str = "checkpoint.pt") -> None:
+    there = (folder / name).exists()
     if resume and not there:
-        raise InvalidParameterError(f"{folder} holds no checkpoint.pt to resume from")
+        raise InvalidParameterError(f"{folder} holds no {name} to resume from")
     if there and not resume:
         raise InvalidParameterError(f"{folder} holds a checkpoint; add --resume, or name another folder")
 

@@ -28,17 +28,9 @@ from semfocus_plugin.lab.parallel import Workers, run_all
 from semfocus_plugin.lab.training.sampling import Field, draw_field, draw_sample
 
 __all__ = [
-    "FRAMES_PER_FIELD",
-    "DatasetConfig",
-    "Recipe",
-    "Store",
-    "build",
-    "focal_series",
-    "load",
-    "mapped",
-    "recipe",
-    "shard_name",
-]
+    "FRAMES_PER_FIELD", "MIXTURES", "DatasetConfig", "Recipe", "Store", "build", "focal_series", "load", "mapped",
+    "recipe", "shard_name",
+]  # fmt: skip
 
 FRAMES_PER_FIELD = 32
 """Frames that are taken of a field: drawing it costs more than a frame."""
@@ -46,7 +38,8 @@ FRAMES_PER_FIELD = 32
 _WORTH_MAPPING = 1 << 16
 """Bytes; a process may hold some tens of thousands of maps, and a large dataset has as many files."""
 
-_MIXTURES = ("paper", "paper-fast", "broad")
+MIXTURES = ("paper", "paper-fast", "broad")
+"""Mixtures of fields; see `semfocus_plugin.lab.training.sampling`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +75,8 @@ class DatasetConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("frames", "series"):
             raise InvalidParameterError(f"kind must be 'frames' or 'series', not {self.kind!r}")
-        if self.mixture not in _MIXTURES:
-            raise InvalidParameterError(f"mixture must be one of {', '.join(_MIXTURES)}, not {self.mixture!r}")
+        if self.mixture not in MIXTURES:
+            raise InvalidParameterError(f"mixture must be one of {', '.join(MIXTURES)}, not {self.mixture!r}")
         for name in ("count", "shard_size", "series_frames"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise OutOfRangeError(f"{name} must be a whole number of at least 1, not {getattr(self, name)!r}")

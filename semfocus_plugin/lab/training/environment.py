@@ -39,7 +39,7 @@ FRAME_COST = 0.1
 BLUR_COST = 0.02
 """Of every frame, times its distance from the focus in depths of field."""
 
-LEFT_COST = 0.2
+LEFT_COST = 0.5
 """At the end, times the distance of the best frame from the focus in depths of field."""
 
 SHORTEST = 0.3 / 9

@@ -70,9 +70,9 @@ class ReinforcedConfig:
     frames: int = 400_000
     episodes: int = 64
     updates: int = 8
-    hidden: int = 256
+    hidden: int = 128
     batch: int = 256
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     discount: float = 0.97
     seed: int = 1
 
@@ -191,7 +191,7 @@ class _Keeper(BaseCallback):
         path: Path,
         episodes: _Episodes,
         progress: Callable[[dict[str, float]], object] | None,
-        every: int = 20_000,
+        every: int = 10_000,
     ) -> None:
         super().__init__()
         self._path, self._episodes, self._progress, self._every, self._last = path, episodes, progress, every, 0
@@ -215,9 +215,10 @@ class _Keeper(BaseCallback):
 
 
 class _Episodes(VecEnv):
-    """A vector environment of Gymnasium as stable-baselines3 wants one."""
+    """A vector environment of Gymnasium in the form of stable-baselines3."""
 
     def __init__(self, episodes: gymnasium.vector.VectorEnv[Any, Any, Any], seed: int) -> None:
+        self.render_mode = None
         super().__init__(episodes.num_envs, episodes.single_observation_space, episodes.single_action_space)
         self._vector, self._first_seed = episodes, seed
         self._lengths, self._returns = np.zeros(self.num_envs), np.zeros(self.num_envs)
