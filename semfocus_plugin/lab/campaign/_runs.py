@@ -12,6 +12,7 @@ from collections import Counter
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import combinations
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -173,22 +174,23 @@ class _Watched:
         process = context.Process(target=in_a_process, args=(self._emulator.remote_url, theirs), daemon=True)
         process.start()
         theirs.close()
-        given = self._kill(process, random) if link == "killed" else _starve(process, random)
+        given = self._kill(process, ours, random) if link == "killed" else _starve(process, random)
         process.join(_DEADLINE)
         if process.is_alive():
             self.forbidden.add("late")
             process.kill()
             process.join()
-        try:
-            while ours.poll():
-                self.reports.append(ours.recv())
-        except (EOFError, OSError):
-            pass  # it was killed in the middle of a report
+        self._read(ours)
         ours.close()
         process.close()
         return given
 
-    def _kill(self, process: Any, random: np.random.Generator) -> str:
+    def _read(self, connection: Connection) -> None:
+        with suppress(EOFError, OSError):  # it may have been killed in the middle of a report
+            while connection.poll():
+                self.reports.append(connection.recv())
+
+    def _kill(self, process: Any, connection: Connection, random: np.random.Generator) -> str:
         """Send a signal at a random moment; return its name, or nothing where the script was faster."""
         names = ["SIGKILL", "SIGTERM", "SIGINT", "SIGSTOP"]
         name, events, pause = str(random.choice(names)), random.integers(_MOST_EVENTS), random.uniform(0, 0.2)
@@ -201,15 +203,13 @@ class _Watched:
         _send(process, getattr(signal, name))
         if name == "SIGSTOP":
             lease = self._emulator.instrument.profile.lease_time
-            time.sleep(random.uniform(0.2, lease + 2.0))
-            status = self._emulator.instrument.status()
-            if not status.owner and status.beam_on and "leaving" not in self._names():
+            stopped = random.uniform(0.2, 2 * lease)
+            time.sleep(stopped)
+            self._read(connection)
+            if stopped > 1.5 * lease and self._beam_stays_on(_GRACE):
                 self.forbidden.add("beam on")
             _send(process, signal.SIGCONT)
         return name
-
-    def _names(self) -> list[str]:
-        return [report[0] for report in self.reports]
 
     def judged(self, given: str) -> str:
         """Compare what was reported with the instrument; return how the run ended."""
@@ -238,17 +238,21 @@ class _Watched:
             self.forbidden.add("left elsewhere")
         if max(abs(each - self._start[0]) for each in self._places) > TRAVEL + 1e-6:
             self.forbidden.add("limits passed")
-        self._wait_for_the_lease()
-        status = instrument.status()
-        if "leaving" not in reports and not status.owner and status.beam_on:
+        if self._beam_stays_on(instrument.profile.lease_time + _GRACE):
             self.forbidden.add("beam on")
         return str(outcome)
 
-    def _wait_for_the_lease(self) -> None:
-        instrument = self._emulator.instrument
-        end = time.monotonic() + instrument.profile.lease_time + _GRACE
-        while instrument.status().owner and time.monotonic() < end:
+    def _beam_stays_on(self, seconds: float) -> bool:
+        """Whether a script that was interrupted leaves the beam on; the instrument has so long to notice."""
+        names = {report[0] for report in self.reports}
+        if "focusing" not in names or "leaving" in names:
+            return False  # it never had control, or it left in order
+        end = time.monotonic() + seconds
+        while self._emulator.instrument.status().beam_on:
+            if time.monotonic() > end:
+                return True
             time.sleep(0.05)
+        return False
 
 
 def _send(process: Any, number: signal.Signals) -> None:

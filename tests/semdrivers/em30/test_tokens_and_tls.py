@@ -135,7 +135,8 @@ def test_who_has_no_token_or_another_stays_out(emulator, observer):
         ControlLink(
             open_tcp("127.0.0.1", port), client_name="stranger", name="EM-30", observer=observer, secret="x" * 16
         )
-    assert emulator.instrument.status().owner == ""
+    with ControlLink(open_tcp("127.0.0.1", port), client_name="friend", name="EM-30", secret=TOKEN) as link:
+        assert link.hello.owner  # nobody else has the lease
 
 
 @pytest.mark.parametrize("token", [None, "another token of some length"])
