@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,14 +20,14 @@ def _earlier(path: Path) -> Iterator[campaign.Run]:
         yield campaign.Run(**{**values, "forbidden": tuple(values["forbidden"])})
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run a campaign; returns 1 when something forbidden happened."""
     parser = argparse.ArgumentParser(prog="python -m semfocus_plugin.lab.campaign", description=campaign.__doc__)
     parser.add_argument("--runs", type=int, default=300, help="runs in all, the earlier ones included")
     parser.add_argument("--out", type=Path, default=Path("campaign.jsonl"), help="one line a run")
     parser.add_argument("--resume", action="store_true", help="go on with the file that is there")
     parser.add_argument("--workers", type=int, default=1, help="processes side by side")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.out.exists() and not options.resume:
         parser.error(f"{options.out} is there: add --resume to go on with it, or name another file")
     runs = list(_earlier(options.out)) if options.out.exists() else []
