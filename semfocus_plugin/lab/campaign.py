@@ -137,7 +137,7 @@ def _focused(emulator: Emulator, faults: str, url: str, stopped: bool, forbidden
     start = instrument.value(Parameter.WORKING_DISTANCE), instrument.value(Parameter.MAGNIFICATION)
     places = [start[0]]
     instrument.listen(lambda _: places.append(instrument.value(Parameter.WORKING_DISTANCE)))
-    told, turned = "", "knob-turned" in faults
+    reported, turned = "", "knob-turned" in faults
     outcome = "error"
     place = start[0]
     try:
@@ -160,13 +160,13 @@ def _focused(emulator: Emulator, faults: str, url: str, stopped: bool, forbidden
                 if stopped:
                     other.join()
     except SemDriversError as error:
-        told = "\n".join([str(error), *getattr(error, "__notes__", ())])
+        reported = "\n".join([str(error), *getattr(error, "__notes__", ())])
         outcome = outcome if outcome == "focused" else type(error).__name__
     except Exception as error:
         outcome = f"{type(error).__name__}: {error}"
         forbidden.add("unnamed error")
     now = instrument.value(Parameter.WORKING_DISTANCE), instrument.value(Parameter.MAGNIFICATION)
-    if not turned and now not in ((place, start[1]), start) and "could not be put back" not in told:
+    if not turned and now not in ((place, start[1]), start) and "could not be put back" not in reported:
         forbidden.add("left elsewhere")
     if max(abs(each - start[0]) for each in places) > _TRAVEL + 1e-6:
         forbidden.add("limits passed")

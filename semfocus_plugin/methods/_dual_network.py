@@ -2,7 +2,7 @@
 
 What differs from the published loop (`semfocus_plugin.methods`):
 
-- strides follow the depth of field (1/M), and a blur that the network can tell shows the way;
+- strides follow the depth of field (1/M), and a blur that the network can measure shows the way;
 - ACNet's best frame is only the place around which all frames, seen together, locate the focus;
 - the result is measured, not assumed, and must stand out against a frame that is out of focus: a score that
   does not depend on the working distance is no focus, however high.
@@ -47,7 +47,7 @@ FINE = 0.3
 """A step of fewer depths of field ends the control."""
 
 FLANK = 4.0
-"""Where the fit wants a frame on each side: the steepest part of the score curve, in depths of field."""
+"""Where the fit needs a frame on each side: the steepest part of the score curve, in depths of field."""
 
 FAR = 14.0
 """Distance of the frame that must look worse, in depths of field."""
@@ -148,7 +148,7 @@ def _promise(measurement: Measurement) -> float:
 def follow(run: FocusRun, seen: Measurement, tries: int = 5) -> Measurement | None:
     """Return a frame that scores above 2, found by the blur of the frames; None when the blur misleads.
 
-    One frame tells how far the focus is, not on which side. The second guess is on the other side of the
+    One frame shows how far the focus is, not on which side. The second guess is on the other side of the
     first; from then on the fit of all frames decides.
     """
     first = len(run.measurements) - 1

@@ -80,7 +80,7 @@ def fit_focus(
     depth_of_field, distance_per_pixel : float
         Nominal, mm; see `FocusRun`.
     blur_range : float, optional
-        Largest blur radius in pixels that the frames tell.
+        Largest blur radius in pixels that the frames can show.
     """
     near = [m for m in measurements if abs(m.working_distance - around) <= SPAN * depth_of_field]
     places = np.array([(m.working_distance - around) / depth_of_field for m in near])

@@ -19,7 +19,7 @@ MOST_LATE = 2
 """Frames in a row that may be late; each is dropped and taken again, the next one ends the run."""
 
 _TRUSTED = 0.5
-"""Share of the largest blur that a network reports up to which it tells blurs apart."""
+"""Share of the largest blur that a network reports up to which it distinguishes blurs."""
 
 _SCATTER = 0.12
 """Largest spread of ln(1 + blur radius) among frames of one field and one place: noise alone."""

@@ -291,7 +291,7 @@ def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
 
 
 def _finding(run: FocusRun, outcome: Outcome) -> str:
-    """Return what keeps the best place from being sharp, as the frames nearest to it tell, or an empty text."""
+    """Return what keeps the best place from being sharp, as the frames nearest to it show, or an empty text."""
     if not HOPELESS < outcome.score < SHARP or outcome.working_distance <= 0:
         return ""
     place, last = outcome.working_distance, run.measurements[-1]

@@ -4,8 +4,8 @@ A sample that charges, or discharges, changes its brightness between two lines: 
 darker, or a burst of lines stands out. Both fill the spectrum of the frame with what is no sample, and a method takes
 that for sharpness. A sample does not look so: its edges are blurred, uneven and seldom parallel to the lines.
 
-A slow ramp of brightness is left alone, for it does not mislead; lines displaced sideways are, too: they cannot be told
-from the edges of a sample that runs along the lines, and leave blur and spectrum as they were.
+A slow ramp of brightness is left alone, for it does not mislead; lines displaced sideways are, too: they look like
+the edges of a sample that run along the lines, and leave blur and spectrum as they were.
 """
 
 from __future__ import annotations
