@@ -15,7 +15,7 @@ from semfocus_plugin import run as loop
 from semfocus_plugin.methods import zigzag
 from semfocus_plugin.networks import Networks
 
-RUNS = pytest.mark.parametrize("runs", [10, pytest.param(40, marks=pytest.mark.slow)])
+RUNS = pytest.mark.parametrize("runs", [3, pytest.param(40, marks=pytest.mark.slow)])
 """The slow tests see more seeds."""
 NAMES = ("dual-network", "paper")
 
@@ -55,7 +55,7 @@ def test_paper_focuses_where_its_controller_can(simulate, runs):
     assert sum(error <= 2.0 for error in errors) >= 0.9 * runs
 
 
-@pytest.mark.parametrize("seeds", [range(3), pytest.param(range(3, 8), marks=pytest.mark.slow)], ids=["few", "more"])
+@pytest.mark.parametrize("seeds", [range(1), pytest.param(range(1, 8), marks=pytest.mark.slow)], ids=["few", "more"])
 @pytest.mark.parametrize("surface", ["uniform", "noise", "black"])
 @pytest.mark.parametrize("peak", [0.5, 2.5, 4.0, 7.0])
 def test_dual_network_refuses_what_has_no_focus(simulate, surface, peak, seeds):
