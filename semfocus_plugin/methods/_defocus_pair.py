@@ -76,10 +76,10 @@ DETAIL = 0.03
 """Least share of the fine contrast that must be the sample's in such a frame; noise alone reaches 0.004."""
 
 PATIENCE = 6
-"""Frames after which a run that has not seen that much ends; …"""
+"""Frames after which a run ends that has not seen that much."""
 
 PATIENCE_ZOOMED = 9
-"""… and one that may change the magnification, and whose frames hold more than noise."""
+"""The same for a run that may change the magnification, where the frames hold more than noise."""
 
 PATIENCE_PERIODIC = 14
 """The same for a periodic sample, whose score says little."""

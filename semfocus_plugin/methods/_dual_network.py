@@ -30,13 +30,13 @@ BLUR_STRIDE = 1.25
 """Stride of a search by blur, in trusted ranges: neighbouring frames see past the middle between them."""
 
 REACH = 3.5
-"""The search covers this many mm, times the factor of equation 5, on both sides, …"""
+"""Reach of the search on both sides in mm, before the factor of equation 5."""
 
 LEAST_REACH = 110.0
-"""… or this many depths of field if that is more, …"""
+"""Least reach of the search in depths of field."""
 
 MOST_REACH = 6.0
-"""… but no more than this many mm."""
+"""Largest reach of the search in mm."""
 
 MAX_HALVINGS = 8
 """Most frames spent on the gaps of a search that met nothing."""

@@ -19,10 +19,10 @@ JUMP = 0.12
 """Least jump of brightness between two lines, as a share of the range of grey levels of the frame."""
 
 STREAK = 0.11
-"""Least deviation of a line from its two neighbours, as a share of that range, …"""
+"""Least deviation of a line of a burst from its two neighbours, as a share of that range."""
 
 STREAKS = 20
-"""… and the number of such lines that makes a burst."""
+"""Least number of such lines in a burst."""
 
 _PIECES = 16
 _EXCEPTIONS = 8
