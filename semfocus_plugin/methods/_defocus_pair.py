@@ -106,15 +106,22 @@ COMFORT = 40.0
 def focus(run: FocusRun, accept: float) -> Outcome:
     """See the module's description."""
     target = run.magnification
-    sightings: list[Sighting] = []
-    place: float | None = run.working_distance
-    phase = "search"
-    stigmation = Stigmation(run)
     if run.may_change_magnification:
         _look(run, _lowest(run, target))
+    run.measure(run.working_distance, "search")
+    return settle(run, accept, target)
+
+
+def settle(run: FocusRun, accept: float, target: float) -> Outcome:
+    """Return the outcome for a magnification by all frames that the run has, and as many more as that takes."""
+    sightings: list[Sighting] = []
+    stigmation = Stigmation(run)
+    place: float | None = None
+    phase = "search"
     while True:
-        assert place is not None
-        sightings.append(sighting_of(run.measure(place, phase)))
+        if place is not None:
+            run.measure(place, phase)
+        sightings += map(sighting_of, run.measurements[len(sightings) :])
         seen = run.measurements
         posterior = posterior_of(run, sightings, seen[0].pixel * seen[0].magnification / target)
         run.posterior = posterior.quantiles()
@@ -396,9 +403,8 @@ def _with_measurements(outcome: Outcome, posterior: Posterior, near: Estimate) -
 
 def _sharp(m: Measurement) -> bool:
     """Return whether a frame is as sharp as any frame of a sample with fine structure gets."""
-    blur = m.evaluation.log_blur
-    assert blur is not None
-    return math.expm1(blur) <= SHARP_BLUR and m.detail >= DETAIL
+    least = ideal_score(math.log1p(SHARP_BLUR), half_blur(m.pixel, min(UNKNOWN, m.pixel)))
+    return _sharpness(m) >= least and m.detail >= DETAIL
 
 
 def _at_limit(run: FocusRun, near: Estimate) -> float | None:

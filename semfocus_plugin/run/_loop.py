@@ -238,15 +238,6 @@ def best_of(measurements: tuple[Measurement, ...]) -> Measurement:
     return max(measurements, key=lambda measurement: measurement.score)
 
 
-def verify(run: FocusRun, working_distance: float, tolerance: float) -> Measurement:
-    """Return a frame at `working_distance`: the last if taken within `tolerance` mm of it, else a new one."""
-    if run.trace and run.magnification == run.trace[-1].magnification:
-        last = run.measurements[-1]
-        if abs(last.working_distance - run.snap(working_distance)) <= tolerance:
-            return last
-    return run.measure(working_distance, "verify")
-
-
 def _attempt(method: Method, focus: Focus, run: FocusRun, accept: float) -> tuple[str, Outcome]:
     """Let the method look for the focus, once more from the most promising place where it asks for that."""
     try:
