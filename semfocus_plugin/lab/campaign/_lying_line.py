@@ -94,11 +94,11 @@ class LyingLine:
             while data := source.recv(_CHUNK):
                 for item in decoder.feed(data):
                     if isinstance(item, Envelope):
-                        sink.sendall(self._told(item))
+                        sink.sendall(self._passed(item))
         with suppress(OSError):
             sink.shutdown(socket.SHUT_RDWR)
 
-    def _told(self, honest: Envelope) -> bytes:
+    def _passed(self, honest: Envelope) -> bytes:
         """Return the bytes that are passed on instead of a message."""
         if honest.kind is not Kind.REPLY or self._random.random() >= _SHARE:
             return encode(honest)
