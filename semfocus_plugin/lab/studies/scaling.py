@@ -7,7 +7,7 @@ the scheduler, the gradients that processes exchange. Each is a bound of its own
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from semfocus_plugin.lab.training.datasets import DatasetConfig
@@ -95,7 +95,7 @@ def training(parts: Parts, frames: int, passes: int, workers: int) -> Projection
 def table(parts: Parts, workers: Sequence[int], frames: int, runs: int, passes: int) -> Iterator[tuple[str, ...]]:
     """Yield the projections; headings first."""
     yield "work", "workers", "time", "worker hours", "price", "bound by"
-    kinds = (
+    kinds: tuple[tuple[str, Callable[[int], Projection], float], ...] = (
         (f"dataset of {frames} frames, cores", lambda n: dataset(parts, frames, n), parts.core_price),
         (f"benchmark of {runs} runs, cores", lambda n: benchmark(parts, runs, n), parts.core_price),
         (f"published network, {passes} passes, GPUs", lambda n: training(parts, frames, passes, n), parts.gpu_price),

@@ -14,7 +14,7 @@ the control of a run does: at a step too short to matter, after five frames with
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -119,8 +119,6 @@ class FocusEnvironment(gymnasium.Env[Any, Any]):
         For an observation that there is not.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
-
     def __init__(
         self,
         observation: str = "state",
@@ -183,9 +181,8 @@ class CurvesEnvironment(gymnasium.vector.VectorEnv[Any, Any, Any]):
         Law of A_max.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP}
-
     def __init__(self, num_envs: int, curves: Curves, action_law: str = "depth-of-field") -> None:
+        self.metadata = {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP}
         self.num_envs, self._curves, self._law = num_envs, curves, LAWS[action_law]
         self.single_observation_space, self.single_action_space = _STATES, _ACTIONS
         self.observation_space = gymnasium.vector.utils.batch_space(_STATES, num_envs)
@@ -222,4 +219,4 @@ class CurvesEnvironment(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
 
 if IDENTIFIER not in gymnasium.registry:
-    gymnasium.register(IDENTIFIER, FocusEnvironment, vector_entry_point=CurvesEnvironment)
+    gymnasium.register(IDENTIFIER, f"{__name__}:FocusEnvironment", vector_entry_point=f"{__name__}:CurvesEnvironment")
