@@ -84,7 +84,7 @@ def test_curves_show_what_a_policy_earns(curves):
             assert ("final_obs" in infos) == ended.any()
             total, ends = total + reward.sum(), ends + ended.sum()
         earned[name] = total / ends
-    assert earned["climbing"] > earned["still"] + 0.5
+    assert earned["climbing"] > earned["still"] + 0.2
 
 
 def climbing(states):
