@@ -25,7 +25,8 @@ Pictures = Annotated[
     ),
 ]
 Out = Annotated[
-    list[Path] | None, typer.Option("--out", "-o", help="Write the report: .md, .json or .png; repeatable.")
+    list[Path] | None,
+    typer.Option("--out", "-o", help="Write the report: .md, .json or .png; repeatable. Printed alone by default."),
 ]
 
 
