@@ -21,6 +21,7 @@ from rich.table import Table
 
 import semdrivers
 from semdrivers._builtin import NOT_RUN
+from semdrivers.base import described
 from semdrivers.connection import opened
 from semdrivers.console import FAULT, REFUSED, application, fail, messages, output, print_json, problem_of
 from semdrivers.errors import InvalidParameterError
@@ -147,7 +148,7 @@ def snap(
             microscope.working_distance = working_distance
         result = _focus(microscope) if autofocus else None
         if result is None or result.focused:
-            image = microscope.acquire(scan_mode)
+            image = described(microscope.acquire(scan_mode), microscope, None if result is None else result.to_record())
             image.save(out, overwrite=overwrite)
     if result is not None and image is None:
         fail(f"autofocus {result.status}: {result.reason}; no picture was taken")

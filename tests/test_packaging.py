@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -22,6 +28,45 @@ def test_the_workflow_runs_what_a_developer_runs():
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o100
     oldest = PROJECT["requires-python"].removeprefix(">=")
     assert f'"{oldest}"' in text
+
+
+def test_the_conda_recipe_asks_for_what_the_package_does():
+    """The same names and least versions, but for matplotlib, whose package without a window is matplotlib-base."""
+    text = (ROOT / "conda" / "recipe.yaml").read_text(encoding="utf-8")
+    assert f'version: "{PROJECT["version"]}"' in text
+    asked = text.partition("  run:\n")[2].partition("\n\n")[0]
+    expected = {
+        each.replace(">=", " >=").replace("matplotlib ", "matplotlib-base ") for each in PROJECT["dependencies"]
+    }
+    expected.add(f"python {PROJECT['requires-python']}")
+    assert set(re.findall(r"^    - (.+)$", asked, re.MULTILINE)) == expected
+    for program, place in PROJECT["scripts"].items():
+        assert f"- {program} = {place}\n" in text
+
+
+def test_the_manifest_for_napari_names_what_there_is():
+    npe2 = pytest.importorskip("npe2")
+    (group,) = PROJECT["entry-points"]["napari.manifest"].items()
+    assert group == ("semdrivers", "semfocus_plugin.napari:napari.yaml")
+    manifest = npe2.PluginManifest.from_file(ROOT / "semfocus_plugin" / "napari" / "napari.yaml")
+    manifest.validate_imports()
+    assert manifest.name == PROJECT["name"]
+
+
+@pytest.mark.slow
+def test_the_set_up_lines_bring_no_cuda(tmp_path):
+    """As pip would install them on this machine; after torch, as the second line needs it."""
+    torch = metadata.version("torch")
+    for requirements in (["."], [".[test]", f"torch=={torch}"]):
+        report = tmp_path / "report.json"
+        subprocess.run(
+            [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", report,
+             *requirements],
+            cwd=ROOT, check=True,
+        )  # fmt: skip
+        names = {item["metadata"]["name"].lower() for item in json.loads(report.read_text())["install"]}
+        assert "semdrivers" in names
+        assert [name for name in names if re.match("nvidia|cuda|triton", name)] == []
 
 
 def test_the_changes_name_the_version():

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 import semdrivers
+from semdrivers.base import described
 from semdrivers.console import (
     FAULT,
     INTERRUPTED,
@@ -24,7 +25,7 @@ from semdrivers.console import (
 )
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.files import check_free
-from semdrivers.microscope import number
+from semdrivers.microscope import LimitsTravel, number
 from semfocus_plugin.cli._calibrate import calibrate
 from semfocus_plugin.cli._config import config
 from semfocus_plugin.cli._label import label
@@ -173,6 +174,7 @@ def run(
     _check_outputs(*outputs, overwrite=overwrite)
     with semdrivers.opened(url) as connected:
         microscope = connected if save_session is None else semdrivers.Recorder(connected, save_session)
+        own_travel = connected.max_travel if isinstance(connected, LimitsTravel) else None
         if magnification is not None:
             microscope.magnification = magnification
         if max_travel is None and not anywhere:
@@ -183,7 +185,8 @@ def run(
             progress = None if json else table.add
             result = semdrivers.autofocus(microscope, settings=settings, progress=progress, cancel=cancel)
         if save is not None and result.focused:
-            microscope.acquire(microscope.capabilities.scan_modes[-1]).save(save, overwrite=overwrite)
+            image = microscope.acquire(microscope.capabilities.scan_modes[-1])
+            described(image, microscope, result.to_record()).save(save, overwrite=overwrite)
         microscope.close()
     if record is not None:
         result.save(record, overwrite=overwrite)
@@ -193,12 +196,12 @@ def run(
         print_json(result.to_dict())
     else:
         print_result(result)
-        if result.status == "refused" and settings.max_travel is not None and max_travel is None:
-            messages.print(
-                f"the lens was kept within {settings.max_travel:.3g} mm of its start: --max-travel or --anywhere "
-                "allows more",
-                soft_wrap=True,
-            )
+        limits = [(settings.max_travel, "--max-travel or --anywhere allows more"), (own_travel, f"the limit of {url}")]
+        if result.status == "refused" and max_travel is None:
+            for travel, which in sorted((travel, which) for travel, which in limits if travel is not None)[:1]:
+                messages.print(
+                    f"the lens was kept within {travel:.3g} mm of its start: {which}", markup=False, soft_wrap=True
+                )
     leave(result)
 
 

@@ -100,7 +100,10 @@ def test_snap_focuses_first(microscope, tmp_path):
     done = run("snap", URL, "-o", path, "--mode", "fast", "--autofocus")
     assert done.exit_code == 0, done.stderr
     assert "AutofocusResult focused" in done.stdout
-    assert semdrivers.read_image(path).working_distance == 13.0
+    image = semdrivers.read_image(path)
+    assert image.working_distance == 13.0
+    assert image.metadata["autofocus"]["status"] == "focused"
+    assert image.metadata["autofocus"]["lens_offset"] == 0.0
 
 
 @pytest.mark.parametrize("extra", [[], ["--json"]])
