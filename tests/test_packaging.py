@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 import pytest
@@ -45,12 +45,14 @@ def test_the_conda_recipe_asks_for_what_the_package_does():
 
 
 def test_the_manifest_for_napari_names_what_there_is():
-    npe2 = pytest.importorskip("npe2")
-    (group,) = PROJECT["entry-points"]["napari.manifest"].items()
-    assert group == ("semdrivers", "semfocus_plugin.napari:napari.yaml")
-    manifest = npe2.PluginManifest.from_file(ROOT / "semfocus_plugin" / "napari" / "napari.yaml")
-    manifest.validate_imports()
-    assert manifest.name == PROJECT["name"]
+    module, name = PROJECT["entry-points"]["napari.manifest"][PROJECT["name"]].split(":")
+    text = (ROOT.joinpath(*module.split(".")) / name).read_text(encoding="utf-8")
+    assert text.startswith(f"name: {PROJECT['name']}\n")
+    places = re.findall(r"python_name: (\S+):(\S+)", text)
+    assert len(places) == 2
+    assert all(callable(getattr(import_module(module), name)) for module, name in places)
+    commands = re.findall(r"- id: (\S+)", text)
+    assert set(re.findall(r"- command: (\S+)", text)) == set(commands)
 
 
 @pytest.mark.slow

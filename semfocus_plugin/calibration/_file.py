@@ -244,6 +244,13 @@ def place_for(info: Identified) -> Path | None:
     return (Path(override) if override else settings_folder() / "calibration") / f"{name}.json"
 
 
+def kept_files() -> list[Path]:
+    """Return the files of all calibrations that are kept, those of stigmators included."""
+    override = os.environ.get(CALIBRATION_VARIABLE)
+    place = Path(override) if override else settings_folder() / "calibration"
+    return sorted(place.glob("*.json")) if place.is_dir() else [place] if place.is_file() else []
+
+
 def check_place(info: Identified) -> Path:
     """Return the file for an instrument, as `place_for`.
 
