@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -56,19 +56,15 @@ def test_the_manifest_for_napari_names_what_there_is():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_set_up_lines_bring_no_cuda(tmp_path):
-    """As pip would install them on this machine; after torch, as the second line needs it."""
-    torch = metadata.version("torch")
-    for requirements in (["."], [".[test]", f"torch=={torch}"]):
-        report = tmp_path / "report.json"
-        subprocess.run(
-            [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", report,
-             *requirements],
-            cwd=ROOT, check=True,
-        )  # fmt: skip
-        names = {item["metadata"]["name"].lower() for item in json.loads(report.read_text())["install"]}
-        assert "semdrivers" in names
-        assert [name for name in names if re.match("nvidia|cuda|triton", name)] == []
+    """What pip would install on this machine for the second of them; the first asks for less."""
+    report = tmp_path / "report.json"
+    asked = ["install", "--dry-run", "--ignore-installed", "--quiet", "--report", str(report), ".[test]"]
+    subprocess.run([sys.executable, "-m", "pip", *asked], cwd=ROOT, check=True)
+    names = {item["metadata"]["name"].lower() for item in json.loads(report.read_text())["install"]}
+    assert {"semdrivers", "torch"} <= names
+    assert [name for name in names if re.match("nvidia|cuda|triton", name)] == []
 
 
 def test_the_changes_name_the_version():
