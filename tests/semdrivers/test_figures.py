@@ -65,6 +65,7 @@ def test_the_curve_runs_along_the_working_distance():
 
 def test_a_notebook_without_html_gets_a_picture():
     assert result()._repr_png_().startswith(b"\x89PNG")
+    assert result().plot()._repr_png_().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".pdf"])
