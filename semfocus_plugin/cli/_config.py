@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from semdrivers import instruments
-from semdrivers.remote import TOKEN_VARIABLE
 from semdrivers.console import application, output, print_json
+from semdrivers.remote import TOKEN_VARIABLE
 
 _VARIABLES = {
     "SEMDRIVERS_PLUGINS": "plugins that are allowed",
