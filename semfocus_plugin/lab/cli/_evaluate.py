@@ -38,7 +38,8 @@ def evaluate(
     workers: Workers = None,
     dask: Dask = None,
     out: Annotated[
-        list[Path] | None, typer.Option("--out", "-o", help="Write the report: .md or .json; repeatable.")
+        list[Path] | None,
+        typer.Option("--out", "-o", help="Write the report: .md or .json; repeatable. Printed alone by default."),
     ] = None,
     overwrite: Overwrite = False,
     json: Json = False,
