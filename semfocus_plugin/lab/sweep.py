@@ -39,7 +39,7 @@ from semdrivers.errors import AutofocusError, InvalidParameterError
 from semdrivers.files import replacing
 from semfocus_plugin.lab.parallel import Workers, run_all
 
-__all__ = ["Sweep", "read", "run", "table"]
+__all__ = ["Sweep", "read", "run", "run_point", "table"]
 
 _DONE = "done.json"
 _LOG = "output.txt"

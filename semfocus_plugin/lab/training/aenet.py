@@ -24,7 +24,9 @@ from semfocus_plugin.lab.training.processes import Processes, joined
 from semfocus_plugin.lab.training.shipped import read_compact, with_ellipse
 from semfocus_plugin.networks import MAGNIFICATION_SCALE, mag_image_value, median3
 
-__all__ = ["AENetConfig", "Frames", "evaluate", "hash_field", "loss", "read_frames", "score_error", "split", "train"]
+__all__ = [
+    "AENetConfig", "Frames", "OnDisk", "evaluate", "hash_field", "loss", "read_frames", "score_error", "split", "train",
+]  # fmt: skip
 
 _HEIGHT, _WIDTH = 240, 320
 _WIDEST_BLUR = 150.0

@@ -28,7 +28,9 @@ from semfocus_plugin.lab.training.playground import STEPS, Playground
 from semfocus_plugin.lab.training.sampling import Field, draw_field
 from semfocus_plugin.networks import LAWS, STATE_SIZE, Evaluation, Evaluator, State
 
-__all__ = ["FRAME_COST", "IDENTIFIER", "SHORTEST", "CurvesEnvironment", "FocusEnvironment", "Ledger"]
+__all__ = [
+    "BLUR_COST", "FRAME_COST", "IDENTIFIER", "LEFT_COST", "SHORTEST", "CurvesEnvironment", "FocusEnvironment", "Ledger",
+]  # fmt: skip
 
 IDENTIFIER = "SemFocus-v0"
 """Name under which Gymnasium makes the environment."""
@@ -54,7 +56,8 @@ _SCORE_NOISE = 0.5
 _ACTIONS = spaces.Box(-1.0, 1.0, (1,), np.float32)
 _STATES = spaces.Box(-100.0, 100.0, (STATE_SIZE,), np.float32)
 
-Array = NDArray[Any]
+
+_Array = NDArray[Any]
 
 
 class Ledger:
@@ -70,12 +73,12 @@ class Ledger:
         self.best_score, self.best_distance = np.zeros(count), np.zeros(count)
         self.idle, self.frames = np.zeros(count, int), np.zeros(count, int)
 
-    def begin(self, which: Array, score: Array, distance: Array) -> None:
+    def begin(self, which: _Array, score: _Array, distance: _Array) -> None:
         """Begin the episodes of a mask, each with the score and distance of its first frame."""
         self.best_score[which], self.best_distance[which] = score[which], distance[which]
         self.idle[which] = self.frames[which] = 0
 
-    def add(self, action: Array, score: Array, distance: Array) -> tuple[Array, Array, Array]:
+    def add(self, action: _Array, score: _Array, distance: _Array) -> tuple[_Array, _Array, _Array]:
         """Add a frame to every episode.
 
         Parameters
@@ -202,7 +205,7 @@ class CurvesEnvironment(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self._ledger.begin(np.ones(self.num_envs, bool), self._playground.score, self._playground.distance)
         return self._playground.states(), {}
 
-    def step(self, actions: Any) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[Any, _Array, _Array, _Array, dict[str, Any]]:
         """Take a step in every episode; one that ends begins anew, its last state being in ``final_obs``."""
         assert self._playground is not None
         share = np.clip(np.asarray(actions)[:, 0], -1, 1)
