@@ -21,7 +21,7 @@ from semfocus_plugin.lab.parallel import Workers as Where
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; as many as there are cores by default.")]
 Dask = Annotated[
     str | None,
-    typer.Option(help="Compute on a Dask cluster instead: address of its scheduler, such as tcp://scheduler:8786."),
+    typer.Option(help="Address of a Dask scheduler, such as tcp://scheduler:8786, to compute there; by default on this computer."),
 ]
 Pictures = Annotated[
     Path | None,
