@@ -21,7 +21,9 @@ from semfocus_plugin.lab.parallel import Workers as Where
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; as many as there are cores by default.")]
 Dask = Annotated[
     str | None,
-    typer.Option(help="Address of a Dask scheduler, such as tcp://scheduler:8786, to compute there; by default on this computer."),
+    typer.Option(
+        help="Address of a Dask scheduler, such as tcp://scheduler:8786, to compute there; by default on this computer."
+    ),
 ]
 Pictures = Annotated[
     Path | None,
