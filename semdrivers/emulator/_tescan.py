@@ -48,6 +48,16 @@ _STAGE = {"x": 40.0, "y": 40.0, "z": 30.0, "rotation": 180.0, "tilt": 60.0}
 _MICROMETRES_PER_PERCENT = 40.0
 """Half-difference of the foci that a percent of the stigmator makes."""
 _PERCENT = Range(-100.0, 100.0)
+_FIXED: Mapping[str, tuple[Value, ...]] = {
+    "VacGetStatus": (0,),
+    "StgIsCalibrated": (1,),
+    "DtGetChannels": (1,),
+    "DtGetSelected": (0,),
+    "DtGetEnabled": (1, 8),
+    "ScEnumSpeeds": ("speed.1.dwell=1.0\n",),
+    "ScGetSpeed": (1,),
+}
+"""Answers that never change here; a client of the maker's waits for an answer without an end."""
 _CHUNK = 16384
 _UNREAD = 10.0
 """Seconds after which a client that does not read its data is dropped."""
@@ -304,9 +314,9 @@ class TescanEmulator:
             case "HVBeamOff":
                 self.beam_on = False
                 return []
-            case "VacGetStatus":
-                return [0]
-        return self._obey_scan(name, given, client)
+            case "HVGetVoltage":
+                return [self.profile.accelerating_voltage * 1e3]
+        return list(_FIXED[name]) if name in _FIXED else self._obey_scan(name, given, client)
 
     def _obey_scan(self, name: str, given: Reader, client: _Client) -> list[Value] | None:
         match name:

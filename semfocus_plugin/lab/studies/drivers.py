@@ -26,16 +26,20 @@ from semdrivers.smartsem import SmartSem
 from semfocus_plugin.lab.benchmark.report import FALSE_FOCUS
 from semfocus_plugin.lab.parallel import run_all
 from semfocus_plugin.lab.studies import stand_ins
+from semfocus_plugin.optics import NOMINAL_PIXEL
 
 __all__ = ["DRIVERS", "HALF_ANGLES", "HEADINGS", "SPECIMENS", "Driver", "Run", "missing", "run_once", "table"]
 
 SPECIMENS = {
-    "tin-balls": (500, 20_000),
-    "gold-nanoparticles": (8_000, 30_000),
-    "tem-grid": (500, 10_000),
-    "butterfly-wing": (500, 10_000),
+    "tin-balls": (500, 20_000, 0.040),
+    "gold-nanoparticles": (8_000, 30_000, 0.0002),
+    "tem-grid": (500, 10_000, 0.010),
+    "butterfly-wing": (500, 10_000, 0.0045),
 }
-"""Magnifications that each is seen at."""
+"""Lowest and highest magnification that each is seen at, and its relief in mm.
+
+A sample is seen no larger than with a depth of field of its relief: beyond, no single working distance is the focus.
+"""
 HALF_ANGLES = (1.2, 3.0, 6.0, 10.0, 15.0, 20.0)
 """Of the emulated TESCAN microscopes at 15 mm, mrad."""
 _NEAREST, _FURTHEST = 5.0, 30.0
@@ -90,9 +94,12 @@ class Run:
     error: float
 
 
-def _sample(number: int, random: np.random.Generator) -> dict[str, Any]:
+def _sample(number: int, random: np.random.Generator, half_angle: float = 3.0) -> dict[str, Any]:
+    """Return the arguments of an emulator whose beam has a half-angle in mrad."""
     specimen = tuple(SPECIMENS)[number % len(SPECIMENS)]
-    magnification = float(np.exp(random.uniform(*np.log(SPECIMENS[specimen]))))
+    low, high, relief = SPECIMENS[specimen]
+    high = max(min(high, NOMINAL_PIXEL / (relief * half_angle * 1e-3)), low)
+    magnification = float(np.exp(random.uniform(*np.log((low, high)))))
     return {"specimen": specimen, "magnification": magnification, "seed": int(random.integers(1 << 30))}
 
 
@@ -104,7 +111,7 @@ def _from_focus(microscope: Any, emulator: Emulator | TescanEmulator) -> float:
 @contextmanager
 def _tescan(half_angle: float, number: int, random: np.random.Generator) -> Iterator[Station]:
     with (
-        TescanEmulator(**_sample(number, random), half_angle=half_angle) as emulator,
+        TescanEmulator(**_sample(number, random, half_angle), half_angle=half_angle) as emulator,
         semdrivers.connect(emulator.url) as microscope,
     ):
         yield microscope, partial(_from_focus, microscope, emulator)
