@@ -15,7 +15,7 @@ _EMULATOR = "emulator"
 NOT_RUN = {
     "em30": "its emulator",
     "em30+serial": "its emulator",
-    "fibsem": "fibsem's demo microscope",
+    "fibsem": "fibsem's demo microscope, and its own classes over stand-ins for the makers' libraries",
     "micromanager": "Micro-Manager's demo camera and drives",
     "smartsem": "a stand-in for its COM object",
     "tescan": "its emulator",
