@@ -55,6 +55,8 @@ _WAITING_TIME = 60.0
 _WORKING_DISTANCE_ERROR = 0.001
 """mm between what is set and what is read back; the quantum of the lens is not reported."""
 _FIELD_ERROR = 0.01
+_FIELD_CHANGE = 1e-3
+"""Relative change of the field that is none: the last digit of the text."""
 _ANGLES = (0.05, 200.0)
 """mrad within which a half-angle is one."""
 
@@ -148,7 +150,8 @@ class Tescan(KeepsFocusRecord):
                 # The picture data carry no conditions
                 self._check_beam("went off during the scan, or is changing; the frame is thrown away")
                 after = self._get("working_distance"), self._get("magnification")
-                if after == (place, magnification):
+                stood = abs(after[0] - place) <= _WORKING_DISTANCE_ERROR
+                if stood and math.isclose(after[1], magnification, rel_tol=_FIELD_CHANGE):
                     break
                 if not left:
                     raise DeviceError(
@@ -377,8 +380,8 @@ class Tescan(KeepsFocusRecord):
         self._take_lock()
         axes = {**self.stage_axes, **targets}
         count = 1 + max(_STAGE.index(axis) for axis in targets)
-        targets_of_list = (float(axes[axis]) for axis in _STAGE[:count])
-        self._links.send("StgMoveTo", *targets_of_list, flags=Flags.WAIT_STAGE)
+        places = (float(axes[axis]) for axis in _STAGE[:count])
+        self._links.send("StgMoveTo", *places, flags=Flags.WAIT_STAGE)
         reached = dict(
             zip(
                 _STAGE,

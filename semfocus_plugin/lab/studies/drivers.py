@@ -44,7 +44,7 @@ HALF_ANGLES = (1.2, 3.0, 6.0, 10.0, 15.0, 20.0)
 """Of the emulated TESCAN microscopes at 15 mm, mrad."""
 _NEAREST, _FURTHEST = 5.0, 30.0
 
-Station = tuple[Any, Callable[[], float]]
+_Station = tuple[Any, Callable[[], float]]
 """A microscope at its start, and a function that returns how many depths of field it is from the focus."""
 
 
@@ -62,7 +62,7 @@ class Driver:
         Whether the only right answer is a refusal.
     """
 
-    opened: Callable[[int, np.random.Generator], AbstractContextManager[Station]]
+    opened: Callable[[int, np.random.Generator], AbstractContextManager[_Station]]
     packages: tuple[str, ...] = ()
     refuses: bool = False
 
@@ -98,8 +98,8 @@ def _sample(number: int, random: np.random.Generator, half_angle: float = 3.0) -
     """Return the arguments of an emulator whose beam has a half-angle in mrad."""
     specimen = tuple(SPECIMENS)[number % len(SPECIMENS)]
     low, high, relief = SPECIMENS[specimen]
-    high = max(min(high, NOMINAL_PIXEL / (relief * half_angle * 1e-3)), low)
-    magnification = float(np.exp(random.uniform(*np.log((low, high)))))
+    highest = max(min(high, NOMINAL_PIXEL / (relief * half_angle * 1e-3)), low)
+    magnification = float(np.exp(random.uniform(*np.log((low, highest)))))
     return {"specimen": specimen, "magnification": magnification, "seed": int(random.integers(1 << 30))}
 
 
@@ -109,7 +109,7 @@ def _from_focus(microscope: Any, emulator: Emulator | TescanEmulator) -> float:
 
 
 @contextmanager
-def _tescan(half_angle: float, number: int, random: np.random.Generator) -> Iterator[Station]:
+def _tescan(half_angle: float, number: int, random: np.random.Generator) -> Iterator[_Station]:
     with (
         TescanEmulator(**_sample(number, random, half_angle), half_angle=half_angle) as emulator,
         semdrivers.connect(emulator.url) as microscope,
@@ -118,7 +118,7 @@ def _tescan(half_angle: float, number: int, random: np.random.Generator) -> Iter
 
 
 @contextmanager
-def _em30(serial: bool, number: int, random: np.random.Generator) -> Iterator[Station]:
+def _em30(serial: bool, number: int, random: np.random.Generator) -> Iterator[_Station]:
     with (
         Emulator(**_sample(number, random), serial=serial) as emulator,
         semdrivers.connect(emulator.serial_url if serial else emulator.url) as microscope,
@@ -127,7 +127,7 @@ def _em30(serial: bool, number: int, random: np.random.Generator) -> Iterator[St
 
 
 @contextmanager
-def _smartsem(number: int, random: np.random.Generator) -> Iterator[Station]:
+def _smartsem(number: int, random: np.random.Generator) -> Iterator[_Station]:
     with Emulator(**_sample(number, random)) as emulator, semdrivers.connect(emulator.url) as inner:
         limits = inner.capabilities.working_distance
         with SmartSem(stand_ins.SmartSemObject(inner), working_distance=limits, settle=0.0) as microscope:
@@ -135,7 +135,7 @@ def _smartsem(number: int, random: np.random.Generator) -> Iterator[Station]:
 
 
 @contextmanager
-def _fibsem(number: int, random: np.random.Generator) -> Iterator[Station]:
+def _fibsem(number: int, random: np.random.Generator) -> Iterator[_Station]:
     """Open fibsem's demo microscope, and let it look at the emulator's sample."""
     with (
         Emulator(**_sample(number, random)) as emulator,
@@ -147,7 +147,7 @@ def _fibsem(number: int, random: np.random.Generator) -> Iterator[Station]:
 
 
 @contextmanager
-def _noise_of_fibsem(number: int, random: np.random.Generator) -> Iterator[Station]:
+def _noise_of_fibsem(number: int, random: np.random.Generator) -> Iterator[_Station]:
     """Open fibsem's demo microscope as it is: its pictures are noise."""
     with semdrivers.connect("fibsem://?manufacturer=Demo") as microscope:
         microscope.magnification = float(np.exp(random.uniform(*np.log((500, 10_000)))))
@@ -155,7 +155,7 @@ def _noise_of_fibsem(number: int, random: np.random.Generator) -> Iterator[Stati
 
 
 @contextmanager
-def _micromanager(number: int, random: np.random.Generator) -> Iterator[Station]:
+def _micromanager(number: int, random: np.random.Generator) -> Iterator[_Station]:
     """Open Micro-Manager's demo camera, somewhere over its beads, which are in focus at z = 0."""
     aperture = stand_ins.DEMO_CAMERA_APERTURE
     with tempfile.TemporaryDirectory() as folder:
@@ -172,7 +172,7 @@ def _micromanager(number: int, random: np.random.Generator) -> Iterator[Station]
 
 
 @contextmanager
-def _zem(number: int, random: np.random.Generator) -> Iterator[Station]:
+def _zem(number: int, random: np.random.Generator) -> Iterator[_Station]:
     """Open the maker's simulator, its lens made to move."""
     with semdrivers.connect(_simulator()) as microscope:
         microscope.beam_on = True  # type: ignore[attr-defined]
