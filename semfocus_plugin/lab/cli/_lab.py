@@ -272,7 +272,9 @@ def illustrations(
     """
     from semfocus_plugin.lab.studies.illustrations import illustrate
 
-    for path in illustrate(out, overwrite=overwrite):
+    with messages.status("focusing and drawing"):
+        drawn = illustrate(out, overwrite=overwrite)
+    for path in drawn:
         output.print(path, markup=False, soft_wrap=True)
 
 
