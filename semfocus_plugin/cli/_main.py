@@ -31,6 +31,7 @@ from semfocus_plugin.cli._label import label
 from semfocus_plugin.cli._report import report
 from semfocus_plugin.cli._serve import serve, view
 from semfocus_plugin.cli._tile import tile
+from semfocus_plugin.cli._where import ContrastRadius, FocusOffset, FocusRegion, MoveToContrast, numbers
 
 app = application("semfocus", "Autofocus for scanning electron microscopes: focus, score pictures, evaluate, train.")
 """The commands of the product."""
@@ -109,6 +110,10 @@ def run(
     bar_rows: Annotated[
         int | None, typer.Option(min=0, help="Rows of a data bar at the bottom of every frame; detected by default.")
     ] = None,
+    focus_region: FocusRegion = None,
+    focus_offset: FocusOffset = None,
+    move_to_contrast: MoveToContrast = False,
+    contrast_radius: ContrastRadius = 0.1,
     stigmate: Annotated[
         bool, typer.Option("--stigmate", help="Correct the stigmator too; it is put back unless focused.")
     ] = False,
@@ -148,6 +153,10 @@ def run(
         bar_rows=bar_rows,
         max_seconds=max_seconds,
         max_dose=max_dose,
+        region=numbers("--focus-region", focus_region, 4),
+        focus_offset=numbers("--focus-offset", focus_offset, 2),
+        move_to_contrast=move_to_contrast,
+        contrast_radius=contrast_radius,
         stigmate=stigmate,
         stigmator_bounds=stigmator_bounds,
         max_stigmator_travel=max_stigmator_travel,
