@@ -49,6 +49,7 @@ BY_MAP = "focus-map"
 
 _log = logging.getLogger("semdrivers.autofocus")
 _PLACE, _STAGE = "working_distance", "stage_position"
+_ASIDE = 2.0  # Depths of field from the prediction of a map at which a run begins
 _AROUND = [(0.5, 0.0), (0.0, 0.5), (-0.5, 0.0), (0.0, -0.5), (0.7, 0.7), (-0.7, 0.7), (-0.7, -0.7), (0.7, -0.7)]
 """Where ``move_to_contrast`` looks, in radii from the target."""
 _TERMINATE = ("SIGTERM", "SIGHUP")
@@ -207,10 +208,13 @@ def _by_map(
     aim, sigma = map.predict(x, y)
     if aim not in limits:
         return None
-    approach(microscope, aim, limits)
-    if not map.trusts(sigma, magnification):
-        return None
     depth = map.depth_of_field(magnification)
+    if not map.trusts(sigma, magnification):
+        # From a place that is nearly sharp a run can hardly measure; the side alternates, and with it what remains.
+        away = _ASIDE * depth * (1 if len(map.points) % 2 else -1)
+        approach(microscope, next((place for place in (aim + away, aim - away) if place in limits), aim), limits)
+        return None
+    approach(microscope, aim, limits)
     return AutofocusResult(
         status="focused",
         reason=f"the focus map of {len(map.points)} points predicts it to ±{sigma / depth:.2f} depths of field",

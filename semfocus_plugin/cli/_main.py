@@ -25,13 +25,14 @@ from semdrivers.console import (
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.files import check_free
 from semdrivers.microscope import number
+from semdrivers.notify import notify
 from semfocus_plugin.cli._calibrate import calibrate
 from semfocus_plugin.cli._config import config
 from semfocus_plugin.cli._label import label
 from semfocus_plugin.cli._report import report
 from semfocus_plugin.cli._serve import serve, view
 from semfocus_plugin.cli._tile import tile
-from semfocus_plugin.cli._where import ContrastRadius, FocusOffset, FocusRegion, MoveToContrast, numbers
+from semfocus_plugin.cli._where import ContrastRadius, FocusOffset, FocusRegion, MoveToContrast, WebhookUrl, listening, numbers
 
 app = application("semfocus", "Autofocus for scanning electron microscopes: focus, score pictures, evaluate, train.")
 """The commands of the product."""
@@ -119,6 +120,7 @@ def run(
     ] = False,
     stigmator_bounds: _StigmatorBounds = None,
     max_stigmator_travel: _StigmatorTravel = None,
+    webhook: WebhookUrl = None,
     save: Annotated[Path | None, typer.Option(help="Take a picture when focused: .ome.tif.")] = None,
     record: Annotated[Path | None, typer.Option(help="Write the result with its trace: .json.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw score against working distance: .png.")] = None,
@@ -165,7 +167,7 @@ def run(
         raise InvalidParameterError("--anywhere and --max-travel exclude each other: leave one out")
     outputs = (save, (".tif", ".tiff")), (record, (".json",)), (plot, (".png", ".pdf", ".svg"))
     _check_outputs(*outputs, overwrite=overwrite)
-    with semdrivers.opened(url) as connected:
+    with listening(webhook) as listener, semdrivers.opened(url) as connected:
         microscope = connected if save_session is None else semdrivers.Recorder(connected, save_session)
         if magnification is not None:
             microscope.magnification = magnification
@@ -176,6 +178,8 @@ def run(
         with cancelled_by_interrupt() as cancel, FrameTable() as table:
             progress = None if json else table.add
             result = semdrivers.autofocus(microscope, settings=settings, progress=progress, cancel=cancel)
+            event = "ended" if result.focused else "not-focused"
+            notify(listener, event, f"autofocus {result.status}: {result.reason}", result=result.to_record())
         if save is not None and result.focused:
             microscope.acquire(microscope.capabilities.scan_modes[-1]).save(save, overwrite=overwrite)
         microscope.close()

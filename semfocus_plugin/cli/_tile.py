@@ -17,7 +17,7 @@ from semdrivers.console import INTERRUPTED, REFUSED, messages, output, print_jso
 from semdrivers.errors import InvalidParameterError
 from semdrivers.image import ScanMode
 from semdrivers.microscope import HasBeam, HasStage
-from semfocus_plugin.cli._where import ContrastRadius, FocusOffset, FocusRegion, MoveToContrast, numbers
+from semfocus_plugin.cli._where import ContrastRadius, FocusOffset, FocusRegion, MoveToContrast, WebhookUrl, listening, numbers
 
 
 def tile(
@@ -62,6 +62,7 @@ def tile(
     move_to_contrast: MoveToContrast = False,
     contrast_radius: ContrastRadius = 0.1,
     method: Annotated[str | None, typer.Option(help="Autofocus method; `semfocus models` lists them.")] = None,
+    webhook: WebhookUrl = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the tiles of the folder, whatever ended them.")
     ] = False,
@@ -102,7 +103,7 @@ def tile(
     if size is None and corners is None and not resume:
         raise InvalidParameterError("nothing says which tiles to take: add --grid, --region or both")
     began = time.perf_counter()
-    with ended_in_order(), semdrivers.opened(url) as microscope:
+    with listening(webhook) as listener, ended_in_order(), semdrivers.opened(url) as microscope:
         _check_stage(microscope)
         if magnification is not None:
             microscope.magnification = magnification
@@ -144,7 +145,9 @@ def tile(
                         markup=False,
                     )
 
-            known = tiles.take_tiles(microscope, out, plan, settings=settings, progress=show, cancel=cancel)
+            known = tiles.take_tiles(
+                microscope, out, plan, settings=settings, progress=show, cancel=cancel, on_event=listener
+            )
         if beam_off and isinstance(microscope, HasBeam):
             microscope.beam_on = False
     records = tiles.read_tiles(out, plan)

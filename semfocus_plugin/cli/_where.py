@@ -1,12 +1,15 @@
-"""The options that say where a run looks, for every command that focuses."""
+"""Options of every command that focuses: where a run looks, and who hears of it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
 from semdrivers.errors import InvalidParameterError
+from semdrivers.notify import Webhook, notify
 
 FocusRegion = Annotated[
     str | None,
@@ -27,6 +30,24 @@ MoveToContrast = Annotated[
 """The option `--move-to-contrast`."""
 ContrastRadius = Annotated[float, typer.Option(help="Furthest from the target that is tried, mm.")]
 """The option `--contrast-radius`."""
+WebhookUrl = Annotated[
+    str | None, typer.Option(help="http(s) address that a failed focus and the end of the run are posted to, as JSON.")
+]
+"""The option `--webhook`."""
+
+
+@contextmanager
+def listening(url: str | None) -> Iterator[Webhook | None]:
+    """Have a `Webhook` for the block, None without an address; an error is an event, and all are sent at the end."""
+    webhook = None if url is None else Webhook(url)
+    try:
+        yield webhook
+    except BaseException as error:
+        notify(webhook, "failed", f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        if webhook is not None:
+            webhook.close()
 
 
 def numbers(name: str, text: str | None, count: int) -> Any:
