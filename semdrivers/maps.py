@@ -138,7 +138,8 @@ class FocusMap:
             A run, which counts when it is focused with a confidence of 0.9 or more and not at a limit; or a working
             distance in mm.
         sigma : float, optional
-            Standard deviation of the working distance, mm; a fifth of the depth of field by default.
+            Standard deviation of the working distance, mm; by default a fifth of the depth of field, or that of the
+            posterior of the run where it is larger.
         depth_of_field : float, optional
             mm; that of the run by default.
         magnification : float
@@ -163,6 +164,8 @@ class FocusMap:
                 return False
             depth_of_field = focus.depth_of_field if depth_of_field is None else depth_of_field
             score = focus.score if score is None else score
+            if sigma is None and focus.posterior and depth_of_field is not None:
+                sigma = max(_spread(focus.posterior), _ERROR * depth_of_field)
             if math.isnan(magnification) and focus.trace:
                 magnification = focus.trace[-1].magnification
             focus = focus.working_distance
@@ -383,6 +386,12 @@ def checked_region(region: Sequence[float]) -> tuple[float, float, float, float]
     if c < a or d < b:
         raise OutOfRangeError(f"region must have x0 <= x1 and y0 <= y1, not ({a:g}, {b:g}, {c:g}, {d:g}) mm")
     return a, b, c, d
+
+
+def _spread(posterior: Sequence[float]) -> float:
+    """Return half of what holds the middle two thirds of a posterior, in the form of `FocusStep.posterior`."""
+    low, high = np.quantile(np.asarray(posterior, dtype=np.float64), (1 / 6, 5 / 6))
+    return float(high - low) / 2
 
 
 def _places(points: Sequence[MapPoint]) -> _Array:
