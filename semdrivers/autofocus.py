@@ -300,7 +300,11 @@ def _feed(map: FocusMap, microscope: Any, result: AutofocusResult) -> None:
 
 
 def _at_target(
-    microscope: Any, map: FocusMap | None, settings: AutofocusSettings, start: Mapping[str, Any], result: AutofocusResult
+    microscope: Any,
+    map: FocusMap | None,
+    settings: AutofocusSettings,
+    start: Mapping[str, Any],
+    result: AutofocusResult,
 ) -> None:
     """Have the lens where the focus of the target should be: a stage move may set it back, and a map has a slope."""
     assert result.measured_at is not None

@@ -21,7 +21,7 @@ from semdrivers.microscope import number
 __all__ = ["Event", "Listener", "Webhook", "notify"]
 
 Event = Mapping[str, Any]
-"""What happened: ``event`` (``"not-focused"``, ``"ended"``, ``"failed"``), ``time`` (s since the epoch), ``message``, …"""
+"""What happened: ``event`` (``"not-focused"``, ``"ended"``, ``"failed"``), ``time`` (s since 1970), ``message``."""
 Listener = Callable[[Event], object]
 """What is called with every event."""
 

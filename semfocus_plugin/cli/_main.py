@@ -32,7 +32,15 @@ from semfocus_plugin.cli._label import label
 from semfocus_plugin.cli._report import report
 from semfocus_plugin.cli._serve import serve, view
 from semfocus_plugin.cli._tile import tile
-from semfocus_plugin.cli._where import ContrastRadius, FocusOffset, FocusRegion, MoveToContrast, WebhookUrl, listening, numbers
+from semfocus_plugin.cli._where import (
+    ContrastRadius,
+    FocusOffset,
+    FocusRegion,
+    MoveToContrast,
+    WebhookUrl,
+    listening,
+    numbers,
+)
 
 app = application("semfocus", "Autofocus for scanning electron microscopes: focus, score pictures, evaluate, train.")
 """The commands of the product."""

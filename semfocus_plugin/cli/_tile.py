@@ -17,7 +17,15 @@ from semdrivers.console import INTERRUPTED, REFUSED, messages, output, print_jso
 from semdrivers.errors import InvalidParameterError
 from semdrivers.image import ScanMode
 from semdrivers.microscope import HasBeam, HasStage
-from semfocus_plugin.cli._where import ContrastRadius, FocusOffset, FocusRegion, MoveToContrast, WebhookUrl, listening, numbers
+from semfocus_plugin.cli._where import (
+    ContrastRadius,
+    FocusOffset,
+    FocusRegion,
+    MoveToContrast,
+    WebhookUrl,
+    listening,
+    numbers,
+)
 
 
 def tile(
