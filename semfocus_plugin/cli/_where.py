@@ -14,13 +14,13 @@ from semdrivers.notify import Webhook, notify
 FocusRegion = Annotated[
     str | None,
     typer.Option(
-        help="x0,y0,x1,y1: part of the frame to focus on, as shares of its width and height from the upper left corner."
+        help="x0,y0,x1,y1: part of the frame to focus on, as shares of its width and height; all of it by default."
     ),
 ]
 """The option `--focus-region`."""
 FocusOffset = Annotated[
     str | None,
-    typer.Option(help="dx,dy in mm: focus beside the target, to spare it; the stage goes back."),
+    typer.Option(help="dx,dy in mm: focus beside the target and come back; at the target by default."),
 ]
 """The option `--focus-offset`."""
 MoveToContrast = Annotated[
@@ -31,7 +31,8 @@ MoveToContrast = Annotated[
 ContrastRadius = Annotated[float, typer.Option(help="Furthest from the target that is tried, mm.")]
 """The option `--contrast-radius`."""
 WebhookUrl = Annotated[
-    str | None, typer.Option(help="http(s) address that a failed focus and the end of the run are posted to, as JSON.")
+    str | None,
+    typer.Option(help="http(s) address to which a failed focus and the end are posted; none by default."),
 ]
 """The option `--webhook`."""
 
