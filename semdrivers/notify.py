@@ -76,9 +76,12 @@ class Webhook:
         self._url, self._timeout = url, float(timeout)
         self._waiting: queue.Queue[bytes | None] = queue.Queue(_MOST_WAITING)
         self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
 
     def __call__(self, event: Event) -> None:
-        """Have an event posted; returns at once."""
+        """Have an event posted; returns at once. Once closed, nothing is posted."""
+        if self._closed.is_set():
+            return
         try:
             self._waiting.put_nowait(json.dumps(plain(dict(event)), default=str).encode())
         except queue.Full:
@@ -89,7 +92,7 @@ class Webhook:
             self._thread.start()
 
     def close(self) -> None:
-        """Wait for the events that are under way, no longer than the time-out, and end."""
+        """Wait for the events that are under way, no longer than the time-out; what is not sent by then is left out."""
         if self._thread is None:
             return
         try:
@@ -97,7 +100,7 @@ class Webhook:
         except queue.Full:
             _log.warning("%s does not take its events", self._host)
         self._thread.join(self._timeout)
-        self._thread = None
+        self._closed.set()
 
     @property
     def _host(self) -> str:
@@ -107,7 +110,7 @@ class Webhook:
     def _post_all(self) -> None:
         from urllib.request import Request, urlopen
 
-        while (body := self._waiting.get()) is not None:
+        while (body := self._waiting.get()) is not None and not self._closed.is_set():
             request = Request(self._url, body, {"Content-Type": "application/json"}, method="POST")
             try:
                 with urlopen(request, timeout=self._timeout) as answer:
