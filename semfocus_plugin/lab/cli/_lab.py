@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from semdrivers.console import FAULT, application, fail, output
+from semdrivers.console import FAULT, application, fail, messages, output
 from semdrivers.errors import InvalidParameterError
 from semfocus_plugin.cli import Overwrite
 from semfocus_plugin.lab.cli._shared import Pictures, Workers, check_outputs, write_report
@@ -259,7 +259,9 @@ def illustrations(
     """
     from semfocus_plugin.lab.studies.illustrations import illustrate
 
-    for path in illustrate(out, overwrite=overwrite):
+    with messages.status("focusing and drawing"):
+        drawn = illustrate(out, overwrite=overwrite)
+    for path in drawn:
         output.print(path, markup=False, soft_wrap=True)
 
 
