@@ -27,6 +27,15 @@ TokenFile = Annotated[
 Expose = Annotated[
     bool, typer.Option("--expose", help="Let other computers connect, not this one alone; needs a token.")
 ]
+Tiles = Annotated[
+    Path | None, typer.Option(help="Folder of a `semfocus tile` that the page shows as it grows; it may come later.")
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(help="Sheet of `semfocus label` (.csv) that the page has a link to label in, every label at once."),
+]
+_ENDS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+"""Signals that end the server in order: Ctrl-C, a request to terminate, and a window that is closed."""
 
 
 def serve(
@@ -34,6 +43,8 @@ def serve(
     port: Port = PORT,
     token_file: TokenFile = None,
     expose: Expose = False,
+    tiles: Tiles = None,
+    labels: Labels = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
     """Share a microscope over HTTP: one client controls it, others watch. Ctrl-C ends it, and puts back a run.
@@ -42,7 +53,7 @@ def serve(
 
     Example: semfocus serve em30://192.168.1.30
     """
-    run_server(url, port, token_file, expose, json)
+    run_server(url, port, token_file, expose, tiles, labels, json)
 
 
 def view(
@@ -50,6 +61,8 @@ def view(
     port: Port = PORT,
     token_file: TokenFile = None,
     expose: Expose = False,
+    tiles: Tiles = None,
+    labels: Labels = None,
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Open no browser; print the page's address.")
     ] = False,
@@ -58,11 +71,20 @@ def view(
 
     Example: semfocus view 'emulator://tin-balls?seed=1&magnification=2000'
     """
-    run_server(url, port, token_file, expose, json=False, browser=not no_browser)
+    run_server(url, port, token_file, expose, tiles, labels, browser=not no_browser)
 
 
-def run_server(url: str, port: int, token_file: Path | None, expose: bool, json: bool, browser: bool = False) -> None:
-    """Share a microscope until Ctrl-C or SIGTERM."""
+def run_server(
+    url: str,
+    port: int,
+    token_file: Path | None,
+    expose: bool,
+    tiles: Path | None,
+    labels: Path | None,
+    json: bool = False,
+    browser: bool = False,
+) -> None:
+    """Share a microscope until Ctrl-C or another signal of `_ENDS`."""
     from semfocus_plugin.server import LEAST_TOKEN, LOOPBACK, sharing
 
     token = _token(token_file)
@@ -72,9 +94,11 @@ def run_server(url: str, port: int, token_file: Path | None, expose: bool, json:
             f"into the environment variable {TOKEN_VARIABLE}"
         )
     over = threading.Event()
-    with sharing(url, host="0.0.0.0" if expose else LOOPBACK, port=port, token=token) as shared:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: over.set())
+    host = "0.0.0.0" if expose else LOOPBACK
+    with sharing(url, host=host, port=port, token=token, tiles=tiles, labels=labels) as shared:
+        for name in _ENDS:
+            if (number := getattr(signal, name, None)) is not None:
+                signal.signal(number, lambda *_: over.set())
         if json:
             print_json(
                 {"page": shared.page, "url": shared.url, "exposed": expose, "token": token is not None}, one_line=True
