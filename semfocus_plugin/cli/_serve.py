@@ -15,6 +15,7 @@ import typer
 from semdrivers.console import messages, output, print_json
 from semdrivers.errors import InvalidParameterError
 from semdrivers.remote import PORT, TOKEN_VARIABLE
+from semfocus_plugin.cli._shortcut import write_shortcut
 
 Url = Annotated[
     str, typer.Argument(help="Address of the microscope, such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'.")
@@ -66,11 +67,22 @@ def view(
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Open no browser; print the page's address.")
     ] = False,
+    shortcut: Annotated[
+        Path | None,
+        typer.Option(help="Write a file to double-click that does all this (.desktop, on Windows .cmd), and end."),
+    ] = None,
 ) -> None:
     """Share a microscope, and open its live page: picture, focus curve, buttons. Ctrl-C ends it, and puts back a run.
 
     Example: semfocus view 'emulator://tin-balls?seed=1&magnification=2000'
     """
+    if shortcut is not None:
+        files = {"--token-file": token_file, "--tiles": tiles, "--labels": labels}
+        named = [word for name, path in files.items() if path is not None for word in (name, str(path.absolute()))]
+        flags = [name for name, given in (("--expose", expose), ("--no-browser", no_browser)) if given]
+        written = write_shortcut(shortcut, ["view", url, "--port", str(port), *named, *flags])
+        output.print(f"{written} opens the page", markup=False, soft_wrap=True)
+        return
     run_server(url, port, token_file, expose, tiles, labels, browser=not no_browser)
 
 

@@ -8,7 +8,7 @@ const me = sessionStorage.client ||= `browser ${Math.random().toString(36).slice
 const fragment = new URLSearchParams(location.hash.slice(1));
 if (fragment.has("token")) { sessionStorage.token = fragment.get("token"); history.replaceState(null, "", location.pathname); }
 
-let status = null, run = null, live = false, inControl = false, wantedFrame = null, fetching = false, lastLook = 0;
+let status = null, run = null, live = false, inControl = false, wantedFrame = null, fetching = false, lastLook = 0, lookTimer = 0;
 
 // Requests
 
@@ -71,7 +71,7 @@ const handlers = {
   frame: data => { showPlace(data); showFrame(data); },
   run: data => { run = data; drawRun(); tell(`focusing, asked by ${data.client}`); },
   step: data => { if (run && run.number === data.run) { run.steps.push(data); setScore(data.score); drawRun(); } },
-  ended: async data => {
+  ended: data => {
     run = data;
     showPlace(data);
     drawRun();
@@ -79,7 +79,7 @@ const handlers = {
     const end = data.result;
     if (end) tell(`${end.status} at ${end.working_distance.toFixed(3)} mm: ${end.reason}`, end.status === "refused");
     else tell(data.error.message, true);
-    await readMembers();
+    readMembers();
   },
   stopped: data => { live = false; tell(data.keep_beam ? "the scan was stopped" : "stopped, and the beam is off", true); readMembers(); },
   lost: data => { status.problem = data.problem; live = false; },
@@ -193,15 +193,19 @@ const fetchFrame = async () => {
     byId("caption").textContent = `frame ${frame.number}, ${frame.width}×${frame.height}, ` +
       `${frame.working_distance.toFixed(3)} mm, ${Math.round(frame.magnification).toLocaleString("en")}×`;
     drawScale(frame);
-    if (performance.now() - lastLook > LOOK_EVERY) {
-      lastLook = performance.now();
-      const seen = await json("GET", `api/frames/${frame.number}/score`);
-      if (!running()) setScore(seen.score);
-      showBlur(seen.blur);
-    } else byId("blur").hidden = true;
+    clearTimeout(lookTimer);
+    lookTimer = setTimeout(() => look(frame.number), Math.max(0, LOOK_EVERY - (performance.now() - lastLook)));
   } catch (error) { if (error.status !== 404) tell(error.message, true); }
   fetching = false;
   fetchFrame();
+};
+const look = async number => {
+  lastLook = performance.now();
+  try {
+    const seen = await json("GET", `api/frames/${number}/score`);
+    if (!running()) setScore(seen.score);
+    showBlur(seen.blur);
+  } catch (error) { if (error.status !== 404) tell(error.message, true); }
 };
 const drawScale = frame => {
   const scale = byId("scale"), field = frame.width * frame.pixel_size;
