@@ -27,7 +27,17 @@ from semfocus_plugin.lab.studies.live_page import chromium
 
 __all__ = ["HEADS", "main", "measure"]
 
-HEADS = ("frames", "minutes", "frames / s", "server, MiB", "page, MiB", "nodes", "server, CPU / frame", "at 10 / s")
+HEADS = (
+    "frames",
+    "minutes",
+    "frames / s",
+    "server, MiB",
+    "browser, MiB",
+    "heap, MiB",
+    "nodes",
+    "server, CPU / frame",
+    "at 10 / s",
+)
 _HURRY = "const wait = setTimeout; window.setTimeout = (done, ms) => wait(done, ms > 100 ? ms : 0);"
 """Takes out of the page what keeps it at ten frames a second."""
 _MIB = 1 / 2**20
@@ -53,8 +63,29 @@ def _resident(process: int) -> float:
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") * _MIB
 
 
+def _browser_size() -> float:
+    """Return the memory of all processes of Chromium that this one started, MiB; shared memory counts once."""
+    parents, size = {}, 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = path.read_text().partition("(")[2].rpartition(")")
+        except OSError:  # it has ended
+            continue
+        parents[int(path.parent.name)] = int(rest.split()[1]), name
+    for process, (above, name) in parents.items():
+        while above not in (os.getpid(), 0):
+            above = parents.get(above, (0, ""))[0]
+        if above and name.startswith("chrom"):
+            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+            size += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return size / 1024
+
+
 def measure(frames: int, steps: int = 10, *, hurried: bool = True) -> Iterator[tuple[str, ...]]:
-    """Yield a line of the table whenever a share of the frames has been shown; see `HEADS`."""
+    """Yield a line of the table whenever a share of the frames has been shown; see `HEADS`.
+
+    ``browser`` is the memory of all processes of Chromium, ``heap`` what the page's script holds, garbage included.
+    """
     emulate = "from semdrivers._cli import main; main()", "emulate", "--seed", "1", "--magnification", "2000", "--json"
     serve = "from semfocus_plugin.lab.cli import main; main()", "serve", "--port", "0", "--json"
     with ExitStack() as stack:
@@ -73,7 +104,6 @@ def measure(frames: int, steps: int = 10, *, hurried: bool = True) -> Iterator[t
         began, cpu, first = time.perf_counter(), _cpu_seconds(server), page.evaluate(shown)
         for step in range(steps + 1):
             page.wait_for_function(f"goal => ({shown})() >= goal", arg=max(frames * step // steps, 100), polling=500)
-            inside.send("HeapProfiler.collectGarbage")
             metrics = {each["name"]: each["value"] for each in inside.send("Performance.getMetrics")["metrics"]}
             count, seconds = page.evaluate(shown), time.perf_counter() - began
             spent = (_cpu_seconds(server) - cpu) / (count - first)
@@ -82,6 +112,7 @@ def measure(frames: int, steps: int = 10, *, hurried: bool = True) -> Iterator[t
                 f"{seconds / 60:.1f}",
                 f"{(count - first) / seconds:.1f}",
                 f"{_resident(server):.1f}",
+                f"{_browser_size():.0f}",
                 f"{metrics['JSHeapUsedSize'] * _MIB:.2f}",
                 f"{metrics['Nodes']:.0f}",
                 f"{1e3 * spent:.1f} ms",

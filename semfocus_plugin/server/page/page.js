@@ -183,13 +183,12 @@ const fetchFrame = async () => {
   const frame = wantedFrame;
   wantedFrame = null;
   try {
-    const picture = await (await ask("GET", `api/frames/${frame.number}.jpg`)).blob(), image = byId("frame");
-    const before = image.src;
-    image.src = URL.createObjectURL(picture);
-    await image.decode().catch(() => {});
-    if (before.startsWith("blob:")) URL.revokeObjectURL(before);
+    const image = byId("frame"), picture = await createImageBitmap(await (await ask("GET", `api/frames/${frame.number}.jpg`)).blob());
+    if (image.width !== picture.width || image.height !== picture.height) [image.width, image.height] = [picture.width, picture.height];
+    image.getContext("2d").drawImage(picture, 0, 0);
+    picture.close();  // an <img> would keep every picture until the browser collects garbage: a gigabyte in an hour
     image.dataset.frame = frame.number;
-    image.alt = `Frame ${frame.number} at ${frame.working_distance.toFixed(3)} mm, ${frame.magnification}×`;
+    image.ariaLabel = `Frame ${frame.number} at ${frame.working_distance.toFixed(3)} mm, ${frame.magnification}×`;
     byId("caption").textContent = `frame ${frame.number}, ${frame.width}×${frame.height}, ` +
       `${frame.working_distance.toFixed(3)} mm, ${Math.round(frame.magnification).toLocaleString("en")}×`;
     drawScale(frame);
