@@ -25,9 +25,9 @@ from typing import Any
 from semdrivers.autofocus import ended_in_order
 from semfocus_plugin.lab.studies.live_page import chromium
 
-__all__ = ["HEADS", "main", "measure"]
+__all__ = ["main", "measure"]
 
-HEADS = (
+_HEADS = (
     "frames",
     "minutes",
     "frames / s",
@@ -82,7 +82,7 @@ def _browser_size() -> float:
 
 
 def measure(frames: int, steps: int = 10, *, hurried: bool = True) -> Iterator[tuple[str, ...]]:
-    """Yield a line of the table whenever a share of the frames has been shown; see `HEADS`.
+    """Yield a line of the table whenever a share of the frames has been shown; see `_HEADS`.
 
     ``browser`` is the memory of all processes of Chromium, ``heap`` what the page's script holds, garbage included.
     """
@@ -123,7 +123,7 @@ def measure(frames: int, steps: int = 10, *, hurried: bool = True) -> Iterator[t
 def main() -> None:
     """Print the table, line by line as it grows."""
     counts = [int(each) for each in sys.argv[1:] if each.isdecimal()]
-    print(f"| {' | '.join(HEADS)} |\n|{' --- |' * len(HEADS)}", flush=True)
+    print(f"| {' | '.join(_HEADS)} |\n|{' --- |' * len(_HEADS)}", flush=True)
     with ended_in_order():
         for line in measure(counts[0] if counts else 18_000, hurried="--unhurried" not in sys.argv):
             print(f"| {' | '.join(line)} |", flush=True)
