@@ -31,7 +31,9 @@ def report(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The report (.html).")] = Path("report.html"),
-    figures: Annotated[Path | None, typer.Option(help="Write the figures to this folder too, as PDF.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Write the figures to this folder too, as PDF; not by default.")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that exist; they are kept by default.")
     ] = False,

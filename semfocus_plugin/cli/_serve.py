@@ -28,11 +28,13 @@ Expose = Annotated[
     bool, typer.Option("--expose", help="Let other computers connect, not this one alone; needs a token.")
 ]
 Tiles = Annotated[
-    Path | None, typer.Option(help="Folder of a `semfocus tile` that the page shows as it grows; it may come later.")
+    Path | None, typer.Option(help="Folder of a `semfocus tile` that the page shows as it grows; none by default.")
 ]
 Labels = Annotated[
     Path | None,
-    typer.Option(help="Sheet of `semfocus label` (.csv) that the page has a link to label in, every label at once."),
+    typer.Option(
+        help="Sheet of `semfocus label` (.csv) to label in from the page, every label at once; none by default."
+    ),
 ]
 _ENDS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 """Signals that end the server in order: Ctrl-C, a request to terminate, and a window that is closed."""
@@ -68,7 +70,9 @@ def view(
     ] = False,
     shortcut: Annotated[
         Path | None,
-        typer.Option(help="Write a file to double-click that does all this (.desktop, on Windows .cmd), and end."),
+        typer.Option(
+            help="Write a file to double-click that does all this (.desktop, on Windows .cmd), and end; not by default."
+        ),
     ] = None,
 ) -> None:
     """Share a microscope, and open its live page: picture, focus curve, buttons. Ctrl-C ends it, and puts back a run.
