@@ -249,7 +249,7 @@ def soak(
     hours: Annotated[float, typer.Option(min=0.01, help="Hours of the instrument's clock, which runs ahead.")] = 24.0,
     every: Annotated[float, typer.Option(min=0.1, help="Minutes of the instrument between two runs.")] = 5.0,
     seed: Seed = 1,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File of a figure: .png.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File of a figure: .png; none by default.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Focus all day with faults, on the instrument's clock; exit code 1 when memory, descriptors or threads grow.

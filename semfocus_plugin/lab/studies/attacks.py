@@ -27,6 +27,7 @@ from semdrivers.emulator import Emulator
 __all__ = ["ATTACKS", "HEADINGS", "latencies", "table"]
 
 HEADINGS = ("attack", "round trips", "median", "99 of 100 within", "longest", "longest frame")
+"""Headings of the table."""
 _WARM = 0.5
 """Seconds that an attack has before anything is measured."""
 

@@ -29,6 +29,7 @@ FAULTS = (
 )  # fmt: skip
 """What goes wrong, each with a probability of 1 %, after which an instrument can go on by itself."""
 HEADINGS = ("hours", "runs", "focused", "errors", "largest error, DoF", "memory, MB", "descriptors", "threads")
+"""Headings of the table."""
 _DRIFT = 1.0
 """nm/s by which the sample's height drifts: some depths of field in a day."""
 
