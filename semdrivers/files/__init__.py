@@ -12,7 +12,7 @@ from semdrivers.files._plotting import (
     plot_result,
 )
 from semdrivers.files._report import Entry, Picture, report_fragment, report_page
-from semdrivers.files._tables import TableRow, read_table, table_columns
+from semdrivers.files._tables import TableRow, composed, named_file, read_table, table_columns
 from semdrivers.files._text import decimal, decoded
 from semdrivers.files._vendors import vendor_conditions
 
@@ -21,11 +21,13 @@ __all__ = [
     "Picture",
     "TableRow",
     "check_free",
+    "composed",
     "conditions_of",
     "decimal",
     "decoded",
     "describe",
     "draw_scale_bar",
+    "named_file",
     "page_count",
     "parse_json",
     "plain",
