@@ -254,3 +254,31 @@ def test_a_counter_that_begins_anew_is_not_old():
     checks = FrameChecks(ScanMode.FAST)
     checks.accept(first, 10.0)
     assert checks.late(second, 10.0, 5000.0, 0.01) == ""
+
+
+class Beads(Column):
+    """Bright beads on a background that is black since there is nothing: most pixels are at 0, and none is cut off."""
+
+    def __init__(self, seed: int, start: float) -> None:
+        super().__init__("", seed, start)
+        beads = (self.random.random((240, 320)) < 0.002).astype(float)
+        k = 2 * np.pi * np.hypot(np.fft.fftfreq(240)[:, None], np.fft.rfftfreq(320))
+        blurred = np.fft.irfft2(np.fft.rfft2(beads) * np.exp(-((k * 2.0) ** 2) / 2), (240, 320)) * 25
+        self.scene = np.clip(blurred, 0.0, 1.0)
+
+    def frame(self, place: float) -> Image:
+        image = super().frame(place)
+        radius = 0.003 * abs(place - self.best) / (0.4 / self.magnification)
+        k = 2 * np.pi * np.hypot(np.fft.fftfreq(240)[:, None], np.fft.rfftfreq(320))
+        signal = np.fft.irfft2(np.fft.rfft2(self.scene) * np.exp(-((k * max(radius, 0.4)) ** 2) / 8), (240, 320))
+        electrons = self.random.poisson(50 * np.clip(signal, 0, 1))
+        return dataclasses.replace(image, pixels=np.clip(4 * electrons, 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("start", [14.6, 15.5])
+def test_bright_beads_on_black_are_focused(start):
+    microscope = Beads(seed=1, start=start)
+    assert np.mean(microscope.frame(15.0).pixels == 0) > 0.7
+    result = semdrivers.autofocus(microscope)
+    assert result.focused, result
+    assert abs(microscope.working_distance - 15.0) < 0.2
