@@ -21,7 +21,7 @@ from rich.table import Table
 
 import semdrivers
 from semdrivers._builtin import NOT_RUN
-from semdrivers.connection import opened
+from semdrivers.connection import LEAST_TOKEN, TOKEN_VARIABLE, opened, read_token
 from semdrivers.console import FAULT, REFUSED, application, fail, messages, output, print_json, problem_of
 from semdrivers.errors import InvalidParameterError
 from semdrivers.files import check_free, plain
@@ -485,16 +485,34 @@ def emulate(
         Path | None, typer.Option(help="Record every message and frame in this new folder; replay:// opens it.")
     ] = None,
     make: Annotated[Make, typer.Option(help="Whose microscope to emulate.")] = Make.EM30,
+    expose: Annotated[
+        bool, typer.Option("--expose", help="Let other computers connect, not this one alone; needs a token.")
+    ] = False,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help=f"File whose first line is the token to ask for; {TOKEN_VARIABLE} by default."),
+    ] = None,
+    certificate: Annotated[Path | None, typer.Option(help="PEM file of a certificate, for TLS on both ports.")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM file of its private key; in the same file by default.")] = None,
     json: Json = False,
 ) -> None:
-    """Run an emulator for other programs on this computer, until Ctrl-C.
+    """Run an emulator for other programs, on this computer unless --expose is given, until Ctrl-C.
 
     Example: semdrivers emulate --specimen micrograph.tif --pixel-size 26.9
     """
     from semdrivers.emulator import Emulator, TescanEmulator
 
     if make is Make.TESCAN:
-        only = {"--usb-port": usb_port, "--serial": serial, "--realtime": realtime, "--save-session": save_session}
+        only = {
+            "--usb-port": usb_port,
+            "--serial": serial,
+            "--realtime": realtime,
+            "--save-session": save_session,
+            "--expose": expose,
+            "--token-file": token_file,
+            "--certificate": certificate,
+            "--key": key,
+        }
         for option, given in only.items():
             if given:
                 raise InvalidParameterError(f"{option} belongs to the emulator of an EM-30, not to --make tescan")
@@ -518,8 +536,18 @@ def emulate(
                 pass
         messages.print("the emulator has ended")
         return
+    token = read_token(token_file)
+    if expose and token is None:
+        raise InvalidParameterError(
+            f"--expose needs a token of at least {LEAST_TOKEN} characters: write one into a file for --token-file, or "
+            f"into the environment variable {TOKEN_VARIABLE}"
+        )
     emulator = Emulator(
         specimen,
+        token=token,
+        certificate=certificate,
+        key=key,
+        expose=expose,
         pixel_size=pixel_size,
         bar_rows=bar_rows,
         seed=seed,
@@ -544,6 +572,13 @@ def emulate(
             output.print(f"  {emulator.remote_url}", markup=False, soft_wrap=True)
             if serial:
                 output.print(f"  {emulator.serial_url}", markup=False, soft_wrap=True)
+        if expose:
+            messages.print(
+                "[bold red]EXPOSED:[/bold red] everybody who reaches the ports of this computer can stop the scan, and "
+                "whoever has the token controls the emulator; what is sent is "
+                f"{'encrypted' if certificate else 'not encrypted'}. Ctrl-C ends it.",
+                soft_wrap=True,
+            )
         while not stop.wait(0.5):
             pass
     messages.print("the emulator has ended")

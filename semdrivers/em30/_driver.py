@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from ssl import SSLContext
 from typing import Any, TypeVar
 
 import numpy as np
@@ -154,6 +155,8 @@ class EM30(KeepsFocusRecord):
         Opens another connection to the same instrument, when the present one is lost.
     waiting : WaitingTimes, optional
         How long a lost control link may take to be opened again.
+    secret : str, optional
+        The instrument's token, for one that asks for it.
 
     Raises
     ------
@@ -174,8 +177,10 @@ class EM30(KeepsFocusRecord):
         client: str = "semdrivers",
         open_transport: Callable[[], Transport] | None = None,
         waiting: WaitingTimes = WaitingTimes(),  # noqa: B008 - frozen
+        secret: str | None = None,
     ) -> None:
         self._waiting_times = waiting
+        self._secret = secret
         self._control = control_link
         self._name = name
         self._client = client
@@ -567,6 +572,7 @@ class EM30(KeepsFocusRecord):
                     name=self._name,
                     token=lost.token,
                     waiting=self._waiting_times,
+                    secret=self._secret,
                 )
                 break
             except (NotConnectedError, TransportError) as error:
@@ -747,8 +753,8 @@ def connect(url: str, options: Mapping[str, Any]) -> EM30:
     url : str
         ``em30://HOST[:PORT][?usb=…]`` or ``em30+serial:///dev/ttyUSB0[?baudrate=…]``.
     options : mapping
-        ``usb``, ``bits``, ``keep_beam``, ``beam_off_after``, ``client``, ``baudrate``, as in the URL; ``on_close``, a
-        callable for the end of `EM30.close`; ``waiting``, the `WaitingTimes` of both links.
+        ``usb``, ``bits``, ``keep_beam``, ``beam_off_after``, ``client``, ``baudrate``, ``token``, ``tls``, as in the
+        URL; ``on_close``, a callable for the end of `EM30.close`; ``waiting``, the `WaitingTimes` of both links.
 
     Raises
     ------
@@ -768,7 +774,8 @@ def connect(url: str, options: Mapping[str, Any]) -> EM30:
     waiting = options.get("waiting", WaitingTimes())
     if not isinstance(waiting, WaitingTimes):
         raise InvalidParameterError(f"{url}: waiting must be a semdrivers.em30.WaitingTimes, not {waiting!r}")
-    target = parse_target(address.usb)
+    tls = address.context()
+    target = parse_target(address.usb, address.token, tls)
     where = address.host or address.device
     name = f"EM-30 at {where}"
     failures: dict[str, str | Exception] = {}
@@ -776,7 +783,13 @@ def connect(url: str, options: Mapping[str, Any]) -> EM30:
     images: ImageLink | None = None
     try:
         try:
-            control = ControlLink(_open_transport(address), client_name=address.client, name=name, waiting=waiting)
+            control = ControlLink(
+                _open_transport(address, tls),
+                client_name=address.client,
+                name=name,
+                waiting=waiting,
+                secret=address.token,
+            )
         except NotConnectedError as error:
             failures["control"] = error
         try:
@@ -795,8 +808,9 @@ def connect(url: str, options: Mapping[str, Any]) -> EM30:
             on_close=on_close,
             beam_off_after=address.beam_off_after,
             client=address.client,
-            open_transport=lambda: _open_transport(address),
+            open_transport=lambda: _open_transport(address, tls),
             waiting=waiting,
+            secret=address.token,
         )
     except BaseException:
         if images is not None:
@@ -827,8 +841,10 @@ def stop(url: str, options: Mapping[str, Any]) -> None:
     """
     address = parse_address(url, options)
     where = address.host or address.device
-    send_emergency_stop(_open_transport(address), client=address.client, name=f"EM-30 at {where}")
+    send_emergency_stop(_open_transport(address, address.context()), client=address.client, name=f"EM-30 at {where}")
 
 
-def _open_transport(address: Address) -> Transport:
-    return open_tcp(address.host, address.port) if address.host else open_serial(address.device, address.baudrate)
+def _open_transport(address: Address, tls: SSLContext | None) -> Transport:
+    if address.host:
+        return open_tcp(address.host, address.port, tls=tls)
+    return open_serial(address.device, address.baudrate)

@@ -566,7 +566,7 @@ class FocusRun:
 
 
 def _blur_of(evaluation: Evaluation) -> dict[str, float | None]:
-    """Return the radius of the blur and its standard deviation, pixels, as far as the network tells them."""
+    """Return the radius of the blur and its standard deviation, pixels, as far as the network reports them."""
     if evaluation.log_blur is None:
         return {"blur": None, "blur_sigma": None}
     sigma = None if evaluation.log_sigma is None else math.exp(evaluation.log_blur + evaluation.log_sigma)
