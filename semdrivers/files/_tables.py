@@ -101,7 +101,8 @@ def read_table(path: str | Path, needed: Iterable[str] = ()) -> list[TableRow]:
         When the file cannot be read.
     """
     path = Path(path)
-    columns, lines = (), []
+    columns: tuple[str, ...] = ()
+    lines: list[tuple[int, tuple[str, ...]]] = []
     for number, cells in _lines(path):
         if not columns:
             columns = cells
