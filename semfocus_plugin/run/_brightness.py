@@ -14,7 +14,7 @@ import numpy as np
 
 from semdrivers import AutofocusError, HasDetector, Image, Microscope, ScanMode, autobrightness
 from semdrivers.microscope import read_number, within
-from semfocus_plugin.run._measurement import shows_nothing
+from semfocus_plugin.run._measurement import DARK_OR_BRIGHT, NOISE, shows_nothing
 
 if TYPE_CHECKING:
     from semfocus_plugin.run._measurement import Measurement
@@ -124,6 +124,8 @@ def _cut_off(m: Measurement) -> float:
 
     Where the black level cuts a signal off, its noise still shows here and there amid black pixels.
     """
+    if m.clipped > DARK_OR_BRIGHT or m.correlation <= NOISE:
+        return m.clipped
     pixels = m.image.pixels
     black = pixels <= 0
     rows = np.pad(black, 1).astype(np.uint8)
