@@ -21,6 +21,7 @@ from rich.table import Table
 
 import semdrivers
 from semdrivers._builtin import NOT_RUN
+from semdrivers.base import described
 from semdrivers.connection import LEAST_TOKEN, TOKEN_VARIABLE, opened, read_token
 from semdrivers.console import FAULT, REFUSED, application, fail, messages, output, print_json, problem_of
 from semdrivers.errors import InvalidParameterError
@@ -58,11 +59,20 @@ class Make(enum.StrEnum):
 
 
 @app.command()
-def info(url: Url, json: Json = False) -> None:
-    """Say what is at an address: model, limits, present settings.
+def info(
+    url: Annotated[
+        str | None,
+        typer.Argument(help="Address or name of the microscope; by default what could be opened is listed."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say what is at an address: model, limits, present settings; without one, what could be opened.
 
     Example: semdrivers info em30://192.168.1.30
     """
+    if url is None:
+        _print_openable(json)
+        return
     with opened(url) as microscope:
         facts = _describe(url, microscope)
     if json:
@@ -89,6 +99,24 @@ def info(url: Url, json: Json = False) -> None:
     output.print(table)
 
 
+def _print_openable(json: bool) -> None:
+    """Print the named instruments and an example of every scheme; no instrument is asked anything."""
+    named, schemes = read_instruments(), semdrivers.get_plugin_manager().schemes()
+    if json:
+        print_json({"instruments": named, "schemes": schemes, "verified_on": NOT_RUN})
+        return
+    rows = {name: instrument.describe() for name, instrument in named.items()}
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for title, entries in (("named instruments", rows), ("addresses", schemes)):
+        table.add_row(title, "" if entries else "none yet; semdrivers instrument add NAME URL keeps one")
+        for name, text in entries.items():
+            table.add_row(f"  {escape(name)}", escape(text))
+    output.print(table)
+    messages.print("semdrivers info URL asks an instrument; semdrivers doctor checks the installation")
+
+
 @app.command()
 def snap(
     url: Url,
@@ -97,8 +125,12 @@ def snap(
         str, typer.Option(help="Scan mode: a name that semdrivers info lists, or fastest, or slowest.")
     ] = "slowest",
     autofocus: Annotated[bool, typer.Option("--autofocus", help="Focus first; no picture if refused.")] = False,
-    magnification: Annotated[float | None, typer.Option(help="Magnification to set first.")] = None,
-    working_distance: Annotated[float | None, typer.Option(help="Working distance to set first, mm.")] = None,
+    magnification: Annotated[
+        float | None, typer.Option(help="Magnification to set first; left as it is by default.")
+    ] = None,
+    working_distance: Annotated[
+        float | None, typer.Option(help="Working distance to set first, mm; left as it is by default.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     json: Json = False,
 ) -> None:
@@ -116,7 +148,7 @@ def snap(
             microscope.working_distance = working_distance
         result = _focus(microscope) if autofocus else None
         if result is None or result.focused:
-            image = microscope.acquire(scan_mode)
+            image = described(microscope.acquire(scan_mode), microscope, None if result is None else result.to_record())
             image.save(out, overwrite=overwrite)
     if result is not None and image is None:
         fail(f"autofocus {result.status}: {result.reason}; no picture was taken")
@@ -466,7 +498,9 @@ def emulate(
     specimen: Annotated[
         str, typer.Option(help="Specimen under the beam: a name, or the file of a picture.")
     ] = "tin-balls",
-    pixel_size: Annotated[float | None, typer.Option(help="Pixel size of a picture, nm.")] = None,
+    pixel_size: Annotated[
+        float | None, typer.Option(help="Pixel size of a picture, nm; what the file says by default.")
+    ] = None,
     bar_rows: Annotated[
         int | None, typer.Option(min=0, help="Rows of a data bar to cut off a picture; known or detected by default.")
     ] = None,
@@ -482,7 +516,8 @@ def emulate(
     realtime: Annotated[bool, typer.Option("--realtime", help="Scans and moves take their time.")] = False,
     faults: Annotated[str, typer.Option(help="Faults to produce, such as usb-drop:0.01,control-reset@5.")] = "",
     save_session: Annotated[
-        Path | None, typer.Option(help="Record every message and frame in this new folder; replay:// opens it.")
+        Path | None,
+        typer.Option(help="Record all of it in this new folder, which replay:// opens; not recorded by default."),
     ] = None,
     make: Annotated[Make, typer.Option(help="Whose microscope to emulate.")] = Make.EM30,
     expose: Annotated[
@@ -492,7 +527,9 @@ def emulate(
         Path | None,
         typer.Option(help=f"File whose first line is the token to ask for; {TOKEN_VARIABLE} by default."),
     ] = None,
-    certificate: Annotated[Path | None, typer.Option(help="PEM file of a certificate, for TLS on both ports.")] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="PEM file of a certificate, for TLS on both ports; no TLS by default.")
+    ] = None,
     key: Annotated[Path | None, typer.Option(help="PEM file of its private key; in the same file by default.")] = None,
     json: Json = False,
 ) -> None:

@@ -97,6 +97,7 @@ _NEEDS = {
     "stigmator": ("stigmator_x", "stigmator_y"),
     "brightness": ("brightness",),
     "contrast": ("contrast",),
+    "voltage": ("accelerating_voltage",),
 }
 """Members of `EM30` that not every instrument offers, and the parameters that each takes."""
 
@@ -129,7 +130,7 @@ class EM30(KeepsFocusRecord):
     ``waiting.reconnect``, so that what was changed can be put back.
 
     `semdrivers.connect` makes one. It implements `Microscope`, `RecordsFocus`, `HasBeam`, `HasStop` and `HasVacuum`,
-    and `HasStage`, `HasStageOrientation`, `HasStigmator` and `HasDetector` as far as the instrument reports them. After
+    and `HasStage`, `HasStageOrientation`, `HasStigmator`, `HasDetector` and `HasVoltage` as far as it has them. After
     `close` every member raises `NotConnectedError`.
 
     Parameters
@@ -408,6 +409,11 @@ class EM30(KeepsFocusRecord):
             )
             self._took_effect(oriented.time)
             return oriented.tilt, oriented.rotation
+
+    @property
+    def voltage(self) -> float:
+        """Acceleration voltage, kV."""
+        return self._get(Parameter.ACCELERATING_VOLTAGE)
 
     @property
     def stigmator(self) -> tuple[float, float]:
@@ -712,7 +718,7 @@ class EM30(KeepsFocusRecord):
             frame_id=leader.frame_id,
             timestamp=self._epoch + leader.start_time,
             scan_mode=mode,
-            metadata={**identity, **self._focus_metadata(leader.working_distance)},
+            metadata={**identity, **self._frame_metadata(leader.working_distance, mode)},
         )
 
 

@@ -213,6 +213,16 @@ def test_figures_are_drawn(tmp_path):
         assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_method_keeps_its_colour_whatever_it_is_compared_with(tmp_path):
+    alone, among = (
+        figures.draw_comparison(report.rows([record(method=name) for name in names], BENCHMARK), tmp_path / file)
+        for names, file in ((["brent"], "alone.svg"), (runs.method_names(), "among.svg"))
+    )
+    used = {colour for colour in figures.COLOURS if colour in alone.read_text()} - {figures.INK}
+    assert used == {figures.COLOURS[runs.method_names().index("brent")]}
+    assert used <= {colour for colour in figures.COLOURS if colour in among.read_text()}
+
+
 @pytest.mark.parametrize("method", ["dual-network", "golden-section", "pair-bound"])
 def test_a_run_leaves_an_honest_record(tiny_models, method):
     (trial,) = trials.draw_trials(trials.TRACKS["near"], 1, 1)
