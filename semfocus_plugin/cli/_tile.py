@@ -167,14 +167,14 @@ def tile(
     records = tiles.read_tiles(out, plan)
     look = tiles.second_look(records)
     complete = len(records) == len(plan.tiles)
-    facts = _facts(plan, records, look, known, time.perf_counter() - began)
+    facts = facts_of(plan, records, look, known, time.perf_counter() - began)
     if complete:
         facts |= _write(out, plan, records, look, known, facts, mosaic)
     if json:
         print_json(facts)
     else:
         for name, value in facts.items():
-            output.print(f"{name.replace('_', ' ')}: {_text(value)}", markup=False, soft_wrap=True)
+            output.print(f"{name.replace('_', ' ')}: {as_text(value)}", markup=False, soft_wrap=True)
     if not complete:
         messages.print(f"stopped after {len(records)} of {len(plan.tiles)} tiles; --resume goes on", markup=False)
         raise typer.Exit(INTERRUPTED)
@@ -205,12 +205,13 @@ def _write(
         pictures["Mosaic"] = tiles.preview(whole)
     if known.points:
         pictures["Focus map"] = known.plot(out / "map.png", overwrite=True).read_bytes()
-    lines = {name.replace("_", " "): _text(value) for name, value in {**facts, **more}.items()}
+    lines = {name.replace("_", " "): as_text(value) for name, value in {**facts, **more}.items()}
     more["report"] = str(tiles.write_report(out / "report.html", plan, records, look, lines, pictures, overwrite=True))
     return more
 
 
-def _facts(plan: Any, records: Any, look: Any, known: semdrivers.FocusMap, seconds: float) -> dict[str, Any]:
+def facts_of(plan: Any, records: Any, look: Any, known: semdrivers.FocusMap, seconds: float) -> dict[str, Any]:
+    """Return what a run of tiles did, by name."""
     dose = [record.dose for record in records.values() if math.isfinite(record.dose)]
     return {
         "tiles": len(records),
@@ -227,7 +228,8 @@ def _facts(plan: Any, records: Any, look: Any, known: semdrivers.FocusMap, secon
     }
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Return a value of `facts_of` for a person."""
     if isinstance(value, list):
         return ", ".join(value) or "none"
     return f"{value:.4g}" if isinstance(value, float) else "not reported" if value is None else str(value)

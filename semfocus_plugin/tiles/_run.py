@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,9 @@ from semfocus_plugin.tiles._plan import Plan, Tile
 
 MAP = "map.json"
 """File of the focus map in a folder of tiles."""
-PLAN, PICTURES = "plan.json", "tiles"
+PLAN = "plan.json"
+"""File of the plan in a folder of tiles."""
+PICTURES = "tiles"
 OUTPUTS = ("mosaic.ome.tif", "map.png", "report.html")
 ASIDE = 0.25
 """Depths of field to either side of the focus at which tiles that track it are taken."""
@@ -130,12 +132,12 @@ def open_folder(folder: Path, plan: Callable[[], Plan], *, resume: bool, overwri
     return made
 
 
-def read_tiles(folder: Path, plan: Plan) -> dict[int, TileRecord]:
-    """Return the tiles that were taken, by index."""
-    records = {}
+def read_tiles(folder: Path, plan: Plan, known: Mapping[int, TileRecord] | None = None) -> dict[int, TileRecord]:
+    """Return the tiles that were taken, by index; the files of those that are `known` are not read again."""
+    records = dict(known or {})
     for tile in plan.tiles:
         path = folder / PICTURES / tile.name
-        if path.exists():
+        if tile.index not in records and path.exists():
             records[tile.index] = _record(tile, path, read_image(path))
     return records
 
