@@ -228,7 +228,8 @@ class FocusRun:
         Cancelled
             When the caller's event is set; nothing has moved.
         AutofocusError
-            When the instrument reads back a place beyond the limits.
+            When the instrument reads back a place beyond the limits, or did not go half the way: its limits cut the
+            value, or it ignored it.
         """
         self._check_cancelled()
         target = self.snap(working_distance)
@@ -238,7 +239,7 @@ class FocusRun:
                 self._microscope.working_distance = self.snap(target - TAKE_UP)
             self._microscope.working_distance = target
             self.working_distance = self._read_working_distance()
-            self._check_place(target)
+            self._check_place(before, target)
             self._check_grid(target)
             if self._steps:
                 last = self._steps[-1]
@@ -525,7 +526,7 @@ class FocusRun:
     def _tolerance(self) -> float:
         return max(self.limits.step, 0.25 * self.depth_of_field)
 
-    def _check_place(self, target: float) -> None:
+    def _check_place(self, before: float, target: float) -> None:
         tolerance = self._tolerance()
         low, high = self.limits.minimum - tolerance, self.limits.maximum + tolerance
         if not low <= self.working_distance <= high:
@@ -533,6 +534,13 @@ class FocusRun:
                 f"the instrument was sent to a working distance of {target:.3f} mm and stands at "
                 f"{self.working_distance:.3f} mm, beyond the limits {self.limits.minimum:.3f} to "
                 f"{self.limits.maximum:.3f} mm; check the lens before focusing again"
+            )
+        missed = abs(self.working_distance - target)
+        if missed > max(self.limits.step, self.depth_of_field, 0.5 * abs(target - before)):
+            raise AutofocusError(
+                f"working_distance was set to {target:.6g} mm from {before:.6g} mm and reads "
+                f"{self.working_distance:.6g} mm: the instrument cut the value or ignored it; give its limits as "
+                "bounds, or check that it takes commands"
             )
 
     def _check_grid(self, target: float) -> None:
