@@ -237,11 +237,15 @@ class Astigmatism:
         longer working distance) is blurred most. `x` is along 0° and 90°, `y` along 45° and 135°.
     sigma : float
         Standard deviation of each, µm.
+    unseen : float or None
+        On a sample that shows one direction alone: the angle in degrees, 0 to 90, of the component that it does not
+        show, which is the one along this angle and across it. `x` and `y` are the other component then.
     """
 
     x: float
     y: float
     sigma: float
+    unseen: float | None = None
 
     @property
     def amount(self) -> float:

@@ -26,7 +26,6 @@ from semfocus_plugin.run import (
     Method,
     Outcome,
     best_of,
-    posterior_of,
     shows_nothing,
     sighting_of,
 )
@@ -116,7 +115,7 @@ def focus(run: FocusRun, accept: float) -> Outcome:
         assert place is not None
         sightings.append(sighting_of(run.measure(place, phase)))
         seen = run.measurements
-        posterior = posterior_of(run, sightings, seen[0].pixel * seen[0].magnification / target)
+        posterior = stigmation.posterior(sightings, seen[0].pixel * seen[0].magnification / target)
         run.posterior = posterior.quantiles()
         near = _found(posterior, run)
         at_target = [m for m in seen if _same(m.magnification, target)]
@@ -126,7 +125,7 @@ def focus(run: FocusRun, accept: float) -> Outcome:
             phase = "stigmate"
             continue
         if near.mass >= SURE and _within(run, near):
-            stigmated = [m for m in at_target if m.added == stigmation.added]
+            stigmated = [m for m in at_target if m.setting == stigmation.setting]
             close = [m for m in stigmated if abs(m.working_distance - near.working_distance) <= _reach(run, near)]
             if not close:
                 _look(run, target)
@@ -156,7 +155,7 @@ def focus(run: FocusRun, accept: float) -> Outcome:
                     outcome = _judge_periodic(posterior.period, best, at_target, near, outcome)
                 outcome = _stigmated(outcome, stigmation, posterior, near)
                 if outcome.focused:
-                    stigmation.trim(posterior)
+                    stigmation.trim(posterior, near)
                 return _with_measurements(outcome, posterior, near)
             place, phase = flank, "verify"
             continue
@@ -385,13 +384,13 @@ def _with_measurements(outcome: Outcome, posterior: Posterior, near: Estimate) -
     The latter where the frames show it to half a depth of field, or to a third of it.
     """
     outcome = replace(outcome, beam=posterior.measured_beam())
-    found = posterior.astigmatism()
+    found = posterior.residual()
     if found is None or not outcome.focused:
         return outcome
-    x, y, sigma = (1e3 * value for value in found)
-    if sigma > max(0.5e3 * near.unit, math.hypot(x, y) / 3):
+    if found.sigma > max(0.5 * near.unit, found.amount / 3):
         return outcome
-    return replace(outcome, astigmatism=Astigmatism(x, y, sigma))
+    x, y, sigma = (1e3 * value for value in (found.x, found.y, found.sigma))
+    return replace(outcome, astigmatism=Astigmatism(x, y, sigma, found.unseen))
 
 
 def _sharp(m: Measurement) -> bool:

@@ -306,7 +306,7 @@ class FocusRun:
             clipped=clipped_share(pixels, self._full_scale),
             image=image,
             full_scale=self._full_scale,
-            added=(0.0, 0.0) if self.stigmator is None else self.stigmator.added,
+            setting=(0.0, 0.0) if self.stigmator is None else self.stigmator.setting,
         )
         damage = spoiled(pixels) if again and len(self._spoiled) < self._retakes else ""
         self._record("spoiled" if damage else phase, evaluation)
@@ -421,8 +421,8 @@ class FocusRun:
         if self._progress is not None:
             self._progress(step)
 
-    def stigmate(self, x: float, y: float) -> tuple[float, float]:
-        """Set the stigmator so that it adds astigmatism (mm) to that of the start; returns what it adds.
+    def stigmate(self, setting: tuple[float, float]) -> tuple[float, float]:
+        """Set the stigmator as near to a setting as its limits allow; returns it as read back.
 
         Raises
         ------
@@ -434,7 +434,7 @@ class FocusRun:
         if self.stigmator is None:
             raise AutofocusError("the method may not set the stigmator: stigmate is False")
         self._check_cancelled()
-        return self.stigmator.add(x, y)
+        return self.stigmator.move(setting)
 
     def set_magnification(self, magnification: float) -> float:
         """Look at another magnification, where the settings allow it; the loop puts it back.
