@@ -17,6 +17,7 @@ from semfocus_plugin.calibration._stigmator import (
     StigmatorCalibration,
     calibrate_stigmator,
     keep_stigmator,
+    learn_stigmator,
     stigmator_for,
 )
 from semfocus_plugin.calibration._travel import TRAVEL, default_travel
@@ -40,6 +41,7 @@ __all__ = [
     "default_travel",
     "fit_aperture",
     "keep_stigmator",
+    "learn_stigmator",
     "load",
     "place_for",
     "save",

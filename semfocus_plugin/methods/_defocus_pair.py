@@ -156,7 +156,7 @@ def focus(run: FocusRun, accept: float) -> Outcome:
                 outcome = _stigmated(outcome, stigmation, posterior, near)
                 if outcome.focused:
                     stigmation.trim(posterior, near)
-                return _with_measurements(outcome, posterior, near)
+                return _with_measurements(run, outcome, posterior, near)
             place, phase = flank, "verify"
             continue
         refusal = _hopeless(run, posterior, seen)
@@ -170,7 +170,7 @@ def focus(run: FocusRun, accept: float) -> Outcome:
         if place is None:
             outcome = _sharpest(run, posterior, at_target, near, accept)
             outcome = _stigmated(outcome, stigmation, posterior, near)
-            return _with_measurements(outcome, posterior, near)
+            return _with_measurements(run, outcome, posterior, near)
 
 
 def _stigmated(outcome: Outcome, stigmation: Stigmation, posterior: Posterior, near: Estimate) -> Outcome:
@@ -378,7 +378,7 @@ def _hopeless(run: FocusRun, posterior: Posterior, seen: tuple[Measurement, ...]
     return ""
 
 
-def _with_measurements(outcome: Outcome, posterior: Posterior, near: Estimate) -> Outcome:
+def _with_measurements(run: FocusRun, outcome: Outcome, posterior: Posterior, near: Estimate) -> Outcome:
     """Add the beam as measured, and what remains of astigmatism.
 
     The latter where the frames show it to half a depth of field, or to a third of it.
@@ -387,7 +387,7 @@ def _with_measurements(outcome: Outcome, posterior: Posterior, near: Estimate) -
     found = posterior.residual()
     if found is None or not outcome.focused:
         return outcome
-    if found.sigma > max(0.5 * near.unit, found.amount / 3):
+    if (found.unseen is not None and run.stigmator is None) or found.sigma > max(0.5 * near.unit, found.amount / 3):
         return outcome
     x, y, sigma = (1e3 * value for value in (found.x, found.y, found.sigma))
     return replace(outcome, astigmatism=Astigmatism(x, y, sigma, found.unseen))

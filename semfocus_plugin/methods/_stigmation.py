@@ -14,8 +14,10 @@ _CLEAR = 1.8
 """Standard deviations from which astigmatism is corrected."""
 _SIGMA = 0.27
 """Depths of field to which what remains must be known."""
-_LEAST_KNOWN = 0.5
-"""The same, before the stigmator is moved to see what it does."""
+_LEAST_KNOWN, _SHARE = 0.65, 0.15
+"""The same, in depths of field or as a share of it, before the stigmator is moved to see what it does."""
+_WORTH = 0.35
+"""Depths of field of astigmatism that are worth such a move."""
 _SURE = 0.6
 """Probability of the place from which the stigmator is moved."""
 _FLANK = 5.0
@@ -37,6 +39,7 @@ class Stigmation:
         self._moves = self._looks = self._trials = 0
         self._refusal = ""
         self._before: Posterior | None = None
+        self._lost: set[tuple[float, float]] = set()
         self._left = self.setting
         if run.stigmator is not None:
             run.stigmate(run.stigmator.start)
@@ -52,13 +55,17 @@ class Stigmation:
         if stigmator is None:
             return posterior_of(self._run, sightings, pixel)
         settings = [m.setting for m in self._run.measurements]
-        if self._before is not None and not stigmator.given:
+        if self._before is not None and not stigmator.given and settings[-1] not in self._lost:
             after = [s for s, setting in zip(sightings, settings, strict=True) if setting == stigmator.setting]
             change = self._before.change(after, stigmator.expected(self._left, stigmator.setting))
-            if change is not None:
+            if not any(s.structure for s in after):
+                self._lost.add(stigmator.setting)
+                stigmator.lost()
+                self._run.stigmate(self._left)
+            elif change is not None:
                 stigmator.learn(self._left, stigmator.setting, change, self._before.unit(self._run.working_distance))
-        added = [replace(s, added=stigmator.added(at)) for s, at in zip(sightings, settings, strict=True)]
-        return posterior_of(self._run, added, pixel)
+        kept = [pair for pair in zip(sightings, settings, strict=True) if pair[1] not in self._lost]
+        return posterior_of(self._run, [replace(s, added=stigmator.added(at)) for s, at in kept], pixel)
 
     def next(self, posterior: Posterior, near: Estimate, here: list[Measurement]) -> float | None:
         """Return where the next frame tells more of the astigmatism, mm, or None where it is known and corrected.
@@ -81,7 +88,8 @@ class Stigmation:
         if found is None:
             return None
         here = [m for m in here if m.setting == self.setting]
-        if found.amount > max(_LEFT * near.unit, _CLEAR * found.mode):
+        worth = _LEFT if stigmator.known else _WORTH
+        if found.amount > max(worth * near.unit, _CLEAR * found.mode):
             setting, known = stigmator.towards(found.x, found.y, near.unit, posterior.gain)
             if known and self._moves < _MOST_MOVES:
                 self._moves += 1
@@ -92,7 +100,8 @@ class Stigmation:
                     "semfocus calibrate URL --stigmator, or move the stage to detail in all directions"
                 )
                 return None
-            if not known and found.sigma <= _LEAST_KNOWN * near.unit and self._trials < _MOST_TRIALS:
+            sure = found.sigma <= max(_LEAST_KNOWN * near.unit, _SHARE * found.amount)
+            if not known and sure and self._trials < _MOST_TRIALS:
                 self._trials += 1
                 return self._tried(setting, posterior, near)
         if found.sigma > _SIGMA * near.unit and self._looks < _MOST_LOOKS:

@@ -49,8 +49,7 @@ DIRECTIONS = 5
 """Sectors of eight in which the sample must show, for astigmatism to be told from the sample's own direction."""
 
 _ONE_WAY, _SEVERAL = 0.8, 0.5
-"""Mean of exp(4iφ) from which a pattern lies along one direction φ and perhaps across it; of exp(2iφ) below which it does
-both."""
+"""Mean of exp(4iφ) from which a pattern lies along one direction φ, or across it too; of exp(2iφ) below which both."""
 
 MISLED_SIGMA, MISLED_SHARE = 0.9, 0.4
 _NEAR_PRIOR = 60.0
@@ -132,8 +131,9 @@ class Posterior:
         Its half-angle; even a known one is only likely.
     core : float
         Diameter of the focused probe, mm; sets the depth of field.
-    gain_error : float
-        Relative error of what the stigmator added to the frames, in amount and in direction.
+    gain_error : float, optional
+        Relative error of what the stigmator added to the frames, in amount and in direction; None in a run that leaves
+        it alone. In one that does not, the place for a pattern along one direction is where that is sharp.
 
     Attributes
     ----------
@@ -149,7 +149,7 @@ class Posterior:
         pixel: float,
         beam: Beam | None = None,
         core: float = TUNGSTEN,
-        gain_error: float = 0.0,
+        gain_error: float | None = None,
     ) -> None:
         self.pixel = pixel
         self.core = core
@@ -224,7 +224,7 @@ class Posterior:
         at_focus = float(self.beam.angle(middle))
         unit = math.hypot(self.pixel, self.core) / self.pixel
         found = elliptic.sample(
-            *(sightings, self._pairs, start, angles, self.pixel, at_focus, unit, trust, self._gain_error)
+            *(sightings, self._pairs, start, angles, self.pixel, at_focus, unit, trust, self._gain_error or 0.0)
         )
         if found is not None and self._stigmated:
             found = replace(found, probability=1.0)
@@ -235,7 +235,7 @@ class Posterior:
     def _mix_in(self, found: elliptic.Samples) -> None:
         share = found.probability
         middle = float(self.probability @ self.places)
-        axis = _pattern(found)
+        axis = None if self._gain_error is None else _pattern(found)
         along = 0.0 if axis is None or axis[1] else found.x * axis[0].real + found.y * axis[0].imag
         nodes = np.concatenate([self.places, found.place - along])
         weight = np.concatenate([(1 - share) * self.probability, share * found.weight])
@@ -313,7 +313,7 @@ class Posterior:
         return x, y, math.sqrt(0.5 * spread)
 
     def residual(self) -> Residual | None:
-        """Return the astigmatism, and for a pattern along one direction or two at right angles what that shows of it."""
+        """Return the astigmatism, as far as the sample shows it: a pattern may lie along one direction or two."""
         found = self.astigmatism()
         if found is not None:
             return Residual(*found, mode=found[2])
@@ -334,7 +334,7 @@ class Posterior:
             along = float(half @ np.square(plane.real - mean.real))
             spread, whole = 0.5 * (spread + along), 0.5 * (whole + along)
         mean = (mean if both else 1j * mean.imag) * turn
-        unseen = None if both else math.degrees(0.5 * math.atan2(turn.imag, turn.real)) % 90.0
+        unseen = None if both else round(math.degrees(0.5 * math.atan2(turn.imag, turn.real)), 1) % 90.0
         return Residual(mean.real, mean.imag, math.sqrt(whole), math.sqrt(spread), unseen)
 
     def _radius(self, s: Sighting) -> Array:
@@ -428,7 +428,7 @@ def _trust(sighting: Sighting) -> tuple[float, float]:
 
 
 def _pattern(samples: elliptic.Samples) -> tuple[complex, bool] | None:
-    """Return exp(2iφ) of a pattern along φ, and whether it shows across φ, too; None for a sample of more directions."""
+    """Return exp(2iφ) of a pattern along φ, and whether it lies across φ too; None for a sample of more directions."""
     once, twice = samples.axis
     if not 0 < samples.directions < DIRECTIONS or abs(twice) < _ONE_WAY:
         return None

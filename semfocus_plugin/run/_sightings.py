@@ -47,5 +47,5 @@ def posterior_of(run: FocusRun, sightings: Sequence[Sighting], pixel: float) -> 
     beam, low, high = run.beam, run.limits.minimum, run.limits.maximum
     beyond = _BEYOND * pixel / float(beam.angle(high))
     low = low - beyond if beam.at is None else max(0.2, low - beyond)
-    error = 0.0 if run.stigmator is None else run.stigmator.gain_error
+    error = None if run.stigmator is None else run.stigmator.gain_error
     return Posterior(list(sightings), low, high + beyond, pixel, beam, run.core, error)

@@ -24,12 +24,12 @@ _LEAST_ERROR = 0.04
 """Depths of field; error of a change that was seen, at least."""
 _TAKE_UP = 0.01
 """Share of its range by which an axis is set too low before it is set: its iron remembers where it came from."""
-_FIRST = 0.025
+_FIRST = 0.01
 """Share of its range by which an axis is moved first where nothing is known of it."""
 _AIM, _WIDTH = 4.0, 6.0
 """Depths of field that such a move should add, and those that it may."""
 _GROWTH = 5.0
-"""Factor by which such a move grows at most where it shows too little."""
+"""Factor by which such a move grows at most where it shows too little, and shrinks where the frame shows nothing."""
 _KNOWN = 0.3
 """Relative error from which the effect of an axis counts as known."""
 
@@ -113,6 +113,15 @@ class Stigmator:
         return (a, b), (c, d)
 
     @property
+    def known(self) -> bool:
+        """Whether it is known well enough to correct by."""
+        return not self._unknown()
+
+    def _unknown(self) -> list[int]:
+        norms = np.hypot(*self._matrix)
+        return [axis for axis in (0, 1) if not self._errors()[axis] <= _KNOWN * norms[axis]]
+
+    @property
     def error(self) -> float:
         """Relative standard deviation of the effect of the axis that is known less."""
         norms = np.hypot(*self._matrix)
@@ -136,6 +145,16 @@ class Stigmator:
             total = total + np.outer(np.subtract(other, one), (seen.x, seen.y)) / seen.sigma**2
         self._matrix = (self._covariance() @ total).T
 
+    def lost(self) -> None:
+        """Note that nothing was left to see after the first move of an axis: it was too far."""
+        self._steps = [
+            step / _GROWTH if error == math.inf and not self._tried(axis) else step
+            for axis, (error, step) in enumerate(zip(self._error.tolist(), self._steps, strict=True))
+        ]
+
+    def _tried(self, axis: int) -> bool:
+        return any(one[axis] != two[axis] for one, two in self._moves)
+
     def towards(self, x: float, y: float, unit: float, gain: complex = 1.0) -> tuple[tuple[float, float], bool]:
         """Return the setting that takes off astigmatism (mm), and whether enough is known for that.
 
@@ -144,7 +163,7 @@ class Stigmator:
         """
         self._unit = unit
         norms = np.hypot(*self._matrix)
-        unknown = [axis for axis in (0, 1) if self._errors()[axis] > _KNOWN * norms[axis]]
+        unknown = self._unknown()
         wanted = np.array([x, y])
         if not unknown:
             wanted = np.array([(complex(x, y) / gain).real, (complex(x, y) / gain).imag])
@@ -155,8 +174,7 @@ class Stigmator:
         if other not in unknown:
             step[other] = -(self._matrix[:, other] @ wanted) / norms[other] ** 2
             self._steps[axis] = self._steps[axis] or _AIM * unit / float(norms[other])
-        tried = any(one[axis] != two[axis] for one, two in self._moves)
-        if tried:
+        if self._tried(axis):
             shown = float(norms[axis]) * self._steps[axis]
             self._steps[axis] *= min(_AIM * unit / max(shown, 1e-30), _GROWTH)
         elif other not in unknown:

@@ -6,6 +6,7 @@ place and both components of the astigmatism end within half a depth of field.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Iterator, Sequence
@@ -15,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 import semdrivers
+from semdrivers.base import WrappedMicroscope
 from semdrivers.emulator import Emulator
 from semdrivers.errors import OutOfRangeError
 from semdrivers.focus import AutofocusResult, AutofocusSettings
-from semdrivers.microscope import HasStigmator, Range
+from semdrivers.microscope import Capabilities, HasStigmator, Range
 from semfocus_plugin import methods
 from semfocus_plugin.lab.benchmark.column import MARGIN, SimulatedColumn
 from semfocus_plugin.lab.benchmark.pictures import read_folder
@@ -28,8 +30,12 @@ from semfocus_plugin.run import run as run_method
 
 __all__ = ["FALSE", "HEADINGS", "KINDS", "Run", "StigmatedColumn", "run_once", "table"]
 
-KINDS = ("emulator", "micrographs", "textures", "wave", "featureless", "stripes")
-"""Rows of the table; the last two are to be refused."""
+KINDS = (
+    *("emulator", "micrographs", "textures", "wave"),
+    *("emulator, matrix unknown", "micrographs, matrix unknown"),
+    *("featureless", "stripes"),
+)
+"""Rows of the table; a featureless sample is to be refused, and stripes show one of the components alone."""
 HEADINGS = (
     "instrument and samples",
     "within ½ DoF in all three",
@@ -125,10 +131,21 @@ def run_once(number: int, seed: int, kind: str, folder: str) -> Run:
         Of micrographs; empty without.
     """
     random = np.random.default_rng([seed, KINDS.index(kind), number])
-    return _on_emulator(number, random) if kind == "emulator" else _on_column(number, random, kind, folder)
+    if kind.startswith("emulator"):
+        return _on_emulator(number, random, known="unknown" not in kind)
+    return _on_column(number, random, kind, folder)
 
 
-def _on_emulator(number: int, random: np.random.Generator) -> Run:
+class _Unknown(WrappedMicroscope):
+    """A microscope that does not report what its stigmator does."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Those of the microscope, without it."""
+        return dataclasses.replace(super().capabilities, stigmator_matrix=None)
+
+
+def _on_emulator(number: int, random: np.random.Generator, known: bool) -> Run:
     name = tuple(_SPECIMENS)[number % len(_SPECIMENS)]
     magnification = float(np.exp(random.uniform(*np.log(_SPECIMENS[name]))))
     with (
@@ -141,7 +158,7 @@ def _on_emulator(number: int, random: np.random.Generator) -> Run:
         x, y = random.uniform(-_ASTIGMATISM, _ASTIGMATISM, 2) * unit * 1e3
         microscope.stigmator = float(x), float(y)
         microscope.working_distance = truth.working_distance + random.uniform(-_DEFOCUS, _DEFOCUS) * unit
-        result = _focused(microscope)
+        result = _focused(microscope if known else _Unknown(microscope))
         conditions, after = emulator.instrument.conditions(), emulator.truth
         away = conditions.working_distance + conditions.focus_offset - after.working_distance
         left = away / unit, after.astigmatism[0] / unit * 1e-3, after.astigmatism[1] / unit * 1e-3
@@ -179,9 +196,14 @@ def _on_column(number: int, random: np.random.Generator, kind: str, folder: str)
     turn = random.uniform(0, 2 * math.pi)
     turned = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     column.effect = turned @ np.diag(random.uniform(0.15, 0.4, 2)) * unit
-    column.reports = {"stigmator": Range(-100.0, 100.0, 0.01), "stigmator_matrix": (column.effect * 1e3).tolist()}
+    column.reports = {"stigmator": Range(-100.0, 100.0, 0.01)}
+    if "unknown" not in kind:
+        column.reports["stigmator_matrix"] = (column.effect * 1e3).tolist()
     result = _focused(column)
     left = (column.in_focus - focus) / unit, column.astigmatism[0] / unit, column.astigmatism[1] / unit
+    if result.astigmatism is not None and result.astigmatism.unseen is not None:
+        # A pattern of lines is sharp where z + a is 0, and shows the other component alone.
+        left = left[0] + left[1], 0.0 if min(result.astigmatism.unseen, 90 - result.astigmatism.unseen) < 5 else 99.0, left[2]
     return Run(result.status, result.reason, result.frames, left)
 
 
