@@ -69,7 +69,15 @@ class MicroscopeInstrument(Instrument):
         if Instrument.exist(name):  # QCoDeS looks only once everything is open
             raise InvalidParameterError(f"there is an instrument {name!r} already; close it, or take another name")
         in_force = (policy if policy is not None else FocusPolicy()).changed(**overrides)
-        cadence = {"every", "score_drop", "stage_travel", "magnification_change", "temperature_change", "on_failure"}
+        cadence = {
+            "every",
+            "stigmate_every",
+            "score_drop",
+            "stage_travel",
+            "magnification_change",
+            "temperature_change",
+            "on_failure",
+        }
         self._focuses_frames = policy is not None or bool(cadence & set(overrides))
         self._address = microscope if isinstance(microscope, str) else None
         self.microscope: Any = microscope

@@ -8,11 +8,11 @@ from dataclasses import replace
 from semfocus_plugin.optics import Estimate, Posterior, Residual, Sighting
 from semfocus_plugin.run import FocusRun, Measurement, posterior_of
 
-_LEFT = 0.6
+_LEFT = 0.4
 """Depths of field of astigmatism that are not worth a frame: they are taken off at the end."""
-_CLEAR = 1.8
+_CLEAR = 1.6
 """Standard deviations from which astigmatism is corrected."""
-_SIGMA = 0.27
+_SIGMA = 0.24
 """Depths of field to which what remains must be known."""
 _LEAST_KNOWN, _SHARE = 0.65, 0.15
 """The same, in depths of field or as a share of it, before the stigmator is moved to see what it does."""
@@ -40,6 +40,7 @@ class Stigmation:
         self._refusal = ""
         self._before: Posterior | None = None
         self._lost: set[tuple[float, float]] = set()
+        self._tries: set[tuple[float, float]] = set()
         self._left = self.setting
         if run.stigmator is not None:
             run.stigmate(run.stigmator.start)
@@ -64,7 +65,9 @@ class Stigmation:
                 self._run.stigmate(self._left)
             elif change is not None:
                 stigmator.learn(self._left, stigmator.setting, change, self._before.unit(self._run.working_distance))
-        kept = [pair for pair in zip(sightings, settings, strict=True) if pair[1] not in self._lost]
+        # Frames that showed what an axis does say little of the focus.
+        aside = self._lost if stigmator.setting in self._tries else self._lost | self._tries
+        kept = [pair for pair in zip(sightings, settings, strict=True) if pair[1] not in aside]
         return posterior_of(self._run, [replace(s, added=stigmator.added(at)) for s, at in kept], pixel)
 
     def next(self, posterior: Posterior, near: Estimate, here: list[Measurement]) -> float | None:
@@ -125,6 +128,7 @@ class Stigmation:
         """Move an axis to see what it does, and return where that shows: beside the focus, with its sign."""
         before = self.setting
         self._set(setting, posterior)
+        self._tries.add(self.setting)
         if self.setting == before:
             self._refusal = (
                 "the limits of the stigmator leave no room to measure what it does; widen stigmator_bounds or "

@@ -16,10 +16,8 @@ from semfocus_plugin.optics import Change
 Matrix = Sequence[Sequence[float]]
 """Rows x and y of `Astigmatism` in µm, columns the change of either axis by one unit of the instrument."""
 
-_ERROR = 0.08
+_ERROR = 0.05
 """Relative error of a matrix that the instrument reports or somebody calibrated: the axes turn with the lens."""
-_MEASURED_ERROR = 0.12
-"""The same of one that the run measures on its way."""
 _LEAST_ERROR = 0.04
 """Depths of field; error of a change that was seen, at least."""
 _TAKE_UP = 0.01
@@ -104,7 +102,7 @@ class Stigmator:
     @property
     def gain_error(self) -> float:
         """Relative error of that."""
-        return _ERROR if self.given else _MEASURED_ERROR
+        return _ERROR if self.given else min(max(self.error, _ERROR), _KNOWN)
 
     @property
     def matrix(self) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -203,7 +203,11 @@ def _on_column(number: int, random: np.random.Generator, kind: str, folder: str)
     left = (column.in_focus - focus) / unit, column.astigmatism[0] / unit, column.astigmatism[1] / unit
     if result.astigmatism is not None and result.astigmatism.unseen is not None:
         # A pattern of lines is sharp where z + a is 0, and shows the other component alone.
-        left = left[0] + left[1], 0.0 if min(result.astigmatism.unseen, 90 - result.astigmatism.unseen) < 5 else 99.0, left[2]
+        left = (
+            left[0] + left[1],
+            0.0 if min(result.astigmatism.unseen, 90 - result.astigmatism.unseen) < 5 else 99.0,
+            left[2],
+        )
     return Run(result.status, result.reason, result.frames, left)
 
 
