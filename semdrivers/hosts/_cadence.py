@@ -238,7 +238,7 @@ class FocusKeeper:
             raise InvalidParameterError(f"map needs a stage, and {type(microscope).__name__} has none; leave map out")
         if self.policy.stigmate_every is not None and not has_member(microscope, "stigmator"):
             raise InvalidParameterError(
-                f"stigmate_every needs a stigmator that can be set, and {type(microscope).__name__} has none; leave it out"
+                f"stigmate_every needs a stigmator that can be set, and {type(microscope).__name__} has none"
             )
         self.restart()
 

@@ -32,10 +32,11 @@ __all__ = ["FALSE", "HEADINGS", "KINDS", "Run", "StigmatedColumn", "run_once", "
 
 KINDS = (
     *("emulator", "micrographs", "textures", "wave"),
-    *("emulator, matrix unknown", "micrographs, matrix unknown"),
+    *("emulator-unknown", "micrographs-unknown"),
     *("featureless", "stripes"),
 )
-"""Rows of the table; a featureless sample is to be refused, and stripes show one of the components alone."""
+"""Rows of the table. In those that end in `unknown` it is not known what the stigmator does; a featureless sample is to
+be refused, and stripes show one of the components alone."""
 HEADINGS = (
     "instrument and samples",
     "within ½ DoF in all three",
