@@ -37,12 +37,12 @@ from semfocus_plugin.run import run as run_method
 __all__ = ["FALSE", "HEADINGS", "KINDS", "OURS", "Run", "StigmatedColumn", "run_once", "table"]
 
 KINDS = (
-    *("emulator", "micrographs", "textures", "wave"),
-    *("emulator-unknown", "micrographs-unknown"),
-    *("featureless", "stripes"),
+    *("emulator", "micrographs", "textures", "wave", "featureless", "stripes"),
+    *("emulator-unknown", "micrographs-unknown", "emulator-coils"),
 )
-"""Rows of the table. In those that end in `unknown` it is not known what the stigmator does; a featureless sample is to
-be refused, and stripes show one of the components alone."""
+"""Rows of the table. A featureless sample is to be refused, and stripes show one of the components alone. The last three
+have the samples and starts of the first two: it is not known what the stigmator does, or its coils are those of the preset
+`hostile`."""
 OURS = "ours"
 """The default method."""
 HEADINGS = (
@@ -67,6 +67,8 @@ _SPECIMENS = {
     "butterfly-wing": (800.0, 10_000.0),
     "fabric": (800.0, 10_000.0),
 }
+_COILS = {"stigmator_hysteresis": 4.0, "stigmator_rotation": 1.5, "stigmator_shift": 20.0}
+"""A stigmator that remembers where it came from, whose axes turn with the lens, and that moves the picture."""
 _DEFOCUS, _ASTIGMATISM = 10.0, 5.0
 """Depths of field: the start is within these of the focus, and of either component."""
 
@@ -146,9 +148,9 @@ def run_once(number: int, seed: int, kind: str, folder: str, by: str = OURS) -> 
     by : str
         `OURS`, or a peer: it is given the half-angle, what the stigmator does, and steps in depths of field.
     """
-    random = np.random.default_rng([seed, KINDS.index(kind), number])
+    random = np.random.default_rng([seed, KINDS.index(kind.partition("-")[0]), number])
     if kind.startswith("emulator"):
-        return _on_emulator(number, random, "unknown" not in kind, by)
+        return _on_emulator(number, random, kind, by)
     return _on_column(number, random, kind, folder, by)
 
 
@@ -161,11 +163,12 @@ class _Unknown(WrappedMicroscope):
         return dataclasses.replace(super().capabilities, stigmator_matrix=None)
 
 
-def _on_emulator(number: int, random: np.random.Generator, known: bool, by: str) -> Run:
+def _on_emulator(number: int, random: np.random.Generator, kind: str, by: str) -> Run:
     name = tuple(_SPECIMENS)[number % len(_SPECIMENS)]
     magnification = float(np.exp(random.uniform(*np.log(_SPECIMENS[name]))))
+    strengths = _COILS if kind.endswith("coils") else {}
     with (
-        Emulator(name, seed=int(random.integers(1 << 30)), magnification=magnification) as emulator,
+        Emulator(name, seed=int(random.integers(1 << 30)), magnification=magnification, **strengths) as emulator,
         semdrivers.connect(emulator.url) as microscope,
     ):
         truth = emulator.truth
@@ -177,7 +180,9 @@ def _on_emulator(number: int, random: np.random.Generator, known: bool, by: str)
         began = emulator.instrument.clock.now()
         optics = Optics(EM30.aperture_radius * 1e-3, 36e-6)
         reach = -2 * _DEFOCUS * unit, 2 * _DEFOCUS * unit
-        found = _solved(microscope if known else _Unknown(microscope), by, optics, reach, 1e-3 * np.eye(2))
+        found = _solved(
+            _Unknown(microscope) if kind.endswith("unknown") else microscope, by, optics, reach, 1e-3 * np.eye(2)
+        )
         seconds = emulator.instrument.clock.now() - began
         conditions, after = emulator.instrument.conditions(), emulator.truth
         away = conditions.working_distance + conditions.focus_offset - after.working_distance
