@@ -40,9 +40,9 @@ KINDS = (
     *("emulator", "micrographs", "textures", "wave", "featureless", "stripes"),
     *("emulator-unknown", "micrographs-unknown", "emulator-coils"),
 )
-"""Rows of the table. A featureless sample is to be refused, and stripes show one of the components alone. The last three
-have the samples and starts of the first two: it is not known what the stigmator does, or its coils are those of the preset
-`hostile`."""
+"""Rows of the table. A featureless sample is to be refused, and stripes show one of the components alone. The last
+three have samples and starts of the first two; it is not known what the stigmator does, or its coils are those of the
+preset `hostile`."""
 OURS = "ours"
 """The default method."""
 HEADINGS = (
