@@ -1,8 +1,8 @@
 """A USB pipe over a byte stream: the transfers of a USB host, for a device in another process.
 
 One request, one response, in order. The client sends `GREETING`; the server answers with the same five bytes
-and a status byte, and hangs up unless that is OK. Little endian; layouts are in the chapter *USB bridge* of
-the specification.
+and a status byte, and hangs up unless that is OK, or CHALLENGE, behind which the client proves that it knows the token.
+Little endian; layouts are in the chapter *USB bridge* of the specification.
 """
 
 from __future__ import annotations
@@ -45,16 +45,21 @@ class BridgeError(ValueError):
 
 
 class TransferStatus(enum.IntEnum):
-    """How a transfer ended; the numbers are libusb's error codes without their sign."""
+    """How a transfer ended; the numbers are libusb's error codes without their sign.
+
+    ACCESS and CHALLENGE answer greetings: the proof was wrong; a challenge follows.
+    """
 
     OK = 0
     IO = 1
+    ACCESS = 3
     NO_DEVICE = 4
     NOT_FOUND = 5
     BUSY = 6
     TIMEOUT = 7
     OVERFLOW = 8
     STALL = 9
+    CHALLENGE = 64
 
 
 class TransferError(Exception):

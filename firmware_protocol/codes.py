@@ -36,6 +36,7 @@ class Status(enum.IntEnum):
     TIMEOUT = 9
     HARDWARE_FAULT = 10
     BAD_FRAME = 11
+    NOT_AUTHENTICATED = 12
 
 
 class Wait(enum.IntFlag):
@@ -70,6 +71,7 @@ class Opcode(enum.IntEnum):
     BYE = 0x0104
     GET_STATUS = 0x0105
     EMERGENCY_STOP = 0x0106
+    AUTHENTICATE = 0x0107
     GET_PARAMETER = 0x0201
     SET_PARAMETER = 0x0202
     SET_STIGMATOR = 0x0203

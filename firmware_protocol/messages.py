@@ -15,6 +15,7 @@ from firmware_protocol.replies import (
     Applied,
     BeamSet,
     Capability,
+    Challenge,
     Done,
     HelloReply,
     ParameterValue,
@@ -31,10 +32,10 @@ from firmware_protocol.replies import (
 )
 
 __all__ = [
-    "EVENTS", "REPLIES", "REQUESTS", "Applied", "BeamChanged", "BeamSet", "Bye", "Capability", "Command",
-    "Done", "EmergencyStop", "Event", "FrameDropped", "GetParameter", "GetStatus", "Group", "Hello", "HelloReply",
-    "InterlockTripped", "KeepAlive", "Kind", "MoveStage", "Opcode", "OrientStage", "Parameter", "ParameterChanged",
-    "ParameterValue", "Pending", "Pump", "Query", "Reason", "Refusal", "Request", "ScanEnded",
+    "EVENTS", "REPLIES", "REQUESTS", "Applied", "Authenticate", "BeamChanged", "BeamSet", "Bye", "Capability",
+    "Challenge", "Command", "Done", "EmergencyStop", "Event", "FrameDropped", "GetParameter", "GetStatus", "Group",
+    "Hello", "HelloReply", "InterlockTripped", "KeepAlive", "Kind", "MoveStage", "Opcode", "OrientStage", "Parameter",
+    "ParameterChanged", "ParameterValue", "Pending", "Pump", "Query", "Reason", "Refusal", "Request", "ScanEnded",
     "ScanModeInfo", "ScanStarted", "SetBeam", "SetParameter", "SetStigmator", "StageIdle", "StageMoved",
     "StageOriented", "StartScan", "Status", "StatusReport", "StigmatorApplied", "StopScan", "Subscribe", "Subsystem",
     "Unknown", "VacuumChanged", "VacuumSet", "VacuumState", "Vent", "Wait",
@@ -117,6 +118,19 @@ class EmergencyStop(Query[BeamSet]):
 
     opcode: ClassVar[Opcode] = Opcode.EMERGENCY_STOP
     client: Text = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate(Query[Challenge]):
+    """Asks for a challenge, or proves with an answer to it that the client knows the instrument's token.
+
+    `token` is the number that the HELLO behind it has; `proof` is empty, or hexadecimal
+    (`firmware_protocol.authentication.proof_of`).
+    """
+
+    opcode: ClassVar[Opcode] = Opcode.AUTHENTICATE
+    token: U64
+    proof: Text = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,8 +296,8 @@ class InterlockTripped(Event):
 REQUESTS: dict[int, type[Request[object]]] = {
     kind.opcode: kind
     for kind in (
-        Hello, KeepAlive, Subscribe, Bye, GetStatus, EmergencyStop, GetParameter, SetParameter, SetStigmator,
-        StartScan, StopScan, MoveStage, OrientStage, SetBeam, Pump, Vent,
+        Hello, KeepAlive, Subscribe, Bye, GetStatus, EmergencyStop, Authenticate, GetParameter, SetParameter,
+        SetStigmator, StartScan, StopScan, MoveStage, OrientStage, SetBeam, Pump, Vent,
     )
 }  # fmt: skip
 """Request class of every opcode."""

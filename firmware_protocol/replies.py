@@ -9,8 +9,9 @@ from firmware_protocol.codes import Parameter, Reason, Subsystem, VacuumState
 from firmware_protocol.payload import F64, U8, U16, U64, Switch, Text, Wire
 
 __all__ = [
-    "Applied", "BeamSet", "Capability", "Done", "HelloReply", "ParameterValue", "Pending", "Refusal", "ScanModeInfo",
-    "ScanStarted", "StageMoved", "StageOriented", "StatusReport", "StigmatorApplied", "Unknown", "VacuumSet",
+    "Applied", "BeamSet", "Capability", "Challenge", "Done", "HelloReply", "ParameterValue", "Pending", "Refusal",
+    "ScanModeInfo", "ScanStarted", "StageMoved", "StageOriented", "StatusReport", "StigmatorApplied", "Unknown",
+    "VacuumSet",
 ]  # fmt: skip
 
 
@@ -101,6 +102,13 @@ class StatusReport:
     next_frame: U64
     owner: Text
     fault: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """What a proof is to be made over, in hexadecimal; empty where the proof was right."""
+
+    challenge: Text = ""
 
 
 @dataclass(frozen=True, slots=True)

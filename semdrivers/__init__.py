@@ -54,6 +54,7 @@ from semdrivers.microscope import (
     HasStigmator,
     HasStop,
     HasVacuum,
+    HasVoltage,
     Microscope,
     Range,
 )
@@ -104,6 +105,7 @@ __all__ = [
     "HasStigmator",
     "HasStop",
     "HasVacuum",
+    "HasVoltage",
     "Image",
     "InterlockError",
     "InvalidParameterError",

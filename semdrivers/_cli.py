@@ -21,7 +21,8 @@ from rich.table import Table
 
 import semdrivers
 from semdrivers._builtin import NOT_RUN
-from semdrivers.connection import opened
+from semdrivers.base import described
+from semdrivers.connection import LEAST_TOKEN, TOKEN_VARIABLE, opened, read_token
 from semdrivers.console import FAULT, REFUSED, application, fail, messages, output, print_json, problem_of
 from semdrivers.errors import InvalidParameterError
 from semdrivers.files import check_free, plain
@@ -58,11 +59,20 @@ class Make(enum.StrEnum):
 
 
 @app.command()
-def info(url: Url, json: Json = False) -> None:
-    """Say what is at an address: model, limits, present settings.
+def info(
+    url: Annotated[
+        str | None,
+        typer.Argument(help="Address or name of the microscope; by default what could be opened is listed."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say what is at an address: model, limits, present settings; without one, what could be opened.
 
     Example: semdrivers info em30://192.168.1.30
     """
+    if url is None:
+        _print_openable(json)
+        return
     with opened(url) as microscope:
         facts = _describe(url, microscope)
     if json:
@@ -89,6 +99,24 @@ def info(url: Url, json: Json = False) -> None:
     output.print(table)
 
 
+def _print_openable(json: bool) -> None:
+    """Print the named instruments and an example of every scheme; no instrument is asked anything."""
+    named, schemes = read_instruments(), semdrivers.get_plugin_manager().schemes()
+    if json:
+        print_json({"instruments": named, "schemes": schemes, "verified_on": NOT_RUN})
+        return
+    rows = {name: instrument.describe() for name, instrument in named.items()}
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for title, entries in (("named instruments", rows), ("addresses", schemes)):
+        table.add_row(title, "" if entries else "none yet; semdrivers instrument add NAME URL keeps one")
+        for name, text in entries.items():
+            table.add_row(f"  {escape(name)}", escape(text))
+    output.print(table)
+    messages.print("semdrivers info URL asks an instrument; semdrivers doctor checks the installation")
+
+
 @app.command()
 def snap(
     url: Url,
@@ -97,8 +125,12 @@ def snap(
         str, typer.Option(help="Scan mode: a name that semdrivers info lists, or fastest, or slowest.")
     ] = "slowest",
     autofocus: Annotated[bool, typer.Option("--autofocus", help="Focus first; no picture if refused.")] = False,
-    magnification: Annotated[float | None, typer.Option(help="Magnification to set first.")] = None,
-    working_distance: Annotated[float | None, typer.Option(help="Working distance to set first, mm.")] = None,
+    magnification: Annotated[
+        float | None, typer.Option(help="Magnification to set first; left as it is by default.")
+    ] = None,
+    working_distance: Annotated[
+        float | None, typer.Option(help="Working distance to set first, mm; left as it is by default.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     json: Json = False,
 ) -> None:
@@ -116,7 +148,7 @@ def snap(
             microscope.working_distance = working_distance
         result = _focus(microscope) if autofocus else None
         if result is None or result.focused:
-            image = microscope.acquire(scan_mode)
+            image = described(microscope.acquire(scan_mode), microscope, None if result is None else result.to_record())
             image.save(out, overwrite=overwrite)
     if result is not None and image is None:
         fail(f"autofocus {result.status}: {result.reason}; no picture was taken")
@@ -466,7 +498,9 @@ def emulate(
     specimen: Annotated[
         str, typer.Option(help="Specimen under the beam: a name, or the file of a picture.")
     ] = "tin-balls",
-    pixel_size: Annotated[float | None, typer.Option(help="Pixel size of a picture, nm.")] = None,
+    pixel_size: Annotated[
+        float | None, typer.Option(help="Pixel size of a picture, nm; what the file says by default.")
+    ] = None,
     bar_rows: Annotated[
         int | None, typer.Option(min=0, help="Rows of a data bar to cut off a picture; known or detected by default.")
     ] = None,
@@ -482,19 +516,40 @@ def emulate(
     realtime: Annotated[bool, typer.Option("--realtime", help="Scans and moves take their time.")] = False,
     faults: Annotated[str, typer.Option(help="Faults to produce, such as usb-drop:0.01,control-reset@5.")] = "",
     save_session: Annotated[
-        Path | None, typer.Option(help="Record every message and frame in this new folder; replay:// opens it.")
+        Path | None,
+        typer.Option(help="Record all of it in this new folder, which replay:// opens; not recorded by default."),
     ] = None,
     make: Annotated[Make, typer.Option(help="Whose microscope to emulate.")] = Make.EM30,
+    expose: Annotated[
+        bool, typer.Option("--expose", help="Let other computers connect, not this one alone; needs a token.")
+    ] = False,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help=f"File whose first line is the token to ask for; {TOKEN_VARIABLE} by default."),
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="PEM file of a certificate, for TLS on both ports; no TLS by default.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM file of its private key; in the same file by default.")] = None,
     json: Json = False,
 ) -> None:
-    """Run an emulator for other programs on this computer, until Ctrl-C.
+    """Run an emulator for other programs, on this computer unless --expose is given, until Ctrl-C.
 
     Example: semdrivers emulate --specimen micrograph.tif --pixel-size 26.9
     """
     from semdrivers.emulator import Emulator, TescanEmulator
 
     if make is Make.TESCAN:
-        only = {"--usb-port": usb_port, "--serial": serial, "--realtime": realtime, "--save-session": save_session}
+        only = {
+            "--usb-port": usb_port,
+            "--serial": serial,
+            "--realtime": realtime,
+            "--save-session": save_session,
+            "--expose": expose,
+            "--token-file": token_file,
+            "--certificate": certificate,
+            "--key": key,
+        }
         for option, given in only.items():
             if given:
                 raise InvalidParameterError(f"{option} belongs to the emulator of an EM-30, not to --make tescan")
@@ -518,8 +573,18 @@ def emulate(
                 pass
         messages.print("the emulator has ended")
         return
+    token = read_token(token_file)
+    if expose and token is None:
+        raise InvalidParameterError(
+            f"--expose needs a token of at least {LEAST_TOKEN} characters: write one into a file for --token-file, or "
+            f"into the environment variable {TOKEN_VARIABLE}"
+        )
     emulator = Emulator(
         specimen,
+        token=token,
+        certificate=certificate,
+        key=key,
+        expose=expose,
         pixel_size=pixel_size,
         bar_rows=bar_rows,
         seed=seed,
@@ -544,6 +609,13 @@ def emulate(
             output.print(f"  {emulator.remote_url}", markup=False, soft_wrap=True)
             if serial:
                 output.print(f"  {emulator.serial_url}", markup=False, soft_wrap=True)
+        if expose:
+            messages.print(
+                "[bold red]EXPOSED:[/bold red] everybody who reaches the ports of this computer can stop the scan, and "
+                "whoever has the token controls the emulator; what is sent is "
+                f"{'encrypted' if certificate else 'not encrypted'}. Ctrl-C ends it.",
+                soft_wrap=True,
+            )
         while not stop.wait(0.5):
             pass
     messages.print("the emulator has ended")

@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import difflib
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 from semdrivers.autofocus import autofocus
+from semdrivers.errors import SemDriversError
 from semdrivers.focus import AutofocusResult, FocusRecord, RecordsFocus, record_of_frame
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import (
@@ -22,12 +25,24 @@ from semdrivers.microscope import (
     HasStigmator,
     HasStop,
     HasVacuum,
+    HasVoltage,
     check_microscope,
     has_member,
+    has_part,
 )
 
 _log = logging.getLogger(__name__)
-_OPTIONAL = (HasStage, HasStageOrientation, HasStigmator, HasDetector, HasBeam, HasVacuum, HasStop, RecordsFocus)
+_OPTIONAL = (
+    HasStage,
+    HasStageOrientation,
+    HasStigmator,
+    HasDetector,
+    HasBeam,
+    HasVacuum,
+    HasStop,
+    HasVoltage,
+    RecordsFocus,
+)
 _MEMBERS = {name: member for protocol in _OPTIONAL for name, member in vars(protocol).items() if name[0] != "_"}
 
 PROPERTIES = tuple(name for name, member in _MEMBERS.items() if isinstance(member, property))
@@ -35,7 +50,77 @@ PROPERTIES = tuple(name for name, member in _MEMBERS.items() if isinstance(membe
 METHODS = tuple(name for name in _MEMBERS if name not in PROPERTIES)
 """Members of the optional protocols that are called."""
 
-__all__ = ["METHODS", "PROPERTIES", "KeepsFocusRecord", "MicroscopeBase", "WrappedMicroscope"]
+_SETTINGS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
+    (HasStage, "stage_position", ("stage_x", "stage_y")),
+    (HasStageOrientation, "stage_orientation", ("stage_tilt", "stage_rotation")),
+    (HasStigmator, "stigmator", ("stigmator_x", "stigmator_y")),
+    (HasDetector, "brightness", ("brightness",)),
+    (HasDetector, "contrast", ("contrast",)),
+    (HasVoltage, "voltage", ("voltage",)),
+)
+"""Protocol, property, and the names that its values have in the metadata of a frame."""
+
+__all__ = [
+    "METHODS",
+    "PROPERTIES",
+    "KeepsFocusRecord",
+    "MicroscopeBase",
+    "WrappedMicroscope",
+    "described",
+    "settings_of",
+]
+
+
+def settings_of(microscope: Any, mode: ScanMode | None = None) -> dict[str, float]:
+    """Return the settings that a microscope reports beside lens and magnification, for the metadata of a frame.
+
+    Parameters
+    ----------
+    microscope : Microscope
+        It is asked for what its optional protocols offer, and for nothing else.
+    mode : ScanMode, optional
+        Of the frame, for its ``dwell_time``.
+
+    Returns
+    -------
+    dict
+        ``stage_x``, ``stage_y`` (mm), ``stage_tilt``, ``stage_rotation`` (degrees), ``stigmator_x``, ``stigmator_y``
+        (units of the instrument), ``brightness``, ``contrast`` (0 to 1), ``voltage`` (kV), ``dwell_time`` (s). What is
+        not offered or no number is left out, and so is all that follows an error: no picture is lost for want of them.
+    """
+    settings: dict[str, float] = {}
+    try:
+        for protocol, name, keys in _SETTINGS:
+            if has_part(microscope, protocol):
+                values = getattr(microscope, name)
+                settings |= zip(keys, map(float, values if len(keys) > 1 else (values,)), strict=True)
+        if mode is not None:
+            about = microscope.capabilities
+            settings["dwell_time"] = mode.dwell or dict(zip(about.scan_modes, about.dwell_times, strict=False))[mode]
+    except KeyError:
+        pass  # the instrument does not report it
+    except (SemDriversError, TypeError, ValueError) as error:
+        _log.info("a setting could not be read for the record of a frame: %s", error)
+    return {name: value for name, value in settings.items() if math.isfinite(value)}
+
+
+def described(image: Image, microscope: Any, record: Mapping[str, Any] | None = None) -> Image:
+    """Return a frame that says how it was taken, whatever its driver wrote: `settings_of`, and the last autofocus.
+
+    Parameters
+    ----------
+    image : Image
+        The frame; what its metadata hold already stays.
+    microscope : Microscope
+        That took it.
+    record : mapping, optional
+        Record of the autofocus run before it, such as ``result.to_record()``.
+    """
+    known = any(key in image.metadata for _, _, keys in _SETTINGS for key in keys)
+    settings: dict[str, Any] = {} if known else dict(settings_of(microscope, image.scan_mode))
+    if record is not None:
+        settings["autofocus"] = record_of_frame(record, image.working_distance)
+    return dataclasses.replace(image, metadata={**settings, **image.metadata}) if settings else image
 
 
 class MicroscopeBase(abc.ABC):
@@ -169,10 +254,15 @@ class KeepsFocusRecord(MicroscopeBase):
         self._check_open()
         self._focus_record = value
 
-    def _focus_metadata(self, working_distance: float) -> dict[str, Any]:
-        """Return what the metadata of a frame scanned at a working distance (mm) hold of the last run."""
+    def _frame_metadata(self, working_distance: float, mode: ScanMode) -> dict[str, Any]:
+        """Return what the metadata of a frame scanned at a working distance (mm) hold: settings, and the last run.
+
+        Frames of the fastest of several modes are there to be looked at, many in a row: no setting is read for them.
+        """
+        modes = self.capabilities.scan_modes
+        settings = {} if len(modes) > 1 and mode == modes[0] else settings_of(self, mode)
         record = self._focus_record
-        return {} if record is None else {"autofocus": record_of_frame(record, working_distance)}
+        return settings if record is None else {**settings, "autofocus": record_of_frame(record, working_distance)}
 
 
 class WrappedMicroscope(MicroscopeBase):

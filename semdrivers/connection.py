@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -17,17 +18,26 @@ from semdrivers.instruments import Instrument, LimitedMicroscope, read_instrumen
 from semdrivers.microscope import HasStop, Microscope, Range, check_microscope, number, whole_number
 
 __all__ = [
+    "LEAST_TOKEN",
+    "TOKEN_VARIABLE",
     "OpenMicroscope",
+    "checked_token",
     "connect",
     "flag_option",
     "limits_option",
     "number_option",
     "opened",
+    "read_token",
     "split_path_url",
     "split_url",
     "stop",
     "whole_option",
 ]
+
+TOKEN_VARIABLE = "SEMFOCUS_TOKEN"
+"""Environment variable with the token of an instrument or server, which is thus in no list of processes."""
+LEAST_TOKEN = 16
+"""Characters of the shortest token: who records a proof of one can try others at leisure."""
 
 _log = logging.getLogger("semdrivers.connection")
 
@@ -285,6 +295,38 @@ def _query(url: str, query: str) -> dict[str, str]:
             raise InvalidParameterError(f"{url}: bad query field: {field!r}; write name=value, and & in a value as %26")
         given[unquote(name)] = unquote(value)
     return given
+
+
+def read_token(path: Path | None) -> str | None:
+    """Return the first line of a file, without a file what `TOKEN_VARIABLE` holds, or None.
+
+    Raises
+    ------
+    InvalidParameterError
+        When the file cannot be read, or its first line is empty.
+    """
+    if path is None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidParameterError(f"--token-file {path}: cannot be read ({error})") from error
+    if not lines or not lines[0].strip():
+        raise InvalidParameterError(f"--token-file {path}: its first line is empty; write the token there")
+    return lines[0].strip()
+
+
+def checked_token(token: object) -> str:
+    """Return the token of an instrument or server that is to ask for it.
+
+    Raises
+    ------
+    InvalidParameterError
+        When it is no text of `LEAST_TOKEN` printable ASCII characters at least.
+    """
+    if not isinstance(token, str) or len(token) < LEAST_TOKEN or not (token.isascii() and token.isprintable()):
+        raise InvalidParameterError(f"token must have at least {LEAST_TOKEN} printable ASCII characters")
+    return token
 
 
 def flag_option(url: str, name: str, value: object) -> bool:

@@ -8,12 +8,15 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired, Protocol, TypedDict, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict, cast, overload, runtime_checkable
 
 from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeError, SemDriversError
 from semdrivers.files import plain, replacing
 from semdrivers.image import ScanMode
 from semdrivers.microscope import PartType, checked_limits, number, whole_number, within
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "Astigmatism",
@@ -408,16 +411,42 @@ class AutofocusResult:
 
         return report_fragment(self.to_dict())
 
-    def plot(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Draw score and blur against working distance, with the posterior, and the path: PNG, or PDF for print.
+    def _repr_png_(self) -> bytes:
+        """Return the figure of `plot` for a notebook that shows no HTML."""
+        from semdrivers.files import draw_result
+
+        return draw_result(self.to_dict(), "png")
+
+    @overload
+    def plot(self) -> Figure: ...
+
+    @overload
+    def plot(self, path: str | Path, *, overwrite: bool = False) -> Path: ...
+
+    def plot(self, path: str | Path | None = None, *, overwrite: bool = False) -> Figure | Path:
+        """Draw score and blur against working distance, with the focus and its uncertainty, and the path by frames.
+
+        Parameters
+        ----------
+        path : str or Path, optional
+            File to write: ``.png``, or ``.pdf`` or ``.svg`` for print. Without it nothing is written.
+        overwrite : bool
+            Whether the file may take the place of another.
+
+        Returns
+        -------
+        Path or matplotlib.figure.Figure
+            The file written; without a path the figure, which a notebook shows.
 
         Raises
         ------
         ExistingFileError
             When there is such a file, unless `overwrite`.
         """
-        from semdrivers.files import plot_result
+        from semdrivers.files import plot_result, result_figure
 
+        if path is None:
+            return result_figure(self.to_dict())
         return plot_result(self.to_dict(), path, overwrite=overwrite)
 
 

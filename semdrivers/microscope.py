@@ -38,6 +38,7 @@ __all__ = [
     "HasStigmator",
     "HasStop",
     "HasVacuum",
+    "HasVoltage",
     "LimitsTravel",
     "Microscope",
     "PartType",
@@ -703,6 +704,16 @@ class HasStop(Protocol, metaclass=PartType):
         May be called from any thread; waits for no frame and no other call. Nothing happens when nothing is scanned
         and the beam is off. The microscope can be used afterwards.
         """
+        ...
+
+
+@runtime_checkable
+class HasVoltage(Protocol, metaclass=PartType):
+    """An instrument that reports its acceleration voltage."""
+
+    @property
+    def voltage(self) -> float:
+        """Acceleration voltage, kV."""
         ...
 
 

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from semdrivers.autofocus import checked_settings
 from semdrivers.base import MicroscopeBase
-from semdrivers.connection import split_url
+from semdrivers.connection import LEAST_TOKEN, TOKEN_VARIABLE, checked_token, read_token, split_url
 from semdrivers.errors import (
     InvalidParameterError,
     NotConnectedError,
@@ -33,12 +33,13 @@ from semdrivers.image import Image, ScanMode, read_image
 from semdrivers.microscope import Capabilities, number
 from semdrivers.plugins import get_plugin_manager
 
-__all__ = ["CLIENT_HEADER", "LEASE_HEADER", "PORT", "TOKEN_VARIABLE", "RemoteMicroscope", "open_remote"]
+__all__ = [
+    "CLIENT_HEADER", "LEASE_HEADER", "LEAST_TOKEN", "PORT", "TOKEN_VARIABLE", "RemoteMicroscope", "checked_token",
+    "open_remote", "read_token",
+]  # fmt: skip
 
 PORT = 8765
 """TCP port of ``semfocus serve`` by default."""
-TOKEN_VARIABLE = "SEMFOCUS_TOKEN"
-"""Environment variable with the token of the server, which is thus in no list of processes."""
 LEASE_HEADER, CLIENT_HEADER = "X-Semfocus-Lease", "X-Semfocus-Client"
 """Headers with the lease of the client in control, and the name of a client."""
 
@@ -77,7 +78,7 @@ def open_remote(url: str, options: Mapping[str, Any]) -> RemoteMicroscope:
             raise InvalidParameterError(f"{url}: timeout must be a number of seconds, not {timeout!r}") from None
     if number(f"{url}: timeout", timeout, "s") <= 0:
         raise InvalidParameterError(f"{url}: timeout must be above 0 s, not {timeout:g} s")
-    token = given.get("token") or os.environ.get(TOKEN_VARIABLE)
+    token = given.get("token") or read_token(None)
     client = given.get("client") or f"{socket.gethostname()}, process {os.getpid()}"
     for name, value in (("token", token), ("client", client)):
         if value is not None and not (isinstance(value, str) and value.isprintable()):

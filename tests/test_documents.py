@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from functools import cache
@@ -54,6 +55,19 @@ def test_a_block_of_the_readme_runs_by_itself(line, source, tmp_path, monkeypatc
     code = compile("\n" * (line - 1) + source, str(ROOT / "README.md"), "exec")
     if not needs_absent_host(source):
         exec(code, {"__name__": "__main__"})
+
+
+def test_the_notebook_holds_what_it_printed():
+    """`mkdocs build` executes it; here, that what a reader sees without that is whole, and of no one's computer."""
+    text = (ROOT / "docs" / "first-focus.ipynb").read_text(encoding="utf-8")
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] in ("error", "stream")]
+    assert sum("image/png" in output.get("data", ()) for output in outputs) >= 3
+    assert not re.search(r"(/home/|/root|/tmp/|[A-Z]:\\\\Users)", text)
+    for cell in cells:
+        compile("".join(cell["source"]), "first-focus.ipynb", "exec")
 
 
 def needs_absent_host(source: str) -> bool:

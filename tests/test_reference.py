@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from semfocus_plugin.lab import reference
 
@@ -51,25 +53,40 @@ def test_a_name_that_is_not_listed_is_noticed(tmp_path):
     assert "### `semdrivers.room`" in reference.name_tables(tmp_path)
 
 
-def test_every_command_and_option_is_on_the_page():
-    from importlib import import_module
+def commands():
+    """Yield every command with its full name."""
 
-    from typer.main import get_command
-
-    def commands(command, name):
+    def below(command, name):
         inner = getattr(command, "commands", None)
         if inner is None:
-            yield name, [word for parameter in command.params for word in parameter.opts if word.startswith("-")]
+            yield name, command
             return
         for word, further in inner.items():
             if not further.hidden:
-                yield from commands(further, f"{name} {word}")
+                yield from below(further, f"{name} {word}")
 
+    for program, module in reference.PROGRAMS.items():
+        yield from below(get_command(import_module(module).app), program)
+
+
+def test_every_command_and_option_is_on_the_page():
     text = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
     missing = []
-    for program, module in reference.PROGRAMS.items():
-        for name, options in commands(get_command(import_module(module).app), program):
-            section = text.partition(f"\n### {name}\n")[2].partition("\n### ")[0]
-            missing += [f"{name} {word}" for word in options if word != "--help" and f"`{word}`" not in section]
-            missing += [] if section else [name]
+    for name, command in commands():
+        options = [word for parameter in command.params for word in parameter.opts if word.startswith("-")]
+        section = text.partition(f"\n### {name}\n")[2].partition("\n### ")[0]
+        missing += [f"{name} {word}" for word in options if word != "--help" and f"`{word}`" not in section]
+        missing += [] if section else [name]
     assert missing == []
+
+
+def test_the_help_of_every_option_states_its_default():
+    """The parser prints a value that is the default; where there is none, the text says what applies."""
+    unsaid = [
+        f"{name} {parameter.opts[0]}"
+        for name, command in commands()
+        for parameter in command.params
+        if parameter.opts[0].startswith("-") and not parameter.required and not getattr(parameter, "is_flag", False)
+        if parameter.default is None and "default" not in (parameter.help or "")
+    ]
+    assert unsaid == []

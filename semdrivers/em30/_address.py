@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from ssl import SSLContext
 from typing import Any
 from urllib.parse import unquote
 
 from firmware_protocol.codes import CONTROL_PORT
-from semdrivers.connection import flag_option, split_url, whole_option
+from semdrivers.connection import flag_option, read_token, split_url, whole_option
 from semdrivers.errors import InvalidParameterError
+from semdrivers.links import client_context
 from semdrivers.microscope import within
 
-_OPTIONS = ("usb", "bits", "keep_beam", "beam_off_after", "client", "on_close", "waiting")
+_OPTIONS = ("usb", "bits", "keep_beam", "beam_off_after", "client", "on_close", "waiting", "token", "tls")
 _LEAST_WATCH, _MOST_WATCH = 0.1, 86400.0
 
 
@@ -36,6 +39,10 @@ class Address:
         Seconds without a call after which the beam is switched off.
     client : str
         How the instrument names this client to others.
+    token : str or None
+        For an instrument, or a USB bridge, that asks for it.
+    tls : bool or str
+        Whether sockets are spoken to over TLS; a PEM file with the certificate that vouches for the other side.
     """
 
     host: str = ""
@@ -47,6 +54,12 @@ class Address:
     keep_beam: bool = True
     beam_off_after: float | None = None
     client: str = "semdrivers"
+    token: str | None = field(default=None, repr=False)
+    tls: bool | str = False
+
+    def context(self) -> SSLContext | None:
+        """Return how sockets are spoken to over TLS, None for no TLS; raises as `client_context` does."""
+        return client_context(None if self.tls is True else self.tls) if self.tls else None
 
 
 def parse_address(url: str, options: Mapping[str, Any]) -> Address:
@@ -67,8 +80,12 @@ def parse_address(url: str, options: Mapping[str, Any]) -> Address:
         "bits": whole_option(url, "bits", given.get("bits", 8)),
         "keep_beam": flag_option(url, "keep_beam", given.get("keep_beam", True)),
         "client": client,
+        "token": given.get("token") or read_token(None),
+        "tls": _tls(url, given.get("tls", False)),
         "beam_off_after": _seconds(url, "beam_off_after", given.get("beam_off_after")),
     }
+    if not isinstance(common["token"], str | None):
+        raise InvalidParameterError(f"{url}: token must be a text")
     if common["bits"] not in (8, 16):
         raise InvalidParameterError(f"{url}: bits must be 8 or 16, not {common['bits']}")
     if over_serial:
@@ -87,6 +104,18 @@ def parse_address(url: str, options: Mapping[str, Any]) -> Address:
     if parts.path not in ("", "/") or parts.username is not None or port == 0:
         raise InvalidParameterError(f"{url}: write em30://HOST[:PORT][?usb=VID:PID[:SERIAL]]")
     return Address(host=parts.hostname, port=port or CONTROL_PORT, **common)
+
+
+def _tls(url: str, value: object) -> bool | str:
+    """Return a switch, or the name of a file: a text that is no switch."""
+    if isinstance(value, Path):
+        return str(value)
+    try:
+        return flag_option(url, "tls", value)
+    except InvalidParameterError:
+        if isinstance(value, str) and value:
+            return value
+        raise
 
 
 def _seconds(url: str, name: str, value: object) -> float | None:

@@ -15,9 +15,11 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from firmware_protocol.authentication import CHALLENGE_SIZE, proof_of
 from firmware_protocol.control import VERSION, Damaged, Decoder, Envelope, Problem, encode
 from firmware_protocol.messages import (
     REPLIES,
+    Authenticate,
     BeamSet,
     Bye,
     Command,
@@ -35,6 +37,7 @@ from firmware_protocol.messages import (
     Wait,
 )
 from firmware_protocol.payload import PayloadError
+from semdrivers.connection import TOKEN_VARIABLE
 from semdrivers.em30._transport import Transport
 from semdrivers.em30._waiting import WaitingTimes
 from semdrivers.errors import (
@@ -78,11 +81,13 @@ class ControlLink:
         Token of a link that was lost, so that the instrument gives this one its lease; a new one by default.
     waiting : WaitingTimes, optional
         How long a request may take.
+    secret : str, optional
+        The instrument's token, for one that asks for it. It is not sent.
 
     Raises
     ------
     NotConnectedError
-        When nothing answers.
+        When nothing answers, or the instrument asks for a token and this is not it.
     ProtocolError
         When something answers that does not speak this protocol, or another version of it.
     BusyError
@@ -99,13 +104,16 @@ class ControlLink:
         deadline: float = 5.0,
         token: int | None = None,
         waiting: WaitingTimes = WaitingTimes(),  # noqa: B008 - frozen
+        secret: str | None = None,
     ) -> None:
         self.name = name
+        self._secret = secret
         self._waiting_times = waiting
         self.token = secrets.randbits(64) if token is None else token
         """Of this client's session, for a link that follows this one."""
         self.lease_lost = False
         """Whether the instrument has refused a command because the lease was lost; `greet` asks for it again."""
+        self._asked_for_proof = False
         self._client_name = client_name
         self._transport = transport
         self._observer = observer
@@ -248,6 +256,12 @@ class ControlLink:
 
     def _say_hello(self, deadline: float) -> HelloReply:
         try:
+            try:
+                return self.request(self._hello_message(), deadline=deadline)
+            except NotConnectedError as error:
+                if not self._asked_for_proof:
+                    raise
+                self._authenticate(deadline, error)
             return self.request(self._hello_message(), deadline=deadline)
         except TransportError as error:
             if self._received:
@@ -256,6 +270,20 @@ class ControlLink:
                     f"({self._received} bytes came, none of them an answer to HELLO); check the address"
                 ) from error
             raise NotConnectedError(f"{self.name} does not answer", {self._transport.name: str(error)}) from error
+
+    def _authenticate(self, deadline: float, refused: NotConnectedError) -> None:
+        """Prove to the instrument that this client knows its token."""
+        if self._secret is None:
+            raise NotConnectedError(f"{refused}; pass token=, or set {TOKEN_VARIABLE}") from refused
+        text = self.request(Authenticate(self.token), deadline=deadline).challenge
+        try:
+            challenge = bytes.fromhex(text)
+        except ValueError:
+            challenge = b""
+        if len(challenge) != CHALLENGE_SIZE:
+            raise ProtocolError(f"{self.name} sent {text[:80]!r}, which is no challenge; check its firmware")
+        proof = proof_of(self._secret, challenge, self.token)
+        self.request(Authenticate(self.token, proof.hex()), deadline=deadline)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -331,6 +359,7 @@ class ControlLink:
                 f"{message.opcode:#06x}"
             )
         if answer.status is not Status.OK:
+            self._asked_for_proof = answer.status is Status.NOT_AUTHENTICATED
             self.lease_lost |= answer.status is Status.NOT_OWNER and not self._observer
             raise exception_for(self.name, message, answer.status, answer.message)
         reply: R = answer.message

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from ssl import SSLContext
 from typing import Any, TypeVar
 
 import numpy as np
@@ -96,6 +97,7 @@ _NEEDS = {
     "stigmator": ("stigmator_x", "stigmator_y"),
     "brightness": ("brightness",),
     "contrast": ("contrast",),
+    "voltage": ("accelerating_voltage",),
 }
 """Members of `EM30` that not every instrument offers, and the parameters that each takes."""
 
@@ -128,7 +130,7 @@ class EM30(KeepsFocusRecord):
     ``waiting.reconnect``, so that what was changed can be put back.
 
     `semdrivers.connect` makes one. It implements `Microscope`, `RecordsFocus`, `HasBeam`, `HasStop` and `HasVacuum`,
-    and `HasStage`, `HasStageOrientation`, `HasStigmator` and `HasDetector` as far as the instrument reports them. After
+    and `HasStage`, `HasStageOrientation`, `HasStigmator`, `HasDetector` and `HasVoltage` as far as it has them. After
     `close` every member raises `NotConnectedError`.
 
     Parameters
@@ -154,6 +156,8 @@ class EM30(KeepsFocusRecord):
         Opens another connection to the same instrument, when the present one is lost.
     waiting : WaitingTimes, optional
         How long a lost control link may take to be opened again.
+    secret : str, optional
+        The instrument's token, for one that asks for it.
 
     Raises
     ------
@@ -174,8 +178,10 @@ class EM30(KeepsFocusRecord):
         client: str = "semdrivers",
         open_transport: Callable[[], Transport] | None = None,
         waiting: WaitingTimes = WaitingTimes(),  # noqa: B008 - frozen
+        secret: str | None = None,
     ) -> None:
         self._waiting_times = waiting
+        self._secret = secret
         self._control = control_link
         self._name = name
         self._client = client
@@ -405,6 +411,11 @@ class EM30(KeepsFocusRecord):
             return oriented.tilt, oriented.rotation
 
     @property
+    def voltage(self) -> float:
+        """Acceleration voltage, kV."""
+        return self._get(Parameter.ACCELERATING_VOLTAGE)
+
+    @property
     def stigmator(self) -> tuple[float, float]:
         """Correction (x, y) in µm of half the distance between the line foci.
 
@@ -567,6 +578,7 @@ class EM30(KeepsFocusRecord):
                     name=self._name,
                     token=lost.token,
                     waiting=self._waiting_times,
+                    secret=self._secret,
                 )
                 break
             except (NotConnectedError, TransportError) as error:
@@ -706,7 +718,7 @@ class EM30(KeepsFocusRecord):
             frame_id=leader.frame_id,
             timestamp=self._epoch + leader.start_time,
             scan_mode=mode,
-            metadata={**identity, **self._focus_metadata(leader.working_distance)},
+            metadata={**identity, **self._frame_metadata(leader.working_distance, mode)},
         )
 
 
@@ -747,8 +759,8 @@ def connect(url: str, options: Mapping[str, Any]) -> EM30:
     url : str
         ``em30://HOST[:PORT][?usb=…]`` or ``em30+serial:///dev/ttyUSB0[?baudrate=…]``.
     options : mapping
-        ``usb``, ``bits``, ``keep_beam``, ``beam_off_after``, ``client``, ``baudrate``, as in the URL; ``on_close``, a
-        callable for the end of `EM30.close`; ``waiting``, the `WaitingTimes` of both links.
+        ``usb``, ``bits``, ``keep_beam``, ``beam_off_after``, ``client``, ``baudrate``, ``token``, ``tls``, as in the
+        URL; ``on_close``, a callable for the end of `EM30.close`; ``waiting``, the `WaitingTimes` of both links.
 
     Raises
     ------
@@ -768,7 +780,8 @@ def connect(url: str, options: Mapping[str, Any]) -> EM30:
     waiting = options.get("waiting", WaitingTimes())
     if not isinstance(waiting, WaitingTimes):
         raise InvalidParameterError(f"{url}: waiting must be a semdrivers.em30.WaitingTimes, not {waiting!r}")
-    target = parse_target(address.usb)
+    tls = address.context()
+    target = parse_target(address.usb, address.token, tls)
     where = address.host or address.device
     name = f"EM-30 at {where}"
     failures: dict[str, str | Exception] = {}
@@ -776,7 +789,13 @@ def connect(url: str, options: Mapping[str, Any]) -> EM30:
     images: ImageLink | None = None
     try:
         try:
-            control = ControlLink(_open_transport(address), client_name=address.client, name=name, waiting=waiting)
+            control = ControlLink(
+                _open_transport(address, tls),
+                client_name=address.client,
+                name=name,
+                waiting=waiting,
+                secret=address.token,
+            )
         except NotConnectedError as error:
             failures["control"] = error
         try:
@@ -795,8 +814,9 @@ def connect(url: str, options: Mapping[str, Any]) -> EM30:
             on_close=on_close,
             beam_off_after=address.beam_off_after,
             client=address.client,
-            open_transport=lambda: _open_transport(address),
+            open_transport=lambda: _open_transport(address, tls),
             waiting=waiting,
+            secret=address.token,
         )
     except BaseException:
         if images is not None:
@@ -827,8 +847,10 @@ def stop(url: str, options: Mapping[str, Any]) -> None:
     """
     address = parse_address(url, options)
     where = address.host or address.device
-    send_emergency_stop(_open_transport(address), client=address.client, name=f"EM-30 at {where}")
+    send_emergency_stop(_open_transport(address, address.context()), client=address.client, name=f"EM-30 at {where}")
 
 
-def _open_transport(address: Address) -> Transport:
-    return open_tcp(address.host, address.port) if address.host else open_serial(address.device, address.baudrate)
+def _open_transport(address: Address, tls: SSLContext | None) -> Transport:
+    if address.host:
+        return open_tcp(address.host, address.port, tls=tls)
+    return open_serial(address.device, address.baudrate)

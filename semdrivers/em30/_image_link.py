@@ -371,7 +371,9 @@ class ImageLink:
 
     def _recover(self, step: int, reason: str, check: Callable[[], object]) -> None:
         self.recoveries += 1
-        _log.warning("%s: image stream: %s; recovery step %d of %d", self.name, reason, step, _REOPEN)
+        # A read that is late on a busy computer is daily business; a device that must be opened again is not.
+        level = logging.WARNING if step == _REOPEN else logging.INFO
+        _log.log(level, "%s: image stream: %s; recovery step %d of %d", self.name, reason, step, _REOPEN)
         try:
             if step == _RESET:
                 self._restart()

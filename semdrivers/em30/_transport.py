@@ -11,9 +11,11 @@ import selectors
 import socket
 import threading
 import time
+from ssl import SSLContext, SSLError
 from typing import Any, Protocol
 
 from semdrivers.errors import InvalidParameterError, NotConnectedError, TransportError
+from semdrivers.links import TlsSocket
 
 CHUNK = 65536
 _SERIAL_CHUNK = 256
@@ -58,7 +60,7 @@ class Transport(Protocol):
         ...
 
 
-def open_tcp(host: str, port: int, timeout: float = 5.0) -> TcpTransport:
+def open_tcp(host: str, port: int, timeout: float = 5.0, tls: SSLContext | None = None) -> TcpTransport:
     """Connect to a TCP port.
 
     Parameters
@@ -69,6 +71,8 @@ def open_tcp(host: str, port: int, timeout: float = 5.0) -> TcpTransport:
         1 to 65535.
     timeout : float
         Seconds for all addresses of the host together.
+    tls : SSLContext, optional
+        How the other side is spoken to over TLS.
 
     Raises
     ------
@@ -100,6 +104,9 @@ def open_tcp(host: str, port: int, timeout: float = 5.0) -> TcpTransport:
             connection.connect(address)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if tls is not None:
+                connection = tls.wrap_socket(connection, server_hostname=host)
+                return TcpTransport(TlsSocket(connection), f"{where} (TLS)")
         except OSError as error:
             connection.close()
             failures[where] = _why(error, left)
@@ -113,6 +120,8 @@ def _why(error: OSError, timeout: float) -> str:
         return f"no answer within {timeout:.3g} s; is the instrument on, and on this network?"
     if isinstance(error, ConnectionRefusedError):
         return "refused; is the instrument's control server running on this port?"
+    if isinstance(error, SSLError):
+        return f"TLS: {getattr(error, 'verify_message', '') or error.reason or error}"
     return error.strerror or str(error)
 
 
@@ -121,13 +130,13 @@ class TcpTransport:
 
     Parameters
     ----------
-    connection : socket
+    connection : socket or TlsSocket
         Connected; belongs to the transport from here on.
     name : str
         For messages.
     """
 
-    def __init__(self, connection: socket.socket, name: str) -> None:
+    def __init__(self, connection: socket.socket | TlsSocket, name: str) -> None:
         connection.setblocking(False)
         self.name = name
         self._socket = connection

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from firmware_protocol.messages import Parameter
 from firmware_protocol.profile import EM30, InstrumentProfile, ScanModeProfile
 from semdrivers import links as usb_backends
+from semdrivers.connection import checked_token
 from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.emulator.instrument import Instrument
 from semdrivers.emulator.physics import ColumnPreset, ElectronColumn, ScanConditions, Truth, discharged, preset_with
@@ -30,7 +31,7 @@ from semdrivers.emulator.wires import (
     UsbDevice,
 )
 from semdrivers.errors import InvalidParameterError, NotConnectedError, OutOfRangeError
-from semdrivers.links import PipeBackend
+from semdrivers.links import PipeBackend, server_context
 from semdrivers.microscope import Range, number
 from semdrivers.sessions import free_folder
 
@@ -40,7 +41,7 @@ _count = itertools.count(1)
 
 
 class Emulator:
-    """An EM-30 in this process, behind a loopback TCP socket and an emulated USB device.
+    """An EM-30 in this process, behind a TCP socket, of the loopback address by default, and an emulated USB device.
 
     Use it in a ``with`` statement, or call `start` and `close`. Arguments are checked before anything is started.
 
@@ -80,6 +81,12 @@ class Emulator:
         A new or empty folder, to which every message and every frame is written; ``replay:///folder`` opens it.
     profile : InstrumentProfile
         The instrument's numbers.
+    token : str, optional
+        What clients must prove to know, observers and the USB bridge's included; 16 characters at least.
+    certificate, key : str or Path, optional
+        PEM files for TLS on both ports; without `key` it is in the file of the certificate.
+    expose : bool
+        Whether other computers have access too; needs a token.
     **strengths : float or bool
         Fields of `ColumnPreset`, in place of the preset's: ``banding=0.1, auto_brightness=True``.
 
@@ -109,6 +116,10 @@ class Emulator:
         faults: str = "",
         save_session: str | Path | None = None,
         profile: InstrumentProfile = EM30,
+        token: str | None = None,
+        certificate: str | Path | None = None,
+        key: str | Path | None = None,
+        expose: bool = False,
         **strengths: float | bool,
     ) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
@@ -116,6 +127,15 @@ class Emulator:
         for name, port in (("control_port", control_port), ("usb_port", usb_port)):
             if port is not None and (isinstance(port, bool) or not isinstance(port, int) or not 0 <= port < 65536):
                 raise InvalidParameterError(f"{name} must be a TCP port, not {port!r}")
+        if expose and token is None:
+            raise InvalidParameterError("expose needs a token, which every client must prove to know")
+        if key is not None and certificate is None:
+            raise InvalidParameterError("key belongs to a certificate; pass certificate too")
+        self._protection: dict[str, Any] = {
+            "host": "0.0.0.0" if expose else "127.0.0.1",
+            "secret": None if token is None else checked_token(token),
+            "tls": None if certificate is None else server_context(certificate, key),
+        }
         self.specimen = specimen if isinstance(specimen, str) else getattr(specimen, "name", "image")
         self.seed = int(seed)
         self.faults = Faults(faults, self.seed)
@@ -173,7 +193,12 @@ class Emulator:
         if self._folder is not None:
             self._log = SessionLog(self._folder, self.instrument)
         self._server = ControlServer(
-            self.instrument, port=self._control_port, serial=self._serial, faults=self.faults, witness=self._log
+            self.instrument,
+            port=self._control_port,
+            serial=self._serial,
+            faults=self.faults,
+            witness=self._log,
+            **self._protection,
         )
         self._device = UsbDevice(
             self.instrument, serial=self.instrument.serial, encode=lambda frame: stream.encode(frame)
@@ -184,7 +209,7 @@ class Emulator:
         try:
             self._server.start()
             if self._usb_port is not None:
-                self._bridge = UsbBridgeServer(self._bus, port=self._usb_port)
+                self._bridge = UsbBridgeServer(self._bus, port=self._usb_port, **self._protection)
                 self._bridge_port = self._bridge.start()
         except OSError as error:
             self.close()

@@ -6,10 +6,13 @@ from semdrivers.files._omexml import conditions_of, describe
 from semdrivers.files._pictures import page_count, read_pixels, tiff_bit_depth, tiff_description
 from semdrivers.files._plain import plain
 from semdrivers.files._plotting import (
+    draw_result,
     draw_scale_bar,
     plot_before_after,
+    plot_calibration,
     plot_focus_map,
     plot_result,
+    result_figure,
 )
 from semdrivers.files._report import Entry, Picture, report_fragment, report_page
 from semdrivers.files._tables import TableRow, read_table, table_columns
@@ -25,11 +28,13 @@ __all__ = [
     "decimal",
     "decoded",
     "describe",
+    "draw_result",
     "draw_scale_bar",
     "page_count",
     "parse_json",
     "plain",
     "plot_before_after",
+    "plot_calibration",
     "plot_focus_map",
     "plot_result",
     "read_json",
@@ -38,6 +43,7 @@ __all__ = [
     "replacing",
     "report_fragment",
     "report_page",
+    "result_figure",
     "table_columns",
     "tiff_bit_depth",
     "tiff_description",

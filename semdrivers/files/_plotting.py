@@ -6,8 +6,11 @@ Drawn on canvases of their own, so they work without a display, in any thread, a
 from __future__ import annotations
 
 import io
+import textwrap
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +31,8 @@ _MARKERS = "osD^vP"
 _PRINT: dict[Any, Any] = {"pdf.fonttype": 42}
 """Fonts are embedded as such: journals refuse those of type 3."""
 _SCORE_AXIS = (-0.4, 9.6)
+_ONE_SIGMA = 0.1587
+"""Probability below the mean less one standard deviation."""
 _FORMATS = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
@@ -59,12 +64,12 @@ def plot_result(result: Mapping[str, Any], path: str | Path, *, overwrite: bool 
         When the file cannot be written.
     """
     path = _checked(path, overwrite)
-    return _write(_result_figure(result), path, overwrite)
+    return _write(result_figure(result), path, overwrite)
 
 
-def draw_result(result: Mapping[str, Any]) -> bytes:
-    """Return the figure of `plot_result` as SVG."""
-    return _rendered(_result_figure(result), "svg")
+def draw_result(result: Mapping[str, Any], kind: str = "svg") -> bytes:
+    """Return the figure of `plot_result` as SVG, or as PNG."""
+    return _rendered(result_figure(result), kind)
 
 
 def draw_before_after(before: NDArray[Any], after: NDArray[Any], titles: tuple[str, str], pixel_size: float) -> bytes:
@@ -114,9 +119,10 @@ def plot_before_after(
     return _write(_pair_figure(before, after, titles, pixel_size), path, overwrite)
 
 
-def _result_figure(result: Mapping[str, Any]) -> Figure:
+def result_figure(result: Mapping[str, Any]) -> Figure:
+    """Return the figure of `plot_result`, which a notebook shows by itself."""
     blurred = any(step.get("blur") is not None for step in result["trace"])
-    figure = _figure(12.6 if blurred else 9.0, 3.8)
+    figure = _figure(12.6 if blurred else 9.0, 4.3)
     panels = figure.subplots(1, 3 if blurred else 2)
     figure.suptitle(
         f"{result['method']}: {result['status']} at {result['working_distance']:.3f} mm "
@@ -125,11 +131,26 @@ def _result_figure(result: Mapping[str, Any]) -> Figure:
         fontsize=11,
         fontweight="bold",
     )
+    figure.supxlabel(_conditions(result, 150 if blurred else 110), fontsize=8, color=_INK)
     _draw_by_distance(panels[0], result)
     _draw_by_frame(panels[-1], result)
     if blurred:
         _draw_blur(panels[1], result)
     return figure
+
+
+def _conditions(result: Mapping[str, Any], width: int) -> str:
+    """Return instrument, date and magnification of a run, and its reason, in lines of at most `width` characters."""
+    about = result.get("provenance") or {}
+    factors = sorted({step["magnification"] for step in result["trace"]})
+    known = [
+        " ".join(filter(None, (about.get("instrument") or {}).values())),
+        time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(about["time"])) if about.get("time") is not None else "",
+        ", ".join(f"{factor:g}×" for factor in factors),
+    ]
+    return (
+        "\n".join([", ".join(filter(None, known)), *textwrap.wrap(result["reason"], width)]).strip().replace("$", r"\$")
+    )
 
 
 def _pair_figure(before: NDArray[Any], after: NDArray[Any], titles: tuple[str, str], pixel_size: float) -> Figure:
@@ -142,6 +163,55 @@ def _pair_figure(before: NDArray[Any], after: NDArray[Any], titles: tuple[str, s
         axes.set_axis_off()
         draw_scale_bar(axes, pixels.shape, pixel_size)
     return figure
+
+
+def plot_calibration(calibration: Mapping[str, Any], path: str | Path, *, overwrite: bool = False) -> Path:
+    """Draw a calibration: blur against working distance, frame by frame, and the cone of the beam that was fitted.
+
+    Parameters
+    ----------
+    calibration : mapping
+        ``series`` (working distance in mm and blur radius in pixels of each frame), ``pixel`` (nm), ``aperture`` and
+        ``aperture_sigma`` (mm), ``working_distance`` (mm), ``magnification``, ``model``, ``serial``, ``date``.
+    path : str or Path
+        ``.png``, ``.pdf`` or ``.svg``.
+    overwrite : bool
+        Whether the file may take the place of another.
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    InvalidParameterError
+        When the ending of the name is not a picture format.
+    ExistingFileError
+        When there is such a file, unless `overwrite`.
+    OSError
+        When the file cannot be written.
+    """
+    path = _checked(path, overwrite)
+    figure = _figure(6.4, 4.2)
+    axes = figure.subplots()
+    places, blurs = np.array(calibration["series"]).T
+    focus = calibration["working_distance"]
+    along = np.linspace(places.min(), places.max(), 400)
+
+    def cone(aperture: float) -> NDArray[Any]:
+        return np.asarray(aperture * np.abs(along - focus) / along / (calibration["pixel"] * 1e-6))
+
+    aperture, sigma = calibration["aperture"], calibration["aperture_sigma"]
+    axes.fill_between(along, cone(aperture - sigma), cone(aperture + sigma), color=_COLOURS[4], alpha=0.4, label="±σ")
+    axes.plot(along, cone(aperture), color=_COLOURS[0], label=f"aperture {aperture * 1e3:.1f} ± {sigma * 1e3:.1f} µm")
+    axes.plot(places, blurs, "o", color=_COLOURS[5], markersize=4, label="frames")
+    axes.set(xlabel="working distance (mm)", ylabel="blur radius (pixels)", ylim=(0, None))
+    axes.ticklabel_format(axis="x", useOffset=False)
+    axes.legend(fontsize=8, frameon=False)
+    name = f"{calibration['model']} {calibration['serial']}".strip() or "unnamed instrument"
+    axes.set_title(f"{name}, {calibration['date']}, {calibration['magnification']:g}×", fontsize=9, color=_INK)
+    return _write(figure, path, overwrite)
 
 
 def plot_focus_map(
@@ -225,9 +295,10 @@ def _draw_by_distance(axes: Axes, result: Mapping[str, Any]) -> None:
     trace = result["trace"]
     if not trace:
         axes.text(0.5, 0.5, "no frame was acquired", transform=axes.transAxes, ha="center", color=_INK)
+    curve = sorted((step["working_distance"], step["score"]) for step in trace)
     axes.plot(
-        [step["working_distance"] for step in trace],
-        [step["score"] for step in trace],
+        [place for place, _ in curve],
+        [score for _, score in curve],
         color="#bbbbbb",
         linewidth=0.8,
         zorder=1,
@@ -285,7 +356,10 @@ def _draw_posterior(axes: Axes, result: Mapping[str, Any]) -> None:
     widths = np.maximum(np.diff(ends), 1e-6)
     low, high = axes.get_ylim()
     height = (high - low) * 0.9 * widths.min() / widths  # each piece is equally probable
-    axes.stairs(low + height, ends, baseline=low, fill=True, color=_COLOURS[2], alpha=0.25, label="posterior", zorder=0)
+    shares = np.linspace(0, 1, len(ends))
+    below, middle, above = np.interp((_ONE_SIGMA, 0.5, 1 - _ONE_SIGMA), shares, ends)
+    said = f"focus {middle:.3f} ± {(above - below) / 2:.2g} mm"
+    axes.stairs(low + height, ends, baseline=low, fill=True, color=_COLOURS[2], alpha=0.25, label=said, zorder=0)
     axes.set_ylim(low, high)
 
 
@@ -358,11 +432,22 @@ def _cycle(values: Sequence[str]) -> Iterator[str]:
     return cycle(values)
 
 
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+@cache
+def _shown_figure() -> type[Figure]:
+    """Return a class of figures that a notebook shows without pyplot."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    class ShownFigure(Figure):
+        def _repr_png_(self) -> bytes:
+            return _rendered(self, "png")
+
+    return ShownFigure
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = _shown_figure()(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

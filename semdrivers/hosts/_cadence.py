@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
 from semdrivers.autofocus import autofocus
+from semdrivers.base import described
 from semdrivers.claims import Claim, check_free, claimed
 from semdrivers.errors import BusyError, InvalidParameterError, OutOfRangeError
 from semdrivers.focus import (
@@ -402,7 +403,7 @@ class FocusKeeper:
             )
 
     def after_frame(self, image: Image) -> Image:
-        """Count a frame that was taken; return it with the focus record in its metadata."""
+        """Count a frame that was taken; return it with settings and focus record in its metadata."""
         record = self.record_of(image.working_distance)
         moved = "" if self._left_at is None else self._moved(image.working_distance)
         if moved:
@@ -412,6 +413,7 @@ class FocusKeeper:
             self._last_score = float(self.policy.score(image))
             if self._first_score is None:
                 self._first_score = self._last_score
+        image = described(image, self.microscope)
         return dataclasses.replace(image, metadata={**image.metadata, "autofocus": record}) if record else image
 
     def count(self) -> None:

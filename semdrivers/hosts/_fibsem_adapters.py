@@ -156,7 +156,7 @@ class MicroscopeOfFibsem(KeepsFocusRecord):
             if self.keep_frames:
                 self.frames.append(taken.data)
             place, magnification = self._read("working_distance"), self._read("magnification")
-        metadata = self._focus_metadata(place)
+        metadata = self._frame_metadata(place, mode)
         pixel_size = width / taken.data.shape[1] * _NM
         image = Image(np.array(taken.data), place, magnification, pixel_size, None, began, mode, metadata)
         get_plugin_manager().notify_frame(self, image)

@@ -157,7 +157,7 @@ class MicroscopeOfCore(KeepsFocusRecord):
             pixels = np.array(self._core.getImage())
             self._frames += 1
             place = self._z()
-            metadata = {"camera": self._core.getCameraDevice(), **self._focus_metadata(place)}
+            metadata = {"camera": self._core.getCameraDevice(), **self._frame_metadata(place, mode)}
             bits = int(self._core.getImageBitDepth())
             image = Image(
                 pixels, place, self._magnification(), self._pixel(), self._frames, began, mode, metadata, bits

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from semdrivers.errors import InvalidParameterError
-from semdrivers.files import plain
+from semdrivers.files import check_free, plain, replacing
 from semdrivers.focus import NotFocusedError
 from semdrivers.hosts._cadence import FocusKeeper, FocusPolicy
 
@@ -143,13 +143,28 @@ class FocusedFibsem:
         return getattr(self._fibsem, name)
 
 
-def save_image(image: Any, path: str | Path) -> Path:
-    """Save a fibsem image, and its focus record beside it."""
-    image.save(Path(path))
+def save_image(image: Any, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Save a fibsem image, and its focus record beside it.
+
+    Raises
+    ------
+    ExistingFileError
+        When there is such a picture or such a record, unless `overwrite`.
+    """
+    path = Path(path)
+    for written in (path, path.with_suffix(".tif"), _record_of(path)):
+        check_free(written, overwrite)
+    image.save(path)
     return _write_record(image)
+
+
+def _record_of(path: Path) -> Path:
+    return path.with_suffix(".focus.json")
 
 
 def _write_record(image: Any) -> Path:
     path = Path(image.filepath)
-    path.with_suffix(".focus.json").write_text(json.dumps(image.focus_record, indent=2), encoding="utf-8")
+    # It belongs to the picture that is written now: the record of an earlier one must not stay beside it.
+    with replacing(_record_of(path), overwrite=True) as partial:
+        partial.write_text(json.dumps(image.focus_record, indent=2), encoding="utf-8")
     return path

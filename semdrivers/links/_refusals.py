@@ -10,6 +10,7 @@ from semdrivers.errors import (
     HardwareFault,
     InterlockError,
     InvalidParameterError,
+    NotConnectedError,
     OutOfRangeError,
     ProtocolError,
     SemDriversError,
@@ -27,6 +28,7 @@ _MEANINGS: dict[Status, tuple[type[SemDriversError], str]] = {
     Status.TIMEOUT: (HardwareFault, "the instrument did not finish it in time"),
     Status.HARDWARE_FAULT: (HardwareFault, "the instrument has a fault"),
     Status.BAD_FRAME: (ProtocolError, "the instrument receives damaged messages; check the cable and the address"),
+    Status.NOT_AUTHENTICATED: (NotConnectedError, "it asks for a token"),
 }
 
 

@@ -15,6 +15,7 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from ssl import SSLContext
 from typing import Any
 
 from firmware_protocol.usb import PRODUCT_ID, VENDOR_ID
@@ -72,8 +73,17 @@ def unregister(key: str) -> None:
         _registered.pop(key, None)
 
 
-def parse_target(text: str | None) -> UsbTarget:
+def parse_target(text: str | None, token: str | None = None, tls: SSLContext | None = None) -> UsbTarget:
     """Return the target that `text` names, the instrument's own identifiers when it is None. No I/O.
+
+    Parameters
+    ----------
+    text : str or None
+        The ``usb=`` part of a URL.
+    token : str, optional
+        For a bridge that asks for it.
+    tls : SSLContext, optional
+        How a bridge is spoken to over TLS.
 
     Raises
     ------
@@ -99,7 +109,7 @@ def parse_target(text: str | None) -> UsbTarget:
         from semdrivers.links._usb_bridge import BridgedPipe
         from semdrivers.links._usb_pipe import PipeBackend
 
-        pipe = BridgedPipe(bridge[1].strip("[]"), int(bridge[2]))
+        pipe = BridgedPipe(bridge[1].strip("[]"), int(bridge[2]), token, tls)
         return UsbTarget(text, PipeBackend(pipe), release=pipe.close)
     if ids := _IDS.fullmatch(text):
         return UsbTarget(text, None, int(ids[1], 16), int(ids[2], 16), ids[3])

@@ -6,7 +6,9 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ssl import SSLContext
 
+from firmware_protocol.authentication import BRIDGE_SESSION, CHALLENGE_SIZE, proof_of
 from firmware_protocol.bridge import (
     GREETING,
     NO_TIMEOUT,
@@ -20,6 +22,7 @@ from firmware_protocol.bridge import (
     TransferStatus,
 )
 from firmware_protocol.usb import SetupPacket
+from semdrivers.connection import TOKEN_VARIABLE
 
 _CONNECT_TIMEOUT = 3.0
 _GRACE = 5.0  # Seconds beyond a transfer's own timeout until the other side counts as gone
@@ -36,11 +39,17 @@ class BridgedPipe:
         Name or address.
     port : int
         TCP port.
+    token : str, optional
+        For a bridge that asks for it.
+    tls : SSLContext, optional
+        How it is spoken to over TLS.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, token: str | None = None, tls: SSLContext | None = None) -> None:
         self.host = host
         self.port = port
+        self._token = token
+        self._tls = tls
         self._socket: socket.socket | None = None
         self._lock = threading.Lock()
 
@@ -97,25 +106,32 @@ class BridgedPipe:
     def _connect(self) -> None:
         try:
             connection = socket.create_connection((self.host, self.port), _CONNECT_TIMEOUT)
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_hostname=self.host)
         except OSError as error:
             raise TransferError(
                 TransferStatus.NO_DEVICE, f"no USB bridge at {self.host}:{self.port}: {error}"
             ) from error
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = connection
-        answer = bytearray(len(GREETING) + 1)
         self._send(GREETING)
-        self._receive(memoryview(answer))
+        answer = self._received(len(GREETING) + 1)
         if answer[:-1] != GREETING:
             raise self._lost("it is no USB bridge of this version")
-        if answer[-1] != TransferStatus.OK:
+        status = answer[-1]
+        if status == TransferStatus.CHALLENGE:
+            if self._token is None:
+                raise self._lost(f"it asks for a token: pass token=, or set {TOKEN_VARIABLE}")
+            self._send(proof_of(self._token, self._received(CHALLENGE_SIZE), BRIDGE_SESSION))
+            status = self._received(1)[0]
+        if status == TransferStatus.ACCESS:
+            raise self._lost("it refuses the token")
+        if status != TransferStatus.OK:
             self._hang_up()
             raise TransferError(TransferStatus.BUSY, f"the USB bridge at {self.host}:{self.port} serves another client")
 
     def _exchange(self, request: BridgeRequest, data: bytes = b"") -> bytes:
-        answer = bytearray(self._ask(request, data))
-        self._receive(memoryview(answer))
-        return bytes(answer)
+        return self._received(self._ask(request, data))
 
     def _ask(self, request: BridgeRequest, data: bytes) -> int:
         """Send a request; returns how many bytes follow the head of an OK response."""
@@ -123,18 +139,14 @@ class BridgedPipe:
         limit = None if request.timeout == NO_TIMEOUT and request.operation is Operation.BULK_IN else _GRACE
         connection.settimeout(None if limit is None else limit + request.timeout / 1000)
         self._send(request.encode() + data)
-        head = bytearray(RESPONSE_SIZE)
-        self._receive(memoryview(head))
         try:
-            response = BridgeResponse.decode(bytes(head))
+            response = BridgeResponse.decode(self._received(RESPONSE_SIZE))
         except BridgeError as error:
             raise self._lost(error) from error
         if response.operation is not request.operation:
             raise self._lost(f"it answered {response.operation.name} to {request.operation.name}")
         if response.status is not TransferStatus.OK:
-            message = bytearray(response.length)
-            self._receive(memoryview(message))
-            raise TransferError(response.status, message.decode("utf-8", "replace"))
+            raise TransferError(response.status, self._received(response.length).decode("utf-8", "replace"))
         return response.length
 
     def _connection(self) -> socket.socket:
@@ -158,6 +170,11 @@ class BridgedPipe:
             if not count:
                 raise self._lost("it hung up")
             view = view[count:]
+
+    def _received(self, length: int) -> bytes:
+        data = bytearray(length)
+        self._receive(memoryview(data))
+        return bytes(data)
 
     def _lost(self, why: object) -> TransferError:
         self._hang_up()

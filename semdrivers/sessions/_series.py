@@ -169,6 +169,12 @@ class Series(Recorded):
         )
 
     @property
+    def working_distances(self) -> tuple[float, ...]:
+        """Working distances of the pictures at the present magnification, mm, the shortest first."""
+        self._check_open()
+        return tuple(dict.fromkeys(plane.working_distance for plane in self._planes[self._magnification]))
+
+    @property
     def working_distance(self) -> float:
         """Working distance in mm; setting it goes to the nearest picture, unless interpolated.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from semdrivers.base import described
 from semdrivers.claims import claimed
 from semdrivers.errors import InterlockError, InvalidParameterError, OutOfRangeError
 from semdrivers.files import check_free, replacing
@@ -134,7 +135,7 @@ def record_series(
             for index, (place, name) in enumerate(zip(places, files, strict=True)):
                 microscope.working_distance = place
                 image = microscope.acquire(mode)
-                image.save(path / name, overwrite=overwrite)
+                described(image, microscope).save(path / name, overwrite=overwrite)
                 seen.append(_measured(image))
                 rows.append(_row(name, image, microscope.capabilities))
                 if progress is not None:

@@ -124,7 +124,7 @@ class SmartSem(KeepsFocusRecord):
             pixels = self._grab()
             pixel = self._number("AP_PIXEL_SIZE") * _NM
             self._frames += 1
-        metadata = self._focus_metadata(place)
+        metadata = self._frame_metadata(place, mode)
         image = Image(pixels, place, magnification, pixel, self._frames, began, mode, metadata)
         get_plugin_manager().notify_frame(self, image)
         return image

@@ -145,7 +145,7 @@ class Tescan(KeepsFocusRecord):
                     if not left:
                         raise
             identity = {"model": self._facts.model, "serial": self._facts.serial}
-            metadata = {**identity, **self._focus_metadata(place)}
+            metadata = {**identity, **self._frame_metadata(place, mode)}
             side = max(mode.width, mode.height)
             pixel = FIELD_AT_UNITY * 1e6 / magnification / side
             image = Image(pixels, place, magnification, pixel, self._frame, began, mode, metadata)

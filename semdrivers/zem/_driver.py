@@ -117,7 +117,7 @@ class Zem(KeepsFocusRecord):
             where = self._ask("Snap", sizes, deadline=_PICTURE_TIME)
             pixels = self._picture(mode, where)
             self._frames += 1
-        metadata = {"model": self._capabilities.model, **self._focus_metadata(place)}
+        metadata = {"model": self._capabilities.model, **self._frame_metadata(place, mode)}
         image = Image(pixels, place, magnification, width / mode.width, self._frames, began, mode, metadata)
         get_plugin_manager().notify_frame(self, image)
         return image

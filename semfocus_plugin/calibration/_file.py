@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from semdrivers.errors import InvalidParameterError, SemDriversError
 from semdrivers.files import read_json, replacing
 from semdrivers.instruments import settings_folder
+from semdrivers.microscope import number
 from semfocus_plugin.optics import UNKNOWN, Beam, check_probe_diameter, depth_of_field
 
 CALIBRATION_VARIABLE = "SEMFOCUS_CALIBRATION"
@@ -69,6 +70,8 @@ class Calibration:
         Number of frames of the series; those of the autofocus before it not counted.
     probe_diameter : float, optional
         Diameter of the focused probe as somebody entered it, nm; None where nobody did.
+    series : tuple of (float, float)
+        Working distance in mm and blur radius in pixels of each frame that was fitted; empty where a file has none.
     """
 
     model: str
@@ -83,6 +86,7 @@ class Calibration:
     residual: float
     frames: int
     probe_diameter: float | None = None
+    series: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("model", "serial", "firmware", "date"):
@@ -100,6 +104,8 @@ class Calibration:
             check_probe_diameter(self.probe_diameter)
         if self.working_distance <= 0:
             raise InvalidParameterError("working_distance must be above 0 mm")
+        pairs = tuple((number("series", place), number("series", blur)) for place, blur in self.series)
+        object.__setattr__(self, "series", pairs)
 
     @property
     def beam(self) -> Beam:
@@ -236,6 +242,13 @@ def place_for(info: Identified) -> Path | None:
         return None
     name = re.sub(r"[^\w.-]+", "-", f"{info.model or 'unnamed'}_{info.serial or 'unnumbered'}")
     return (Path(override) if override else settings_folder() / "calibration") / f"{name}.json"
+
+
+def kept_files() -> list[Path]:
+    """Return the files of all calibrations that are kept, those of stigmators included."""
+    override = os.environ.get(CALIBRATION_VARIABLE)
+    place = Path(override) if override else settings_folder() / "calibration"
+    return sorted(place.glob("*.json")) if place.is_dir() else [place] if place.is_file() else []
 
 
 def check_place(info: Identified) -> Path:

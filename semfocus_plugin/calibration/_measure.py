@@ -18,7 +18,7 @@ from semdrivers.errors import AutofocusError, ModelError
 from semdrivers.focus import AutofocusSettings, Progress
 from semdrivers.microscope import Microscope, restoring
 from semfocus_plugin import networks as network_files
-from semfocus_plugin.calibration._aperture_fit import ApertureFit, field_curve, fit_aperture
+from semfocus_plugin.calibration._aperture_fit import RADII, ApertureFit, field_curve, fit_aperture
 from semfocus_plugin.calibration._file import Calibration
 from semfocus_plugin.networks import Networks, to_unit
 from semfocus_plugin.optics import NOMINAL_APERTURE, NOMINAL_PIXEL, check_probe_diameter
@@ -115,7 +115,7 @@ def calibrate(
         budget = 2 + 2 * len(_ARMS) + _REFERENCES + 1 + MOST_RETAKES
         run = FocusRun(microscope, within, networks.evaluator, budget, progress, cancel)
         try:
-            fit, pixel = _series(run, networks)
+            fit, pixel, series = _series(run, networks)
         except Cancelled:
             raise CalibrationCancelled(f"calibration cancelled after {run.frames} frames of the series") from None
         return Calibration(
@@ -131,11 +131,12 @@ def calibrate(
             residual=fit.residual,
             frames=run.frames,
             probe_diameter=probe_diameter,
+            series=series,
         )
 
 
-def _series(run: FocusRun, networks: Networks) -> tuple[ApertureFit, float]:
-    """Take the frames and fit them; returns the fit and the pixel in mm."""
+def _series(run: FocusRun, networks: Networks) -> tuple[ApertureFit, float, tuple[tuple[float, float], ...]]:
+    """Take the frames and fit them; returns the fit, the pixel in mm, and place and blur of each frame."""
     focus = run.working_distance
     distance = NOMINAL_PIXEL / run.magnification * focus / NOMINAL_APERTURE
     scouts = [_measure(run, place, "scout") for place in (focus - _SCOUT * distance, focus + _SCOUT * distance)]
@@ -160,7 +161,8 @@ def _series(run: FocusRun, networks: Networks) -> tuple[ApertureFit, float]:
             f"{curve[-1] - curve[0]:.1f} (at least {_LEAST_RISE:g}); go to a flat field with fine detail"
         )
     _check_reach(fit.working_distance, pixel * fit.working_distance / fit.aperture, places[0], places[-1])
-    return fit, pixel
+    blurs = np.interp([_log_blur(m) for m in arms], curve, RADII)  # as the field itself shows them
+    return fit, pixel, tuple(zip(places, blurs.tolist(), strict=True))
 
 
 def _check_reach(focus: float, distance: float, low: float, high: float) -> None:

@@ -13,7 +13,7 @@ from rich.table import Table
 import semdrivers
 from semdrivers.console import INTERRUPTED, fail, output, print_json
 from semdrivers.errors import InvalidParameterError
-from semdrivers.files import check_free
+from semdrivers.files import check_free, plot_calibration
 
 
 def calibrate(
@@ -26,18 +26,30 @@ def calibrate(
     ] = None,
     probe_diameter: Annotated[
         float | None,
-        typer.Option(help="Diameter of the focused probe in nm, by the data sheet: scales scores and depth of field."),
+        typer.Option(help="Diameter of the focused probe in nm, by the data sheet; not known by default."),
     ] = None,
     bounds: Annotated[
-        tuple[float, float] | None, typer.Option(help="Lowest and highest working distance allowed, mm.")
+        tuple[float, float] | None,
+        typer.Option(help="Lowest and highest working distance allowed, mm; the instrument's by default."),
     ] = None,
-    max_travel: Annotated[float | None, typer.Option(help="Furthest from the start, mm.")] = None,
-    method: Annotated[str | None, typer.Option(help="Autofocus method; `semfocus models` lists them.")] = None,
+    max_travel: Annotated[
+        float | None, typer.Option(help="Furthest from the start, mm; no limit by default but that of --bounds.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Autofocus method; `semfocus models` lists them, the default first.")
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Write this file (.json), not the instrument's own in the user's settings."),
+        typer.Option(
+            "--out", "-o", help="File to write, .json; the instrument's own in the user's settings by default."
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out if it exists.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the series and the fit: .png, .pdf or .svg; not drawn by default.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the files of --out and --plot if they exist.")
+    ] = False,
     stigmator: Annotated[
         bool, typer.Option("--stigmator", help="Measure what the stigmator does, in some 12 frames, not the aperture.")
     ] = False,
@@ -62,10 +74,12 @@ def calibrate(
     settings = semdrivers.AutofocusSettings(method=method, bounds=bounds, max_travel=max_travel)
     if out is not None and (out.suffix.lower() != ".json" or not out.absolute().parent.is_dir()):
         raise InvalidParameterError(f"{out}: the name must end in .json, and its folder must be there")
-    if out is not None:
-        check_free(out, overwrite)
+    if plot is not None and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise InvalidParameterError(f"--plot {plot}: the name must end in .png, .pdf or .svg")
+    for path in filter(None, (out, plot)):
+        check_free(path, overwrite)
     if stigmator:
-        if magnification is not None or probe_diameter is not None:
+        if magnification is not None or probe_diameter is not None or plot is not None:
             raise InvalidParameterError("--stigmator measures where the microscope stands: leave the others out")
         _stigmator(url, settings, out, overwrite, json)
         return
@@ -86,6 +100,8 @@ def calibrate(
         fail(str(error))
         raise typer.Exit(INTERRUPTED) from None
     path = calibration.save(fit, out, overwrite=overwrite)
+    if plot is not None:
+        plot_calibration(fit.to_dict(), plot, overwrite=overwrite)
     if json:
         print_json({**fit.to_dict(), "file": str(path)})
         return

@@ -11,13 +11,17 @@ from rich.table import Table
 
 from semdrivers import instruments
 from semdrivers.console import application, output, print_json
+from semdrivers.remote import TOKEN_VARIABLE
 
 _VARIABLES = {
     "SEMDRIVERS_PLUGINS": "plugins that are allowed",
     "SEMDRIVERS_SETTINGS": "folder of the settings",
+    "SEMDRIVERS_TRACE": "every call of a hook goes to stderr",
     "SEMFOCUS_CALIBRATION": "calibration file, or folder of them",
+    "SEMFOCUS_LEARNING": "off, or folder of the apertures that runs measured",
     "SEMFOCUS_MODELS": "folder of the networks",
     "SEMFOCUS_DATA": "folder of real micrographs",
+    TOKEN_VARIABLE: "token of a shared instrument",
 }
 
 config = application("config", "Show what is configured, and where.")
@@ -25,16 +29,20 @@ config = application("config", "Show what is configured, and where.")
 
 @config.command()
 def show(json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False) -> None:
-    """Print named instruments with their limits, calibrations, networks, and the variables that are set.
+    """Print named instruments with their limits, calibrations, learned apertures, networks, and variables that are set.
 
     Example: semfocus config show
     """
-    from semfocus_plugin import networks
+    from semfocus_plugin import calibration, networks
 
     folder = instruments.settings_folder()
-    calibrations = sorted((folder / "calibration").glob("*.json")) if folder.is_dir() else []
+    calibrations = calibration.kept_files()
+    learning = calibration.apertures_in_use()
+    learned = [] if learning is None else sorted(learning.folder.glob("*.json"))
     named = instruments.read_instruments()
     variables = {name: os.environ.get(name) for name in _VARIABLES}
+    if variables[TOKEN_VARIABLE]:
+        variables[TOKEN_VARIABLE] = "set"  # a secret is in no log
     models = [card.path for card in networks.read_manifest()]
     if json:
         print_json(
@@ -42,6 +50,7 @@ def show(json: Annotated[bool, typer.Option("--json", help="Print one JSON objec
                 "settings": folder,
                 "instruments": named,
                 "calibrations": calibrations,
+                "learned_apertures": learned,
                 "models": models,
                 "variables": variables,
             }
@@ -50,6 +59,7 @@ def show(json: Annotated[bool, typer.Option("--json", help="Print one JSON objec
     rows: list[tuple[str, Any]] = [("settings", folder)]
     rows += [(f"instrument {name}", instrument.describe()) for name, instrument in named.items()]
     rows += [("calibration", path) for path in calibrations]
+    rows += [("learned aperture", path) for path in learned]
     rows += [("network", path) for path in models]
     rows += [(name, f"{value} ({_VARIABLES[name]})") for name, value in variables.items() if value]
     table = Table(show_header=False, box=None, pad_edge=False)

@@ -16,7 +16,9 @@ from semfocus_plugin.cli._moved import moved
 from semfocus_plugin.labelling import Row
 
 Folder = Annotated[Path, typer.Argument(help="Folder of pictures, in it and below: TIFF, PNG, JPEG, BMP.")]
-Magnification = Annotated[float | None, typer.Option(help="Magnification of pictures whose files do not hold it.")]
+Magnification = Annotated[
+    float | None, typer.Option(help="Magnification of pictures whose files do not hold it; unknown by default.")
+]
 BarRows = Annotated[
     int | None,
     typer.Option(min=0, help="Rows of a data bar at the bottom of each; known or detected by default."),

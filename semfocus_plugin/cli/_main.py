@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 import semdrivers
+from semdrivers.base import described
 from semdrivers.console import (
     FAULT,
     INTERRUPTED,
@@ -24,7 +25,7 @@ from semdrivers.console import (
 )
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.files import check_free
-from semdrivers.microscope import number
+from semdrivers.microscope import LimitsTravel, number
 from semfocus_plugin.cli._calibrate import calibrate
 from semfocus_plugin.cli._config import config
 from semfocus_plugin.cli._label import label
@@ -55,10 +56,15 @@ _Url = Annotated[
 ]
 _StigmatorBounds = Annotated[
     tuple[float, float] | None,
-    typer.Option(help="Lowest and highest value of either axis of the stigmator, in its units."),
+    typer.Option(
+        help="Lowest and highest value of either axis of the stigmator, in its units; the instrument's by default."
+    ),
 ]
 _StigmatorTravel = Annotated[
-    float | None, typer.Option(help="Furthest that either axis of the stigmator goes from its start, in its units.")
+    float | None,
+    typer.Option(
+        help="Furthest that either axis of the stigmator goes from its start, in its units; no limit by default."
+    ),
 ]
 
 
@@ -88,11 +94,15 @@ def run(
         typer.Option("--anywhere", help="No limit of travel but --bounds and those of the instrument."),
     ] = False,
     max_seconds: Annotated[
-        float | None, typer.Option(help="Deadline of the run, s; a frame under way ends where the instrument can stop.")
+        float | None,
+        typer.Option(help="Deadline of the run, s, which ends a frame where it can; none by default."),
     ] = None,
     max_dose: Annotated[
         float | None,
-        typer.Option(help="Most electrons per µm² of the run, for an instrument that reports current and dwell time."),
+        typer.Option(
+            help="Most electrons per µm² of the run, where the instrument reports current and dwell time; "
+            "no limit by default."
+        ),
     ] = None,
     magnification: Annotated[
         float | None, typer.Option(help="Magnification to set before focusing; left as it is by default.")
@@ -114,11 +124,17 @@ def run(
     ] = False,
     stigmator_bounds: _StigmatorBounds = None,
     max_stigmator_travel: _StigmatorTravel = None,
-    save: Annotated[Path | None, typer.Option(help="Take a picture when focused: .ome.tif.")] = None,
-    record: Annotated[Path | None, typer.Option(help="Write the result with its trace: .json.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw score against working distance: .png.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Take a picture when focused: .ome.tif; none by default.")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Write the result with its trace: .json; not written by default.")
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw score against working distance: .png, .pdf or .svg; not drawn by default."),
+    ] = None,
     save_session: Annotated[
-        Path | None, typer.Option(help="Record everything, frames included, in this new folder; replay:// opens it.")
+        Path | None,
+        typer.Option(help="Record all of it in this new folder, which replay:// opens; not recorded by default."),
     ] = None,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -158,6 +174,7 @@ def run(
     _check_outputs(*outputs, overwrite=overwrite)
     with semdrivers.opened(url) as connected:
         microscope = connected if save_session is None else semdrivers.Recorder(connected, save_session)
+        own_travel = connected.max_travel if isinstance(connected, LimitsTravel) else None
         if magnification is not None:
             microscope.magnification = magnification
         if max_travel is None and not anywhere:
@@ -168,7 +185,8 @@ def run(
             progress = None if json else table.add
             result = semdrivers.autofocus(microscope, settings=settings, progress=progress, cancel=cancel)
         if save is not None and result.focused:
-            microscope.acquire(microscope.capabilities.scan_modes[-1]).save(save, overwrite=overwrite)
+            image = microscope.acquire(microscope.capabilities.scan_modes[-1])
+            described(image, microscope, result.to_record()).save(save, overwrite=overwrite)
         microscope.close()
     if record is not None:
         result.save(record, overwrite=overwrite)
@@ -178,12 +196,12 @@ def run(
         print_json(result.to_dict())
     else:
         print_result(result)
-        if result.status == "refused" and settings.max_travel is not None and max_travel is None:
-            messages.print(
-                f"the lens was kept within {settings.max_travel:.3g} mm of its start: --max-travel or --anywhere "
-                "allows more",
-                soft_wrap=True,
-            )
+        limits = [(settings.max_travel, "--max-travel or --anywhere allows more"), (own_travel, f"the limit of {url}")]
+        if result.status == "refused" and max_travel is None:
+            for travel, which in sorted((travel, which) for travel, which in limits if travel is not None)[:1]:
+                messages.print(
+                    f"the lens was kept within {travel:.3g} mm of its start: {which}", markup=False, soft_wrap=True
+                )
     leave(result)
 
 
@@ -222,19 +240,20 @@ app.add_typer(config, name="config")
 def score(
     files: Annotated[list[Path], typer.Argument(help="TIFF, PNG or JPEG, at least 320×240 pixels.")],
     magnification: Annotated[
-        float | None, typer.Option(help="Magnification of pictures whose files do not hold it.")
+        float | None, typer.Option(help="Magnification of pictures whose files do not hold it; unknown by default.")
     ] = None,
     pixel_size: Annotated[
-        float | None, typer.Option(help="Pixel size in nm of pictures whose files hold neither it nor a magnification.")
+        float | None, typer.Option(help="The same by their pixel size, nm; unknown by default.")
     ] = None,
     hfw: Annotated[
-        float | None, typer.Option(help="The same by the width of the whole field (horizontal field width), µm.")
+        float | None,
+        typer.Option(help="The same by the horizontal field width, µm; unknown by default."),
     ] = None,
     override: Annotated[
         bool, typer.Option("--override", help="Use what is given even where a file holds something else.")
     ] = False,
     probe_diameter: Annotated[
-        float | None, typer.Option(help="Diameter of the focused probe in nm, where it is not that of a tungsten gun.")
+        float | None, typer.Option(help="Diameter of the focused probe, nm; that of a tungsten gun by default.")
     ] = None,
     bar_rows: Annotated[
         int | None,

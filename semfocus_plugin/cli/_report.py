@@ -28,7 +28,7 @@ def report(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The report (.html).")] = Path("report.html"),
     figures: Annotated[
-        Path | None, typer.Option(help="Write the figure of each run to this folder too, as PDF.")
+        Path | None, typer.Option(help="Write the figure of each run to this folder too, as PDF; not by default.")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that exist; they are kept by default.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import webbrowser
@@ -14,7 +13,7 @@ import typer
 
 from semdrivers.console import messages, output, print_json
 from semdrivers.errors import InvalidParameterError
-from semdrivers.remote import PORT, TOKEN_VARIABLE
+from semdrivers.remote import LEAST_TOKEN, PORT, TOKEN_VARIABLE, read_token
 
 Url = Annotated[
     str, typer.Argument(help="Address of the microscope, such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'.")
@@ -63,9 +62,9 @@ def view(
 
 def run_server(url: str, port: int, token_file: Path | None, expose: bool, json: bool, browser: bool = False) -> None:
     """Share a microscope until Ctrl-C or SIGTERM."""
-    from semfocus_plugin.server import LEAST_TOKEN, LOOPBACK, sharing
+    from semfocus_plugin.server import LOOPBACK, sharing
 
-    token = _token(token_file)
+    token = read_token(token_file)
     if expose and token is None:
         raise InvalidParameterError(
             f"--expose needs a token of at least {LEAST_TOKEN} characters: write one into a file for --token-file, or "
@@ -96,15 +95,3 @@ def run_server(url: str, port: int, token_file: Path | None, expose: bool, json:
         while not over.wait(0.5):
             pass
     messages.print("the server has ended; the link to the instrument is closed")
-
-
-def _token(path: Path | None) -> str | None:
-    if path is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidParameterError(f"--token-file {path}: cannot be read ({error})") from error
-    if not lines or not lines[0].strip():
-        raise InvalidParameterError(f"--token-file {path}: its first line is empty; write the token there")
-    return lines[0].strip()

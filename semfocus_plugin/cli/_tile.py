@@ -30,7 +30,8 @@ def tile(
     region: Annotated[
         str | None,
         typer.Option(
-            help="x0,y0,x1,y1 of the stage, mm: what the tiles cover; with --grid, the middles of the outermost tiles."
+            help="x0,y0,x1,y1 of the stage, mm: what the tiles cover; with --grid, the middles of the outermost tiles. "
+            "By default the grid lies around where the stage stands."
         ),
     ] = None,
     overlap: Annotated[float, typer.Option(help="Share of a tile that its neighbour shows too.")] = 0.1,
@@ -47,12 +48,16 @@ def tile(
         ),
     ] = False,
     bounds: Annotated[
-        tuple[float, float] | None, typer.Option(help="Lowest and highest working distance allowed, mm.")
+        tuple[float, float] | None,
+        typer.Option(help="Lowest and highest working distance allowed, mm; the instrument's by default."),
     ] = None,
     max_travel: Annotated[
-        float | None, typer.Option(help="Furthest that each focusing goes from its start, mm; as `semfocus run`.")
+        float | None,
+        typer.Option(help="Furthest that each focusing goes from its start, mm; as in `semfocus run` by default."),
     ] = None,
-    method: Annotated[str | None, typer.Option(help="Autofocus method; `semfocus models` lists them.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Autofocus method; `semfocus models` lists them, the default first.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the tiles of the folder, whatever ended them.")
     ] = False,

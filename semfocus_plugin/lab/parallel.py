@@ -18,6 +18,7 @@ from semfocus_plugin import networks
 __all__ = ["required", "run_all"]
 
 _Result = TypeVar("_Result")
+_TERMINATIONS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def required(module: str, purpose: str, extra: str) -> Any:
@@ -109,21 +110,20 @@ def _on_one_thread(call: Callable[..., _Result], *arguments: Any) -> _Result:
 
 @contextmanager
 def _workers_end() -> Iterator[None]:
-    """End the processes at once when this one is interrupted, terminated or fails; SIGTERM counts as an interrupt."""
+    """End the processes at once when this one is interrupted, terminated (SIGTERM, SIGHUP) or fails."""
     loky = required("joblib.externals.loky", "computing in several processes", "benchmark")
-    previous: Any = None
-    in_main = threading.current_thread() is threading.main_thread()
+    previous: dict[int, Any] = {}
 
     def terminate(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    if in_main:
-        previous = signal.signal(signal.SIGTERM, terminate)
+    if threading.current_thread() is threading.main_thread():
+        previous = {number: signal.signal(number, terminate) for number in _TERMINATIONS}
     try:
         yield
     except BaseException:
         loky.get_reusable_executor().shutdown(wait=False, kill_workers=True)
         raise
     finally:
-        if in_main:
-            signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from semfocus_plugin.methods import _defocus_pair, _dual_network, _paper
-from semfocus_plugin.methods._refine import Fit, fit_focus
 from semfocus_plugin.methods._search import zigzag
 from semfocus_plugin.run import Method
 
-__all__ = ["METHODS", "Fit", "find", "fit_focus", "zigzag"]
+__all__ = ["METHODS", "find", "zigzag"]
 
 METHODS: tuple[Method, ...] = (_defocus_pair.METHOD, _dual_network.METHOD, _paper.METHOD)
 """The first is the default of the plugin."""

@@ -1,6 +1,6 @@
 """Focus in the fewest frames: read the defocus off blur and spectra, step onto the focus, verify.
 
-The first frame tells how far away the focus is, not on which side; the second is taken where the focus would be, and
+The first frame shows how far away the focus is, not on which side; the second is taken where the focus would be, and
 is its own verification when the side was right; the third is there when it was not. All frames together, each by its
 blur and each pair by the ratio of its spectra, make a posterior over working distance (`semfocus_plugin.optics`),
 which chooses every step and decides when to stop.
@@ -60,13 +60,13 @@ CONTRAST = 1.5
 """Least amount by which the focus must outscore a frame that is out of focus."""
 
 CLEAR = 0.99
-"""Probability of astigmatism from which line foci on either side tell the circle of least confusion."""
+"""Probability of astigmatism from which line foci on either side give the circle of least confusion."""
 
 CHANGES = 1.1
 """Least ratio of the fine structure at the focus to the least seen: a picture that defocus leaves as it is has none."""
 
 LEAST_SHARE = 0.12
-"""Of the best score; where astigmatism leaves less, a focus is not told from its surroundings."""
+"""Of the best score; where astigmatism leaves less, a focus does not differ from its surroundings."""
 
 SHARP_BLUR = 2.0
 """Largest blur radius, pixels, of a frame that may be in focus where nothing out of focus can be seen."""
@@ -75,10 +75,10 @@ DETAIL = 0.03
 """Least share of the fine contrast that must be the sample's in such a frame; noise alone reaches 0.004."""
 
 PATIENCE = 6
-"""Frames after which a run that has not seen that much ends; …"""
+"""Frames after which a run ends that has not seen that much."""
 
 PATIENCE_ZOOMED = 9
-"""… and one that may change the magnification, and whose frames hold more than noise."""
+"""The same for a run that may change the magnification, where the frames hold more than noise."""
 
 PATIENCE_PERIODIC = 14
 """The same for a periodic sample, whose score says little."""
@@ -105,15 +105,22 @@ COMFORT = 40.0
 def focus(run: FocusRun, accept: float) -> Outcome:
     """See the module's description."""
     target = run.magnification
-    sightings: list[Sighting] = []
-    place: float | None = run.working_distance
-    phase = "search"
-    stigmation = Stigmation(run)
     if run.may_change_magnification:
         _look(run, _lowest(run, target))
+    run.measure(run.working_distance, "search")
+    return settle(run, accept, target)
+
+
+def settle(run: FocusRun, accept: float, target: float) -> Outcome:
+    """Return the outcome for a magnification by all frames that the run has, and as many more as that takes."""
+    sightings: list[Sighting] = []
+    stigmation = Stigmation(run)
+    place: float | None = None
+    phase = "search"
     while True:
-        assert place is not None
-        sightings.append(sighting_of(run.measure(place, phase)))
+        if place is not None:
+            run.measure(place, phase)
+        sightings += map(sighting_of, run.measurements[len(sightings) :])
         seen = run.measurements
         posterior = stigmation.posterior(sightings, seen[0].pixel * seen[0].magnification / target)
         run.posterior = posterior.quantiles()
@@ -244,7 +251,7 @@ def _lens_moved(seen: Sequence[Measurement], best: Measurement) -> bool:
 
 
 def _shows_astigmatism(posterior: Posterior) -> bool:
-    """Return whether the frames show an astigmatism so clearly that it alone tells the focus from its surroundings."""
+    """Return whether the frames show an astigmatism that alone distinguishes the focus from its surroundings."""
     found = posterior.astigmatism()
     return found is not None and posterior.astigmatic >= CLEAR and math.hypot(found[0], found[1]) >= 4 * found[2]
 
@@ -279,7 +286,7 @@ def _found(posterior: Posterior, run: FocusRun) -> Estimate:
 
 
 def _next(run: FocusRun, posterior: Posterior, here: list[Measurement]) -> float | None:
-    """Return where to look next, or None when no place is left that could tell more.
+    """Return where to look next, or None when no place is left that could show more.
 
     Far from the focus: the middle of the likeliest gap between the frames taken, at whatever magnification: between the
     two places that one frame leaves there is nothing to see. Near it: the likeliest place, then
@@ -313,7 +320,7 @@ def _places(run: FocusRun, posterior: Posterior, about: Estimate, here: list[Mea
     place = run.limits.clip(place)
     if all(abs(other - place) >= 0.7 * least for other in taken):
         yield place
-    # No room is left between the frames about here: only the flanks can tell more.
+    # No room is left between the frames about here: only the flanks can show more.
     yield from _open_flanks(run, about, here)
     yield place
     yield run.limits.clip(about.working_distance)
@@ -323,7 +330,7 @@ def _places(run: FocusRun, posterior: Posterior, about: Estimate, here: list[Mea
 
 
 def _taken(run: FocusRun, place: float, here: list[Measurement], tolerance: float) -> bool:
-    """Return whether there is a frame at a place, or so near that the lens cannot tell them apart."""
+    """Return whether there is a frame at a place, or so near that the lens cannot distinguish them."""
     nearest = min((abs(m.working_distance - run.snap(place)) for m in here), default=math.inf)
     return nearest <= max(min(tolerance, 0.2 * (run.limits.maximum - run.limits.minimum)), 0.51 * run.limits.step)
 
@@ -395,9 +402,8 @@ def _with_measurements(run: FocusRun, outcome: Outcome, posterior: Posterior, ne
 
 def _sharp(m: Measurement) -> bool:
     """Return whether a frame is as sharp as any frame of a sample with fine structure gets."""
-    blur = m.evaluation.log_blur
-    assert blur is not None
-    return math.expm1(blur) <= SHARP_BLUR and m.detail >= DETAIL
+    least = ideal_score(math.log1p(SHARP_BLUR), half_blur(m.pixel, min(UNKNOWN, m.pixel)))
+    return _sharpness(m) >= least and m.detail >= DETAIL
 
 
 def _at_limit(run: FocusRun, near: Estimate) -> float | None:
@@ -444,7 +450,7 @@ def _judge(
 def _changes(best: Measurement, seen: Sequence[Measurement]) -> bool:
     """Return whether defocus changes the picture: its fine structure, or the share of that in the whole contrast.
 
-    Where the instrument adjusts the contrast of every frame, only the share tells.
+    Where the instrument adjusts the contrast of every frame, only the share counts.
     """
     least = min(m.structure for m in seen)
     return best.structure > CHANGES * least or _share_of_contrast(best) > CHANGES * min(map(_share_of_contrast, seen))

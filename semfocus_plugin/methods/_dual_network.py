@@ -1,24 +1,22 @@
-"""Score and step by two networks, made sound: strides that cannot jump over the peak, a fit, a verification.
+"""Score and step by two networks, made sound: strides that cannot jump over the peak, and evidence for the result.
 
 What differs from the published loop (`semfocus_plugin.methods`):
 
-- strides follow the depth of field (1/M), and a blur that the network can tell shows the way;
-- ACNet's best frame is only the place around which all frames, seen together, locate the focus;
-- the result is measured, not assumed, and must stand out against a frame that is out of focus: a score that
-  does not depend on the working distance is no focus, however high.
+- strides follow the depth of field (1/M), and a blur that the network can measure shows the way;
+- ACNet's steps end at the best frame that it reaches; from there all frames together, by the posterior of
+  `defocus-pair`, locate the focus, ask for the frames that are missing, and decide what is reported.
 """
 
 from __future__ import annotations
 
 import math
 from functools import partial
-from statistics import median
 
 from semfocus_plugin.methods._control import RECOGNISED, control
-from semfocus_plugin.methods._refine import HALF_WIDTH, Fit, fit_focus
+from semfocus_plugin.methods._defocus_pair import settle
 from semfocus_plugin.methods._search import zigzag
 from semfocus_plugin.networks import Controller, Networks, paper_factor
-from semfocus_plugin.run import NOISE, FocusRun, Measurement, Method, Outcome, best_of, shows_nothing, verify
+from semfocus_plugin.run import NOISE, FocusRun, Measurement, Method, Outcome, best_of, shows_nothing
 
 SCORE_STRIDE = 8.0
 """Stride of a search by score alone, in depths of field: within the window of any working distance."""
@@ -30,13 +28,13 @@ BLUR_STRIDE = 1.25
 """Stride of a search by blur, in trusted ranges: neighbouring frames see past the middle between them."""
 
 REACH = 3.5
-"""The search covers this many mm, times the factor of equation 5, on both sides, …"""
+"""Reach of the search on both sides in mm, before the factor of equation 5."""
 
 LEAST_REACH = 110.0
-"""… or this many depths of field if that is more, …"""
+"""Least reach of the search in depths of field."""
 
 MOST_REACH = 6.0
-"""… but no more than this many mm."""
+"""Largest reach of the search in mm."""
 
 MAX_HALVINGS = 8
 """Most frames spent on the gaps of a search that met nothing."""
@@ -46,44 +44,27 @@ PATIENCE = 3
 FINE = 0.3
 """A step of fewer depths of field ends the control."""
 
-FLANK = 4.0
-"""Where the fit wants a frame on each side: the steepest part of the score curve, in depths of field."""
-
-FAR = 14.0
-"""Distance of the frame that must look worse, in depths of field."""
-
-CONTRAST = 1.5
-"""Least amount by which the focus must outscore a frame that is out of focus."""
-
-EVIDENCE = 12.0
-"""Least evidence of the fit against a sample that looks the same everywhere."""
-
-EDGE = 1.0
-"""Depths of field from a limit within which a focus may as well lie beyond it."""
-
-DETAIL = 0.02
-"""Least detail of a frame in focus; noise alone reaches a quarter of it."""
+SPARE = 4
+"""Frames that the control leaves for what confirms its result."""
 
 TRACE_OF_DETAIL = 0.01
 """Least detail of a frame whose score is believed."""
 
 
 def focus(run: FocusRun, accept: float, *, controller: Controller) -> Outcome:
-    """Search, control, fit, verify; see the module's description."""
-    first = len(run.measurements)
+    """Search, control, settle; see the module's description."""
     start = run.measure(run.working_distance, "search")
     nothing = shows_nothing(start)
     if nothing and shows_nothing(run.measure(run.working_distance, "search")):
         return Outcome(False, nothing, run.working_distance, start.score)
     recognised = search(run, start)
     if recognised is None:
-        best = best_of(run.measurements[first:])
+        best = best_of(run.measurements)
         reason = f"no sample recognised within reach; the best of {run.frames} frames scores {best.score:.1f}"
         return Outcome(False, reason, best.working_distance, best.score)
     finest = FINE * run.depth_of_field
-    best = control(run, recognised, controller, steps=MAX_STEPS, patience=PATIENCE, spare=1, finest=finest)
-    final, fit = refine(run, best, first)
-    return judge(run, final, fit, first, accept)
+    control(run, recognised, controller, steps=MAX_STEPS, patience=PATIENCE, spare=SPARE, finest=finest)
+    return settle(run, accept, run.magnification)
 
 
 def search(run: FocusRun, start: Measurement) -> Measurement | None:
@@ -148,7 +129,7 @@ def _promise(measurement: Measurement) -> float:
 def follow(run: FocusRun, seen: Measurement, tries: int = 5) -> Measurement | None:
     """Return a frame that scores above 2, found by the blur of the frames; None when the blur misleads.
 
-    One frame tells how far the focus is, not on which side. The second guess is on the other side of the
+    One frame shows how far the focus is, not on which side. The second guess is on the other side of the
     first; from then on the fit of all frames decides.
     """
     first = len(run.measurements) - 1
@@ -161,66 +142,6 @@ def follow(run: FocusRun, seen: Measurement, tries: int = 5) -> Measurement | No
             return measurement
         target = _sides(run, run.measurements[first:])
     return None
-
-
-def refine(run: FocusRun, best: Measurement, first: int) -> tuple[Measurement, Fit]:
-    """Return a frame at the focus and the fit that put it there.
-
-    Frames are added on the flanks until there is one on each side of the fit, then at the fit itself.
-    """
-    unit = run.depth_of_field
-    fit = _fit(run, best, first)
-    for _ in range(4):
-        side = _open_flank(run, fit, first)
-        if side == 0:
-            break
-        run.measure(fit.working_distance + side * FLANK * unit, "evaluate")
-        fit = _fit(run, best_of(_near(run, best, first)), first)
-    final = verify(run, fit.working_distance, 0.5 * unit)
-    fit = _fit(run, final, first)
-    if abs(fit.working_distance - final.working_distance) > unit:
-        final = verify(run, fit.working_distance, 0.5 * unit)
-    top = best_of(_near(run, final, first))
-    if top.score > final.score + 1.0:
-        final = verify(run, top.working_distance, 0.0)
-        fit = _fit(run, final, first)
-    return final, fit
-
-
-def judge(run: FocusRun, final: Measurement, fit: Fit, first: int, accept: float) -> Outcome:
-    """Return the outcome: focused only if the frame is good, stands out, and holds more than noise."""
-    unit, place = run.depth_of_field, final.working_distance
-
-    def refused(reason: str, *, retry: bool = False) -> Outcome:
-        return Outcome(False, reason, place, final.score, retry=retry)
-
-    if final.score < accept:
-        return refused(f"the best place found scores {final.score:.1f}, below {accept:g}", retry=True)
-    if final.detail < DETAIL:
-        return refused("the picture at the best place is nothing but noise")
-    edge = min(run.limits.minimum, run.limits.maximum, key=lambda limit: abs(limit - fit.working_distance))
-    if abs(edge - fit.working_distance) < EDGE * unit or fit.working_distance not in run.limits:
-        return refused(f"the focus seems to lie beyond the limit of {edge:.3f} mm; widen bounds or max_travel")
-    for side in (1, -1, 0):
-        away = [m.score for m in run.measurements[first:] if abs(m.working_distance - place) >= 0.7 * FAR * unit]
-        evidence = _fit(run, final, first).evidence
-        if side == 0 or (away and evidence >= EVIDENCE):
-            break
-        if place + side * FAR * unit in run.limits:
-            run.measure(place + side * FAR * unit, "verify")
-    blurred = median(away) if away else final.score
-    contrast = final.score - blurred
-    if contrast < CONTRAST:
-        return refused(
-            f"the score hardly depends on the working distance ({final.score:.1f} here, {blurred:.1f} out of "
-            "focus); the sample shows nothing to focus on here: move the stage"
-        )
-    if evidence < EVIDENCE:
-        return refused(f"the frames contradict each other about the focus (score {final.score:.1f})", retry=True)
-    certainty = math.erf(2.0 * unit / max(fit.sigma, 1e-9) / math.sqrt(2.0))
-    confidence = certainty * min(1.0, contrast / (2 * CONTRAST))
-    reason = f"score {final.score:.1f}, {contrast:.1f} above out of focus, ±{fit.sigma / unit:.1f} depths of field"
-    return Outcome(True, reason, place, final.score, confidence)
 
 
 def _recognised(measurement: Measurement) -> bool:
@@ -257,39 +178,15 @@ def _sides(run: FocusRun, frames: tuple[Measurement, ...]) -> float:
     return min(within, key=misfit)
 
 
-def _near(run: FocusRun, centre: Measurement, first: int) -> tuple[Measurement, ...]:
-    span = 16.0 * run.depth_of_field
-    return tuple(m for m in run.measurements[first:] if abs(m.working_distance - centre.working_distance) <= span)
-
-
-def _fit(run: FocusRun, centre: Measurement, first: int) -> Fit:
-    return fit_focus(
-        run.measurements[first:],
-        centre.working_distance,
-        run.depth_of_field,
-        run.distance_per_pixel,
-        run.blur_range,
-    )
-
-
-def _open_flank(run: FocusRun, fit: Fit, first: int) -> int:
-    """Return the side of the fit (1 up, −1 down) that lacks a frame on the slope; 0 when none does."""
-    unit = run.depth_of_field
-    offsets = [(m.working_distance - fit.working_distance) / unit for m in run.measurements[first:]]
-    for side in (1, -1):
-        reachable = fit.working_distance + side * 0.5 * HALF_WIDTH * unit in run.limits
-        if reachable and not any(0.4 * HALF_WIDTH <= side * offset <= 2.0 * HALF_WIDTH for offset in offsets):
-            return side
-    return 0
-
-
 def _bind(networks: Networks) -> partial[Outcome]:
     return partial(focus, controller=networks.controller("depth-of-field"))
 
 
 METHOD = Method(
     name="dual-network",
-    description="AENet scores, ACNet steps, all frames together locate the focus, a last frame verifies it",
+    description="AENet scores, ACNet steps, all frames together locate the focus and confirm it",
     bind=_bind,
-    max_frames=80,
+    max_frames=40,
+    attempts=1,
+    stigmates=True,
 )

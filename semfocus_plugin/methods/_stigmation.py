@@ -42,8 +42,6 @@ class Stigmation:
         self._lost: set[tuple[float, float]] = set()
         self._tries: set[tuple[float, float]] = set()
         self._left = self.setting
-        if run.stigmator is not None:
-            run.stigmate(run.stigmator.start)
 
     @property
     def setting(self) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from semfocus_plugin.optics._nominal import (
 )
 from semfocus_plugin.optics._posterior import Estimate, Posterior, Residual
 from semfocus_plugin.optics._relief import Relief, relief
-from semfocus_plugin.optics._sighting import BlurEllipse, Sighting
+from semfocus_plugin.optics._sighting import PERIODIC, BlurEllipse, Sighting
 from semfocus_plugin.optics._spectra import Pair, spectrum, transfer
 from semfocus_plugin.optics._views import View
 
@@ -28,6 +28,7 @@ __all__ = [
     "LEAST",
     "NOMINAL_APERTURE",
     "NOMINAL_PIXEL",
+    "PERIODIC",
     "SURE",
     "TUNGSTEN",
     "UNKNOWN",

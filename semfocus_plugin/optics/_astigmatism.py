@@ -5,7 +5,7 @@ is α √(z² + a² + 2za cos 2(φ − θ)). Of two frames of one field the rati
 the sample, whose own direction is common to both: a second harmonic in φ of the ratio is astigmatism, and its sign goes
 with the side of the focus. So the half-plane of frequencies is split into sectors and rings, and focus, aperture and
 the two components of the astigmatism are fitted to all frames at once, the power of the sample in every bin left free.
-A run without astigmatism fits as well with none; a sample that shows structure in few directions cannot tell.
+A run without astigmatism fits as well with none; a sample that shows structure in few directions cannot decide.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def astigmatism(
     if ready is None:
         return None
     fit = _Fit(ready)
-    if not fit.tells:
+    if not fit.decides:
         return None
     without = fit.least(np.array([[z, 0.0, 0.0, 0.0] for z in (-0.8, 0.0, 0.8)]), free=2)[1]
     turns = [(a * math.cos(t), a * math.sin(t)) for a in _STARTS for t in (0.0, 0.5 * math.pi, math.pi, 1.5 * math.pi)]
@@ -135,7 +135,7 @@ class _Fit:
         weight = visible(power, error) * (modes > 0)
         seen = weight > 0
         sectors = weight.reshape(_RINGS, _SECTORS).sum(axis=0)
-        self.tells = int((sectors >= _SHOWN).sum()) >= _DIRECTIONS
+        self.decides = int((sectors >= _SHOWN).sum()) >= _DIRECTIONS
         self._terms = float(weight.sum()) * (len(power) - 1)
         self._root = np.sqrt(weight[seen] / error[:, seen])
         self._power = power[:, seen] * self._root

@@ -1,8 +1,8 @@
 """Where the focus lies, given the blur of every frame so far: a Bayesian filter over working distance.
 
-A frame at working distance w shows a disc of radius r = α |w − w*| / pixel, and AENet tells ln(1 + r) with
+A frame at working distance w shows a disc of radius r = α |w − w*| / pixel, and AENet reports ln(1 + r) with
 its uncertainty. One frame leaves two places; two frames at different w leave one. Two frames also compare: the ratio of
-their power spectra tells both blurs, whatever the sample (`semfocus_plugin.optics`). Three things are not known
+their power spectra shows both blurs, whatever the sample (`semfocus_plugin.optics`). Three things are not known
 and are carried along: the place w*, the aperture (α = aperture radius / working distance), and a floor under
 the blur (probe core, a sample that is soft by nature).
 
@@ -46,7 +46,7 @@ _SIGMA_FACTOR = 0.9
 _SIGMA_FLOOR = 0.06
 _OUTLIER = 0.02
 DIRECTIONS = 5
-"""Sectors of eight in which the sample must show, for astigmatism to be told from the sample's own direction."""
+"""Sectors of eight in which the sample must show, to distinguish astigmatism from the sample's own direction."""
 
 _ONE_WAY, _SEVERAL = 0.8, 0.5
 """Mean of exp(4iφ) from which a pattern lies along one direction φ, or across it too; of exp(2iφ) below which both."""
@@ -55,7 +55,7 @@ MISLED_SIGMA, MISLED_SHARE = 0.9, 0.4
 _NEAR_PRIOR = 60.0
 """The prior falls as 1/distance from the first frame, faster beyond the distance that blurs it by this many pixels."""
 _USUAL, _USUAL_WIDTH = math.log(12.0), 0.6
-"""Working distances that microscopists work at, as a log-normal prior: ln mm. It only tells sides far apart."""
+"""Working distances that microscopists work at, as a log-normal prior: ln mm. It only separates sides far apart."""
 _TAIL_QUANTILE = 0.35
 _COARSE, _FINE, _MOST, _PER_UNIT = 1600, 320, 6400, 5
 """Nodes of a grid, and those to a depth of field."""
@@ -349,7 +349,7 @@ class Posterior:
         return _pair(one.spectrum, other.spectrum)(self._radius(one), self._radius(other))
 
     def _log_likelihood(self, s: Sighting) -> Array:
-        """Return it for every scale, place and floor, shape (11, N, 5); or (11, N, 1) where the floor tells nothing."""
+        """Return it for every scale, place and floor, shape (11, N, 5); or (11, N, 1) without floors."""
         radius = np.maximum(self._radius(s), np.float32(_RADII[0]))
         nearest = (np.log(radius) * np.float32(_PER_LOG) + np.float32(0.5 - _LOG_LEAST * _PER_LOG)).astype(np.int32)
         table = _likelihood_table(s.log_blur, s.log_sigma, s.structure, s.misled)
@@ -447,7 +447,7 @@ def _scale_prior(sigma: float | None) -> Array:
 
 @lru_cache(maxsize=64)
 def _likelihood_table(log_blur: float, log_sigma: float, structure: bool, periodic: bool) -> Array:
-    """Return the log-likelihood of what a frame told, for every radius of `_RADII` and every floor under the blur."""
+    """Return the log-likelihood of a reported blur, for every radius of `_RADII` and every floor under the blur."""
     if not structure:
         return elliptic.log_noise(_RADII)[:, None]
     radius = np.minimum(np.sqrt(_RADII[:, None] ** 2 + _FLOORS**2), np.float32(WIDEST))

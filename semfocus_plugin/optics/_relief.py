@@ -1,6 +1,6 @@
 """Relief and tilt that no single working distance brings into focus, read off the frames that a run took anyway.
 
-The field is split into tiles. In every tile the ratio of the power spectra of the frames tells where the focus of that
+The field is split into tiles. In every tile the ratio of the power spectra of the frames shows where the focus of that
 tile lies, whatever the sample. Where one focus for all tiles fits much worse than a focus for each, and these foci lie
 further apart than their errors, the field has no single focus.
 """
@@ -43,10 +43,9 @@ _LEAST_ERROR = 0.15
 """Depths of field: a tile's focus is never known better."""
 _RANGE = 2.56
 """From the standard deviation to the distance between the 10 % and the 90 % quantiles."""
-_TELLING = 6
-"""Tiles that must tell their focus, of twelve, …"""
-_TOLD = 1.5
-"""… each to so many depths of field."""
+_LEAST_TILES = 6
+"""Tiles, of twelve, that must show their focus to `_SURE` depths of field."""
+_SURE = 1.5
 _SHRINK = 4
 """Pixels averaged for the search of the shift between two frames, whose precision is as much."""
 _FARTHEST = 7
@@ -123,7 +122,7 @@ def relief(
     if together - float((each / scale + prior)[aperture_found]) < SURE:
         return None
     foci, errors = _foci(disagreement[aperture_found] / scale)
-    if int((errors < _TOLD).sum()) < _TELLING:
+    if int((errors < _SURE).sum()) < _LEAST_TILES:
         return None
     deviation, uncertainty, tilt = _variation(foci, errors)
     if _RANGE * deviation < LEAST:
@@ -187,7 +186,7 @@ def _variation(foci: Array, errors: Array) -> tuple[float, float, float]:
 def _spectra(frame: Array, down: int, right: int) -> tuple[Array, Array]:
     """Return the power of the sample in the tiles of a frame, and its variance, each of shape (12, 9).
 
-    Pairs of pixels along a line are averaged first, which halves the work; lines stay single, for the noise is told by
+    Pairs of pixels along a line are averaged first, which halves the work; lines stay single, for the noise comes from
     what is independent from line to line.
     """
     window, rings, _, modes, beyond = _geometry(*frame.shape)

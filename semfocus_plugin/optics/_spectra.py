@@ -1,4 +1,4 @@
-"""What two frames of one field tell together: the ratio of their power spectra, whatever the sample.
+"""What two frames of one field show together: the ratio of their power spectra, whatever the sample.
 
 A disc of radius r multiplies the power at frequency k by (2 J₁(2πkr) / 2πkr)². Of two frames of one field the spectrum
 of the sample is common, so their ratio depends on the two blurs alone, and with the two working distances on the place

@@ -3,7 +3,7 @@
 from semfocus_plugin.run._dose import electrons_on_pixel
 from semfocus_plugin.run._focus_run import MOST_RETAKES, BudgetSpent, Cancelled, FocusRun
 from semfocus_plugin.run._frame_checks import FrameChecks, FrameMismatchError
-from semfocus_plugin.run._loop import HOPELESS, Method, Outcome, best_of, run, verify
+from semfocus_plugin.run._loop import HOPELESS, Method, Outcome, best_of, run
 from semfocus_plugin.run._measurement import NOISE, Measurement, pixel_of, shows_nothing
 from semfocus_plugin.run._sightings import posterior_of, sighting_of
 from semfocus_plugin.run._spoiled import spoiled
@@ -30,5 +30,4 @@ __all__ = [
     "shows_nothing",
     "sighting_of",
     "spoiled",
-    "verify",
 ]

@@ -269,6 +269,8 @@ class FocusRun:
         """
         self._check_next()
         self.move(working_distance)
+        if self.stigmator is not None and not self._steps:
+            self.stigmator.move(self.stigmator.start)
         measurement = self._look(phase)
         if not self._measurements:
             first, measurement = measurement, self._exposure.correct(measurement, lambda: self._look("brightness"))
@@ -566,7 +568,7 @@ class FocusRun:
 
 
 def _blur_of(evaluation: Evaluation) -> dict[str, float | None]:
-    """Return the radius of the blur and its standard deviation, pixels, as far as the network tells them."""
+    """Return the radius of the blur and its standard deviation, pixels, as far as the network reports them."""
     if evaluation.log_blur is None:
         return {"blur": None, "blur_sigma": None}
     sigma = None if evaluation.log_sigma is None else math.exp(evaluation.log_blur + evaluation.log_sigma)

@@ -13,13 +13,14 @@ import numpy as np
 
 from semdrivers.errors import AutofocusError
 from semdrivers.image import Image, ScanMode
+from semfocus_plugin.optics import PERIODIC, spectrum
 from semfocus_plugin.run._measurement import NOISE, Measurement
 
 MOST_LATE = 2
 """Frames in a row that may be late; each is dropped and taken again, the next one ends the run."""
 
 _TRUSTED = 0.5
-"""Share of the largest blur that a network reports up to which it tells blurs apart."""
+"""Share of the largest blur that a network reports up to which it distinguishes blurs."""
 
 _SCATTER = 0.12
 """Largest spread of ln(1 + blur radius) among frames of one field and one place: noise alone."""
@@ -32,9 +33,9 @@ _WIDEST_FLOOR = 4.0
 """Blur radius in pixels that a sample which is soft by nature shows in focus."""
 
 _CONTRADICTION = 0.5
-"""Difference of ln(1 + blur radius) that neither noise nor a beam of half or twice its angle explains, …"""
+"""Least difference of ln(1 + blur radius) that neither noise nor a beam of half or twice its angle explains."""
 _SIGMAS = 2.5
-"""… and that many standard deviations of what the network reports of the frame."""
+"""Least such difference in standard deviations of what the network reports of the frame."""
 
 _OLD_FRAMES = 16
 """A frame whose number is behind the last one's by no more is old; a counter that begins anew goes back further."""
@@ -151,7 +152,8 @@ def contradiction(
     """Return the frame that agrees least with the others on where the focus is, or None where all of them agree.
 
     The blur of every frame must be that of its distance from the focus, for one beam of about the angle that is known,
-    and no less than the blur at the focus. Astigmatism leaves any blur between both radii of an ellipse.
+    and no less than the blur at the focus. Astigmatism leaves any blur between both radii of an ellipse. On a periodic
+    sample the network misreads the blur, so such frames are left out; the ratios of the spectra answer for them.
 
     Parameters
     ----------
@@ -189,7 +191,12 @@ def contradiction(
     allowed = np.array([max(_CONTRADICTION, _SIGMAS * math.exp(each)) for each in sigmas])
     deviation = np.maximum(np.maximum(least - blur, blur - most), 0.0) / allowed
     best = deviation[deviation.max(axis=1).argmin()]
-    return seen[int(best.argmax())] if best.max() > 1.0 else None
+    if best.max() <= 1.0:
+        return None
+    readable = [m for m in seen if spectrum(m.image.pixels).peak < PERIODIC]
+    if len(readable) < len(seen):
+        return contradiction(readable, focus, half_angle, blur_range, sigma, astigmatism)
+    return seen[int(best.argmax())]
 
 
 def lens_stands_still(measurements: Sequence[Measurement], half_angle: float, blur_range: float | None) -> str:

@@ -245,15 +245,6 @@ def best_of(measurements: tuple[Measurement, ...]) -> Measurement:
     return max(measurements, key=lambda measurement: measurement.score)
 
 
-def verify(run: FocusRun, working_distance: float, tolerance: float) -> Measurement:
-    """Return a frame at `working_distance`: the last if taken within `tolerance` mm of it, else a new one."""
-    if run.trace and run.magnification == run.trace[-1].magnification:
-        last = run.measurements[-1]
-        if abs(last.working_distance - run.snap(working_distance)) <= tolerance:
-            return last
-    return run.measure(working_distance, "verify")
-
-
 def _attempt(method: Method, focus: Focus, run: FocusRun, accept: float) -> tuple[str, Outcome]:
     """Let the method look for the focus, once more from the most promising place where it asks for that."""
     try:
@@ -298,7 +289,7 @@ def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
 
 
 def _finding(run: FocusRun, outcome: Outcome) -> str:
-    """Return what keeps the best place from being sharp, as the frames nearest to it tell, or an empty text."""
+    """Return what keeps the best place from being sharp, as the frames nearest to it show, or an empty text."""
     if not HOPELESS < outcome.score < SHARP or outcome.working_distance <= 0:
         return ""
     place, last = outcome.working_distance, run.measurements[-1]

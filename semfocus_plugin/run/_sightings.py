@@ -5,12 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from semfocus_plugin.optics import Posterior, Sighting, spectrum
+from semfocus_plugin.optics import TUNGSTEN, Posterior, Sighting, half_blur, spectrum
 from semfocus_plugin.run._focus_run import FocusRun
 from semfocus_plugin.run._measurement import NOISE, Measurement, shows_nothing
 
 _BEYOND = 60.0
 """Pixels of blur that the interval of possible places extends beyond the limits."""
+
+_SCORE_SIGMA = 0.6
+"""Scatter of AENet's score between frames, misfit of the bell included."""
+
+_LEAST_SCORE = 0.3
+"""Distance from either end of the scale within which a score does not depend on the blur."""
+
+_LEAST_SIGMA = 0.15
+"""Least standard deviation of ln(1 + blur radius) as a score implies it."""
 
 
 def sighting_of(m: Measurement) -> Sighting:
@@ -19,10 +28,11 @@ def sighting_of(m: Measurement) -> Sighting:
     Parameters
     ----------
     m : Measurement
-        By a network that reports blur.
+        By a network that reports the score alone, the blur is the one that the score implies.
     """
     blur, sigma, ellipse = m.evaluation.log_blur, m.evaluation.log_sigma, m.evaluation.ellipse
-    assert blur is not None
+    if blur is None:
+        blur, sigma = _implied(m)
     sigma = -1.5 if sigma is None else sigma
     if ellipse is not None:
         blur = 0.5 * (ellipse.log_larger + ellipse.log_smaller)
@@ -30,6 +40,15 @@ def sighting_of(m: Measurement) -> Sighting:
     structure = m.correlation > NOISE and not shows_nothing(m)
     seen = spectrum(m.image.pixels)
     return Sighting(m.working_distance, m.pixel, blur, sigma, structure, seen, ellipse, m.structure)
+
+
+def _implied(m: Measurement) -> tuple[float, float]:
+    """Return ln(1 + blur radius) that a score implies, and ln of its standard deviation: the inverse of a bell."""
+    score = min(max(m.score, _LEAST_SCORE), 9.0 - _LEAST_SCORE)
+    half = half_blur(m.pixel, TUNGSTEN)
+    radius = half * math.sqrt(9.0 / score - 1.0)
+    slope = half * half * 4.5 / (score * score * radius * (1.0 + radius))
+    return math.log1p(radius), math.log(min(max(_SCORE_SIGMA * slope, _LEAST_SIGMA), 1.0))
 
 
 def posterior_of(run: FocusRun, sightings: Sequence[Sighting], pixel: float) -> Posterior:

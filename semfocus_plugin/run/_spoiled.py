@@ -4,8 +4,8 @@ A sample that charges, or discharges, changes its brightness between two lines: 
 darker, or a burst of lines stands out. Both fill the spectrum of the frame with what is no sample, and a method takes
 that for sharpness. A sample does not look so: its edges are blurred, uneven and seldom parallel to the lines.
 
-A slow ramp of brightness is left alone, for it does not mislead; lines displaced sideways are, too: they cannot be told
-from the edges of a sample that runs along the lines, and leave blur and spectrum as they were.
+A slow ramp of brightness is left alone, for it does not mislead; lines displaced sideways are, too: they look like
+the edges of a sample that run along the lines, and leave blur and spectrum as they were.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ JUMP = 0.12
 """Least jump of brightness between two lines, as a share of the range of grey levels of the frame."""
 
 STREAK = 0.11
-"""Least deviation of a line from its two neighbours, as a share of that range, …"""
+"""Least deviation of a line of a burst from its two neighbours, as a share of that range."""
 
 STREAKS = 20
-"""… and the number of such lines that makes a burst."""
+"""Least number of such lines in a burst."""
 
 _PIECES = 16
 _EXCEPTIONS = 8

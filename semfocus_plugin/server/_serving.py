@@ -10,13 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from semdrivers.errors import InvalidParameterError, NotConnectedError
-from semdrivers.remote import PORT
+from semdrivers.remote import PORT, checked_token
 from semfocus_plugin.server._desk import LEASE, Desk
 
 LOOPBACK = "127.0.0.1"
 """Where this computer alone has access."""
-LEAST_TOKEN = 16
-"""Characters of a token at least."""
 _STARTS_WITHIN = 20.0
 
 
@@ -82,8 +80,8 @@ def sharing(
     """
     if token is None and host != LOOPBACK:
         raise InvalidParameterError(f"token must be set where other computers have access (host {host})")
-    if token is not None and (len(token) < LEAST_TOKEN or not (token.isascii() and token.isprintable())):
-        raise InvalidParameterError(f"token must have at least {LEAST_TOKEN} printable ASCII characters")
+    if token is not None:
+        checked_token(token)
     try:
         import uvicorn
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from semdrivers.autofocus import BY_MAP, autofocus
+from semdrivers.base import described
 from semdrivers.errors import InvalidParameterError, OutOfRangeError, StoppedError
-from semdrivers.focus import AutofocusResult, AutofocusSettings, NotFocusedError, record_of_frame
+from semdrivers.focus import AutofocusResult, AutofocusSettings, NotFocusedError
 from semdrivers.image import Image, ScanMode, read_image
 from semdrivers.maps import FocusMap
 from semdrivers.microscope import LimitsTravel, approach, offered_mode
@@ -303,9 +304,8 @@ class _Taking:
             "dose": dose if math.isfinite(dose) else None,
             "seconds": now - self.since,
         }
-        metadata = {**image.metadata, "tile": about}
-        metadata.setdefault("autofocus", record_of_frame(dict(result.to_record()), image.working_distance))
-        image = dataclasses.replace(image, metadata=metadata)
+        image = described(image, self.microscope, result.to_record())
+        image = dataclasses.replace(image, metadata={**image.metadata, "tile": about})
         path = self.folder / PICTURES / tile.name
         before, self.last = self.last, (tile, image) if focus != "none" else None
         if self.plan.track and before is not None and focus != "none":

@@ -64,6 +64,18 @@ def test_info_for_programs(microscope):
     assert told["verified_on"] is None
 
 
+def test_info_without_an_address_lists_what_could_be_opened(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEMDRIVERS_SETTINGS", str(tmp_path))
+    assert "none yet" in run("info").stdout
+    assert run("instrument", "add", "lab-sem", "em30://192.168.1.30", "--max-travel", 2).exit_code == 0
+    told = " ".join(run("info").stdout.split())
+    assert "lab-sem em30://192.168.1.30, travel up to 2 mm" in told
+    assert "emulator://tin-balls?seed=1" in told
+    listed = json.loads(run("info", "--json").stdout)
+    assert listed["instruments"]["lab-sem"]["max_travel"] == 2
+    assert listed["schemes"]["em30"].startswith("em30://")
+
+
 def test_info_reports_what_nobody_has_run_yet():
     from semdrivers.emulator import TescanEmulator
 
@@ -88,7 +100,10 @@ def test_snap_focuses_first(microscope, tmp_path):
     done = run("snap", URL, "-o", path, "--mode", "fast", "--autofocus")
     assert done.exit_code == 0, done.stderr
     assert "AutofocusResult focused" in done.stdout
-    assert semdrivers.read_image(path).working_distance == 13.0
+    image = semdrivers.read_image(path)
+    assert image.working_distance == 13.0
+    assert image.metadata["autofocus"]["status"] == "focused"
+    assert image.metadata["autofocus"]["lens_offset"] == 0.0
 
 
 @pytest.mark.parametrize("extra", [[], ["--json"]])
@@ -149,7 +164,7 @@ def test_a_wrong_address_is_one_error_and_exit_code_2(command, tmp_path, monkeyp
 
 
 def test_a_wrong_option_is_exit_code_2():
-    assert run("info").exit_code == 2
+    assert run("info", "--nonsense").exit_code == 2
     assert run("snap", URL).exit_code == 2
     assert run("nonsense").exit_code == 2
 

@@ -84,9 +84,26 @@ def test_a_taken_port_is_one_clear_error():
     assert "Traceback" not in done.stderr
 
 
+def test_an_exposed_emulator_asks_for_the_token_and_says_so_loudly(tmp_path, monkeypatch):
+    monkeypatch.delenv("SEMFOCUS_TOKEN", raising=False)
+    (tmp_path / "token").write_text("correct horse battery staple\n")
+    with emulator("--expose", "--token-file", str(tmp_path / "token")) as (told, process):
+        with pytest.raises(semdrivers.NotConnectedError, match="asks for a token"):
+            semdrivers.connect(told["url"])
+        with semdrivers.connect(told["url"], token="correct horse battery staple") as microscope:
+            assert microscope.magnification == 5000
+        process.send_signal(signal.SIGTERM)
+        assert "EXPOSED" in process.communicate(timeout=20)[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--expose"], "needs a token of at least 16 characters"),
+        (["--expose", "--token-file", "no-such-file"], "no-such-file"),
+        (["--certificate", "no-such.pem"], "no-such.pem"),
+        (["--key", "no-such.pem"], "certificate"),
+        (["--make", "tescan", "--expose"], "--expose belongs to the emulator of an EM-30"),
         (["--specimen", "tin-bals"], "did you mean 'tin-balls'"),
         (["--specimen", "no-such-picture.tif", "--pixel-size", "10"], "no-such-picture.tif"),
         (["--specimen", __file__, "--pixel-size", "10"], "no picture"),

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 import semdrivers
 from semdrivers.files import plot_before_after, plot_result
@@ -38,6 +39,33 @@ def test_before_and_after_are_drawn(tmp_path, pixel_size):
     dark, bright = (np.full((240, 320), level, np.uint8) for level in (40, 200))
     path = plot_before_after(dark, bright, ("before", "after"), pixel_size, tmp_path / "pair.png")
     assert semdrivers.read_pixels(path).shape[1] > 1000
+
+
+def test_the_figure_says_where_when_and_why():
+    from dataclasses import replace
+
+    about = {"time": 0.0, "instrument": {"model": "EM-30", "serial": "7"}}
+    posterior = tuple(np.linspace(16.70, 16.78, 9))
+    figure = replace(result("refused"), reason="costs $5 " * 40, provenance=about, posterior=posterior).plot()
+    said = " ".join(text.get_text() for text in figure.findobj(Text))
+    for part in ("EM-30 7", "1970-01-01 00:00 UTC", "5000×", "refused at 16.740 mm", "focus 16.740 ± 0.027 mm"):
+        assert part in said
+    lines = [line for text in figure.findobj(Text) for line in text.get_text().split("\n")]
+    assert max(map(len, lines)) <= 120
+
+
+def test_the_curve_runs_along_the_working_distance():
+    from dataclasses import replace
+
+    drawn = result()
+    lines = replace(drawn, trace=(*drawn.trace[3:], *drawn.trace[:3])).plot().axes[0].get_lines()
+    (curve,) = [line for line in lines if len(line.get_xdata()) == len(drawn.trace)]
+    assert list(curve.get_xdata()) == sorted(step.working_distance for step in drawn.trace)
+
+
+def test_a_notebook_without_html_gets_a_picture():
+    assert result()._repr_png_().startswith(b"\x89PNG")
+    assert result().plot()._repr_png_().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".pdf"])

@@ -208,13 +208,22 @@ def test_a_missing_file_is_told_as_such(tmp_path):
 def test_the_command_keeps_a_file_and_prints_one_object(tmp_path):
     out = tmp_path / "here.json"
     url = "emulator://tin-balls?seed=12&magnification=1500"
-    ran = CliRunner().invoke(app, ["calibrate", url, "--out", str(out), "--probe-diameter", "36", "--json"])
+    asked = ["calibrate", url, "--out", str(out), "--probe-diameter", "36", "--json", "--plot", str(tmp_path / "a.png")]
+    ran = CliRunner().invoke(app, asked)
     told = json.loads(ran.stdout)
     assert ran.exit_code == 0
     assert told["file"] == str(out)
     assert told["probe_diameter"] == 36.0
     assert calibration.load(out).aperture == told["aperture"] == pytest.approx(0.045, rel=0.1)
     assert told["depth_of_field"] == pytest.approx(0.0885, rel=0.25)
+    kept = calibration.load(out)
+    assert len(kept.series) == 14
+    for place, radius in kept.series:
+        cone = kept.aperture * abs(place - kept.working_distance) / place / (kept.pixel * 1e-6)
+        assert radius == pytest.approx(cone, abs=0.25 * cone + 1)
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    ran = CliRunner().invoke(app, ["calibrate", url, "--plot", str(tmp_path / "a.png")])
+    assert (ran.exit_code, "a.png" in ran.stderr) == (2, True)
     ran = CliRunner().invoke(app, ["calibrate", url, "--out", str(tmp_path / "here.txt")])
     assert ran.exit_code == 2
     assert ".json" in ran.stderr

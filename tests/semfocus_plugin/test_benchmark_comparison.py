@@ -197,7 +197,12 @@ def test_reliability_groups_by_confidence_and_counts_blank_samples_as_wrong():
 
 def test_figures_are_drawn(tmp_path):
     rows = report.rows(
-        [record(track=track, method=method) for track in trials.TRACKS for method in runs.method_names()], BENCHMARK
+        [
+            record(track=track, method=method)
+            for track in ("near", "featureless")
+            for method in ("defocus-pair", "brent")
+        ],
+        BENCHMARK,
     )
     bins = report.reliability([record()] * 30, "defocus-pair")
     for path in (
@@ -206,6 +211,16 @@ def test_figures_are_drawn(tmp_path):
         figures.draw_reliability(bins, "defocus-pair", tmp_path / "c.png"),
     ):
         assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_method_keeps_its_colour_whatever_it_is_compared_with(tmp_path):
+    alone, among = (
+        figures.draw_comparison(report.rows([record(method=name) for name in names], BENCHMARK), tmp_path / file)
+        for names, file in ((["brent"], "alone.svg"), (runs.method_names(), "among.svg"))
+    )
+    used = {colour for colour in figures.COLOURS if colour in alone.read_text()} - {figures.INK}
+    assert used == {figures.COLOURS[runs.method_names().index("brent")]}
+    assert used <= {colour for colour in figures.COLOURS if colour in among.read_text()}
 
 
 @pytest.mark.parametrize("method", ["dual-network", "golden-section", "pair-bound"])

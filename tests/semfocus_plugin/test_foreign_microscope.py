@@ -72,7 +72,7 @@ def test_it_is_a_microscope():
     assert isinstance(ForeignMicroscope(15, 15, 1000, 1), semdrivers.Microscope)
 
 
-@pytest.mark.parametrize("runs", [4, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [2, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", [None, "dual-network"])
 def test_it_focuses(method, runs):
     errors = []

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,6 +154,19 @@ def test_config_shows_instruments_and_variables(tmp_path, monkeypatch):
     assert told["instruments"]["lab-sem"]["max_travel"] == 2.0
     assert told["variables"][instruments.SETTINGS_VARIABLE] == str(tmp_path)
     assert "em30://192.168.1.30, travel up to 2 mm" in semfocus("config", "show").stdout
+    monkeypatch.setenv("SEMFOCUS_TOKEN", "a secret")
+    shown = semfocus("config", "show").stdout
+    assert "SEMFOCUS_TOKEN" in shown
+    assert "a secret" not in shown
+
+
+def test_config_knows_every_variable():
+    root = Path(__file__).parents[2]
+    source = "".join(
+        path.read_text() for folder in ("semdrivers", "semfocus_plugin") for path in (root / folder).rglob("*.py")
+    )
+    named = set(re.findall(r'"(SEM(?:DRIVERS|FOCUS)_[A-Z]+)"', source))
+    assert set(json.loads(semfocus("config", "show", "--json").stdout)["variables"]) == named
 
 
 def test_a_pipe_gets_a_line_a_frame_and_a_last_line_end(tmp_path):

@@ -223,6 +223,7 @@ def test_the_split_goes_by_field(frames):
     assert len(training) + len(validation) == len(read) == 96
 
 
+@pytest.mark.slow
 def test_the_papers_architecture_trains_by_the_papers_recipe(frames, tmp_path):
     config = aenet.AENetConfig.paper((frames,), width=0.03, epochs=1, batch=16)
     assert (config.learning_rate, config.weight_decay, config.schedule) == (0.01, 5e-4, "plateau")

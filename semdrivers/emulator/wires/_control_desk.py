@@ -15,11 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from firmware_protocol.authentication import is_proof, new_challenge
 from firmware_protocol.control import VERSION, Damaged, Envelope, Problem
 from firmware_protocol.messages import (
     Applied,
+    Authenticate,
     BeamSet,
     Bye,
+    Challenge,
     Command,
     Done,
     EmergencyStop,
@@ -106,6 +109,10 @@ class Session:
     token: int | None = None
     owner: bool = False
     subscribed: bool = False
+    challenge: bytes = b""
+    """What the next proof must be made over; empty while there is none."""
+    proved: int | None = None
+    """The `token` of HELLO for which this line's client has proved that it knows the secret."""
     replies: OrderedDict[int, tuple[Envelope, Envelope | None]] = field(default_factory=OrderedDict)
 
 
@@ -136,6 +143,8 @@ class ControlDesk:
         What goes wrong with commands.
     witness : Witness, optional
         Keeps a record.
+    secret : str, optional
+        The instrument's token, which every client must prove to know.
     """
 
     def __init__(
@@ -144,7 +153,9 @@ class ControlDesk:
         forward: Callable[[Event], object],
         faults: Faults | None = None,
         witness: Witness | None = None,
+        secret: str | None = None,
     ) -> None:
+        self._secret = secret
         self._instrument = instrument
         self._faults = faults if faults is not None else Faults()
         self._witness = witness
@@ -317,6 +328,8 @@ class ControlDesk:
     def _carry_out(self, session: Session, message: object) -> object:
         if isinstance(message, Unknown):
             raise refuse(Status.NOT_IMPLEMENTED, "this firmware knows no such opcode")
+        if isinstance(message, Authenticate):
+            return self._authenticate(session, message)
         if isinstance(message, Hello):
             return self._hello(session, message)
         if isinstance(message, EmergencyStop):
@@ -399,7 +412,25 @@ class ControlDesk:
                 return instrument.vent()
         return Done(instrument.clock.now())
 
+    def _authenticate(self, session: Session, message: Authenticate) -> Challenge:
+        if not message.proof:
+            session.challenge = new_challenge()
+            return Challenge(session.challenge.hex())
+        challenge, session.challenge, session.proved = session.challenge, b"", None
+        if self._secret is not None:
+            try:
+                given = bytes.fromhex(message.proof)
+            except ValueError:
+                given = b""
+            if not (challenge and is_proof(given, self._secret, challenge, message.token)):
+                _log.warning("%s: a client does not know the token", session.where)
+                raise refuse(Status.NOT_AUTHENTICATED, "the token is wrong")
+        session.proved = message.token
+        return Challenge()
+
     def _hello(self, session: Session, hello: Hello) -> HelloReply:
+        if self._secret is not None and session.proved != hello.token:
+            raise refuse(Status.NOT_AUTHENTICATED, "it asks for a token")
         if not hello.minimum_version <= VERSION <= hello.maximum_version:
             raise refuse(
                 Status.NOT_IMPLEMENTED,
@@ -439,7 +470,7 @@ class ControlDesk:
             if not keep_beam:
                 self._instrument.safe()
         session.subscribed = False
-        session.token = None
+        session.token = session.proved = None
 
 
 def _held_by(owner: Session) -> Refusal:

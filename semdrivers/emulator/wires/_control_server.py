@@ -21,6 +21,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ssl import SSLContext
 from typing import Protocol
 
 from firmware_protocol.control import Damaged, Decoder, Envelope
@@ -30,6 +31,7 @@ from semdrivers.emulator.wires._answer_faults import LATE, PAUSE, FaultyLine
 from semdrivers.emulator.wires._control_desk import ControlDesk, Session, Witness
 from semdrivers.emulator.wires._faults import Faults
 from semdrivers.errors import NotConnectedError
+from semdrivers.links import TlsSocket
 
 _log = logging.getLogger(__name__)
 _CHUNK = 4096
@@ -46,7 +48,7 @@ _MOST_HELLOS = 32
 """HELLOs that a line may bring in one second."""
 _REST = 0.1
 """Seconds without new clients when the process has no descriptor left for one."""
-_ABORT = array("H" if sys.platform == "win32" else "i", (1, 0))
+_ABORT = array("H" if sys.platform == "win32" else "i", (1, 0)).tobytes()
 
 
 class _Pipe(Protocol):
@@ -65,7 +67,7 @@ class _Pipe(Protocol):
 class _SocketPipe:
     lasting = False
 
-    def __init__(self, connection: socket.socket, where: str) -> None:
+    def __init__(self, connection: socket.socket | TlsSocket, where: str) -> None:
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
@@ -124,7 +126,7 @@ class _PtyPipe:
         os.close(self._slave)
 
 
-def drop_when_half_open(connection: socket.socket) -> None:
+def drop_when_half_open(connection: socket.socket | TlsSocket) -> None:
     """Have the system probe a silent peer, so that one that vanished without a word is hung up on within seconds."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3)):
@@ -172,6 +174,12 @@ class ControlServer:
         Keeps a record of what goes over the wires.
     patience : float
         Seconds that a TCP client has for its HELLO, and to fetch some of what it was sent.
+    host : str
+        Address to listen at.
+    secret : str, optional
+        Token that clients must prove to know.
+    tls : SSLContext, optional
+        For TCP over TLS.
 
     Attributes
     ----------
@@ -192,12 +200,17 @@ class ControlServer:
         faults: Faults | None = None,
         witness: Witness | None = None,
         patience: float = 5.0,
+        host: str = "127.0.0.1",
+        secret: str | None = None,
+        tls: SSLContext | None = None,
     ) -> None:
         self.instrument = instrument
+        self._secret = secret
+        self._tls = tls
         self._witness = witness
         self._faults = faults if faults is not None else Faults()
         self._late: list[tuple[float, _Connection, bytes]] = []
-        self._address = "127.0.0.1", port
+        self._address = host, port
         self._with_serial = serial
         self.port = port
         self.device: str | None = None
@@ -234,7 +247,7 @@ class ControlServer:
             end.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._selector.register(self._wake_in, selectors.EVENT_READ, self._woken)
-        self._desk = ControlDesk(self.instrument, self._forward, self._faults, self._witness)
+        self._desk = ControlDesk(self.instrument, self._forward, self._faults, self._witness, self._secret)
         if pipe is not None:
             self.device = pipe.device
             self._connect(pipe)
@@ -317,11 +330,17 @@ class ControlServer:
         if len(self._connections) >= _MOST_CLIENTS:
             self._make_room()
         try:
-            self._connect(_SocketPipe(connection, f"{host}:{port}"))
+            self._connect(_SocketPipe(self._protected(connection), f"{host}:{port}"))
         except OSError as error:
             _log.info("control client dropped: %s", error)
             connection.close()
         return True
+
+    def _protected(self, connection: socket.socket) -> socket.socket | TlsSocket:
+        if self._tls is None:
+            return connection
+        connection.setblocking(False)
+        return TlsSocket(self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False))
 
     def _make_room(self) -> None:
         """Drop the client that has been silent longest, first of those without a session; never the one in control."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import ssl
 import threading
 import time
 
+from firmware_protocol.authentication import BRIDGE_SESSION, PROOF_SIZE, is_proof, new_challenge
 from firmware_protocol.bridge import (
     GREETING,
     REQUEST_SIZE,
@@ -34,7 +36,7 @@ _REST = 0.05
 
 
 class UsbBridgeServer:
-    """Serves a `UsbPipe` on a loopback port, to one client at a time; others get the status BUSY.
+    """Serves a `UsbPipe` on a port, to one client at a time; others get the status BUSY.
 
     A client that vanishes without a word, or stops in the middle of a request or of its answer, is hung up on.
 
@@ -46,11 +48,27 @@ class UsbBridgeServer:
         0 for any that is free.
     patience : float
         Seconds in which the rest of a request must come, and in which a client must fetch some of its answer.
+    host : str
+        Address to listen at.
+    secret : str, optional
+        Token that clients must prove to know.
+    tls : SSLContext, optional
+        For connections over TLS.
     """
 
-    def __init__(self, pipe: UsbPipe, port: int = 0, patience: float = 5.0) -> None:
+    def __init__(
+        self,
+        pipe: UsbPipe,
+        port: int = 0,
+        patience: float = 5.0,
+        host: str = "127.0.0.1",
+        secret: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._pipe = pipe
-        self._where = "127.0.0.1", port
+        self._where = host, port
+        self._secret = secret
+        self._tls = tls
         self._patience = patience
         self._listener: socket.socket | None = None
         self._lock = threading.Condition()
@@ -93,6 +111,12 @@ class UsbBridgeServer:
                     time.sleep(_REST)
                 continue
             self._make_room(_MOST_GREETINGS - 1)
+            if self._tls is not None:
+                try:
+                    connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+                except OSError:
+                    connection.close()  # it has hung up already
+                    continue
             with self._lock:
                 self._greetings.append(connection)
             threading.Thread(target=self._serve, args=(connection,), name="USB bridge client", daemon=True).start()
@@ -109,14 +133,25 @@ class UsbBridgeServer:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 drop_when_half_open(connection)
                 connection.settimeout(_GREETING_TIMEOUT)
+                if isinstance(connection, ssl.SSLSocket):
+                    connection.do_handshake()
                 if _receive(connection, len(GREETING)) != GREETING:
                     return
+                opening = GREETING
+                if self._secret is not None:
+                    opening = b""
+                    challenge = new_challenge()
+                    connection.sendall(GREETING + bytes((TransferStatus.CHALLENGE,)) + challenge)
+                    if not is_proof(_receive(connection, PROOF_SIZE), self._secret, challenge, BRIDGE_SESSION):
+                        _log.warning("USB bridge: a client does not know the token")
+                        connection.sendall(bytes((TransferStatus.ACCESS,)))
+                        return
                 with self._lock:
                     self._lock.wait_for(lambda: self._client is None or self._closed, _HANDOVER)
                     free = self._client is None and not self._closed and connection in self._greetings
                     if free:
                         self._client = connection
-                connection.sendall(GREETING + bytes((TransferStatus.OK if free else TransferStatus.BUSY,)))
+                connection.sendall(opening + bytes((TransferStatus.OK if free else TransferStatus.BUSY,)))
                 if free:
                     self._greeted(connection)
                     self._answer_all(connection)

@@ -13,7 +13,7 @@ from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
 from semfocus_plugin.lab.benchmark.peers import pair_bound
 from semfocus_plugin.lab.benchmark.report import Bin, Row, expected_calibration_error
-from semfocus_plugin.lab.benchmark.runs import OURS
+from semfocus_plugin.lab.benchmark.runs import OURS, method_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["COLOURS", "INK", "draw_comparison", "draw_reliability", "new_figure", "plain", "write"]
 
 COLOURS = ("#0072b2", "#56b4e9", "#999999", "#e69f00", "#cc79a7", "#009e73", "#d55e00", "#8c6d31", "#882255", "#333333")
-"""Colours of the lines, one a method."""
+"""Colours of the lines: each method has its own, whichever are compared."""
 INK = "#333333"
 """Colour of text and axes."""
 _MARKERS = "osv^DP*Xhx"
@@ -63,7 +63,8 @@ def draw_comparison(rows: Sequence[Row], path: Path) -> Path:
         ``.png``.
     """
     tracks = list(dict.fromkeys(row.group for row in rows))
-    methods = list(dict.fromkeys(row.name for row in rows))
+    methods = method_names()
+    methods += tuple(row.name for row in rows if row.name not in methods)
     columns = min(len(tracks), 4)
     lines = math.ceil(len(tracks) / columns)
     figure, panels = new_figure(lines, columns, 3.1 * columns, 2.9 * lines + 0.7)

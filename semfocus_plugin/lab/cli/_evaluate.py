@@ -37,7 +37,8 @@ def evaluate(
     ] = None,
     workers: Workers = None,
     out: Annotated[
-        list[Path] | None, typer.Option("--out", "-o", help="Write the report: .md or .json; repeatable.")
+        list[Path] | None,
+        typer.Option("--out", "-o", help="Write the report: .md or .json; repeatable. Printed alone by default."),
     ] = None,
     overwrite: Overwrite = False,
     json: Json = False,

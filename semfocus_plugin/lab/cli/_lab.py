@@ -19,7 +19,10 @@ lab = application("lab", "Studies of the emulator and of autofocus, printed as M
 Fields = Annotated[int, typer.Option(min=1, help="Fields of each kind.")]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed; fixes specimens, places and noise.")]
 Preset = Annotated[str, typer.Option(help="Preset of the emulator: ideal, typical, hostile.")]
-Report = Annotated[list[Path] | None, typer.Option("--out", "-o", help="Write all figures: .json; repeatable.")]
+Report = Annotated[
+    list[Path] | None,
+    typer.Option("--out", "-o", help="Write all figures: .json; repeatable. Printed alone by default."),
+]
 
 
 def _show(rows: Iterable[Sequence[str]], title: str = "") -> None:
@@ -247,6 +250,21 @@ def contact_sheet(
 
     check_outputs([out], ".png", overwrite=overwrite)
     output.print(draw(out, seed, preset), markup=False, soft_wrap=True)
+
+
+@lab.command()
+def illustrations(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the pictures.")] = Path("illustrations"),
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw the pictures and the animation of README and tutorial, from a run on the emulator.
+
+    Example: semfocus lab illustrations -o docs/images --overwrite
+    """
+    from semfocus_plugin.lab.studies.illustrations import illustrate
+
+    for path in illustrate(out, overwrite=overwrite):
+        output.print(path, markup=False, soft_wrap=True)
 
 
 @lab.command()

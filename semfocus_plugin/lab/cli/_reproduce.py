@@ -18,10 +18,11 @@ def reproduce(
     table: Annotated[
         str | None,
         typer.Option(
-            help="Table of the paper: 1, 2, 3, S1; or unseen (samples never trained on), ellipses (astigmatic blurs)."
+            help="Table of the paper: 1, 2, 3, S1; or unseen (samples never trained on), ellipses (astigmatic blurs). "
+            "No default: pass --table or --figure."
         ),
     ] = None,
-    figure: Annotated[str | None, typer.Option(help="Figure of the paper: 3, 4, 5.")] = None,
+    figure: Annotated[str | None, typer.Option(help="Figure of the paper: 3, 4, 5; no default.")] = None,
     runs: Annotated[
         int | None,
         typer.Option(help="Fields, focal series or runs of each specimen; what takes some minutes by default."),
@@ -39,7 +40,7 @@ def reproduce(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Table S1: epochs of training; the recipe's by default.")] = None,
     history: Annotated[
-        list[Path] | None, typer.Option(help="Figure 3: folder that `semfocus train` wrote; repeatable.")
+        list[Path] | None, typer.Option(help="Figure 3: folder that `semfocus train` wrote; repeatable, no default.")
     ] = None,
     pictures: Pictures = None,
     out: Out = None,

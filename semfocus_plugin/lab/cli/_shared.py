@@ -15,7 +15,7 @@ from rich.text import Text
 
 from semdrivers.console import output
 from semdrivers.errors import ExistingFileError, InvalidParameterError
-from semdrivers.files import plain
+from semdrivers.files import plain, replacing
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; as many as there are cores by default.")]
 Pictures = Annotated[
@@ -25,7 +25,8 @@ Pictures = Annotated[
     ),
 ]
 Out = Annotated[
-    list[Path] | None, typer.Option("--out", "-o", help="Write the report: .md, .json or .png; repeatable.")
+    list[Path] | None,
+    typer.Option("--out", "-o", help="Write the report: .md, .json or .png; repeatable. Printed alone by default."),
 ]
 
 
@@ -58,10 +59,13 @@ def write_report(
     for path in out:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".json":
-            path.write_text(dumps(plain(record), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            text = dumps(plain(record), indent=1, ensure_ascii=False) + "\n"
         elif path.suffix.lower() == ".md":
-            address = Path(os.path.relpath(drawings[0], path.parent)).as_posix() if drawings else ""
-            path.write_text(page(address), encoding="utf-8")
+            text = page(Path(os.path.relpath(drawings[0], path.parent)).as_posix() if drawings else "")
+        else:
+            continue
+        with replacing(path, overwrite=True) as partial:
+            partial.write_text(text, encoding="utf-8")
 
 
 def print_table(

@@ -226,7 +226,7 @@ def _without_map(
             microscope.move_stage(tile.x, tile.y)  # type: ignore[attr-defined]
             microscope.working_distance = round(_plane(first, [r.working_distance for r in results])(tile), 3)
         clock = emulator.instrument.clock
-        clock.wait_until(clock.now() + _PICTURE)  # The picture itself would tell nothing more
+        clock.wait_until(clock.now() + _PICTURE)  # The picture itself would add nothing
         yield _error(emulator, microscope), waiting
         waiting = 0
 

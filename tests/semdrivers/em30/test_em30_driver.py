@@ -163,6 +163,22 @@ def test_beam_and_chamber_with_their_interlocks(microscope):
     assert microscope.acquire().pixels.std() > 0
 
 
+def test_a_picture_says_how_the_instrument_stood(microscope, tmp_path):
+    microscope.move_stage(1.5, -2.25)
+    microscope.orient_stage(5.0, 30.0)
+    microscope.stigmator = 3.0, -4.0
+    microscope.brightness = 0.4
+    path = microscope.acquire(ScanMode.STANDARD).save(tmp_path / "a.ome.tif")
+    about = semdrivers.read_image(path).metadata
+    assert (about["stage_x"], about["stage_y"]) == pytest.approx((1.5, -2.25), abs=0.01)
+    assert (about["stage_tilt"], about["stage_rotation"]) == pytest.approx((5.0, 30.0), abs=0.1)
+    assert (about["stigmator_x"], about["stigmator_y"]) == pytest.approx((3.0, -4.0), abs=0.1)
+    assert about["brightness"] == pytest.approx(0.4, abs=0.01)
+    assert about["voltage"] == microscope.voltage == 15.0
+    modes = microscope.capabilities
+    assert about["dwell_time"] == modes.dwell_times[modes.scan_modes.index(ScanMode.STANDARD)]
+
+
 def test_a_frame_of_before_a_set_is_never_returned(emulator, microscope):
     """Frames already in the pipe are thrown away, whatever was set in between."""
     device = emulator.usb.device

@@ -10,6 +10,37 @@ import semdrivers
 from semdrivers.hosts import FocusedMicroscope, FocusKeeper, FocusPolicy, focused
 
 
+def test_any_driver_s_picture_says_how_it_was_taken(foreign, offer_method):
+    """A driver of five members and a stage; one whose stage fails loses no picture."""
+
+    class Staged(type(foreign)):
+        position = 1.0, 2.0
+
+        @property
+        def stage_position(self):
+            if self.position is None:
+                raise semdrivers.TransportError("the stage does not answer")
+            return self.position
+
+        def move_stage(self, x, y):
+            self.position = x, y
+            return self.position
+
+    def method(microscope, settings, progress, cancel):
+        return semdrivers.AutofocusResult(
+            status="focused", reason="told so", working_distance=12.0, start_working_distance=12.0, score=8.0,
+            confidence=1.0, frames=1, elapsed=0.1, method="test-method",
+        )  # fmt: skip
+
+    offer_method(method)
+    staged = Staged()
+    with focused(staged, method="test-method") as held:
+        about = held.acquire().metadata
+        assert (about["stage_x"], about["stage_y"], about["autofocus"]["status"]) == (1.0, 2.0, "focused")
+        staged.position = None
+        assert "stage_x" not in held.acquire().metadata
+
+
 @pytest.mark.parametrize("emulator", ["tin-balls"], indirect=True)
 def test_four_places_of_differing_height_are_sharp_and_say_so(microscope, emulator, places, error, told, best_method):
     heights, images = [], []

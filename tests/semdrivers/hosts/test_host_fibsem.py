@@ -19,6 +19,7 @@ from fibsem.autofunctions.autofocus import AutoFocusSettings, FocusSweepPass
 from fibsem.cancellation import OperationCancelledError
 from fibsem.structures import BeamType, FibsemImage, FibsemStagePosition, ImageSettings
 
+from semdrivers.errors import ExistingFileError
 from semdrivers.hosts.fibsem import FibsemLike, FocusedFibsem, MicroscopeOfFibsem, run_auto_focus, save_image
 from semdrivers.image import SCAN_MODES
 
@@ -78,6 +79,8 @@ def test_four_positions_of_differing_height_are_sharp_and_say_so(
         saved = save_image(image, tmp_path / f"{number}.tif")
         assert json.loads(saved.with_suffix(".focus.json").read_text())["status"] == "focused"
         assert FibsemImage.load(saved).data.shape == (480, 640)
+        with pytest.raises(ExistingFileError, match=rf"{number}\.tif"):
+            save_image(image, tmp_path / f"{number}.tif")
     assert max(heights) - min(heights) > 5 * emulator.truth.depth_of_field
 
 
