@@ -158,6 +158,9 @@ class FocusStep:
         What the frames before this one said of the focus, by which its place was chosen: working distances in mm below
         which the focus lies with the probabilities 0, 1/n, 2/n, … 1, but for one in a thousand at either end. None
         where the method computes none.
+    astigmatism : tuple of float or None
+        What those frames said of the astigmatism, while the stigmator is corrected: both components and the standard
+        deviation of each, µm, as in `Astigmatism`.
     """
 
     index: int
@@ -172,14 +175,16 @@ class FocusStep:
     blur: float | None = None
     blur_sigma: float | None = None
     posterior: tuple[float, ...] | None = None
+    astigmatism: tuple[float, float, float] | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FocusStep:
         """Return the step of one entry of ``to_dict()["trace"]``; raises as `AutofocusResult.from_dict` does."""
         try:
             known = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}
-            if known.get("posterior") is not None:
-                known["posterior"] = tuple(map(float, known["posterior"]))
+            for name in ("posterior", "astigmatism"):
+                if known.get(name) is not None:
+                    known[name] = tuple(map(float, known[name]))
             return cls(**known)
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidParameterError(f"it is no step of an autofocus run: {error}") from error
@@ -379,8 +384,9 @@ class AutofocusResult:
             known["trace"] = tuple(map(FocusStep.from_dict, known.get("trace", ())))
             if known.get("astigmatism") is not None:
                 known["astigmatism"] = Astigmatism(**known["astigmatism"])
-            if known.get("posterior") is not None:
-                known["posterior"] = tuple(map(float, known["posterior"]))
+            for name in ("posterior", "stigmator", "start_stigmator"):
+                if known.get(name) is not None:
+                    known[name] = tuple(map(float, known[name]))
             return cls(**known)
         except SemDriversError:
             raise

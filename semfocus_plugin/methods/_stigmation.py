@@ -86,6 +86,7 @@ class Stigmation:
         if stigmator is None or len(here) < 2 or near.mass < _SURE or self._refusal:
             return None
         found = posterior.residual()
+        self._run.astigmatism = None if found is None else (found.x * 1e3, found.y * 1e3, found.sigma * 1e3)
         if found is None:
             return None
         here = [m for m in here if m.setting == self.setting]

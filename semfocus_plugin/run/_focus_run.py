@@ -136,6 +136,8 @@ class FocusRun:
         self.limits = limits_of(microscope.capabilities.working_distance, settings, self.start_working_distance)
         self.posterior: tuple[float, ...] | None = None
         """What the frames say of the focus so far, as the method last computed it; see `FocusStep.posterior`."""
+        self.astigmatism: tuple[float, float, float] | None = None
+        """The same of the astigmatism, in a run that corrects the stigmator; see `FocusStep.astigmatism`."""
         self._on_grid = True
         self.stigmator = Stigmator(microscope, settings, matrix) if settings.stigmate else None
 
@@ -417,6 +419,7 @@ class FocusRun:
             entropy=evaluation.entropy,
             time=time.perf_counter() - self._began,
             posterior=self.posterior,
+            astigmatism=self.astigmatism,
             **_blur_of(evaluation),
         )
         self._steps.append(step)

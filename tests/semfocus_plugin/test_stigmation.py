@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import threading
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import semdrivers
 from semdrivers.base import WrappedMicroscope
@@ -22,6 +24,7 @@ from semfocus_plugin.calibration import (
     keep_stigmator,
     stigmator_for,
 )
+from semfocus_plugin.cli import app
 from semfocus_plugin.lab.benchmark.column import MARGIN, SimulatedColumn
 from semfocus_plugin.lab.benchmark.textures import random_texture
 from semfocus_plugin.lab.studies.stigmation import StigmatedColumn, run_once
@@ -41,10 +44,19 @@ def misset(emulator, microscope, x, y, away):
     return unit
 
 
-@pytest.mark.parametrize(("x", "y", "away"), [(4.0, -3.0, 7.0), (-2.5, 4.5, -9.0)])
-def test_both_are_corrected_and_reported(emulator, x, y, away):
+def test_the_command_shows_the_ellipse_while_it_corrects(emulator, tmp_path):
     with semdrivers.connect(emulator.url) as microscope:
-        unit = misset(emulator, microscope, x, y, away)
+        misset(emulator, microscope, -2.5, 4.5, -9.0)
+    plot = tmp_path / "run.png"
+    shown = CliRunner().invoke(app, ["run", emulator.url, "--stigmate", "--plot", str(plot)])
+    assert shown.exit_code == 0, shown.output
+    assert re.search(r"astigmatism \S+ \S+ ±\S+ µm [●━╲┃╱]", shown.output)
+    assert plot.stat().st_size > 10_000
+
+
+def test_both_are_corrected_and_reported(emulator):
+    with semdrivers.connect(emulator.url) as microscope:
+        unit = misset(emulator, microscope, 4.0, -3.0, 7.0)
         before = microscope.stigmator
         result = microscope.autofocus(stigmate=True)
         assert result.focused, result
@@ -53,7 +65,10 @@ def test_both_are_corrected_and_reported(emulator, x, y, away):
         assert max(map(abs, emulator.truth.astigmatism)) < 0.6 * unit * 1e3
         assert abs(microscope.working_distance - emulator.truth.working_distance) < 0.6 * unit
         assert "stigmator corrected" in result.reason
-        assert json.loads(json.dumps(result.to_dict()))["stigmator"] == list(microscope.stigmator)
+        written = json.loads(json.dumps(result.to_dict()))
+        assert written["stigmator"] == list(microscope.stigmator)
+        assert len(written["trace"][-1]["astigmatism"]) == 3
+        assert semdrivers.AutofocusResult.from_dict(written) == result
 
 
 def test_without_stigmate_the_stigmator_is_left_alone(emulator):
