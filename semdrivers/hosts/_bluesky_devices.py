@@ -393,7 +393,8 @@ def devices(microscope: Microscope | str, name: str = "sem", mode: ScanMode = Sc
 
     autofocus = Autofocus(f"{name}_autofocus", FocusKeeper(microscope))
     own: Any = microscope
-    stage, stigmator = (None, None), (None, None)
+    stage: tuple[Setting, ...] | tuple[None, None] = (None, None)
+    stigmator = stage
     if hasattr(type(microscope), "move_stage"):
         stage = _axes(f"{name}_stage", "mm", None, lambda: own.stage_position, lambda x, y: own.move_stage(x, y))
     if has_member(microscope, "stigmator"):

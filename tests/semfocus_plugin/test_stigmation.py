@@ -130,7 +130,7 @@ def test_what_cannot_be_is_refused_before_anything_moves(emulator):
     with semdrivers.connect(emulator.url) as microscope:
         place = microscope.working_distance
         with pytest.raises(AutofocusError, match="does not correct the stigmator"):
-            microscope.autofocus(stigmate=True, method="dual-network")
+            microscope.autofocus(stigmate=True, method="paper")
         with pytest.raises(AutofocusError, match="outside"):
             microscope.autofocus(stigmate=True, stigmator_bounds=(50.0, 60.0))
         assert microscope.working_distance == place
