@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from importlib import import_module
+from typing import Any, NamedTuple
 
 from semdrivers.errors import InvalidParameterError
 from semdrivers.microscope import Microscope
@@ -12,86 +13,69 @@ from semdrivers.plugins import hookimpl
 _EM30 = ("em30", "em30+serial")
 _EMULATOR = "emulator"
 
-NOT_RUN = {
-    "em30": "its emulator",
-    "em30+serial": "its emulator",
-    "fibsem": "fibsem's demo microscope",
-    "micromanager": "Micro-Manager's demo camera and drives",
-    "smartsem": "a stand-in for its COM object",
-    "tescan": "its emulator",
-    "zem": "the maker's simulator",
+
+class _Kind(NamedTuple):
+    """A kind of address.
+
+    Parameters
+    ----------
+    example : str
+        An address of the kind.
+    opened_by : str
+        ``module:function``; the module is imported when the first such address is opened.
+    verified_on : str
+        What a driver was verified on that nobody has run on an instrument yet; empty for what is no instrument.
+    """
+
+    example: str
+    opened_by: str
+    verified_on: str = ""
+
+
+_KINDS = {
+    "em30": _Kind("em30://192.168.1.30", "semdrivers.em30:connect", "its emulator"),
+    "em30+serial": _Kind("em30+serial:///dev/ttyUSB0?baudrate=115200", "semdrivers.em30:connect", "its emulator"),
+    "emulator": _Kind("emulator://tin-balls?seed=1", "semdrivers.emulator:connect"),
+    "fibsem": _Kind(
+        "fibsem:///path/to/configuration.yaml",
+        "semdrivers.hosts.fibsem:connect",
+        "fibsem's demo microscope, and its own classes over stand-ins for the makers' libraries",
+    ),
+    "micromanager": _Kind(
+        "micromanager:///path/to/config.cfg?numerical_aperture=0.5",
+        "semdrivers.hosts.pymmcore:connect",
+        "Micro-Manager's demo camera and drives",
+    ),
+    "replay": _Kind("replay:///path/to/session", "semdrivers.sessions:open_replay"),
+    "semfocus+http": _Kind("semfocus+http://192.168.1.50:8765", "semdrivers.remote:open_remote"),
+    "series": _Kind("series:///path/to/pictures", "semdrivers.sessions:open_series"),
+    "smartsem": _Kind(
+        "smartsem://?working_distance=4:20", "semdrivers.smartsem:connect", "a stand-in for its COM object"
+    ),
+    "tescan": _Kind("tescan://192.168.1.40", "semdrivers.tescan:connect", "its emulator"),
+    "tescan-emulator": _Kind("tescan-emulator://tin-balls?seed=1", "semdrivers.emulator:connect_tescan"),
+    "zem": _Kind("zem://192.168.1.50", "semdrivers.zem:connect", "the maker's simulator"),
 }
+
+NOT_RUN = {scheme: kind.verified_on for scheme, kind in _KINDS.items() if kind.verified_on}
 """Schemes of drivers that nobody has run on an instrument yet, each with what it was verified on."""
 
 
 @hookimpl
 def semdrivers_schemes() -> Mapping[str, str]:
     """Name the schemes of the drivers, of the emulators and of recordings."""
-    return {
-        "em30": "em30://192.168.1.30",
-        "em30+serial": "em30+serial:///dev/ttyUSB0?baudrate=115200",
-        "emulator": "emulator://tin-balls?seed=1",
-        "fibsem": "fibsem:///path/to/configuration.yaml",
-        "micromanager": "micromanager:///path/to/config.cfg?numerical_aperture=0.5",
-        "replay": "replay:///path/to/session",
-        "semfocus+http": "semfocus+http://192.168.1.50:8765",
-        "series": "series:///path/to/pictures",
-        "smartsem": "smartsem://?working_distance=4:20",
-        "tescan": "tescan://192.168.1.40",
-        "tescan-emulator": "tescan-emulator://tin-balls?seed=1",
-        "zem": "zem://192.168.1.50",
-    }
+    return {scheme: kind.example for scheme, kind in _KINDS.items()}
 
 
 @hookimpl
 def semdrivers_connect(url: str, options: Mapping[str, Any]) -> Microscope | None:
-    """Open an EM-30 or a TESCAN microscope, an emulated one in this process, a shared one, or a recording."""
-    scheme = url.partition("://")[0].lower()
-    if scheme in _EM30:
-        from semdrivers import em30
-
-        return em30.connect(url, options)
-    if scheme == _EMULATOR:
-        from semdrivers import emulator
-
-        return emulator.connect(url, options)
-    if scheme == "tescan":
-        from semdrivers import tescan
-
-        return tescan.connect(url, options)
-    if scheme == "tescan-emulator":
-        from semdrivers import emulator
-
-        return emulator.connect_tescan(url, options)
-    if scheme == "smartsem":
-        from semdrivers import smartsem
-
-        return smartsem.connect(url, options)
-    if scheme == "zem":
-        from semdrivers import zem
-
-        return zem.connect(url, options)
-    if scheme == "fibsem":
-        from semdrivers.hosts import fibsem
-
-        return fibsem.connect(url, options)
-    if scheme == "micromanager":
-        from semdrivers.hosts import pymmcore
-
-        return pymmcore.connect(url, options)
-    if scheme == "semfocus+http":
-        from semdrivers.remote import open_remote
-
-        return open_remote(url, options)
-    if scheme == "replay":
-        from semdrivers.sessions import open_replay
-
-        return open_replay(url, options)
-    if scheme == "series":
-        from semdrivers.sessions import open_series
-
-        return open_series(url, options)
-    return None
+    """Open a microscope of `_KINDS`, an emulated one in this process, a shared one, or a recording."""
+    kind = _KINDS.get(url.partition("://")[0].lower())
+    if kind is None:
+        return None
+    module, _, name = kind.opened_by.partition(":")
+    microscope: Microscope = getattr(import_module(module), name)(url, options)
+    return microscope
 
 
 @hookimpl

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from semdrivers.emulator._emulator import Emulator
-    from semdrivers.emulator._local import connect
-    from semdrivers.emulator._tescan import TescanEmulator, connect_tescan
+    from semdrivers.emulator._local import connect, connect_tescan
+    from semdrivers.emulator._tescan import TescanEmulator
     from semdrivers.emulator.physics import Truth
 
 _HOMES = {
@@ -26,7 +26,7 @@ _HOMES = {
     "TescanEmulator": "semdrivers.emulator._tescan",
     "Truth": "semdrivers.emulator.physics",
     "connect": "semdrivers.emulator._local",
-    "connect_tescan": "semdrivers.emulator._tescan",
+    "connect_tescan": "semdrivers.emulator._local",
 }
 
 __all__ = ["Emulator", "TescanEmulator", "Truth", "connect", "connect_tescan"]

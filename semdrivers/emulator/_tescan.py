@@ -13,7 +13,6 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Self
 
 from numpy.typing import NDArray
@@ -30,13 +29,11 @@ from firmware_protocol.sharksem import (
     encode_pixels,
     write_map,
 )
-from semdrivers.connection import connect as connect_url
-from semdrivers.connection import number_option, split_url, whole_option
 from semdrivers.emulator._emulator import specimen_of, start_of
 from semdrivers.emulator.physics import ElectronColumn, ScanConditions, Truth, probe_core_of
 from semdrivers.emulator.physics import half_angle as half_angle_of
 from semdrivers.errors import InvalidParameterError, NotConnectedError
-from semdrivers.microscope import Microscope, Range, whole_number
+from semdrivers.microscope import Range, whole_number
 
 _FIELD = EM30.field_width_at_unity
 _WORKING_DISTANCES = Range(1.0, 60.0)
@@ -48,6 +45,16 @@ _STAGE = {"x": 40.0, "y": 40.0, "z": 30.0, "rotation": 180.0, "tilt": 60.0}
 _MICROMETRES_PER_PERCENT = 40.0
 """Half-difference of the foci that a percent of the stigmator makes."""
 _PERCENT = Range(-100.0, 100.0)
+_FIXED: Mapping[str, tuple[Value, ...]] = {
+    "VacGetStatus": (0,),
+    "StgIsCalibrated": (1,),
+    "DtGetChannels": (1,),
+    "DtGetSelected": (0,),
+    "DtGetEnabled": (1, 8),
+    "ScEnumSpeeds": ("speed.1.dwell=1.0\n",),
+    "ScGetSpeed": (1,),
+}
+"""Answers that never change here; a client of the maker's waits for an answer without an end."""
 _CHUNK = 16384
 _UNREAD = 10.0
 """Seconds after which a client that does not read its data is dropped."""
@@ -304,9 +311,9 @@ class TescanEmulator:
             case "HVBeamOff":
                 self.beam_on = False
                 return []
-            case "VacGetStatus":
-                return [0]
-        return self._obey_scan(name, given, client)
+            case "HVGetVoltage":
+                return [self.profile.accelerating_voltage * 1e3]
+        return list(_FIXED[name]) if name in _FIXED else self._obey_scan(name, given, client)
 
     def _obey_scan(self, name: str, given: Reader, client: _Client) -> list[Value] | None:
         match name:
@@ -466,49 +473,6 @@ def _column_for(angle: float) -> InstrumentProfile:
         spherical_aberration=EM30.spherical_aberration / wider**3,
         chromatic_aberration=EM30.chromatic_aberration / wider,
     )
-
-
-def connect_tescan(url: str, options: Mapping[str, Any]) -> Microscope:
-    """Start the emulator that a URL names and connect the TESCAN driver to it; it ends with the microscope.
-
-    Parameters
-    ----------
-    url : str
-        ``tescan-emulator://SPECIMEN[?seed=…&magnification=…&working_distance=…&preset=…&faults=…&bits=…]``, or
-        ``tescan-emulator://image?path=…&pixel_size=…``.
-    options : mapping
-        The same, above their namesakes in the URL.
-
-    Raises
-    ------
-    InvalidParameterError, OutOfRangeError
-        When something is malformed or unknown; before anything is started.
-    """
-    numbers = ("magnification", "working_distance", "pixel_size", "half_angle")
-    parts, given = split_url(
-        url, options, ("seed", *numbers, "preset", "path", "faults", "bits", "timeout"), "a TESCAN"
-    )
-    specimen: Any = parts.netloc
-    if not specimen or parts.path not in ("", "/"):
-        raise InvalidParameterError(f"{url}: write tescan-emulator://SPECIMEN, such as tescan-emulator://tin-balls")
-    path = given.pop("path", None)
-    if (specimen == "image") != (path is not None):
-        raise InvalidParameterError(f"{url}: write tescan-emulator://image?path=/path/to/picture.tif&pixel_size=26.9")
-    if path is not None:
-        specimen = Path(path)
-    driver = {name: given.pop(name) for name in ("bits", "timeout") if name in given}
-    if "seed" in given:
-        given["seed"] = whole_option(url, "seed", given["seed"])
-    for name in numbers:
-        if isinstance(given.get(name), str):
-            given[name] = number_option(url, name, given[name])
-    emulator = TescanEmulator(specimen, **given).start()
-    try:
-        microscope: Microscope = connect_url(emulator.url, on_close=emulator.close, **driver)
-    except BaseException:
-        emulator.close()
-        raise
-    return microscope
 
 
 def _faults(text: str) -> dict[str, int]:

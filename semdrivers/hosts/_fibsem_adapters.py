@@ -49,6 +49,8 @@ DISPLAY = 0.128
 """Width in metres of the picture that magnification refers to: 128 mm, so 1000× is a field of 128 µm."""
 
 _LENS_ERROR, _FIELD_ERROR, _DETECTOR_ERROR, _STIGMATOR_ERROR = 0.001, 0.01, 0.01, 0.01
+_CUT = 10e-6
+"""m by which fibsem keeps below the widest field that AutoScript reports, without a word."""
 _NEEDED = {
     "stage_position": "get_stage_position",
     "move_stage": "move_stage_absolute",
@@ -63,8 +65,9 @@ _NEEDED = {
 class MicroscopeOfFibsem(KeepsFocusRecord):
     """The electron beam of a fibsem microscope, as a `Microscope` with stage, detector, stigmator and beam.
 
-    Beam off means blanked; the high voltage stays as it is. The stigmator has the units of the instrument. On an
-    instrument in immersion mode, setting the working distance may degauss the lens, and takes as long.
+    Beam off means blanked, and the high voltage stays as it is; on a TESCAN, whose beam fibsem cannot blank, it means
+    switched off. The stigmator has the units of the instrument; fibsem has none on a TESCAN. On an instrument in
+    immersion mode, setting the working distance may degauss the lens, and takes as long.
 
     Parameters
     ----------
@@ -73,8 +76,8 @@ class MicroscopeOfFibsem(KeepsFocusRecord):
     working_distance : pair of float, optional
         Lowest and highest working distance allowed, mm. By default what the instrument reports (AutoScript does), but
         else no further than 1 mm from where it stands now.
-    field_width : pair of float
-        Narrowest and widest field, m.
+    field_width : pair of float, optional
+        Narrowest and widest field, m. By default what AutoScript reports, but else 1 µm to 2 mm.
     dwell_time : float
         Dwell time of the frames, s.
 
@@ -91,31 +94,26 @@ class MicroscopeOfFibsem(KeepsFocusRecord):
     def __new__(cls, fibsem: Any, **_: Any) -> Self:
         """Make a class that has the members that fibsem has a way to for this instrument."""
         names = {name for name, needed in _NEEDED.items() if hasattr(fibsem, needed)}
-        return super().__new__(cls._offering(names))
+        return super().__new__(cls._offering(names - {"stigmator"} if _is_tescan(fibsem) else names))
 
     def __init__(
         self,
         fibsem: Any,
         *,
         working_distance: tuple[float, float] | None = None,
-        field_width: tuple[float, float] = (1e-6, 2e-3),
+        field_width: tuple[float, float] | None = None,
         dwell_time: float = 0.5e-6,
     ) -> None:
         if not fibsem.is_working_distance_settable(BeamType.ELECTRON):
             raise InvalidParameterError(f"{type(fibsem).__name__} cannot set the working distance of its electron beam")
         self.fibsem, self._dwell_time = fibsem, dwell_time
         here = fibsem.get_working_distance(BeamType.ELECTRON) * MM
-        low, high = working_distance or _limits_of(fibsem) or (max(here - 1.0, 0.1), here + 1.0)
-        narrow, wide = field_width
-        info = getattr(getattr(fibsem, "system", None), "info", None)
-        self._capabilities = Capabilities(
-            Range(low, high),
-            Range(DISPLAY / wide, DISPLAY / narrow),
-            SCAN_MODES,
-            model=str(getattr(info, "model", None) or type(fibsem).__name__),
-            serial=str(getattr(info, "serial_number", None) or ""),
-            firmware=str(getattr(info, "software_version", None) or ""),
-        )
+        reported = _limits_of(fibsem, "working_distance")
+        if working_distance is None and reported is not None:
+            working_distance = reported[0] * MM, reported[1] * MM
+        low, high = working_distance or (max(here - 1.0, 0.1), here + 1.0)
+        narrow, wide = field_width or _field_of(fibsem)
+        self._capabilities = Capabilities(Range(low, high), Range(DISPLAY / wide, DISPLAY / narrow), SCAN_MODES)
         self.frames, self.keep_frames = [], False
         self._lock = threading.RLock()
         self._on_close: Callable[[], object] | None = None
@@ -128,8 +126,14 @@ class MicroscopeOfFibsem(KeepsFocusRecord):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Limits as they were given or reported; model and serial number from fibsem's configuration."""
-        return self._capabilities
+        """Limits as they were given or reported; model and serial number as fibsem has them by now."""
+        info = getattr(getattr(self.fibsem, "system", None), "info", None)
+        return dataclasses.replace(
+            self._capabilities,
+            model=_known(getattr(info, "model", None)) or type(self.fibsem).__name__,
+            serial=_known(getattr(info, "serial_number", None)),
+            firmware=_known(getattr(info, "software_version", None)),
+        )
 
     def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
         """Take an electron image of any size.
@@ -190,16 +194,27 @@ class MicroscopeOfFibsem(KeepsFocusRecord):
                 point = self.fibsem.get_stigmation(BeamType.ELECTRON)
                 return float(point.x), float(point.y)
             if name == "beam_on":
-                return bool(self.fibsem.is_on(BeamType.ELECTRON)) and not self.fibsem.is_blanked(BeamType.ELECTRON)
+                return self._powered() and (_is_tescan(self.fibsem) or not self.fibsem.is_blanked(BeamType.ELECTRON))
             return float(getattr(self.fibsem, f"get_detector_{name}")(BeamType.ELECTRON))
+
+    def _powered(self) -> bool:
+        """Whether the high voltage is on; on a TESCAN fibsem returns a status, which is true in any case."""
+        answer = self.fibsem.is_on(BeamType.ELECTRON)
+        return bool(answer == self.fibsem.connection.SEM.Beam.Status.BeamOn if _is_tescan(self.fibsem) else answer)
 
     def _write(self, name: str, value: Any) -> None:
         with self._lock:
             self._check_open()
+            if name == "beam_on":
+                self._set_beam(value)
+                return
+            if _is_tescan(self.fibsem) and not self._powered():
+                raise InterlockError(
+                    f"{self!r}: the beam is off, and fibsem switches that of a TESCAN on before it sets anything; "
+                    "switch it on with beam_on = True"
+                )
             if name == "stigmator":
                 self._set_stigmator(value)
-            elif name == "beam_on":
-                self._set_beam(value)
             elif name in ("brightness", "contrast"):
                 value = within(name, value, 0.0, 1.0)
                 getattr(self.fibsem, f"set_detector_{name}")(value, BeamType.ELECTRON)
@@ -236,22 +251,38 @@ class MicroscopeOfFibsem(KeepsFocusRecord):
     def _set_beam(self, value: Any) -> None:
         if not isinstance(value, bool | np.bool_):
             raise InvalidParameterError(f"beam_on must be True or False, not {value!r}")
-        if value:
-            if not self.fibsem.is_on(BeamType.ELECTRON):
-                self.fibsem.turn_on(BeamType.ELECTRON)
-            self.fibsem.unblank(BeamType.ELECTRON)
-        else:
-            self.fibsem.blank(BeamType.ELECTRON)
+        blanks = not _is_tescan(self.fibsem)
+        if value and not self._powered():
+            self.fibsem.turn_on(BeamType.ELECTRON)
+        if blanks:
+            (self.fibsem.unblank if value else self.fibsem.blank)(BeamType.ELECTRON)
+        elif not value and self._powered():
+            self.fibsem.turn_off(BeamType.ELECTRON)
         if self._read("beam_on") != bool(value):
-            wanted = "on; check the vacuum" if value else "blanked; switch it off at the instrument"
+            wanted = "on; check the vacuum" if value else "off; switch it off at the instrument"
             raise InterlockError(f"{self!r}: the beam does not go {wanted}")
 
 
-def _limits_of(fibsem: Any) -> tuple[float, float] | None:
-    """Return the limits of the working distance in mm that AutoScript reports; None for other instruments."""
+def _is_tescan(fibsem: Any) -> bool:
+    """Whether it is fibsem's class for TESCAN, which ignores some sets, and switches the beam on before others."""
+    return any(base.__name__ == "TescanMicroscope" for base in type(fibsem).__mro__)
+
+
+def _known(text: object) -> str:
+    """Return what fibsem's configuration says; as a file comes, it says Unknown, which is no serial number."""
+    return "" if text is None or str(text).strip().lower() in ("unknown", "none") else str(text)
+
+
+def _field_of(fibsem: Any) -> tuple[float, float]:
+    low, high = _limits_of(fibsem, "horizontal_field_width") or (1e-6, 2e-3 + _CUT)
+    return low, high - _CUT
+
+
+def _limits_of(fibsem: Any, quantity: str) -> tuple[float, float] | None:
+    """Return the limits in m that AutoScript reports for the electron beam; None for other instruments."""
     try:
-        limits = fibsem.connection.beams.electron_beam.working_distance.limits
-        low, high = float(limits.min) * MM, float(limits.max) * MM
+        limits = getattr(fibsem.connection.beams.electron_beam, quantity).limits
+        low, high = float(limits.min), float(limits.max)
     except (AttributeError, TypeError, ValueError):
         return None
     return (low, high) if 0 < low < high else None

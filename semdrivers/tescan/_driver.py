@@ -43,7 +43,7 @@ _DWELL = dict(zip(SCAN_MODES, (1.3e-6, 3.2e-6, 8e-6), strict=True))
 _LARGEST = 8192
 _CHANNEL = 0
 _TRIES = 2
-"""Scans of one frame: a piece of it may be lost on the way."""
+"""Scans of one frame: a piece of it may be lost on the way, or a hand move the lens meanwhile."""
 
 _STAGE = ("x", "y", "z", "rotation", "tilt")
 _ORIENTATION = ("stage_orientation", "orient_stage")
@@ -55,6 +55,8 @@ _WAITING_TIME = 60.0
 _WORKING_DISTANCE_ERROR = 0.001
 """mm between what is set and what is read back; the quantum of the lens is not reported."""
 _FIELD_ERROR = 0.01
+_FIELD_CHANGE = 1e-3
+"""Relative change of the field that is none: the last digit of the text."""
 _ANGLES = (0.05, 200.0)
 """mrad within which a half-angle is one."""
 
@@ -120,9 +122,11 @@ class Tescan(KeepsFocusRecord):
         InvalidParameterError, OutOfRangeError
             When `mode` is no `ScanMode`, or larger than 8192 pixels.
         InterlockError
-            When the beam is off.
+            When the beam is off, or goes off during the scan.
         BusyError
             When the server does not start the scan.
+        DeviceError
+            When the lens moves during the scan, and again during the next.
         TransportError
             When no whole frame came.
         """
@@ -131,19 +135,30 @@ class Tescan(KeepsFocusRecord):
         if max(mode.width, mode.height) > _LARGEST:
             raise OutOfRangeError(f"{self._name}: a frame may have {_LARGEST} pixels each way, not {mode}")
         with self._open(), self._handing_back():
-            if self._links.call("HVGetBeam", Reader.integer) != 1:
-                raise InterlockError(f"{self._name}: the beam is off; switch it on with beam_on = True")
+            self._check_beam("is off; switch it on with beam_on = True")
             self._take_scan()
-            place, magnification = self._get("working_distance"), self._get("magnification")
             for left in reversed(range(_TRIES)):
+                place, magnification = self._get("working_distance"), self._get("magnification")
                 self._frame = self._frame % 0x7FFFFFFF + 1
                 began = time.time()
                 try:
                     pixels = self._scan(mode)
-                    break
                 except Silence:
                     if not left:
                         raise
+                    continue
+                # The picture data carry no conditions
+                self._check_beam("went off during the scan, or is changing; the frame is thrown away")
+                after = self._get("working_distance"), self._get("magnification")
+                stood = abs(after[0] - place) <= _WORKING_DISTANCE_ERROR
+                if stood and math.isclose(after[1], magnification, rel_tol=_FIELD_CHANGE):
+                    break
+                if not left:
+                    raise DeviceError(
+                        f"{self._name}: the lens moves during the scan: {place:g} mm and {magnification:g}× before the "
+                        f"frame, {after[0]:g} mm and {after[1]:g}× after it; somebody else is operating it, or an "
+                        "automatic procedure is running: end it first"
+                    )
             identity = {"model": self._facts.model, "serial": self._facts.serial}
             metadata = {**identity, **self._frame_metadata(place, mode)}
             side = max(mode.width, mode.height)
@@ -275,10 +290,10 @@ class Tescan(KeepsFocusRecord):
             value = limits.check(f"{self._name}: {name}", value, unit)
             self._take_lock()
             if name == "working_distance":
-                self._links.send("SetWD", value, flags=Flags.WAIT_SCAN)
+                self._links.send("SetWD", value)
                 tolerance = _WORKING_DISTANCE_ERROR
             else:
-                self._links.send("SetViewField", FIELD_AT_UNITY / value, flags=Flags.WAIT_SCAN)
+                self._links.send("SetViewField", FIELD_AT_UNITY / value)
                 tolerance = _FIELD_ERROR * value
             self._as_set.pop(name, None)
             self._angle = None
@@ -337,7 +352,7 @@ class Tescan(KeepsFocusRecord):
             self._take_lock()
             now = self._gain_black()
             wanted = now[0] if gain is None else gain, now[1] if black is None else black
-            self._links.send("DtSetGainBlack", self._facts.detector, *map(float, wanted), flags=Flags.WAIT_SCAN)
+            self._links.send("DtSetGainBlack", self._facts.detector, *map(float, wanted))
             for name, value, read in zip(("contrast", "brightness"), wanted, self._gain_black(), strict=True):
                 check_read_back(f"{self._name}: {name}", value / 100, read / 100, 0.005)
 
@@ -351,7 +366,7 @@ class Tescan(KeepsFocusRecord):
                 f"{self._name}: stigmator must be (x, y) in the units of the instrument, not {value!r}"
             ) from None
         self._take_lock()
-        self._links.send("SetCentering", self._facts.stigmator or 0, x, y, flags=Flags.WAIT_SCAN)
+        self._links.send("SetCentering", self._facts.stigmator or 0, x, y)
         for axis, target, read in zip("xy", (x, y), self._read("stigmator"), strict=True):
             check_read_back(f"{self._name}: stigmator {axis}", target, read, 0.01)
 
@@ -365,8 +380,8 @@ class Tescan(KeepsFocusRecord):
         self._take_lock()
         axes = {**self.stage_axes, **targets}
         count = 1 + max(_STAGE.index(axis) for axis in targets)
-        flags = Flags.WAIT_STAGE | Flags.WAIT_SCAN
-        self._links.send("StgMoveTo", *(float(axes[axis]) for axis in _STAGE[:count]), flags=flags)
+        places = (float(axes[axis]) for axis in _STAGE[:count])
+        self._links.send("StgMoveTo", *places, flags=Flags.WAIT_STAGE)
         reached = dict(
             zip(
                 _STAGE,
@@ -379,6 +394,10 @@ class Tescan(KeepsFocusRecord):
             check_read_back(f"{self._name}: stage {axis}", value, reached[axis], tolerance, unit)
 
     # Scan
+
+    def _check_beam(self, problem: str) -> None:
+        if self._links.call("HVGetBeam", Reader.integer) != 1:
+            raise InterlockError(f"{self._name}: the beam {problem}")
 
     def _take_lock(self) -> None:
         """Take exclusive control, where the URL names the call for it."""

@@ -268,6 +268,7 @@ def score(
     Example: semfocus score night/*.tif --magnification 5000
     """
     from rich.markup import escape
+    from rich.progress import track
 
     from semdrivers.files import page_count
     from semfocus_plugin.networks import evaluate
@@ -282,7 +283,8 @@ def score(
         if value <= 0:
             raise OutOfRangeError(f"{name} must be above 0, not {value:g}")
     rows: list[dict[str, Any]] = []
-    for path, page in [(each, index) for each in files for index in range(page_count(each))]:
+    pages = [(each, index) for each in files for index in range(page_count(each))]
+    for path, page in track(pages, "scoring", console=messages, transient=True, disable=not messages.is_terminal):
         row: dict[str, Any] = {"file": path, "page": page}
         try:
             image = semdrivers.read_image(path, page)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import napari
 
 
-def score_active_layer(viewer: napari.Viewer, magnification: float = 0.0) -> None:
+def score_active_layer(viewer: napari.Viewer, magnification: Annotated[float, {"max": 1e7}] = 0.0) -> None:
     """Score the active layer and show the result in the status line and beside the layer's name.
 
     Parameters

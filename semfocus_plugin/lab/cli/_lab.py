@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from semdrivers.console import FAULT, application, fail, output
+from semdrivers.console import FAULT, application, fail, messages, output
 from semdrivers.errors import InvalidParameterError
-from semfocus_plugin.cli import Overwrite
+from semfocus_plugin.cli import Overwrite, progress_bars
 from semfocus_plugin.lab.cli._shared import Pictures, Workers, check_outputs, write_report
 from semfocus_plugin.lab.parallel import required
 
@@ -145,22 +145,35 @@ def fine_probe(
 
 
 @lab.command()
-def tescan(
-    runs: Annotated[int, typer.Option(min=1, help="Runs of each half-angle.")] = 20,
-    seed: Seed = 201,
-    half_angle: Annotated[
-        list[float] | None, typer.Option(help="Half-angle at 15 mm, mrad; repeatable. 3 by default.")
-    ] = None,
+def drivers(
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each driver.")] = 100,
+    seed: Seed = 2026,
+    driver: Annotated[list[str] | None, typer.Option(help="Row of the table; repeatable. All by default.")] = None,
     workers: Workers = None,
+    out: Report = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Focus emulated TESCAN microscopes over SharkSEM: success, frames, errors in depths of field.
+    """Focus through each driver, on its emulator or the maker's simulator: success, frames, errors.
 
-    Example: semfocus lab tescan --runs 20 --half-angle 1.2 --half-angle 20
+    Rows whose simulator is not installed are left out, and named.
+
+    Example: semfocus lab drivers --runs 20 --driver "tescan, 3 mrad" --driver zem
     """
-    from semfocus_plugin.lab.studies.tescan import tables
+    from semfocus_plugin.lab.studies.drivers import DRIVERS, missing, table
 
-    for title, rows in tables(runs, seed, half_angle or [3.0], workers).items():
-        _show(rows, title)
+    check_outputs(out or [], ".json", overwrite=overwrite)
+    for name in driver or ():
+        if name not in DRIVERS:
+            raise InvalidParameterError(f"--driver must be one of {'; '.join(DRIVERS)}, not {name!r}")
+    chosen = [name for name in DRIVERS if not driver or name in driver]
+    for name in chosen:
+        if missing(name):
+            messages.print(f"left out: {name}, {', '.join(missing(name))} not installed", markup=False)
+    chosen = [name for name in chosen if not missing(name)]
+    with progress_bars() as stage:
+        done, rows = table(runs, seed, chosen, workers, stage("focusing", runs * len(chosen)))
+    _show(rows, f"{runs} runs each, seed {seed}")
+    write_report(out or [], {"runs": done, "rows": rows}, lambda _: "")
 
 
 @lab.command()
@@ -263,7 +276,9 @@ def illustrations(
     """
     from semfocus_plugin.lab.studies.illustrations import illustrate
 
-    for path in illustrate(out, overwrite=overwrite):
+    with messages.status("focusing and drawing"):
+        drawn = illustrate(out, overwrite=overwrite)
+    for path in drawn:
         output.print(path, markup=False, soft_wrap=True)
 
 

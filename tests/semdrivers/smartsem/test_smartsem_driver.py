@@ -7,59 +7,11 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image as Pillow
 
 import semdrivers
 from semdrivers.conformance import CHECKS, run_check
 from semdrivers.emulator import Emulator
-from semdrivers.image import ScanMode
-
-
-class StandIn:
-    """Get, Set, Execute and Grab as SmartSEM has them: metres, a status before the value, a file for a frame."""
-
-    def __init__(self, microscope) -> None:
-        self.microscope = microscope
-        self.values = {"AP_STIG_X": 0.5, "AP_STIG_Y": -0.5, "DP_FROZEN": "No"}
-        self.done: list[str] = []
-        self.ignored: set[str] = set()
-
-    def InitialiseRemoting(self):
-        return 0
-
-    def ClosingControl(self):
-        self.done.append("closed")
-        return 0
-
-    def Get(self, name, _):
-        field = 128e-3 / self.microscope.magnification
-        known = {
-            "AP_WD": self.microscope.working_distance * 1e-3,
-            "AP_MAG": self.microscope.magnification,
-            "AP_PIXEL_SIZE": field / 1024,
-            **self.values,
-        }
-        return (0, known[name]) if name in known else (1008, 0)
-
-    def Set(self, name, value):
-        if name == "AP_WD" and name not in self.ignored:
-            self.microscope.working_distance = value * 1e3
-        elif name == "AP_MAG":
-            self.microscope.magnification = value
-        elif name in self.values:
-            self.values[name] = value
-        return (0, value)
-
-    def Execute(self, command):
-        self.done.append(command)
-        self.values["DP_FROZEN"] = {"CMD_FREEZE_ALL": "Yes", "CMD_UNFREEZE_ALL": "No"}.get(command, "No")
-        return 0
-
-    def Grab(self, left, top, width, height, reduction, path):
-        assert (left, top, reduction, self.values["DP_FROZEN"]) == (0, 0, 0, "Yes")
-        frame = Pillow.fromarray(self.microscope.acquire(ScanMode.STANDARD).pixels)
-        frame.resize((width, height)).save(path)
-        return 0
+from semfocus_plugin.lab.studies.stand_ins import SmartSemObject
 
 
 @pytest.fixture
@@ -68,7 +20,7 @@ def api(monkeypatch):
         Emulator("tin-balls", magnification=2000, seed=1) as emulator,
         semdrivers.connect(emulator.url) as microscope,
     ):
-        stand_in = StandIn(microscope)
+        stand_in = SmartSemObject(microscope)
         stand_in.truth = lambda: emulator.truth
         client = ModuleType("win32com.client")
         client.Dispatch = lambda name: stand_in if name == "CZ.EMApiCtrl.1" else None
