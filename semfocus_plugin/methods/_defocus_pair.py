@@ -392,9 +392,9 @@ def _with_measurements(run: FocusRun, outcome: Outcome, posterior: Posterior, ne
     """
     outcome = replace(outcome, beam=posterior.measured_beam())
     found = posterior.residual()
-    if found is None or not outcome.focused:
+    if found is None or not outcome.focused or (run.stigmator is None and posterior.astigmatism() is None):
         return outcome
-    if (found.unseen is not None and run.stigmator is None) or found.sigma > max(0.5 * near.unit, found.amount / 3):
+    if found.sigma > max(0.5 * near.unit, found.amount / 3):
         return outcome
     x, y, sigma = (1e3 * value for value in (found.x, found.y, found.sigma))
     return replace(outcome, astigmatism=Astigmatism(x, y, sigma, found.unseen))

@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,7 @@ _SPECIMENS = {
     "butterfly-wing": (800.0, 10_000.0),
     "fabric": (800.0, 10_000.0),
 }
-_COILS = {"stigmator_hysteresis": 4.0, "stigmator_rotation": 1.5, "stigmator_shift": 20.0}
+_COILS: dict[str, Any] = {"stigmator_hysteresis": 4.0, "stigmator_rotation": 1.5, "stigmator_shift": 20.0}
 """A stigmator that remembers where it came from, whose axes turn with the lens, and that moves the picture."""
 _DEFOCUS, _ASTIGMATISM = 10.0, 5.0
 """Depths of field: the start is within these of the focus, and of either component."""
