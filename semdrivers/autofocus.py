@@ -14,15 +14,15 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from semdrivers.claims import claimed, layers
-from semdrivers.errors import AutofocusError, InvalidParameterError
+from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeError
 from semdrivers.files import plain
-from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress, RecordsFocus
+from semdrivers.focus import AutofocusResult, AutofocusSettings, FocusStep, Progress, RecordsFocus
 from semdrivers.microscope import (
     Capabilities,
     HasStage,
@@ -48,7 +48,10 @@ BY_MAP = "focus-map"
 """Method of a result that a `semdrivers.maps.FocusMap` gave without a frame."""
 
 _log = logging.getLogger("semdrivers.autofocus")
-_PLACE = "working_distance"
+_PLACE, _STAGE = "working_distance", "stage_position"
+_ASIDE = 2.0  # Depths of field from the prediction of a map at which a run begins
+_AROUND = [(0.5, 0.0), (0.0, 0.5), (-0.5, 0.0), (0.0, -0.5), (0.7, 0.7), (-0.7, 0.7), (-0.7, -0.7), (0.7, -0.7)]
+"""Where ``move_to_contrast`` looks, in radii from the target."""
 _TERMINATE = ("SIGTERM", "SIGHUP")
 
 
@@ -121,35 +124,43 @@ def autofocus(
         ended_in_order(),
         restoring(microscope, only_on_error=True, values=_start(microscope, settings)) as start,
     ):
-        mode = offered_mode(microscope.capabilities, settings.scan_mode)
+        mode = offered_mode(microscope.capabilities, settings.scan_mode, settings.region)
         bounds = _bounds(settings, start["working_distance"])
         settings = dataclasses.replace(settings, scan_mode=mode, bounds=bounds)
         result = None
         if map is not None and not (cancel is not None and cancel.is_set()):
             result = _by_map(microscope, map, settings, start)
         if result is None:
-            result = plugins.autofocus_hook(settings.method)(
-                microscope=microscope, settings=settings, progress=progress, cancel=cancel
-            )
-        if result is None:
-            raise AutofocusError(plugins.describe_missing_autofocus(settings.method))
-        if not isinstance(result, AutofocusResult):
-            raise AutofocusError(f"an autofocus plugin returned {type(result).__name__}, not an AutofocusResult")
+
+            def focus(settings: AutofocusSettings, progress: Progress | None) -> AutofocusResult:
+                found = plugins.autofocus_hook(settings.method)(
+                    microscope=microscope, settings=settings, progress=progress, cancel=cancel
+                )
+                if found is None:
+                    raise AutofocusError(plugins.describe_missing_autofocus(settings.method))
+                if not isinstance(found, AutofocusResult):
+                    raise AutofocusError(f"an autofocus plugin returned {type(found).__name__}, not an AutofocusResult")
+                return found
+
+            result = _beside(microscope, settings, progress, cancel, start, focus)
         stays: tuple[str, ...] = () if settings.restore_on_failure and not result.focused else ("working_distance",)
         stays += ("stigmator",) if result.focused else ()
         for failure in put_back(microscope, {name: start[name] for name in start if name not in stays}).values():
             raise failure
+        if map is not None and result.method != BY_MAP:
+            _feed(map, microscope, result)
+        if result.measured_at is not None:
+            _at_target(microscope, map, settings, start, result)
+        elsewhere = map is not None or _STAGE in start
         result = dataclasses.replace(
             result,
             working_distance=microscope.working_distance,
-            start_working_distance=result.start_working_distance if map is None else start["working_distance"],
+            start_working_distance=start[_PLACE] if elsewhere else result.start_working_distance,
             provenance={**_provenance(microscope.capabilities, settings), **result.provenance},
         )
         if settings.stigmate:
             now = stigmator_of(microscope)
             result = dataclasses.replace(result, stigmator=now, start_stigmator=start["stigmator"])
-    if map is not None and result.method != BY_MAP:
-        _feed(map, microscope, result)
     if isinstance(microscope, RecordsFocus):
         microscope.focus_record = result.to_record()
     _log.info(
@@ -197,10 +208,13 @@ def _by_map(
     aim, sigma = map.predict(x, y)
     if aim not in limits:
         return None
-    approach(microscope, aim, limits)
-    if not map.trusts(sigma, magnification):
-        return None
     depth = map.depth_of_field(magnification)
+    if not map.trusts(sigma, magnification):
+        # From a place that is nearly sharp a run can hardly measure; the side alternates, and with it what remains.
+        away = _ASIDE * depth * (1 if len(map.points) % 2 else -1)
+        approach(microscope, next((place for place in (aim + away, aim - away) if place in limits), aim), limits)
+        return None
+    approach(microscope, aim, limits)
     return AutofocusResult(
         status="focused",
         reason=f"the focus map of {len(map.points)} points predicts it to ±{sigma / depth:.2f} depths of field",
@@ -215,13 +229,91 @@ def _by_map(
     )
 
 
+def _beside(
+    microscope: Any,
+    settings: AutofocusSettings,
+    progress: Progress | None,
+    cancel: threading.Event | None,
+    start: Mapping[str, Any],
+    focus: Callable[[AutofocusSettings, Progress | None], AutofocusResult],
+) -> AutofocusResult:
+    """Run where the settings say: at the target, beside it, or around it until a run is focused.
+
+    The stage is left where the run was made; what `start` holds of it is put back by the caller.
+    """
+    x, y = start.get(_STAGE, (0.0, 0.0))
+    if settings.focus_offset is not None:
+        x, y = x + settings.focus_offset[0], y + settings.focus_offset[1]
+        microscope.move_stage(x, y)
+    result = focus(settings, progress)
+    first = result
+    for along, across in _AROUND if settings.move_to_contrast else ():
+        left = _what_is_left(settings, result)
+        if result.status != "refused" or left is None or (cancel is not None and cancel.is_set()):
+            break
+        place = x + along * settings.contrast_radius, y + across * settings.contrast_radius
+        try:
+            microscope.move_stage(*place)
+        except OutOfRangeError as error:
+            _log.info("no run at (%.4f, %.4f) mm: %s", *place, error)
+            continue
+        count = result.frames
+
+        def numbered(step: FocusStep, count: int = count) -> FocusStep:
+            return dataclasses.replace(step, index=step.index + count)
+
+        def report(step: FocusStep, numbered: Callable[[FocusStep], FocusStep] = numbered) -> None:
+            if progress is not None:
+                progress(numbered(step))
+
+        found = focus(left, report)
+        result = dataclasses.replace(
+            found,
+            frames=count + found.frames,
+            elapsed=result.elapsed + found.elapsed,
+            trace=(*result.trace, *map(numbered, found.trace)),
+        )
+    if result is not first:
+        result = dataclasses.replace(result, reason=f"{result.reason}; at the target: {first.reason}")
+    if _STAGE in start and result.focused:
+        now = tuple(microscope.stage_position)
+        result = dataclasses.replace(result, measured_at=None if now == start[_STAGE] else now)
+    return result
+
+
+def _what_is_left(settings: AutofocusSettings, result: AutofocusResult) -> AutofocusSettings | None:
+    """Return the settings of a further run, within what is left of frames and time; None where nothing is."""
+    frames = None if settings.max_frames is None else settings.max_frames - result.frames
+    seconds = None if settings.max_seconds is None else settings.max_seconds - result.elapsed
+    if (frames is not None and frames < 1) or (seconds is not None and seconds <= 0):
+        return None
+    return dataclasses.replace(settings, max_frames=frames, max_seconds=seconds)
+
+
 def _feed(map: FocusMap, microscope: Any, result: AutofocusResult) -> None:
     """Make a confident run a point of the map; without a depth of field there is nothing to weigh it by."""
     if result.depth_of_field is None and map.tolerance is None:
         _log.warning("%s reports no depth of field, so the run is no point of the focus map", result.method)
         return
-    x, y = microscope.stage_position
+    x, y = result.measured_at or microscope.stage_position
     map.add(x, y, result, magnification=microscope.magnification)
+
+
+def _at_target(
+    microscope: Any,
+    map: FocusMap | None,
+    settings: AutofocusSettings,
+    start: Mapping[str, Any],
+    result: AutofocusResult,
+) -> None:
+    """Have the lens where the focus of the target should be: a stage move may set it back, and a map has a slope."""
+    assert result.measured_at is not None
+    aim = result.working_distance
+    if map is not None and map.points:
+        aim += map.predict(*microscope.stage_position)[0] - map.predict(*result.measured_at)[0]
+    limits = allowed_range(microscope.capabilities.working_distance, settings.bounds, start[_PLACE])
+    if aim in limits and abs(aim - microscope.working_distance) > limits.step / 2:
+        approach(microscope, aim, limits)
 
 
 @contextmanager
@@ -274,9 +366,15 @@ def _start(microscope: Microscope, settings: AutofocusSettings) -> dict[str, Any
     """Return what to put back, in that order; raises before anything has moved where a run cannot begin from it."""
     if settings.stigmate and not has_member(microscope, "stigmator"):
         raise InvalidParameterError("stigmate=True needs a microscope whose stigmator can be set (HasStigmator)")
+    aside = settings.focus_offset is not None or settings.move_to_contrast
+    if aside and not isinstance(microscope, HasStage):
+        name = "move_to_contrast" if settings.focus_offset is None else "focus_offset"
+        raise InvalidParameterError(f"{name} needs a stage, and {type(microscope).__name__} has none; leave it out")
     values: dict[str, Any] = {"magnification": read_number(microscope, "magnification")}
     if settings.stigmate:
         values["stigmator"] = stigmator_of(microscope)
+    if aside and isinstance(microscope, HasStage):
+        values[_STAGE] = tuple(microscope.stage_position)
     values[_PLACE] = read_number(microscope, _PLACE, "mm")
     allowed_range(microscope.capabilities.working_distance, settings.bounds, values[_PLACE])
     return values

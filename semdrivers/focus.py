@@ -32,7 +32,10 @@ __all__ = [
 ]
 
 
-_FLAGS = "may_change_magnification", "restore_on_failure", "may_change_brightness", "learn_aperture", "stigmate"
+_FLAGS = (
+    "may_change_magnification", "restore_on_failure", "may_change_brightness", "learn_aperture", "stigmate",
+    "move_to_contrast",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,21 @@ class AutofocusSettings:
     max_dose : float, optional
         Most electrons per µm² that the run may put on any part of the sample, all its frames together. The instrument
         must report its beam current, and how long the beam dwells on a pixel. No limit by default.
+    region : tuple of float, optional
+        Part of every frame to focus on: x0, y0, x1, y1 as shares of its width and height from the upper left corner,
+        such as ``(0.5, 0.0, 1.0, 0.5)`` for the upper right quarter. The beam scans the whole frame. By default the
+        mode is the fastest whose part has 320×240 pixels.
+    focus_offset : tuple of float, optional
+        Where to focus in place of the target, to spare it: the stage moves by (dx, dy) in mm, the run is made there,
+        and the stage goes back, whatever ended the run. On a tilted sample the focus differs by the tilt times the
+        distance; with a map, the map corrects for that.
+    move_to_contrast : bool
+        Whether a run that is refused is made again at up to eight places around, four at half of `contrast_radius` and
+        four at all of it, until one is focused. The stage then goes back. `max_frames` and `max_seconds` hold for all
+        of these runs together, `max_dose` for each field.
+    contrast_radius : float
+        How far from the target those places may lie, mm. Choose more than two widths of a field: fields that overlap
+        share their dose.
     """
 
     method: str | None = None
@@ -99,6 +117,10 @@ class AutofocusSettings:
     stigmate: bool = False
     stigmator_bounds: tuple[float, float] | None = None
     max_stigmator_travel: float | None = None
+    region: tuple[float, float, float, float] | None = None
+    focus_offset: tuple[float, float] | None = None
+    move_to_contrast: bool = False
+    contrast_radius: float = 0.1
 
     def __post_init__(self) -> None:
         if self.method is not None and not isinstance(self.method, str):
@@ -116,6 +138,17 @@ class AutofocusSettings:
             value = getattr(self, name)
             if value is not None and number(name, value, unit) <= 0:
                 raise OutOfRangeError(f"{name} must be above 0 {unit}, not {value:g} {unit}")
+        if number("contrast_radius", self.contrast_radius, "mm") <= 0:
+            raise OutOfRangeError(f"contrast_radius must be above 0 mm, not {self.contrast_radius:g} mm")
+        if self.region is not None:
+            x0, y0, x1, y1 = region = _numbers("region", self.region, ("x0", "y0", "x1", "y1"))
+            if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+                raise OutOfRangeError(
+                    f"region must hold 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1, shares of the frame, not {region}"
+                )
+            object.__setattr__(self, "region", region)
+        if self.focus_offset is not None:
+            object.__setattr__(self, "focus_offset", _numbers("focus_offset", self.focus_offset, ("dx", "dy"), "mm"))
         stigmator = checked_limits(
             self.max_stigmator_travel, self.stigmator_bounds, ("max_stigmator_travel", "stigmator_bounds"), ""
         )
@@ -125,6 +158,17 @@ class AutofocusSettings:
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise InvalidParameterError(f"{name} must be True or False, not {getattr(self, name)!r}")
+
+
+def _numbers(name: str, values: Any, parts: tuple[str, ...], unit: str = "") -> tuple[float, ...]:
+    """Return a tuple of finite numbers, one for each part."""
+    try:
+        given = tuple(values)
+    except TypeError:
+        given = ()
+    if len(given) != len(parts):
+        raise InvalidParameterError(f"{name} must be ({', '.join(parts)}), not {values!r}")
+    return tuple(number(f"{name} {part}", value, unit) for part, value in zip(parts, given, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +255,7 @@ class FocusRecord(TypedDict):
     elapsed: float
     method: str
     depth_of_field: NotRequired[float | None]
+    measured_at: NotRequired[tuple[float, float] | None]
     frames_since: NotRequired[int]
     """Frames between the run and this frame; recorded by `semdrivers.hosts` alone."""
     lens_offset: NotRequired[float | None]
@@ -303,6 +348,9 @@ class AutofocusResult:
         adds, such as ``models``: the SHA-256 of each network by name.
     depth_of_field : float or None
         Of a frame of the run, at the working distance that it ends at, mm; None where the method does not report it.
+    measured_at : tuple of float or None
+        Stage position (x, y) in mm at which the focus was measured, where that was beside the target
+        (`AutofocusSettings.focus_offset` and ``move_to_contrast``); None where it was at the target.
 
     Raises
     ------
@@ -328,6 +376,7 @@ class AutofocusResult:
     posterior: tuple[float, ...] | None = None
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     depth_of_field: float | None = None
+    measured_at: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.status not in _STATUSES:
@@ -384,7 +433,7 @@ class AutofocusResult:
             known["trace"] = tuple(map(FocusStep.from_dict, known.get("trace", ())))
             if known.get("astigmatism") is not None:
                 known["astigmatism"] = Astigmatism(**known["astigmatism"])
-            for name in ("posterior", "stigmator", "start_stigmator"):
+            for name in ("posterior", "measured_at", "stigmator", "start_stigmator"):
                 if known.get(name) is not None:
                     known[name] = tuple(map(float, known[name]))
             return cls(**known)

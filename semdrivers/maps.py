@@ -33,8 +33,8 @@ _SLOPE = 0.05  # mm/mm; standard deviation of the tilt: samples are mounted to a
 _HEIGHT = 1.0  # mm; of the height of the whole
 _ERROR = 0.2  # Depths of field by which a confident run errs
 _WANDER = 120.0  # s; what a drift does in that time it may do to either side at random
-_RELIEF = (0.1, 0.3, 1.0, 3.0)  # Depths of field; amplitudes of the smooth surface that are tried
-_LENGTHS = (0.5, 1.0, 2.0)  # Extents of the map; its correlation lengths that are tried
+_RELIEF = (0.3, 1.0, 3.0, 10.0)  # Depths of field; amplitudes of the smooth surface that are tried
+_LENGTHS = (0.3, 0.6, 1.2)  # Extents of the map; its correlation lengths that are tried
 _LEAST_EXTENT = 0.05  # mm
 _FREEDOM = 4.0  # Degrees of freedom of Student's t
 _ROUNDS = 6
@@ -138,7 +138,8 @@ class FocusMap:
             A run, which counts when it is focused with a confidence of 0.9 or more and not at a limit; or a working
             distance in mm.
         sigma : float, optional
-            Standard deviation of the working distance, mm; a fifth of the depth of field by default.
+            Standard deviation of the working distance, mm; by default a fifth of the depth of field, or that of the
+            posterior of the run where it is larger.
         depth_of_field : float, optional
             mm; that of the run by default.
         magnification : float
@@ -163,6 +164,8 @@ class FocusMap:
                 return False
             depth_of_field = focus.depth_of_field if depth_of_field is None else depth_of_field
             score = focus.score if score is None else score
+            if sigma is None and focus.posterior and depth_of_field is not None:
+                sigma = max(_spread(focus.posterior), _ERROR * depth_of_field)
             if math.isnan(magnification) and focus.trace:
                 magnification = focus.trace[-1].magnification
             focus = focus.working_distance
@@ -383,6 +386,12 @@ def checked_region(region: Sequence[float]) -> tuple[float, float, float, float]
     if c < a or d < b:
         raise OutOfRangeError(f"region must have x0 <= x1 and y0 <= y1, not ({a:g}, {b:g}, {c:g}, {d:g}) mm")
     return a, b, c, d
+
+
+def _spread(posterior: Sequence[float]) -> float:
+    """Return half of what holds the middle two thirds of a posterior, in the form of `FocusStep.posterior`."""
+    low, high = np.quantile(np.asarray(posterior, dtype=np.float64), (1 / 6, 5 / 6))
+    return float(high - low) / 2
 
 
 def _places(points: Sequence[MapPoint]) -> _Array:

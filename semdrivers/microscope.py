@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic, Protocol, runtime_checkable
@@ -340,7 +340,9 @@ def _mode_of(value: Any) -> ScanMode:
     return mode
 
 
-def offered_mode(capabilities: Capabilities, mode: ScanMode | None = None) -> ScanMode:
+def offered_mode(
+    capabilities: Capabilities, mode: ScanMode | None = None, part: Sequence[float] | None = None
+) -> ScanMode:
     """Return a scan mode that the instrument offers.
 
     Parameters
@@ -350,17 +352,28 @@ def offered_mode(capabilities: Capabilities, mode: ScanMode | None = None) -> Sc
     mode : ScanMode, optional
         The one asked for. None, and FAST where the instrument has no such mode, stand for the fastest of at least
         320×240 pixels, or for the fastest where none is so large.
+    part : sequence of four float, optional
+        Part of the frame that must have 320×240 pixels: x0, y0, x1, y1 as shares of its width and height.
 
     Raises
     ------
     InvalidParameterError
-        When another mode is asked for that the instrument does not offer.
+        When another mode is asked for that the instrument does not offer, or no mode has a part that is large enough.
     """
-    modes = capabilities.scan_modes
+    modes, least = capabilities.scan_modes, ScanMode.FAST
+    if part is not None and modes:
+        x0, y0, x1, y1 = part
+        width, height = ((b - a) * (1 + 1e-9) for a, b in ((x0, x1), (y0, y1)))
+        modes = tuple(m for m in modes if m.width * width >= least.width and m.height * height >= least.height)
+        if not modes or (mode in capabilities.scan_modes and mode not in modes):
+            which = f"mode {mode.name}" if modes and mode is not None else "every mode"
+            raise InvalidParameterError(
+                f"region {tuple(part)} of {which} is smaller than the {least.width}×{least.height} pixels that "
+                "focusing needs: enlarge region, or choose a larger scan_mode"
+            )
     if mode is not None and (not modes or mode in modes):
         return mode
     if mode in (None, ScanMode.FAST):
-        least = ScanMode.FAST
         large = [offered for offered in modes if offered.width >= least.width and offered.height >= least.height]
         return next(iter(large or modes), least)
     raise InvalidParameterError(
@@ -488,7 +501,8 @@ def put_back(microscope: object, values: Mapping[str, Any], *, changed_only: boo
     microscope : Microscope
         The instrument.
     values : mapping of str to object
-        Names of members, such as ``"working_distance"``, with the values to set, in this order.
+        Names of members, such as ``"working_distance"``, with the values to set, in this order; to
+        ``"stage_position"`` the stage moves.
     changed_only : bool
         Whether to leave alone a member that reads its value already.
 
@@ -510,7 +524,10 @@ def put_back(microscope: object, values: Mapping[str, Any], *, changed_only: boo
                 if isinstance(value, float | np.floating):
                     number(name, value)
                 if not changed_only or getattr(microscope, name) != value:
-                    setattr(microscope, name, value)
+                    if name == "stage_position":
+                        microscope.move_stage(*value)  # type: ignore[attr-defined]
+                    else:
+                        setattr(microscope, name, value)
             except KeyboardInterrupt as impatient:
                 interrupt = impatient
                 continue

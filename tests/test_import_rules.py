@@ -52,6 +52,7 @@ PUBLIC_OF_SEMDRIVERS = {
     "semdrivers.instruments",
     "semdrivers.maps",
     "semdrivers.microscope",
+    "semdrivers.notify",
     "semdrivers.plugins",
     "semdrivers.remote",
 }

@@ -14,7 +14,7 @@ from semdrivers.files._plotting import (
     plot_result,
     result_figure,
 )
-from semdrivers.files._report import Entry, Picture, report_fragment, report_page
+from semdrivers.files._report import Entry, Picture, plot_pair, report_fragment, report_page
 from semdrivers.files._tables import TableRow, read_table, table_columns
 from semdrivers.files._text import decimal, decoded
 from semdrivers.files._vendors import vendor_conditions
@@ -36,6 +36,7 @@ __all__ = [
     "plot_before_after",
     "plot_calibration",
     "plot_focus_map",
+    "plot_pair",
     "plot_result",
     "read_json",
     "read_pixels",

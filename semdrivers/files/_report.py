@@ -7,12 +7,13 @@ import html
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semdrivers.files._plotting import draw_before_after, draw_result
+from semdrivers.files._plotting import draw_before_after, draw_result, plot_before_after
 
 _STYLE = """
 :root { color-scheme: light dark }
@@ -101,6 +102,11 @@ def _section(entry: Entry) -> str:
     ]
     if result.get("at_limit"):
         facts.append(("at a limit", "the sharpest place allowed is at a limit of the run"))
+    if result.get("depth_of_field"):
+        facts.append(("depth of field", f"{1e3 * result['depth_of_field']:.3g} µm"))
+    if result.get("stigmator") and result.get("start_stigmator"):
+        now, before = (", ".join(f"{value:g}" for value in result[name]) for name in ("stigmator", "start_stigmator"))
+        facts.append(("stigmator", f"({now}), from ({before})"))
     if result.get("astigmatism"):
         rest = result["astigmatism"]
         facts.append(("astigmatism left", f"x {rest['x']:.3g} µm, y {rest['y']:.3g} µm, ± {rest['sigma']:.2g} µm"))
@@ -129,17 +135,30 @@ def _section(entry: Entry) -> str:
     )
 
 
+def plot_pair(entry: Entry, path: str | Path, *, overwrite: bool = False) -> Path | None:
+    """Draw the pictures of a run side by side as `plot_before_after` does; None where there are not both."""
+    pair = _pair(entry)
+    return None if pair is None else plot_before_after(*pair, path, overwrite=overwrite)
+
+
 def _pictures(entry: Entry) -> str:
-    if entry.before is None or entry.after is None:
+    pair = _pair(entry)
+    if pair is None:
         return ""
+    return f'<p><img alt="{_text("; ".join(pair[2]))}" src="{_uri(draw_before_after(*pair), "png")}"></p>'
+
+
+def _pair(entry: Entry) -> tuple[NDArray[Any], NDArray[Any], tuple[str, str], float] | None:
+    """Return what the functions that draw two pictures take; None where there are not both, of the same proportions."""
+    if entry.before is None or entry.after is None:
+        return None
     size = min(entry.before.pixels.shape, entry.after.pixels.shape)
     before, after = (_reduced(picture.pixels, size) for picture in (entry.before, entry.after))
     if before is None or after is None:
-        return ""
+        return None
     titles = f"before: {entry.before.working_distance:.3f} mm", f"after: {entry.after.working_distance:.3f} mm"
     pixel_size = entry.after.pixel_size * entry.after.pixels.shape[1] / size[1]
-    figure = draw_before_after(before, after, titles, pixel_size)
-    return f'<p><img alt="{_text("; ".join(titles))}" src="{_uri(figure, "png")}"></p>'
+    return before, after, titles, pixel_size
 
 
 def _reduced(pixels: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any] | None:

@@ -27,6 +27,7 @@ from semdrivers.focus import (
 from semdrivers.image import Image, ScanMode
 from semdrivers.maps import FocusMap
 from semdrivers.microscope import HasStage, Microscope, has_member, number
+from semdrivers.notify import Listener, notify
 
 ON_FAILURE = ("retry", "skip", "continue", "abort")
 ON_DISTURBANCE = ("again", "skip", "abort")
@@ -88,6 +89,10 @@ class FocusPolicy:
     map : FocusMap, optional
         Predicts the focus over the stage; a focusing that the map is certain of takes no frame. With ``stage_travel=0``
         every stage move is followed by one.
+    on_event : callable, optional
+        Called with a `semdrivers.notify.Event` when a focusing failed (``"not-focused"``, with its ``result``) and at
+        the end of a run (``"ended"``, with its ``frames``), such as a `semdrivers.notify.Webhook`. What it raises is
+        logged and does not disturb the run.
 
     Raises
     ------
@@ -110,6 +115,7 @@ class FocusPolicy:
     busy_timeout: float = 60.0
     settings: AutofocusSettings = field(default_factory=AutofocusSettings)
     map: FocusMap | None = None
+    on_event: Listener | None = None
 
     def __post_init__(self) -> None:
         for name in ("every", "stigmate_every", "attempts"):
@@ -142,6 +148,8 @@ class FocusPolicy:
             raise InvalidParameterError(f"settings must be an AutofocusSettings, not {self.settings!r}")
         if self.map is not None and not isinstance(self.map, FocusMap):
             raise InvalidParameterError(f"map must be a FocusMap, not {self.map!r}")
+        if self.on_event is not None and not callable(self.on_event):
+            raise InvalidParameterError(f"on_event must be a function, not {self.on_event!r}")
 
     @property
     def once(self) -> bool:
@@ -263,10 +271,15 @@ class FocusKeeper:
             When it is held already, through whatever wrapper.
         """
         with claimed(self.microscope, "a run of frames kept in focus", as_keeper=True) as self._claim:
+            ended = "the run of frames has ended"
             try:
                 yield
+            except BaseException as error:
+                ended = f"the run of frames was ended by {type(error).__name__}: {error}"
+                raise
             finally:
                 self._claim = None
+                notify(self.policy.on_event, "ended", ended, frames=self.frames)
 
     @property
     def record(self) -> dict[str, Any] | None:
@@ -370,6 +383,9 @@ class FocusKeeper:
             tries += 1
             self.result = result = self._when_free(self._autofocus)
             self._since, self._first_score, self._last_score = 0, None, None
+            if not result.focused:
+                failure = f"autofocus {result.status}: {result.reason}"
+                notify(self.policy.on_event, "not-focused", failure, result=result.to_record())
             if result.status == "cancelled":
                 raise NotFocusedError(f"autofocus was cancelled: {result.reason}", result)
             if result.focused or policy.on_failure == "continue":

@@ -17,6 +17,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from semdrivers.autofocus import autofocus
@@ -108,8 +109,10 @@ class focused:
         self.keeper.restart()
         return FocusedMicroscope(self.keeper)
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        self._holds.pop().__exit__(None, None, None)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._holds.pop().__exit__(kind, error, trace)
         if kind is None and self.keeper.due() == FIRST and not self.keeper.cancel.is_set():
             warnings.warn(
                 "nothing was focused: take frames through the microscope that focused() yields "

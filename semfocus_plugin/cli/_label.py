@@ -60,24 +60,24 @@ def sheet(
     """
     from semfocus_plugin import labelling
 
-    thumbnails: dict[str, tuple[str, str]] = {}
+    previews: dict[str, labelling.Preview] = {}
     path, rows, problems = _scored(
         folder,
         magnification,
         bar_rows,
         out,
-        seen=lambda row, pixels: thumbnails.update({row.file: labelling.thumbnail(pixels)}),
+        seen=lambda row, pixels, size: previews.update({row.file: labelling.preview(pixels, size)}),
     )
     labelling.write_sheet(path, rows)
     page = path.with_suffix(".html")
-    page.write_text(labelling.page(labelling.for_review(rows), thumbnails, path.name), encoding="utf-8")
+    page.write_text(labelling.page(labelling.for_review(rows), previews, path.name), encoding="utf-8")
     labelled = sum(row.label is not None for row in rows)
     if json:
         print_json({"sheet": path, "page": page, "pictures": rows, "problems": problems, "labelled": labelled})
     else:
         output.print(
-            f"{len(rows)} pictures, {labelled} labelled, in {path}; correct them on {page}, and save the CSV over the "
-            "sheet",
+            f"{len(rows)} pictures, {labelled} labelled, in {path}; label them on {page}, and save the CSV over the "
+            f"sheet, or label into the sheet at once with the live page: semfocus view URL --labels {path}",
             markup=False,
             soft_wrap=True,
         )
@@ -130,7 +130,7 @@ def _scored(
             path.absolute().parent,
             magnification=magnification,
             bar_rows=bar_rows,
-            seen=seen or (lambda row, pixels: None),
+            seen=seen,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     if not rows:

@@ -26,12 +26,22 @@ from semdrivers.console import (
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.files import check_free
 from semdrivers.microscope import LimitsTravel, number
+from semdrivers.notify import notify
 from semfocus_plugin.cli._calibrate import calibrate
 from semfocus_plugin.cli._config import config
 from semfocus_plugin.cli._label import label
 from semfocus_plugin.cli._report import report
 from semfocus_plugin.cli._serve import serve, view
 from semfocus_plugin.cli._tile import tile
+from semfocus_plugin.cli._where import (
+    ContrastRadius,
+    FocusOffset,
+    FocusRegion,
+    MoveToContrast,
+    WebhookUrl,
+    listening,
+    numbers,
+)
 
 app = application("semfocus", "Autofocus for scanning electron microscopes: focus, score pictures, evaluate, train.")
 """The commands of the product."""
@@ -119,11 +129,16 @@ def run(
     bar_rows: Annotated[
         int | None, typer.Option(min=0, help="Rows of a data bar at the bottom of every frame; detected by default.")
     ] = None,
+    focus_region: FocusRegion = None,
+    focus_offset: FocusOffset = None,
+    move_to_contrast: MoveToContrast = False,
+    contrast_radius: ContrastRadius = 0.1,
     stigmate: Annotated[
         bool, typer.Option("--stigmate", help="Correct the stigmator too; it is put back unless focused.")
     ] = False,
     stigmator_bounds: _StigmatorBounds = None,
     max_stigmator_travel: _StigmatorTravel = None,
+    webhook: WebhookUrl = None,
     save: Annotated[Path | None, typer.Option(help="Take a picture when focused: .ome.tif; none by default.")] = None,
     record: Annotated[
         Path | None, typer.Option(help="Write the result with its trace: .json; not written by default.")
@@ -164,6 +179,10 @@ def run(
         bar_rows=bar_rows,
         max_seconds=max_seconds,
         max_dose=max_dose,
+        region=numbers("--focus-region", focus_region, 4),
+        focus_offset=numbers("--focus-offset", focus_offset, 2),
+        move_to_contrast=move_to_contrast,
+        contrast_radius=contrast_radius,
         stigmate=stigmate,
         stigmator_bounds=stigmator_bounds,
         max_stigmator_travel=max_stigmator_travel,
@@ -172,7 +191,7 @@ def run(
         raise InvalidParameterError("--anywhere and --max-travel exclude each other: leave one out")
     outputs = (save, (".tif", ".tiff")), (record, (".json",)), (plot, (".png", ".pdf", ".svg"))
     _check_outputs(*outputs, overwrite=overwrite)
-    with semdrivers.opened(url) as connected:
+    with listening(webhook) as listener, semdrivers.opened(url) as connected:
         microscope = connected if save_session is None else semdrivers.Recorder(connected, save_session)
         own_travel = connected.max_travel if isinstance(connected, LimitsTravel) else None
         if magnification is not None:
@@ -184,6 +203,8 @@ def run(
         with cancelled_by_interrupt() as cancel, FrameTable() as table:
             progress = None if json else table.add
             result = semdrivers.autofocus(microscope, settings=settings, progress=progress, cancel=cancel)
+            event = "ended" if result.focused else "not-focused"
+            notify(listener, event, f"autofocus {result.status}: {result.reason}", result=result.to_record())
         if save is not None and result.focused:
             image = microscope.acquire(microscope.capabilities.scan_modes[-1])
             described(image, microscope, result.to_record()).save(save, overwrite=overwrite)

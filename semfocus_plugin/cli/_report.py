@@ -7,14 +7,15 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 
-from semdrivers import AutofocusResult, Image, read_image
+from semdrivers import AutofocusResult, FocusMap, Image, read_image
 from semdrivers.console import FAULT, fail, output, print_json, problem_of
 from semdrivers.errors import InvalidParameterError, SemDriversError
-from semdrivers.files import Entry, Picture, check_free, replacing, report_page
+from semdrivers.files import Entry, Picture, check_free, plot_pair, replacing, report_page
 
 _SAME_PLACE = 1e-4
 """Largest difference of two working distances that are one, mm."""
@@ -24,11 +25,14 @@ _JUST_BEFORE = 60.0
 
 def report(
     results: Annotated[
-        list[Path], typer.Argument(help="Results (.json) of `semfocus run --record` or --json, and folders of them.")
+        list[Path],
+        typer.Argument(
+            help="Results (.json) of `semfocus run --record` or --json, and folders of them; or a folder of tiles."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The report (.html).")] = Path("report.html"),
     figures: Annotated[
-        Path | None, typer.Option(help="Write the figure of each run to this folder too, as PDF; not by default.")
+        Path | None, typer.Option(help="Write the figures to this folder too, as PDF; not by default.")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that exist; they are kept by default.")
@@ -40,11 +44,21 @@ def report(
     OME-TIFF pictures in the folder of a result, or below it, are shown as before and after where their metadata say so:
     taken at its start while it ran or just before, and at its end while it ran or with its focus record.
 
+    Of a folder that `semfocus tile` filled, complete or not, the report shows the tiles and the focus map.
+
     Example: semfocus report night/ -o night.html
     """
     if out.suffix.lower() not in (".html", ".htm"):
         raise InvalidParameterError(f"--out {out}: the name of a report ends in .html")
     check_free(out, overwrite)
+    from semfocus_plugin.tiles import PLAN
+
+    sampled = [path for path in results if (path / PLAN).is_file()]
+    if sampled:
+        if len(results) > 1:
+            raise InvalidParameterError(f"{sampled[0]} holds tiles: make a report of it alone")
+        _report_tiles(sampled[0], out, figures, overwrite, json)
+        return
     problems: list[str] = []
     read = list(_read(results, problems))
     if not read:
@@ -63,8 +77,10 @@ def report(
     files = [out]
     if figures is not None:
         figures.mkdir(exist_ok=True)
-        for path, result in read:
+        for (path, result), entry in zip(read, entries, strict=True):
             files.append(result.plot(figures / f"{path.stem}.pdf", overwrite=overwrite))
+            pair = plot_pair(entry, figures / f"{path.stem}-before-after.pdf", overwrite=overwrite)
+            files += [] if pair is None else [pair]
     with replacing(out, overwrite) as partial:
         partial.write_text(report_page(entries, f"Autofocus: {base.name}"), encoding="utf-8")
     if json:
@@ -76,6 +92,31 @@ def report(
         fail(problem)
     if problems:
         raise typer.Exit(FAULT)
+
+
+def _report_tiles(folder: Path, out: Path, figures: Path | None, overwrite: bool, json: bool) -> None:
+    """Write the report of a folder of tiles, as far as they are there."""
+    from semfocus_plugin import tiles
+    from semfocus_plugin.cli._tile import as_text, facts_of
+
+    plan = tiles.Plan.load(folder / tiles.PLAN)
+    records = tiles.read_tiles(folder, plan)
+    look = tiles.second_look(records)
+    known = FocusMap.load(folder / tiles.MAP) if (folder / tiles.MAP).exists() else FocusMap()
+    facts = facts_of(plan, records, look, known, sum(record.seconds for record in records.values()))
+    files, pictures = [out], {}
+    with TemporaryDirectory() as drawn:
+        if known.points:
+            pictures["Focus map"] = known.plot(Path(drawn) / "map.png").read_bytes()
+            if figures is not None:
+                figures.mkdir(exist_ok=True)
+                files.append(known.plot(figures / "map.pdf", overwrite=overwrite))
+    lines = {name.replace("_", " "): as_text(value) for name, value in facts.items()}
+    tiles.write_report(out, plan, records, look, lines, pictures, overwrite=overwrite)
+    if json:
+        print_json({"files": files, **facts})
+    else:
+        output.print(f"{len(records)} of {len(plan.tiles)} tiles, in {out}", markup=False, soft_wrap=True)
 
 
 def _read(paths: list[Path], problems: list[str]) -> Iterator[tuple[Path, AutofocusResult]]:

@@ -14,6 +14,7 @@ import typer
 from semdrivers.console import messages, output, print_json
 from semdrivers.errors import InvalidParameterError
 from semdrivers.remote import LEAST_TOKEN, PORT, TOKEN_VARIABLE, read_token
+from semfocus_plugin.cli._shortcut import write_shortcut
 
 Url = Annotated[
     str, typer.Argument(help="Address of the microscope, such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'.")
@@ -26,6 +27,17 @@ TokenFile = Annotated[
 Expose = Annotated[
     bool, typer.Option("--expose", help="Let other computers connect, not this one alone; needs a token.")
 ]
+Tiles = Annotated[
+    Path | None, typer.Option(help="Folder of a `semfocus tile` that the page shows as it grows; none by default.")
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        help="Sheet of `semfocus label` (.csv) to label in from the page, every label at once; none by default."
+    ),
+]
+_ENDS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+"""Signals that end the server in order: Ctrl-C, a request to terminate, and a window that is closed."""
 
 
 def serve(
@@ -33,6 +45,8 @@ def serve(
     port: Port = PORT,
     token_file: TokenFile = None,
     expose: Expose = False,
+    tiles: Tiles = None,
+    labels: Labels = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
     """Share a microscope over HTTP: one client controls it, others watch. Ctrl-C ends it, and puts back a run.
@@ -41,7 +55,7 @@ def serve(
 
     Example: semfocus serve em30://192.168.1.30
     """
-    run_server(url, port, token_file, expose, json)
+    run_server(url, port, token_file, expose, tiles, labels, json)
 
 
 def view(
@@ -49,19 +63,43 @@ def view(
     port: Port = PORT,
     token_file: TokenFile = None,
     expose: Expose = False,
+    tiles: Tiles = None,
+    labels: Labels = None,
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Open no browser; print the page's address.")
     ] = False,
+    shortcut: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a file to double-click that does all this (.desktop, on Windows .cmd), and end; not by default."
+        ),
+    ] = None,
 ) -> None:
     """Share a microscope, and open its live page: picture, focus curve, buttons. Ctrl-C ends it, and puts back a run.
 
     Example: semfocus view 'emulator://tin-balls?seed=1&magnification=2000'
     """
-    run_server(url, port, token_file, expose, json=False, browser=not no_browser)
+    if shortcut is not None:
+        files = {"--token-file": token_file, "--tiles": tiles, "--labels": labels}
+        named = [word for name, path in files.items() if path is not None for word in (name, str(path.absolute()))]
+        flags = [name for name, given in (("--expose", expose), ("--no-browser", no_browser)) if given]
+        written = write_shortcut(shortcut, ["view", url, "--port", str(port), *named, *flags])
+        output.print(f"{written} opens the page", markup=False, soft_wrap=True)
+        return
+    run_server(url, port, token_file, expose, tiles, labels, browser=not no_browser)
 
 
-def run_server(url: str, port: int, token_file: Path | None, expose: bool, json: bool, browser: bool = False) -> None:
-    """Share a microscope until Ctrl-C or SIGTERM."""
+def run_server(
+    url: str,
+    port: int,
+    token_file: Path | None,
+    expose: bool,
+    tiles: Path | None,
+    labels: Path | None,
+    json: bool = False,
+    browser: bool = False,
+) -> None:
+    """Share a microscope until Ctrl-C or another signal of `_ENDS`."""
     from semfocus_plugin.server import LOOPBACK, sharing
 
     token = read_token(token_file)
@@ -71,9 +109,11 @@ def run_server(url: str, port: int, token_file: Path | None, expose: bool, json:
             f"into the environment variable {TOKEN_VARIABLE}"
         )
     over = threading.Event()
-    with sharing(url, host="0.0.0.0" if expose else LOOPBACK, port=port, token=token) as shared:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: over.set())
+    host = "0.0.0.0" if expose else LOOPBACK
+    with sharing(url, host=host, port=port, token=token, tiles=tiles, labels=labels) as shared:
+        for name in _ENDS:
+            if (number := getattr(signal, name, None)) is not None:
+                signal.signal(number, lambda *_: over.set())
         if json:
             print_json(
                 {"page": shared.page, "url": shared.url, "exposed": expose, "token": token is not None}, one_line=True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,15 @@ from semdrivers.console import INTERRUPTED, REFUSED, messages, output, print_jso
 from semdrivers.errors import InvalidParameterError
 from semdrivers.image import ScanMode
 from semdrivers.microscope import HasBeam, HasStage
+from semfocus_plugin.cli._where import (
+    ContrastRadius,
+    FocusOffset,
+    FocusRegion,
+    MoveToContrast,
+    WebhookUrl,
+    listening,
+    numbers,
+)
 
 
 def tile(
@@ -58,6 +68,15 @@ def tile(
     method: Annotated[
         str | None, typer.Option(help="Autofocus method; `semfocus models` lists them, the default first.")
     ] = None,
+    max_dose: Annotated[
+        float | None,
+        typer.Option(help="Most electrons per µm² that each focusing puts on a field; no limit by default."),
+    ] = None,
+    focus_region: FocusRegion = None,
+    focus_offset: FocusOffset = None,
+    move_to_contrast: MoveToContrast = False,
+    contrast_radius: ContrastRadius = 0.1,
+    webhook: WebhookUrl = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the tiles of the folder, whatever ended them.")
     ] = False,
@@ -80,16 +99,25 @@ def tile(
     from semfocus_plugin.calibration import default_travel
     from semfocus_plugin.cli._display import cancelled_by_interrupt, progress_bar
 
-    settings = semdrivers.AutofocusSettings(method=method, bounds=bounds, max_travel=max_travel)
+    settings = semdrivers.AutofocusSettings(
+        method=method,
+        bounds=bounds,
+        max_travel=max_travel,
+        max_dose=max_dose,
+        region=numbers("--focus-region", focus_region, 4),
+        focus_offset=numbers("--focus-offset", focus_offset, 2),
+        move_to_contrast=move_to_contrast,
+        contrast_radius=contrast_radius,
+    )
     if (mosaic or track) and find_spec("skimage") is None:
         raise InvalidParameterError("tiles need scikit-image: pip install 'semdrivers[tiles]', or pass --no-mosaic")
     if resume and overwrite:
         raise InvalidParameterError("--resume and --overwrite exclude each other: leave one out")
-    size, corners = _grid(grid), _numbers("--region", region, 4)
+    size, corners = _grid(grid), numbers("--region", region, 4)
     if size is None and corners is None and not resume:
         raise InvalidParameterError("nothing says which tiles to take: add --grid, --region or both")
     began = time.perf_counter()
-    with ended_in_order(), semdrivers.opened(url) as microscope:
+    with listening(webhook) as listener, ended_in_order(), semdrivers.opened(url) as microscope:
         _check_stage(microscope)
         if magnification is not None:
             microscope.magnification = magnification
@@ -113,7 +141,7 @@ def tile(
         if size is not None and size != (plan.columns, plan.rows):
             raise InvalidParameterError(f"--grid {grid} differs from the {plan.columns}x{plan.rows} of {out}")
         if max_travel is None:
-            settings = semdrivers.AutofocusSettings(method=method, bounds=bounds, max_travel=default_travel(microscope))
+            settings = replace(settings, max_travel=default_travel(microscope))
         with cancelled_by_interrupt() as cancel, progress_bar() as bar:
             total = len(plan.tiles)
             task = bar.add_task("tiles", total=total, completed=len(tiles.read_tiles(out, plan)))
@@ -131,20 +159,22 @@ def tile(
                         markup=False,
                     )
 
-            known = tiles.take_tiles(microscope, out, plan, settings=settings, progress=show, cancel=cancel)
+            known = tiles.take_tiles(
+                microscope, out, plan, settings=settings, progress=show, cancel=cancel, on_event=listener
+            )
         if beam_off and isinstance(microscope, HasBeam):
             microscope.beam_on = False
     records = tiles.read_tiles(out, plan)
     look = tiles.second_look(records)
     complete = len(records) == len(plan.tiles)
-    facts = _facts(plan, records, look, known, time.perf_counter() - began)
+    facts = facts_of(plan, records, look, known, time.perf_counter() - began)
     if complete:
         facts |= _write(out, plan, records, look, known, facts, mosaic)
     if json:
         print_json(facts)
     else:
         for name, value in facts.items():
-            output.print(f"{name.replace('_', ' ')}: {_text(value)}", markup=False, soft_wrap=True)
+            output.print(f"{name.replace('_', ' ')}: {as_text(value)}", markup=False, soft_wrap=True)
     if not complete:
         messages.print(f"stopped after {len(records)} of {len(plan.tiles)} tiles; --resume goes on", markup=False)
         raise typer.Exit(INTERRUPTED)
@@ -175,12 +205,13 @@ def _write(
         pictures["Mosaic"] = tiles.preview(whole)
     if known.points:
         pictures["Focus map"] = known.plot(out / "map.png", overwrite=True).read_bytes()
-    lines = {name.replace("_", " "): _text(value) for name, value in {**facts, **more}.items()}
+    lines = {name.replace("_", " "): as_text(value) for name, value in {**facts, **more}.items()}
     more["report"] = str(tiles.write_report(out / "report.html", plan, records, look, lines, pictures, overwrite=True))
     return more
 
 
-def _facts(plan: Any, records: Any, look: Any, known: semdrivers.FocusMap, seconds: float) -> dict[str, Any]:
+def facts_of(plan: Any, records: Any, look: Any, known: semdrivers.FocusMap, seconds: float) -> dict[str, Any]:
+    """Return what a run of tiles did, by name."""
     dose = [record.dose for record in records.values() if math.isfinite(record.dose)]
     return {
         "tiles": len(records),
@@ -197,7 +228,8 @@ def _facts(plan: Any, records: Any, look: Any, known: semdrivers.FocusMap, secon
     }
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Return a value of `facts_of` for a person."""
     if isinstance(value, list):
         return ", ".join(value) or "none"
     return f"{value:.4g}" if isinstance(value, float) else "not reported" if value is None else str(value)
@@ -210,18 +242,6 @@ def _grid(text: str | None) -> tuple[int, int] | None:
     if not (columns.isdecimal() and rows.isdecimal() and int(columns) and int(rows)):
         raise InvalidParameterError(f"--grid must be columns and rows such as 20x15, not {text!r}")
     return int(columns), int(rows)
-
-
-def _numbers(name: str, text: str | None, count: int) -> Any:
-    if text is None:
-        return None
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if len(values) != count:
-        raise InvalidParameterError(f"{name} must be {count} numbers such as 0,0,1.5,1, not {text!r}")
-    return values
 
 
 def _mode(offered: tuple[ScanMode, ...], name: str | None) -> ScanMode:

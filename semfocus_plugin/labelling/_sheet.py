@@ -118,7 +118,7 @@ def propose(
     *,
     magnification: float | None = None,
     bar_rows: int | None = None,
-    seen: Callable[[Row, NDArray[Any]], object] | None = None,
+    seen: Callable[[Row, NDArray[Any], float], object] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[list[Row], list[str]]:
     """Score the pictures of a folder with the AENet in use.
@@ -137,7 +137,7 @@ def propose(
     bar_rows : int, optional
         Rows of the data bar, of pictures that are not in the sheet yet; by default known from the file, or detected.
     seen : callable, optional
-        Called with every line and the pixels scored, of shape (H, W).
+        Called with every line, the pixels scored, of shape (H, W), and the pixel size in nm (NaN where unknown).
     progress : callable, optional
         Called with (pictures done, pictures in all).
 
@@ -169,7 +169,7 @@ def propose(
             sigma = None if evaluation.log_sigma is None else math.exp(evaluation.log_sigma)
             row = replace(row, score=evaluation.score, log_blur=evaluation.log_blur, log_blur_sigma=sigma)
             if seen is not None:
-                seen(row, pixels)
+                seen(row, pixels, image.pixel_size)
         except Exception as error:
             problems.append(problem_of(path, error))
         rows[name] = row

@@ -344,7 +344,7 @@ class FocusRun:
         )
 
     def _sample_of(self, image: Image) -> Image:
-        """Return a frame without its data bar, which is that of the whole run, and with the instrument's bit depth."""
+        """Return the part to focus on, without the data bar of the run, and with the instrument's bit depth."""
         depth = image.bit_depth
         if depth is None:
             depth = getattr(self._microscope.capabilities, "bit_depth", None)
@@ -354,6 +354,13 @@ class FocusRun:
         self._bar_rows = rows = max(rows, self._bar_rows)
         try:
             pixels = native(sample_of(image.pixels, rows, "the frame") if rows else image.pixels)
+            if self._settings.region is not None:
+                height, width = pixels.shape
+                x0, y0, x1, y1 = self._settings.region
+                pixels = pixels[
+                    math.floor(y0 * height) : math.ceil(y1 * height), math.floor(x0 * width) : math.ceil(x1 * width)
+                ]
+                check_pixels(pixels, f"region {self._settings.region} of the frame")
         except SemDriversError as error:
             raise AutofocusError(f"acquire() returned a frame that cannot be scored: {error}") from error
         if pixels is image.pixels and depth == image.bit_depth:

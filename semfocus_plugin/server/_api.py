@@ -2,8 +2,10 @@
 
 # No `from __future__ import annotations` here: FastAPI reads the annotations of functions inside functions.
 
+import dataclasses
 import hmac
 import io
+import math
 import tempfile
 import typing
 from collections.abc import Awaitable, Callable
@@ -35,7 +37,10 @@ from semdrivers.errors import (
 )
 from semdrivers.files import plain
 from semdrivers.remote import CLIENT_HEADER, LEASE_HEADER
+from semfocus_plugin.labelling import served_page
+from semfocus_plugin.networks import Evaluation
 from semfocus_plugin.server._desk import Desk, Frame, NoControlError, problem
+from semfocus_plugin.server._labels import LabelSheet
 
 Number = Annotated[float, Strict(), AllowInfNan(False)]
 Whole = Annotated[int, Strict()]
@@ -101,6 +106,13 @@ class EmulatorRequest(_Body):
     seed: Annotated[Whole, Field(ge=0, lt=2**31)] = 1
     magnification: Number | None = Field(None, description="As it is by default.")
     faults: str = Field("", max_length=300)
+
+
+class LabelRequest(_Body):
+    """A label, or none."""
+
+    file: str = Field(max_length=1000)
+    label: Annotated[Number, Field(ge=0, le=9)] | None
 
 
 class StopRequest(_Body):
@@ -236,9 +248,20 @@ def create_app(desk: Desk, *, token: str | None = None) -> FastAPI:
         return Response(_encoded(kept, kind), media_type=_FORMATS[kind], headers={"Cache-Control": "max-age=3600"})
 
     @app.get("/api/frames/{number}/score", **guarded)
-    def score(number: int) -> dict[str, float | None]:
-        """Return the network's score of a frame, 0 to 9; null where it cannot look at it."""
-        return {"score": _kept(desk.score, number, "frame")}
+    def score(number: int) -> dict[str, Any]:
+        """Return what the network says of a frame; null where it cannot look at it, or does not say.
+
+        `score` is 0 to 9. `blur` has both radii in pixels of the frame, and the direction of the larger in degrees from
+        the lines towards the next line, which is null for a network that reports round blur alone.
+        """
+        return _seen(_kept(desk.look, number, "frame"))
+
+    @app.get("/api/tiles", **guarded)
+    def tiles() -> dict[str, Any]:
+        """Return the tiles and the focus map of the folder that the server shows, as far as they are."""
+        if desk.tiles is None:
+            raise HTTPException(404, "this server shows no tiles: start it with --tiles FOLDER")
+        return desk.tiles.state()
 
     @app.get("/api/autofocus", **guarded)
     def runs() -> list[dict[str, Any]]:
@@ -299,6 +322,26 @@ def create_app(desk: Desk, *, token: str | None = None) -> FastAPI:
         desk.emulate(request.specimen, request.seed, request.magnification, request.faults)
         return desk.status()
 
+    def sheet() -> LabelSheet:
+        if desk.labels is None:
+            raise HTTPException(404, "this server has no sheet of labels: start it with --labels SHEET")
+        return desk.labels
+
+    @app.get("/api/labels", **guarded)
+    def labels() -> dict[str, Any]:
+        """Return the sheet of labels: its path, columns and rows, in the order to look at them."""
+        return sheet().state()
+
+    @app.get("/api/labels/picture", **guarded)
+    def picture(file: Annotated[str, Field(max_length=1000)]) -> dict[str, Any]:
+        """Return a picture of the sheet: reduced, and parts of it pixel by pixel, as data URIs."""
+        return dataclasses.asdict(_kept(sheet().preview, file, "picture"))
+
+    @app.put("/api/labels", **guarded)
+    def label(request: LabelRequest) -> dict[str, Any]:
+        """Write the label of one picture into the sheet, 0 to 9; null takes it out. Needs no control."""
+        return dataclasses.asdict(_kept(lambda file: sheet().label(file, request.label), request.file, "picture"))
+
     @app.get("/metrics", response_class=Response, **guarded)
     def metrics() -> Response:
         """Return the counters for Prometheus: runs by status, frames, dose, seconds."""
@@ -348,6 +391,10 @@ def create_app(desk: Desk, *, token: str | None = None) -> FastAPI:
     def page() -> FileResponse:
         return FileResponse(_PAGE / "index.html", headers={"Content-Security-Policy": _POLICY})
 
+    @app.get("/labels", include_in_schema=False)
+    def label_page() -> Response:
+        return Response(served_page(), media_type="text/html")
+
     app.mount("/", StaticFiles(directory=_PAGE))
     return app
 
@@ -368,11 +415,23 @@ def _add_guard(app: FastAPI, any_host: bool) -> None:
         return await following(request)
 
 
-def _kept(find: Callable[[int], Any], number: int, what: str) -> Any:
+def _kept(find: Callable[[Any], Any], name: int | str, what: str) -> Any:
     try:
-        return find(number)
+        return find(name)
     except KeyError:
-        raise HTTPException(404, f"there is no {what} {number}, or it is no longer kept") from None
+        raise HTTPException(404, f"there is no {what} {name}, or it is no longer kept") from None
+
+
+def _seen(seen: Evaluation | None) -> dict[str, Any]:
+    if seen is None:
+        return {"score": None, "blur": None}
+    blur, ellipse = None, seen.ellipse
+    if seen.log_blur is not None:
+        radii = [
+            math.expm1(value) for value in (seen.log_blur, seen.log_blur if ellipse is None else ellipse.log_smaller)
+        ]
+        blur = {"larger": radii[0], "smaller": radii[1], "direction": None if ellipse is None else ellipse.direction}
+    return {"score": seen.score, "blur": blur}
 
 
 def _number(frame: Frame | None) -> int | None:

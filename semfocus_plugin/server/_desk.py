@@ -10,8 +10,9 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 import semdrivers
 from semdrivers import AutofocusResult, AutofocusSettings, Capabilities, FocusStep, Image, ScanMode
@@ -20,10 +21,12 @@ from semdrivers.errors import BusyError, InvalidParameterError, NotConnectedErro
 from semdrivers.files import Entry, Picture, plain, report_page
 from semdrivers.microscope import HasStop
 from semfocus_plugin.calibration import default_travel
-from semfocus_plugin.networks import evaluate
+from semfocus_plugin.networks import Evaluation, evaluate
 from semfocus_plugin.run import electrons_on_pixel
 from semfocus_plugin.server._events import Events
+from semfocus_plugin.server._labels import LabelSheet
 from semfocus_plugin.server._metrics import Metrics
+from semfocus_plugin.server._tiles import WatchedTiles
 
 LEASE = 30.0
 """Seconds of silence after which another client may take control, by default."""
@@ -107,19 +110,19 @@ class _Watched(WrappedMicroscope):
         super().__init__(microscope)
 
     def _read(self, name: str) -> Any:
-        with self._desk.noticing():
+        with self._desk.noticing(name):
             value = super()._read(name)
         if name in ("working_distance", "magnification"):
             self._desk.place[name] = float(value)
         return value
 
     def _write(self, name: str, value: Any) -> None:
-        with self._desk.noticing():
+        with self._desk.noticing(name):
             super()._write(name, value)
 
     def _call(self, name: str, *arguments: Any) -> Any:
         began = time.perf_counter()
-        with self._desk.noticing():
+        with self._desk.noticing(name):
             answer = super()._call(name, *arguments)
         if name == "acquire":
             self._desk.saw(answer, time.perf_counter() - began)
@@ -135,24 +138,31 @@ class Desk:
         As `semdrivers.connect` takes it.
     lease : float
         Seconds of silence after which another client may take control.
+    tiles : Path, optional
+        Folder of a `semfocus tile` to show besides.
+    labels : Path, optional
+        Sheet of `semfocus label` to label pictures in besides.
 
     Raises
     ------
     SemDriversError
-        When it cannot be connected to.
+        When it cannot be connected to, or the sheet cannot be read.
     """
 
-    def __init__(self, url: str, lease: float = LEASE) -> None:
+    def __init__(self, url: str, lease: float = LEASE, tiles: Path | None = None, labels: Path | None = None) -> None:
         self.url = url
+        self.tiles = None if tiles is None else WatchedTiles(tiles)
+        self.labels = None if labels is None else LabelSheet(labels)
         self._silence = lease
         self.events, self.metrics = Events(), Metrics()
         self.place: dict[str, float] = {}
         self.problem: str | None = None
+        self._failed = ""
         self.runs: deque[Run] = deque(maxlen=_KEPT_RUNS)
         self.frames: deque[Frame] = deque(maxlen=_KEPT_FRAMES)
         self._run: Run | None = None
         self._run_count = self._frame_count = 0
-        self._scores: dict[int, float | None] = {}
+        self._looked: tuple[int, Evaluation | None] = (0, None)
         self._operation = threading.Lock()
         self._lease_lock = threading.Lock()
         self._lease, self._client, self._seen, self._in_flight = "", "", 0.0, 0
@@ -181,6 +191,8 @@ class Desk:
             "problem": self.problem,
             "control": self.control(),
             "emulator": self.emulator(),
+            "tiles": self.tiles is not None,
+            "labels": self.labels is not None,
             "methods": semdrivers.get_plugin_manager().autofocus_methods(),
             "frame": self.frames[-1].to_dict() if self.frames else None,
             "run": None if run is None else run.to_dict(),
@@ -193,7 +205,9 @@ class Desk:
         if scheme != _EMULATOR:
             return None
         specimens = sorted(semdrivers.get_plugin_manager().specimens())
-        return {"specimen": rest.partition("?")[0], "specimens": specimens}
+        given = {name: values[-1] for name, values in parse_qs(rest.partition("?")[2]).items()}
+        shown = {name: given.get(name, default) for name, default in (("seed", "0"), ("faults", ""))}
+        return {"specimen": rest.partition("?")[0], "specimens": specimens, **shown}
 
     @property
     def run(self) -> Run | None:
@@ -445,15 +459,16 @@ class Desk:
             self._close(microscope)
             self.events.publish("status", self.status())
 
-    def score(self, number: int) -> float | None:
-        """Return the score of a frame that is kept, 0 to 9; None where the network cannot look at it."""
-        frame = self.find_frame(number)
-        if number not in self._scores:
+    def look(self, number: int) -> Evaluation | None:
+        """Return what the network says of a frame that is kept; None where it cannot look at it."""
+        frame, (known, seen) = self.find_frame(number), self._looked
+        if known != number:
             try:
-                self._scores = {number: evaluate(frame.image, magnification=frame.image.magnification).score}
+                seen = evaluate(frame.image, magnification=frame.image.magnification)
             except SemDriversError:
-                self._scores = {number: None}
-        return self._scores[number]
+                seen = None
+            self._looked = number, seen
+        return seen
 
     def report(self, number: int) -> str:
         """Return the report of a run that has a result, as HTML; raises KeyError where there is none."""
@@ -481,16 +496,19 @@ class Desk:
     # What the microscope reports
 
     @contextmanager
-    def noticing(self) -> Iterator[None]:
-        """Notice a lost link, and one that is back."""
+    def noticing(self, member: str) -> Iterator[None]:
+        """Notice a lost link, and one that is back.
+
+        A frame comes by a link of its own on some instruments: that the lens still moves says nothing of it.
+        """
         try:
             yield
         except (TransportError, NotConnectedError) as error:
             if self.problem is None:
-                self.problem = str(error)
+                self.problem, self._failed = str(error), member
                 self.events.publish("lost", {"problem": self.problem})
             raise
-        if self.problem is not None:
+        if self.problem is not None and member in ("acquire", self._failed):
             self.problem = None
             self.events.publish("found", {})
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from semdrivers.errors import InvalidParameterError, NotConnectedError
 from semdrivers.remote import PORT, checked_token
@@ -47,7 +48,14 @@ class Shared:
 
 @contextmanager
 def sharing(
-    url: str, *, host: str = LOOPBACK, port: int = PORT, token: str | None = None, lease: float = LEASE
+    url: str,
+    *,
+    host: str = LOOPBACK,
+    port: int = PORT,
+    token: str | None = None,
+    lease: float = LEASE,
+    tiles: Path | None = None,
+    labels: Path | None = None,
 ) -> Iterator[Shared]:
     """Share a microscope inside the block; afterwards a run under way is cancelled, all put back, and the link closed.
 
@@ -63,6 +71,10 @@ def sharing(
         What clients must send.
     lease : float
         Seconds of silence after which another client may take control.
+    tiles : Path, optional
+        Folder of a `semfocus tile` that the page shows as it grows; it may not be there yet.
+    labels : Path, optional
+        Sheet of `semfocus label` that the label page fills.
 
     Yields
     ------
@@ -72,7 +84,7 @@ def sharing(
     Raises
     ------
     InvalidParameterError
-        For a token that is too short, or none where other computers are to have access.
+        For a token that is too short, or none where other computers are to have access; or a sheet that is none.
     NotConnectedError
         When the extra ``view`` is not installed, or the port is taken.
     SemDriversError
@@ -93,7 +105,7 @@ def sharing(
     except (OSError, OverflowError) as error:
         raise NotConnectedError(f"the server could not listen at {host}:{port}: {error}") from error
     with listening:
-        desk = Desk(url, lease)
+        desk = Desk(url, lease, tiles, labels)
         try:
             config = uvicorn.Config(
                 create_app(desk, token=token), log_level="warning", access_log=False, timeout_graceful_shutdown=2

@@ -4,10 +4,11 @@ from semfocus_plugin.tiles._joint import Joint, focus_between, joint
 from semfocus_plugin.tiles._mosaic import Placed, assemble, place, write_mosaic
 from semfocus_plugin.tiles._plan import Plan, Tile, plan_tiles
 from semfocus_plugin.tiles._report import preview, write_report
-from semfocus_plugin.tiles._run import MAP, TileRecord, open_folder, read_tiles, second_look, take_tiles
+from semfocus_plugin.tiles._run import MAP, PLAN, TileRecord, open_folder, read_tiles, second_look, take_tiles
 
 __all__ = [
     "MAP",
+    "PLAN",
     "Joint",
     "Placed",
     "Plan",

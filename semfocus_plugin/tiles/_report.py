@@ -66,7 +66,7 @@ def write_report(
         "<meta http-equiv=Content-Security-Policy "
         "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
         f"<style>{_STYLE}</style><h1>Tiles</h1><table>{lines}</table>"
-        f"<h2>Score of every tile</h2><table class=grid>{_grid(plan, records, look)}</table>"
+        f"<h2>Score of every tile, the darker the better</h2><table class=grid>{_grid(plan, records, look)}</table>"
         f"<h2>Tiles that need a second look: {len(look)}</h2>{doubtful or '<p>none'}{more}{shown}</html>\n"
     )
     with replacing(path, overwrite) as partial:
@@ -103,7 +103,7 @@ def _grid(plan: Plan, records: Mapping[int, TileRecord], look: Mapping[int, str]
                 continue
             known = math.isfinite(record.score)
             share = max(min(record.score / 9, 1.0), 0.0) if known else 0.0
-            colour = f"hsl({120 * share:.0f} 60% 78%)" if known else "#eee"
+            colour = f"hsl(205 70% {100 - 45 * share:.0f}%)" if known else "#eee"
             title = html.escape(f"{record.path.name}: {look.get(record.tile.index, record.reason)}", quote=True)
             mark = " class=none" if record.tile.index in look else ""
             cells.append(f'<td{mark} style="background:{colour}" title="{title}">{record.score:.1f}')

@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from semdrivers.focus import AutofocusResult, AutofocusSettings, NotFocusedError
 from semdrivers.image import Image, ScanMode, read_image
 from semdrivers.maps import FocusMap
 from semdrivers.microscope import LimitsTravel, approach, offered_mode
+from semdrivers.notify import Listener, notify
 from semfocus_plugin.calibration import apertures_in_use, calibration_for
 from semfocus_plugin.networks import score
 from semfocus_plugin.optics import Beam, beam_of, instrument_of
@@ -32,7 +33,9 @@ from semfocus_plugin.tiles._plan import Plan, Tile
 
 MAP = "map.json"
 """File of the focus map in a folder of tiles."""
-PLAN, PICTURES = "plan.json", "tiles"
+PLAN = "plan.json"
+"""File of the plan in a folder of tiles."""
+PICTURES = "tiles"
 OUTPUTS = ("mosaic.ome.tif", "map.png", "report.html")
 ASIDE = 0.25
 """Depths of field to either side of the focus at which tiles that track it are taken."""
@@ -66,7 +69,8 @@ class TileRecord:
     frames : int
         Taken for focusing since the tile before.
     dose : float
-        Electrons per µm² on the middle of the tile, focusing included; NaN where the instrument does not report it.
+        Electrons per µm² on the middle of the tile, focusing included unless it is done beside the target; NaN where
+        the instrument does not report it.
     seconds : float
         Since the tile before.
     """
@@ -128,12 +132,12 @@ def open_folder(folder: Path, plan: Callable[[], Plan], *, resume: bool, overwri
     return made
 
 
-def read_tiles(folder: Path, plan: Plan) -> dict[int, TileRecord]:
-    """Return the tiles that were taken, by index."""
-    records = {}
+def read_tiles(folder: Path, plan: Plan, known: Mapping[int, TileRecord] | None = None) -> dict[int, TileRecord]:
+    """Return the tiles that were taken, by index; the files of those that are `known` are not read again."""
+    records = dict(known or {})
     for tile in plan.tiles:
         path = folder / PICTURES / tile.name
-        if path.exists():
+        if tile.index not in records and path.exists():
             records[tile.index] = _record(tile, path, read_image(path))
     return records
 
@@ -160,6 +164,7 @@ def take_tiles(
     progress: Callable[[TileRecord, int], object] | None = None,
     cancel: threading.Event | None = None,
     clock: Callable[[], float] = time.time,
+    on_event: Listener | None = None,
 ) -> FocusMap:
     """Take all tiles of a plan that are not there yet.
 
@@ -179,6 +184,9 @@ def take_tiles(
         Obeyed before the next frame; what is done stays.
     clock : callable
         Of the focus map, s.
+    on_event : callable, optional
+        Called with a `semdrivers.notify.Event` for every tile without a focus that can be stood by (``"not-focused"``)
+        and at the end (``"ended"``, with the numbers of ``tiles`` and ``planned``), whatever ends the run.
 
     Returns
     -------
@@ -192,7 +200,15 @@ def take_tiles(
     SemDriversError
         Whatever the microscope raises; the tiles that are there stay.
     """
-    return _Taking(microscope, folder, plan, settings, progress, cancel, clock).run()
+    taking = _Taking(microscope, folder, plan, settings, progress, cancel, clock, on_event)
+    ended = "the run of tiles has ended"
+    try:
+        return taking.run()
+    except BaseException as error:
+        ended = f"the run of tiles was ended by {type(error).__name__}: {error}"
+        raise
+    finally:
+        notify(on_event, "ended", ended, tiles=taking.done, planned=len(plan.tiles), folder=str(folder))
 
 
 class _Taking:
@@ -205,6 +221,7 @@ class _Taking:
         progress: Callable[[TileRecord, int], object] | None,
         cancel: threading.Event | None,
         clock: Callable[[], float],
+        on_event: Listener | None,
     ) -> None:
         self.microscope, self.folder, self.plan = microscope, folder, plan
         self.settings = AutofocusSettings() if settings is None else settings
@@ -214,6 +231,7 @@ class _Taking:
         mode = ScanMode.parse(plan.mode)
         assert mode is not None
         self.mode = mode
+        self.on_event, self.done = on_event, 0
         self.frames = 0
         self.since = time.perf_counter()
         self.last: tuple[Tile, Image] | None = None
@@ -223,8 +241,8 @@ class _Taking:
         microscope = self.microscope
         if microscope.magnification != self.plan.magnification:
             microscope.magnification = self.plan.magnification
-        done = sum((self.folder / PICTURES / tile.name).exists() for tile in self.plan.tiles)
-        if done < len(self.plan.tiles):
+        self.done = sum((self.folder / PICTURES / tile.name).exists() for tile in self.plan.tiles)
+        if self.done < len(self.plan.tiles):
             self._measure_first()
         for tile in self._missing():
             try:
@@ -235,9 +253,12 @@ class _Taking:
                 record = None
             if record is None:
                 break
-            done += 1
+            self.done += 1
+            if record.focus == "none":
+                failure = f"{record.path.name} is not in focus: {record.reason}"
+                notify(self.on_event, "not-focused", failure, tile=record.path.name, stage=[record.x, record.y])
             if self.progress is not None:
-                self.progress(record, done)
+                self.progress(record, self.done)
         return self.map
 
     def _missing(self) -> Iterator[Tile]:
@@ -290,7 +311,9 @@ class _Taking:
             self._go(aim)
         image = self.microscope.acquire(self.mode)
         picture = self._judged(image)
-        dose = self._dose(image, self.mode) + self.frames * self._dose(image, self._focusing_mode())
+        dose = self._dose(image, self.mode)
+        if self.settings.focus_offset is None:
+            dose += self.frames * self._dose(image, self._focusing_mode())
         now = time.perf_counter()
         about = {
             "stage": [x, y],
@@ -355,7 +378,7 @@ class _Taking:
         return self.beam
 
     def _focusing_mode(self) -> ScanMode:
-        return offered_mode(self.microscope.capabilities, self.settings.scan_mode)
+        return offered_mode(self.microscope.capabilities, self.settings.scan_mode, self.settings.region)
 
     def _dose(self, image: Image, mode: ScanMode) -> float:
         """Return the electrons per µm² of a frame of the field of `image` in a mode; NaN where they are not known."""

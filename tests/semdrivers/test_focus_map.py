@@ -179,14 +179,14 @@ def test_only_a_confident_run_is_a_point():
 
 @pytest.fixture(scope="module")
 def scanned():
-    """A tilted sample, and a map of four runs on it."""
+    """A tilted sample, and a map of five runs on it."""
     with (
         Emulator("gold-nanoparticles", magnification=5000, seed=3, tilt=40.0, bow=4.0) as emulator,
         semdrivers.connect(emulator.url) as microscope,
     ):
         known = FocusMap(clock=emulator.instrument.clock.now)
         runs = []
-        for x, y in ((-0.4, -0.3), (0.4, -0.3), (0.4, 0.3), (-0.4, 0.3)):
+        for x, y in ((-0.4, -0.3), (0.4, -0.3), (0.4, 0.3), (-0.4, 0.3), (0.0, 0.0)):
             microscope.move_stage(x, y)
             runs.append(microscope.autofocus(map=known, learn_aperture=False))
         yield emulator, microscope, known, runs
@@ -195,7 +195,7 @@ def scanned():
 def test_autofocus_measures_first_and_then_follows_the_map(scanned):
     emulator, microscope, known, runs = scanned
     assert all(run.focused and run.frames for run in runs)
-    assert len(known.points) == 4
+    assert len(known.points) == 5
     assert known.points[0].depth_of_field == pytest.approx(emulator.truth.depth_of_field, rel=0.5)
     microscope.move_stage(0.05, -0.05)
     start = microscope.working_distance
@@ -206,7 +206,7 @@ def test_autofocus_measures_first_and_then_follows_the_map(scanned):
     assert predicted.start_working_distance == start
     truth = emulator.truth
     assert abs(microscope.working_distance - truth.working_distance) < truth.depth_of_field
-    assert len(known.points) == 4
+    assert len(known.points) == 5
     assert microscope.acquire().metadata["autofocus"]["method"] == "focus-map"
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import semdrivers
 from semdrivers.files import Entry, report_page
 from semfocus_plugin.lab.cli import app
+from semfocus_plugin.tiles import MAP, PLAN, plan_tiles
 
 
 def semfocus(*arguments):
@@ -59,9 +61,48 @@ def test_before_and_after_are_shown_where_the_pictures_say_so(night, tmp_path):
 
 def test_figures_for_print_are_vectors_with_real_fonts(night, tmp_path):
     assert semfocus("report", night, "-o", tmp_path / "c.html", "--figures", tmp_path / "pdf").exit_code == 0
-    content = (tmp_path / "pdf" / "one.pdf").read_bytes()
-    assert content.startswith(b"%PDF")
-    assert b"/Type3" not in content
+    for name in ("one.pdf", "one-before-after.pdf"):
+        content = (tmp_path / "pdf" / name).read_bytes()
+        assert content.startswith(b"%PDF")
+        assert b"/Type3" not in content
+
+
+def test_a_report_of_tiles_shows_them_and_the_map_complete_or_not(tmp_path):
+    folder, mode = tmp_path / "tiles", semdrivers.ScanMode.FAST
+    (folder / "tiles").mkdir(parents=True)
+    plan = plan_tiles((2, 1), None, 0.1, place=(0.0, 0.0), field=(0.06, 0.05), magnification=2000.0, mode=mode)
+    plan.save(folder / PLAN)
+    about = {
+        "stage": [0.0, 0.0],
+        "focus": "run",
+        "reason": "as measured",
+        "score": 8.2,
+        "focusing_frames": 4,
+        "dose": None,
+        "seconds": 3.0,
+    }
+    pixels = np.random.default_rng(1).integers(0, 256, (240, 320)).astype(np.uint8)
+    semdrivers.Image(pixels, 14.0, 2000.0, 200.0, metadata={"tile": about}).save(folder / "tiles" / plan.tiles[0].name)
+    known = semdrivers.FocusMap()
+    for x, focus in ((0.0, 14.0), (0.05, 14.01), (0.1, 14.03)):
+        known.add(x, x / 2, focus, sigma=0.001, depth_of_field=0.02, magnification=2000.0, score=8.0)
+    known.save(folder / MAP)
+    done = semfocus("report", folder, "-o", tmp_path / "t.html", "--figures", tmp_path / "pdf", "--json")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.output)
+    assert (told["tiles"], told["planned"], told["map_points"]) == (1, 2, 3)
+    page = (tmp_path / "t.html").read_text(encoding="utf-8")
+    assert "Focus map" in page
+    assert "8.2" in page
+    assert not re.findall(r"(?:src|href)=['\"](?!data:)", page)
+    assert (tmp_path / "pdf" / "map.pdf").read_bytes().startswith(b"%PDF")
+    assert semfocus("report", folder, folder, "-o", tmp_path / "u.html").exit_code == 2
+
+
+def test_a_report_says_what_became_of_the_stigmator(night):
+    values = json.loads((night / "one.json").read_text())
+    page = report_page([Entry("one", {**values, "stigmator": [1.5, -2.0], "start_stigmator": [40.0, 0.0]})], "one")
+    assert "(1.5, -2), from (40, 0)" in page
 
 
 def test_a_report_is_kept_unless_configured(night, tmp_path):

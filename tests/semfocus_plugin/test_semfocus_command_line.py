@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -247,3 +248,28 @@ def test_no_help_text_begins_in_the_middle_of_a_sentence():
             text = getattr(parameter, "help", None) or ""
             assert not text.startswith(("Of ", "With ")), f"{name} {parameter.name}: {text}"
             assert text.endswith((".", ")")) or parameter.name == "help", f"{name} {parameter.name}: {text}"
+
+
+@pytest.mark.parametrize("url", ["em30://192.168.1.30", 'emulator://tin-balls?seed=1&faults=usb%2Ddrop@2 $`"\\'])
+def test_a_shortcut_runs_the_same_command_whatever_its_address_holds(tmp_path, url):
+    path = tmp_path / "lab sem.desktop"
+    assert semfocus("view", url, "--tiles", tmp_path / "night", "--shortcut", path).exit_code == 0
+    entry = dict(line.split("=", 1) for line in path.read_text(encoding="utf-8").splitlines() if "=" in line)
+    # A key file first takes one of two backslashes; of an Exec line, the rules of a shell within double quotes.
+    line = entry["Exec"].replace("\\\\", "\\").replace("%%", "%").replace("\\$", "$").replace("\\`", "`")
+    words = shlex.split(line)
+    assert words[0].endswith("semfocus")
+    assert words[1:] == ["view", url, "--port", "8765", "--tiles", str(tmp_path / "night")]
+    assert entry["Name"] == "lab sem"
+    assert os.access(path, os.X_OK) or os.name == "nt"
+    assert semfocus("view", url, "--shortcut", path).exit_code == 2  # nothing is replaced
+
+
+def test_a_shortcut_for_windows_is_a_batch_file(tmp_path):
+    path = tmp_path / "sem.cmd"
+    assert semfocus("view", "emulator://tin-balls?faults=usb%2Ddrop", "--shortcut", path).exit_code == 0
+    text = path.read_bytes().decode()
+    assert '"emulator://tin-balls?faults=usb%%2Ddrop"' in text
+    assert text.endswith("\r\npause\r\n")
+    assert semfocus("view", 'em30://a"b', "--shortcut", tmp_path / "other.cmd").exit_code == 2
+    assert semfocus("view", "em30://a", "--shortcut", tmp_path / "sem.lnk").exit_code == 2

@@ -1,4 +1,4 @@
-"""Pictures of the live page in six states, as the documents show them.
+"""Pictures of the live page in six states, and of the label page, as the documents show them.
 
 ::
 
@@ -12,17 +12,21 @@ from __future__ import annotations
 import io
 import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+import semdrivers
 from semdrivers import AutofocusSettings
 from semdrivers.emulator import Emulator
+from semfocus_plugin import labelling
 from semfocus_plugin.server import sharing
 
-__all__ = ["STATES", "main", "photograph"]
+__all__ = ["STATES", "chromium", "main", "photograph"]
 
 _PATIENCE = 120_000
 _TIN, _BLANK = "tin-balls", "featureless"
@@ -69,14 +73,24 @@ STATES: dict[str, tuple[str, Any, Callable[..., None]]] = {
 """By name of a state: the specimen, the colours, and how to get there."""
 
 
-def photograph(folder: Path) -> list[Path]:
-    """Write a picture of each state to a folder, and return the paths."""
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """Open a headless Chromium, Debian's or Playwright's own."""
     from playwright.sync_api import sync_playwright
 
     installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    written = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=installed, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def photograph(folder: Path) -> list[Path]:
+    """Write a picture of each state to a folder, and return the paths."""
+    written = []
+    with chromium() as browser:
         for name, (specimen, colours, reach) in STATES.items():
             with Emulator(specimen, seed=1, magnification=2000) as emulator, sharing(emulator.url, port=0) as server:
                 if name == "watching":
@@ -89,13 +103,36 @@ def photograph(folder: Path) -> list[Path]:
                 if name != "watching":
                     page.locator("#control", has_text="you control").wait_for()
                 reach(page, emulator)
-                path = folder / f"page-{name}.png"
-                shown = Image.open(io.BytesIO(page.screenshot()))
-                shown.convert("RGB").quantize(128).save(path, optimize=True)
+                written.append(_kept(page, folder / f"page-{name}.png"))
                 window.close()
-            written.append(path)
-        browser.close()
+        page = browser.new_context(viewport={"width": 900, "height": 700}).new_page()
+        with tempfile.TemporaryDirectory() as night:
+            page.goto(_labels(Path(night)).as_uri())
+            page.keyboard.press("6")
+            page.keyboard.press("ArrowLeft")
+            page.wait_for_function("() => document.querySelector('#crop img').naturalWidth > 0")
+            written.append(_kept(page, folder / "page-labels.png"))
     return written
+
+
+def _kept(page: Any, path: Path) -> Path:
+    shown = Image.open(io.BytesIO(page.screenshot()))
+    shown.convert("RGB").quantize(128).save(path, optimize=True)
+    return path
+
+
+def _labels(folder: Path) -> Path:
+    """Make a few pictures, some out of focus, and their label page; returns the page."""
+    with semdrivers.connect(f"emulator://{_TIN}?seed=1&magnification=2000") as microscope:
+        focus = microscope.autofocus().working_distance
+        for count, defocus in enumerate((0.1, 0.0, -0.05, 0.2), 1):
+            microscope.working_distance = focus + defocus
+            microscope.acquire(microscope.capabilities.scan_modes[-1]).save(folder / f"{count:04d}.ome.tif")
+    rows, _ = labelling.propose(folder, [], folder)
+    previews = {row.file: labelling.preview_of(row, folder) for row in rows}
+    path = folder / "labels.html"
+    path.write_text(labelling.page(rows, previews, "labels.csv"), encoding="utf-8")
+    return path
 
 
 def main() -> None:

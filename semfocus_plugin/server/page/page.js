@@ -3,12 +3,12 @@
 
 const byId = id => document.getElementById(id);
 const LEASE = "X-Semfocus-Lease", CLIENT = "X-Semfocus-Client";
-const HEARTBEAT = 10000, PAUSE = 100, SCORE_EVERY = 700;
+const HEARTBEAT = 10000, PAUSE = 100, LOOK_EVERY = 700, TILES_EVERY = 5000;
 const me = sessionStorage.client ||= `browser ${Math.random().toString(36).slice(2, 6)}`;
 const fragment = new URLSearchParams(location.hash.slice(1));
 if (fragment.has("token")) { sessionStorage.token = fragment.get("token"); history.replaceState(null, "", location.pathname); }
 
-let status = null, run = null, live = false, inControl = false, shownFrame = 0, wantedFrame = null, fetching = false, lastScore = 0;
+let status = null, run = null, live = false, inControl = false, wantedFrame = null, fetching = false, lastLook = 0, lookTimer = 0;
 
 // Requests
 
@@ -79,6 +79,7 @@ const handlers = {
     const end = data.result;
     if (end) tell(`${end.status} at ${end.working_distance.toFixed(3)} mm: ${end.reason}`, end.status === "refused");
     else tell(data.error.message, true);
+    readMembers();
   },
   stopped: data => { live = false; tell(data.keep_beam ? "the scan was stopped" : "stopped, and the beam is off", true); readMembers(); },
   lost: data => { status.problem = data.problem; live = false; },
@@ -122,7 +123,7 @@ const refresh = () => {
   byId("lost").hidden = !lost;
   byId("problem").textContent = status.problem ?? "";
   byId("reconnect").disabled = !inControl;
-  for (const id of ["autofocus", "live", "snap"]) byId(id).disabled = !free;
+  for (const id of ["autofocus", "stigmate", "live", "snap"]) byId(id).disabled = !free;
   byId("cancel").disabled = !(inControl && running());
   byId("live").setAttribute("aria-pressed", live);
   for (const field of document.querySelectorAll(".fields input, .fields select, .fields button")) field.disabled = !free;
@@ -144,13 +145,15 @@ const fillIn = () => {
   byId("emulator").hidden = status.emulator === null;
   if (status.emulator) {
     offer(byId("specimen"), status.emulator.specimens, []);
-    byId("specimen").value = status.emulator.specimen;
+    for (const name of ["specimen", "seed", "faults"]) byId(name).value = status.emulator[name];
   }
   const has = name => status.offers.includes(name);
-  for (const axis of ["x", "y"]) byId(`stigmator-${axis}-label`).hidden = !has("stigmator");
+  for (const element of document.querySelectorAll(".of-stigmator")) element.hidden = !has("stigmator");
   byId("beam-label").hidden = !has("beam_on");
   byId("stop").hidden = !has("stop");
   showPlace(status);
+  byId("label-page").hidden = !status.labels;
+  showTiles();
   readMembers();
   focused?.focus();
 };
@@ -180,24 +183,28 @@ const fetchFrame = async () => {
   const frame = wantedFrame;
   wantedFrame = null;
   try {
-    const picture = await (await ask("GET", `api/frames/${frame.number}.jpg`)).blob(), image = byId("frame");
-    const before = image.src;
-    image.src = URL.createObjectURL(picture);
-    await image.decode().catch(() => {});
-    if (before.startsWith("blob:")) URL.revokeObjectURL(before);
-    shownFrame = frame.number;
+    const image = byId("frame"), picture = await createImageBitmap(await (await ask("GET", `api/frames/${frame.number}.jpg`)).blob());
+    if (image.width !== picture.width || image.height !== picture.height) [image.width, image.height] = [picture.width, picture.height];
+    image.getContext("2d").drawImage(picture, 0, 0);
+    picture.close();  // an <img> would keep every picture until the browser collects garbage: a gigabyte in an hour
     image.dataset.frame = frame.number;
-    image.alt = `Frame ${frame.number} at ${frame.working_distance.toFixed(3)} mm, ${frame.magnification}×`;
+    image.ariaLabel = `Frame ${frame.number} at ${frame.working_distance.toFixed(3)} mm, ${frame.magnification}×`;
     byId("caption").textContent = `frame ${frame.number}, ${frame.width}×${frame.height}, ` +
       `${frame.working_distance.toFixed(3)} mm, ${Math.round(frame.magnification).toLocaleString("en")}×`;
     drawScale(frame);
-    if (!running() && performance.now() - lastScore > SCORE_EVERY) {
-      lastScore = performance.now();
-      setScore((await json("GET", `api/frames/${frame.number}/score`)).score);
-    }
+    clearTimeout(lookTimer);
+    lookTimer = setTimeout(() => look(frame.number), Math.max(0, LOOK_EVERY - (performance.now() - lastLook)));
   } catch (error) { if (error.status !== 404) tell(error.message, true); }
   fetching = false;
   fetchFrame();
+};
+const look = async number => {
+  lastLook = performance.now();
+  try {
+    const seen = await json("GET", `api/frames/${number}/score`);
+    if (!running()) setScore(seen.score);
+    showBlur(seen.blur);
+  } catch (error) { if (error.status !== 404) tell(error.message, true); }
 };
 const drawScale = frame => {
   const scale = byId("scale"), field = frame.width * frame.pixel_size;
@@ -209,6 +216,15 @@ const drawScale = frame => {
   scale.style.width = `${shown * length / field}px`;
   scale.style.left = `${(image.clientWidth - shown) / 2 + shown * 0.04}px`;
   scale.firstElementChild.textContent = length >= 1000 ? `${length / 1000} µm` : `${length} nm`;
+};
+const showBlur = blur => {
+  const box = byId("blur");
+  box.hidden = blur === null;
+  if (box.hidden) return;
+  const unit = 17 / Math.max(blur.larger, 8), round = blur.direction === null;
+  box.firstElementChild.replaceChildren(svg("ellipse", { rx: Math.max(unit * blur.larger, 0.5), ry: Math.max(unit * blur.smaller, 0.5),
+    transform: `rotate(${blur.direction ?? 0})` }));
+  box.lastElementChild.textContent = `blur ${blur.larger.toFixed(1)}${round ? "" : ` × ${blur.smaller.toFixed(1)}`} px`;
 };
 const setScore = value => {
   byId("gauge").value = value ?? 0;
@@ -280,11 +296,45 @@ const drawRun = () => {
   if (rest) {
     const amount = Math.hypot(rest.x, rest.y), angle = Math.atan2(rest.y, rest.x) / 2 * 180 / Math.PI;
     const long = 10 + 8 * amount / (amount + 3 * rest.sigma);
-    byId("ellipse").replaceChildren(svg("ellipse", { rx: long, ry: 100 / long, transform: `rotate(${-angle})` }));
+    byId("ellipse").replaceChildren(svg("ellipse", { rx: long, ry: 100 / long, transform: `rotate(${angle})` }));
     note.lastElementChild.textContent = `astigmatism left: ${Number(amount.toPrecision(2))} ± ${Number(rest.sigma.toPrecision(1))} µm, ` +
       `at ${((angle + 180) % 180).toFixed(0)}°`;
   }
 };
+
+// Tiles of a run in progress, as its folder has them
+
+const showTiles = async () => {
+  byId("tiles").hidden = !status.tiles;
+  if (!status.tiles || document.hidden) return;
+  try {
+    const { folder, plan, tiles, points } = await json("GET", "api/tiles"), chart = byId("mosaic"), C = 20;
+    chart.replaceChildren();
+    if (!plan) { byId("tiles-title").textContent = `Tiles: none in ${folder} yet`; return; }
+    chart.setAttribute("viewBox", `-1 -1 ${plan.columns * C + 2} ${plan.rows * C + 2}`);
+    const taken = new Map(tiles.map(each => [`${each.row} ${each.column}`, each]));
+    for (let row = 0; row < plan.rows; row++) for (let column = 0; column < plan.columns; column++) {
+      const each = taken.get(`${row} ${column}`), cell = svg("rect", { x: column * C + 1, y: row * C + 1, width: C - 2, height: C - 2,
+        class: each ? `taken ${each.focus}` : "", "fill-opacity": each?.score == null ? 0 : 0.08 + 0.92 * each.score / 9 });
+      cell.append(svg("title", {}, each ? `row ${row}, column ${column}: score ${each.score?.toFixed(1) ?? "unknown"}, ` +
+        `${each.working_distance.toFixed(4)} mm, by ${each.focus}: ${each.reason}` : `row ${row}, column ${column}: to be taken`));
+      chart.append(cell);
+    }
+    const [x0, y0, x1, y1] = plan.region, places = points.map(each => each.working_distance);
+    const low = Math.min(...places), high = Math.max(...places), along = (at, from, to, count) => C * (0.5 + (count - 1) * ((at - from) / (to - from) || 0));
+    for (const each of points) {
+      const dot = svg("circle", { class: "map-point", cx: along(each.x, x0, x1, plan.columns), cy: along(each.y, y0, y1, plan.rows), r: 3.5 });
+      dot.style.setProperty("--height", `${100 * ((each.working_distance - low) / (high - low) || 0)}%`);
+      dot.append(svg("title", {}, `measured at ${each.x.toFixed(3)}, ${each.y.toFixed(3)} mm: ${each.working_distance.toFixed(4)} mm`));
+      chart.append(dot);
+    }
+    const by = how => tiles.filter(each => each.focus === how).length;
+    byId("tiles-title").textContent = `Tiles: ${tiles.length} of ${plan.columns * plan.rows}`;
+    byId("tiles-about").textContent = `${by("map")} by the map, ${by("run")} by a run, ${by("none")} without focus. ` + (places.length ?
+      `The focus map has ${places.length} points, from ${low.toFixed(4)} mm (blue) to ${high.toFixed(4)} mm (orange).` : "The focus map has no point yet.");
+  } catch (error) { byId("tiles-about").textContent = error.message; }
+};
+setInterval(() => { if (status?.tiles) showTiles(); }, TILES_EVERY);
 
 // History
 
@@ -323,20 +373,22 @@ const addToHistory = each => {
 // What is wanted
 
 const numberOf = id => byId(id).value.trim() === "" ? null : Number(byId(id).value);
+const focus = async body => {
+  live = false;
+  const low = numberOf("low"), high = numberOf("high"), limits = status.capabilities.working_distance;
+  if (byId("method").value) body.method = byId("method").value;
+  if (numberOf("travel") !== null) body.max_travel = numberOf("travel");
+  if (low !== null || high !== null) body.bounds = [low ?? limits.minimum, high ?? limits.maximum];
+  await ask("POST", "api/autofocus", body);
+};
 const actions = {
   take: async () => {
     if (status.control.client === null || status.control.free) return takeControl(false);
     if (confirm(`${status.control.client} controls the instrument. Take over?`)) await takeControl(true);
   },
   reconnect: async () => { tell("connecting again"); await ask("POST", "api/reconnect"); tell("connected again"); },
-  autofocus: async () => {
-    live = false;
-    const body = {}, low = numberOf("low"), high = numberOf("high"), limits = status.capabilities.working_distance;
-    if (byId("method").value) body.method = byId("method").value;
-    if (numberOf("travel") !== null) body.max_travel = numberOf("travel");
-    if (low !== null || high !== null) body.bounds = [low ?? limits.minimum, high ?? limits.maximum];
-    await ask("POST", "api/autofocus", body);
-  },
+  autofocus: () => focus({}),
+  stigmate: () => focus({ stigmate: true, ...(numberOf("stigmator-travel") === null ? {} : { max_stigmator_travel: numberOf("stigmator-travel") }) }),
   cancel: async () => { await ask("DELETE", `api/autofocus/${run.number}`); tell("cancelling: the lens goes back to its start"); },
   stop: async () => { live = false; await ask("POST", "api/stop", {}); },
   snap: async () => {
@@ -367,8 +419,15 @@ const actions = {
     await ask("PUT", "api/emulator", { specimen: byId("specimen").value, seed: numberOf("seed") ?? 1, faults: byId("faults").value });
     tell(`${byId("specimen").value} is under the beam`);
   },
-  "apply-defocus": async () => {
+  detune: async () => {
+    const away = ["x", "y"].map(axis => numberOf(`astigmatism-${axis}`) ?? 0);
     await ask("PUT", "api/working_distance", { value: status.working_distance + (numberOf("defocus") ?? 0) / 1000 });
+    if (away.some(each => each)) {
+      const { value } = await json("GET", "api/stigmator");
+      await ask("PUT", "api/stigmator", { value: value.map((each, k) => each + away[k]) });
+      await readMembers();
+    }
+    tell("detuned; scan a frame to see it");
   },
 };
 for (const [id, action] of Object.entries(actions)) byId(id).onclick = attempt(action);
@@ -377,7 +436,7 @@ setter("set-distance", "api/working_distance", () => numberOf("set-distance"));
 setter("set-magnification", "api/magnification", () => numberOf("set-magnification"));
 setter("beam", "api/beam_on", () => byId("beam").checked);
 for (const axis of ["x", "y"]) setter(`stigmator-${axis}`, "api/stigmator", () => [numberOf("stigmator-x"), numberOf("stigmator-y")]);
-const KEYS = { a: "autofocus", Escape: "cancel", l: "live", n: "snap", s: "stop" };
+const KEYS = { a: "autofocus", t: "stigmate", Escape: "cancel", l: "live", n: "snap", s: "stop" };
 addEventListener("keydown", event => {
   const typing = event.target.matches?.("input:not([type=checkbox]), select");
   if (event.ctrlKey || event.altKey || event.metaKey || event.repeat || (typing && event.key !== "Escape")) return;

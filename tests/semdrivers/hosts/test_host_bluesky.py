@@ -102,6 +102,17 @@ def test_four_positions_of_differing_height_are_sharp_and_say_so(
     assert [f["sem_autofocus_working_distance"] for f in focusings] == pytest.approx(heights, abs=0.0011)
 
 
+def test_a_grid_scan_follows_a_focus_map_without_frames_for_it(RE, sem, microscope, documents, known, error, told):
+    errors = []
+    RE.subscribe(lambda name, event: errors.append(error(microscope.working_distance)), "event")
+    grid = bp.grid_scan([sem.detector], sem.stage_y, 0.1, 0.3, 2, sem.stage_x, 0.1, 0.3, 3, snake_axes=True)
+    RE(autofocus_wrapper(grid, sem, stage_travel=0, map=known, method="told"))
+    assert len(events(documents)) == 6
+    assert [f["sem_autofocus_status"] for f in events(documents, "autofocus")] == ["focused"] * 6
+    assert max(errors) < 0.5
+    assert told.runs == 0
+
+
 def test_once_a_run_by_default_and_each_run_anew(RE, sem, documents, places, told):
     for runs in (1, 2):
         RE(autofocus_wrapper(over(sem, places), sem, method="told"))

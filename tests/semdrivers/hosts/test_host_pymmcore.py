@@ -85,6 +85,18 @@ def test_without_a_plan_the_cadence_decides(core, microscope, frames, places, to
     assert [meta["autofocus"]["frames_since"] for _, _, meta in frames] == [0, 1, 0, 1]
 
 
+def test_a_grid_plan_follows_a_focus_map_without_frames_for_it(core, microscope, frames, known, error, told):
+    errors = []
+    core.mda.events.frameReady.connect(lambda *_: errors.append(error(microscope.working_distance)))
+    grid = {"rows": 2, "columns": 3, "fov_width": 100, "fov_height": 100}
+    sequence = useq.MDASequence(stage_positions=[(200, 200)], grid_plan=grid)
+    with autofocus_before(core, microscope, stage_travel=0, map=known, method="told"):
+        core.mda.run(sequence)
+    assert [meta["autofocus"]["method"] for _, _, meta in frames] == ["focus-map"] * 6
+    assert max(errors) < 0.5
+    assert told.runs == 0
+
+
 def test_every_run_of_one_sequence_focuses_and_the_old_engine_is_back(core, microscope, told):
     engine, sequence = core.mda.engine, over([(0, 0)], autofocus_plan=PLAN)
     with autofocus_before(core, microscope, method="told"):
