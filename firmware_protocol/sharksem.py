@@ -130,6 +130,8 @@ def decode_head(head: bytes) -> Message:
     ValueError
         When they are no head.
     """
+    if len(head) != HEAD_SIZE:
+        raise ValueError(f"a head has {HEAD_SIZE} bytes, not {len(head)}")
     raw, size, number, flags, _, _ = _HEAD.unpack(head)
     name, _, rest = raw.partition(b"\0")
     if not name or not name.isascii() or not name.decode("ascii").isprintable() or rest.strip(b"\0"):

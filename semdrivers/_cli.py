@@ -680,7 +680,7 @@ def _focus(microscope: Any) -> semdrivers.AutofocusResult:
         return semdrivers.autofocus(
             microscope,
             progress=lambda step: status.update(
-                f"focusing: frame {step.index + 1}, {step.working_distance:.3f} mm, score {step.score:.1f}"
+                f"focusing: frame {step.frame}, {step.working_distance:.3f} mm, score {step.score:.1f}"
             ),
         )
 

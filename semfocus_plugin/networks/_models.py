@@ -21,7 +21,8 @@ import hashlib
 import math
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -56,6 +57,10 @@ _RADIUS_OUTPUTS = ("log_blur", "log_sigma")
 _AENET_OUTPUTS = ("score", *_RADIUS_OUTPUTS, *ELLIPSE_OUTPUTS)
 _CONTRACTS = {"aenet": ("frames", "score"), "acnet": ("state", "action")}
 _LARGEST_FILE = 2**28
+_MOST_NODES = 10_000
+"""Nodes of the largest graph; the networks that ship have some hundreds."""
+_GRAPH, _NODE = 7, 1
+"""Numbers of the fields ModelProto.graph and GraphProto.node."""
 _EXTERNAL_DATA = b"\x0a\x08location"
 """How every reference to another file begins in an ONNX model."""
 _lock = threading.Lock()
@@ -171,6 +176,46 @@ class ModelCard:
                 f"model {self.name!r}: {self.path} has SHA-256 {actual[:12]}…, the manifest says "
                 f"{self.sha256[:12]}…; the file was altered or cut short: reinstall the package"
             )
+        nodes = _nodes_of(content)
+        if nodes > _MOST_NODES:
+            raise ModelError(f"model {self.name!r}: {self.path} has {nodes} nodes, the limit is {_MOST_NODES}")
+
+
+def _nodes_of(content: bytes) -> int:
+    """Count the nodes of an ONNX model's graph, without onnx; what cannot be read is left to onnxruntime."""
+    count = 0
+    with suppress(IndexError):
+        for field, graph in _fields(content):
+            if field == _GRAPH:
+                count += sum(field == _NODE for field, _ in _fields(graph))
+    return count
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield number and contents of the fields of a protobuf message that have a length; it may end in `IndexError`."""
+    position = 0
+
+    def varint() -> int:
+        nonlocal position
+        value = shift = 0
+        while True:
+            byte = message[position]
+            position += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while position < len(message):
+        field, kind = divmod(varint(), 8)
+        if kind == 2:
+            length = varint()
+            yield field, message[position : position + length]
+            position += length
+        elif kind == 0:
+            varint()
+        else:
+            position += {1: 8, 5: 4}.get(kind, len(message))
 
 
 class AENet:

@@ -41,7 +41,7 @@ def test_what_a_call_raises_reaches_the_caller():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(getattr(signal, "SIGHUP", 1), marks=pytest.mark.slow)])
 def test_a_terminated_parent_leaves_no_process_behind(number):
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
         lines = [parent.stdout.readline().strip() for _ in range(3)]

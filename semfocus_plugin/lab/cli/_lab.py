@@ -249,6 +249,46 @@ def stop_latency(repeats: Annotated[int, typer.Option(min=1, help="Measurements 
 
 
 @lab.command()
+def attacks(
+    seconds: Annotated[float, typer.Option(min=0.1, help="About how long each attack is measured, s.")] = 5.0,
+) -> None:
+    """Measure how long the client in control waits while others attack the emulator's ports (not on Windows).
+
+    Example: semfocus lab attacks --seconds 5
+    """
+    from semfocus_plugin.lab.studies.attacks import table
+
+    _show(table(seconds), "the owner's round trips and frames, ms")
+
+
+@lab.command()
+def soak(
+    hours: Annotated[float, typer.Option(min=0.01, help="Hours of the instrument's clock, which runs ahead.")] = 24.0,
+    every: Annotated[float, typer.Option(min=0.1, help="Minutes of the instrument between two runs.")] = 5.0,
+    seed: Seed = 1,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File of a figure: .png; none by default.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Focus all day with faults, on the instrument's clock; exit code 1 when memory, descriptors or threads grow.
+
+    Example: semfocus lab soak --hours 24 -o soak.png
+    """
+    from semfocus_plugin.lab.studies import soak
+
+    if out is not None:
+        check_outputs([out], ".png", overwrite=overwrite)
+    with progress_bars() as stage:
+        done = soak.cycles(hours, every, seed, stage("focusing", round(hours * 60 / every)))
+    _show(soak.rows(done), f"{len(done)} runs, one every {every:g} minutes, seed {seed}")
+    if out is not None:
+        soak.draw(done, out)
+    grown = soak.growth(done)
+    if grown:
+        fail(f"what grew: {', '.join(grown)}")
+        raise typer.Exit(FAULT)
+
+
+@lab.command()
 def contact_sheet(
     out: Annotated[Path, typer.Option("--out", "-o", help="File of the sheet: .png.")] = Path("contact_sheet.png"),
     seed: Seed = 3,
