@@ -101,9 +101,13 @@ def measure(frames: int, steps: int = 10, *, hurried: bool = True) -> Iterator[t
         inside = page.context.new_cdp_session(page)
         inside.send("Performance.enable")
         shown = "() => +(document.querySelector('#frame').dataset.frame ?? 0)"
+        stopped = "document.querySelector('#live').ariaPressed === 'false'"
         began, cpu, first = time.perf_counter(), _cpu_seconds(server), page.evaluate(shown)
         for step in range(steps + 1):
-            page.wait_for_function(f"goal => ({shown})() >= goal", arg=max(frames * step // steps, 100), polling=500)
+            goal = max(frames * step // steps, 100)
+            page.wait_for_function(f"goal => ({shown})() >= goal || {stopped}", arg=goal, polling=500)
+            if page.evaluate(shown) < goal:
+                raise RuntimeError(f"the page stopped scanning: {page.locator('#message').inner_text()}")
             metrics = {each["name"]: each["value"] for each in inside.send("Performance.getMetrics")["metrics"]}
             count, seconds = page.evaluate(shown), time.perf_counter() - began
             spent = (_cpu_seconds(server) - cpu) / (count - first)
