@@ -10,7 +10,7 @@ import numpy as np
 
 from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.errors import InvalidParameterError
-from semdrivers.grey_levels import full_scale
+from semdrivers.grey_levels import full_scale, saturation
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import HasDetector, number, offered_mode, read_number, restoring, whole_number
 
@@ -142,7 +142,7 @@ def _look(microscope: Any, mode: ScanMode) -> _Look:
     pixels = without_bar(image.pixels, bar_rows_of(image.pixels, image.metadata))
     top = full_scale(pixels, depth)
     low, high = np.percentile(pixels, (1, 99)) / top
-    clipped = np.mean((pixels == 0) | (pixels >= top))
+    clipped = np.mean((pixels <= 0) | (pixels >= saturation(pixels, top)))
     return _Look(
         read_number(microscope, "brightness"),
         read_number(microscope, "contrast"),

@@ -9,11 +9,17 @@ from numpy.typing import NDArray
 
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 
-__all__ = ["check_bit_depth", "full_scale", "in_unit", "native"]
+__all__ = ["check_bit_depth", "full_scale", "in_unit", "native", "saturation"]
 
 _DEPTHS = (10, 12, 14)
 _SMALLEST = 511
 _MOST_SHIFTED = 8
+_BANDS = (0.015, 0.004)
+"""Widths of a plateau, as shares of its level: what is subtracted of every pixel widens it, ..."""
+_PLATEAU, _HIGHER, _BELOW = 0.005, 4.0, 8
+"""... its least share of the pixels, and how many times it is higher than each of so many bands below it."""
+_HOT = 0.0005
+"""Share of pixels that may be brighter than the plateau: defects of a camera."""
 
 
 def check_bit_depth(value: object, name: str = "bit_depth") -> int:
@@ -69,6 +75,32 @@ def full_scale(pixels: NDArray[Any], bit_depth: int | None = None) -> int:
     if 2 <= empty <= _MOST_SHIFTED and peak >> (bits - 1):
         return whole >> empty << empty
     return next((2**depth - 1 for depth in _DEPTHS if 0 < peak < 2**depth), whole)
+
+
+def saturation(pixels: NDArray[Any], top: int) -> float:
+    """Return the grey level from which pixels count as saturated: full scale, or that of a plateau below it.
+
+    What saturated and then had a dark frame taken off, or was scaled, piles up at a level of its own: the brightest
+    one, far more frequent than the levels below it. Noise leaves no such edge in a bright part of a sample.
+
+    Parameters
+    ----------
+    pixels : ndarray
+        Grey levels as for `full_scale`.
+    top : int
+        Full scale.
+    """
+    peak = float(np.quantile(pixels, 1 - _HOT)) if pixels.size else 0.0
+    if not 0 < peak < top:
+        return top
+    step = 1.0 if pixels.dtype.kind == "u" else 0.0
+    for share in _BANDS:
+        edges = peak + step / 2 - max(share * peak, step) * np.arange(_BELOW + 1, -1, -1)
+        edges[-1] = max(peak, float(pixels.max())) + step
+        counts, _ = np.histogram(pixels, edges)
+        if counts[-1] >= max(_PLATEAU * pixels.size, _HIGHER * counts[:-1].max()):
+            return float(edges[-2])
+    return top
 
 
 def in_unit(pixels: NDArray[Any], top: int) -> NDArray[Any]:

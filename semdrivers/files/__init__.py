@@ -15,7 +15,7 @@ from semdrivers.files._plotting import (
     result_figure,
 )
 from semdrivers.files._report import Entry, Picture, plot_pair, report_fragment, report_page
-from semdrivers.files._tables import TableRow, read_table, table_columns
+from semdrivers.files._tables import TableRow, composed, named_file, read_table, table_columns
 from semdrivers.files._text import decimal, decoded
 from semdrivers.files._vendors import vendor_conditions
 
@@ -24,12 +24,14 @@ __all__ = [
     "Picture",
     "TableRow",
     "check_free",
+    "composed",
     "conditions_of",
     "decimal",
     "decoded",
     "describe",
     "draw_result",
     "draw_scale_bar",
+    "named_file",
     "page_count",
     "parse_json",
     "plain",

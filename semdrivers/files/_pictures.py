@@ -24,6 +24,9 @@ _MOST_PIXELS = 2**28
 _LINES = 256
 """Lines of a picture that are converted at a time, so that a large one is not held several times."""
 
+_BUFFER = 2**24
+"""Bytes of a file that are held beside what is decoded."""
+
 _limit_lock = threading.RLock()
 _LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -143,12 +146,13 @@ def _read_tiff(path: Path, number: int) -> tuple[NDArray[Any], NDArray[Any] | No
     with tifffile.TiffFile(path) as file:
         page = file.pages.first if len(file.pages) == 1 else file.pages[_pages(file)[number]].aspage()
         _check_size(path, int(page.size))
-        samples = page.asarray()
+        samples = page.asarray(buffersize=_BUFFER)
         palette = None
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
             palette = page.colormap
         elif page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and samples.dtype.kind == "u":
-            samples = np.asarray(2 ** min(int(page.bitspersample), 8 * samples.itemsize) - 1, samples.dtype) - samples
+            white = np.asarray(2 ** min(int(page.bitspersample), 8 * samples.itemsize) - 1, samples.dtype)
+            samples = np.subtract(white, samples, out=samples if samples.flags.writeable else None)
         elif page.photometric not in (
             tifffile.PHOTOMETRIC.MINISBLACK,
             tifffile.PHOTOMETRIC.MINISWHITE,
@@ -216,8 +220,9 @@ def _to_grey(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:
     if pixels.ndim != 2 or pixels.size == 0:
         raise InvalidParameterError(f"{path}: no picture of lines and columns, but an array of shape {pixels.shape}")
     if pixels.dtype in (np.uint8, np.uint16):
-        native = np.asarray(pixels, dtype=pixels.dtype.newbyteorder("="), order="C")
-        return native if native.flags.writeable else native.copy()
+        if not pixels.flags.writeable or not pixels.flags.c_contiguous:
+            pixels = pixels.copy(order="C")
+        return pixels if pixels.dtype.isnative else pixels.byteswap(inplace=True).view(pixels.dtype.newbyteorder("="))
     if pixels.dtype == np.bool_:
         return pixels.astype(np.uint8) * np.uint8(255)
     if pixels.dtype.kind not in "iuf":

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from semdrivers.connection import split_path_url
 from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semdrivers.files import decimal, read_pixels, read_table, table_columns
+from semdrivers.files import decimal, named_file, read_pixels, read_table, table_columns
 from semdrivers.image import SCAN_MODES, Image, ScanMode, read_image
 from semdrivers.microscope import Capabilities, Range, number
 from semdrivers.plugins import get_plugin_manager
@@ -330,13 +330,12 @@ class _Unstated(Exception):
 def _rows(table: Path) -> list[tuple[Path, dict[str, float]]]:
     rows = []
     for row in read_table(table, _COLUMNS[:2]):
-        path = table.parent / row.text("file").replace("\\", "/")
-        path = path if path.is_file() else table.parent / row.text("file")
+        path = named_file(table.parent, row.text("file"))
         if not path.is_file():
             raise InvalidParameterError(f"{row.where}: there is no file {row.text('file')!r}")
         drive = bool(row.text("numerical_aperture"))  # then z is that of a focus drive, of either sign
         stated = {
-            name: _number(row.where, name, row.text(name), signed=drive and name == "working_distance")
+            name: _number(row.where, name, row.number(name), signed=drive and name == "working_distance")
             for name in (*_COLUMNS[1:], *OPTICS)
             if row.text(name)
         }

@@ -22,7 +22,7 @@ from semdrivers import read_image
 from semdrivers.console import problem_of
 from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semdrivers.files import TableRow, read_table, replacing, table_columns
+from semdrivers.files import TableRow, composed, read_table, replacing, table_columns
 from semfocus_plugin.networks import evaluate, magnification_of
 
 COLUMNS = ("file", "magnification", "score", "log_blur", "log_blur_sigma", "bar_rows", "label")
@@ -89,8 +89,8 @@ def write_sheet(path: str | Path, rows: Iterable[Row], *, overwrite: bool = Fals
     """
     path, rows = Path(path), list(rows)
     if path.exists() and not overwrite:
-        labelled = {row.file for row in rows if row.label is not None}
-        lost = [row.file for row in read_sheet(path) if row.label is not None and row.file not in labelled]
+        labelled = {composed(row.file) for row in rows if row.label is not None}
+        lost = [row.file for row in read_sheet(path) if row.label is not None and composed(row.file) not in labelled]
         if lost:
             raise InvalidParameterError(
                 f"{path}: {len(lost)} labels in it would be lost, the first that of {lost[0]}; keep them, or use "
@@ -148,11 +148,11 @@ def propose(
     problems : list of str
         Pictures that could not be scored, and why; they keep a line of their own, so that the sheet can be completed.
     """
-    rows, problems = {row.file: row for row in earlier}, []
+    rows, problems = {composed(row.file): row for row in earlier}, []
     paths = find_pictures(folder)
     for count, path in enumerate(paths, 1):
         name = Path(os.path.relpath(path, base)).as_posix()
-        row = rows.get(name) or Row(name)
+        row = replace(rows.get(composed(name)) or Row(name), file=name)
         try:
             image = read_image(path)
             line = magnification_of(image)
@@ -172,7 +172,7 @@ def propose(
                 seen(row, pixels, image.pixel_size)
         except Exception as error:
             problems.append(problem_of(path, error))
-        rows[name] = row
+        rows[composed(name)] = row
         if progress is not None:
             progress(count, len(paths))
     return sorted(rows.values(), key=lambda row: row.file), problems

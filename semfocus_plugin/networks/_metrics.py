@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semdrivers.grey_levels import full_scale
+from semdrivers.grey_levels import full_scale, saturation
 
 BINS = 256
 _TILE = 16
@@ -76,10 +76,9 @@ def clipped_share(pixels: NDArray[Any], top: int | None = None) -> float:
     Parameters
     ----------
     pixels : ndarray of shape (H, W)
-        Grey levels; in floating point black is 0 and saturated 1.
+        Grey levels; in floating point black is 0 and full scale 1.
     top : int, optional
-        Level of saturation of integers; detected by `semdrivers.grey_levels.full_scale` by default.
+        Full scale, detected by `semdrivers.grey_levels.full_scale` by default; a plateau below it counts as saturated.
     """
-    if not np.issubdtype(pixels.dtype, np.integer):
-        return float(np.mean((pixels <= 0) | (pixels >= 1)))
-    return float(np.mean((pixels == 0) | (pixels >= (full_scale(pixels) if top is None else top))))
+    top = full_scale(pixels) if top is None else top
+    return float(np.mean((pixels <= 0) | (pixels >= saturation(pixels, top))))

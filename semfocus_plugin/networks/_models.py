@@ -103,7 +103,7 @@ class Evaluator(Protocol):
         ...
 
     def __call__(self, pixels: NDArray[Any], magnification: float) -> Evaluation:
-        """Return what is known of a frame, shape (H, W), uint8 or uint16."""
+        """Return what is known of a frame, shape (H, W), or of windows of one, (N, H, W); uint8, uint16 or 0..1."""
         ...
 
 
@@ -232,7 +232,7 @@ class AENet:
         return self.card.blur_range
 
     def __call__(self, pixels: NDArray[Any], magnification: float) -> Evaluation:
-        """Return what is known of a frame, shape (H, W); the median of the map for a larger one.
+        """Return what is known of a frame, shape (H, W), or of windows of one, (N, H, W); the median of the map.
 
         Raises
         ------

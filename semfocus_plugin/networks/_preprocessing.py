@@ -91,16 +91,14 @@ def preprocess(pixels: NDArray[Any], magnification: float) -> Prepared:
 
     Parameters
     ----------
-    pixels : ndarray of shape (H, W), uint8 or uint16, or floating point in 0..1
-        Raw picture, the whole width of the field scanned. Of one with more than `LARGEST` pixels, windows of 320×240
-        count, evenly spaced. One of less than 240 rows, as the removal of a data bar leaves it, is completed by its
-        mirror image.
+    pixels : ndarray of shape (H, W) or (N, H, W), uint8 or uint16, or floating point in 0..1
+        Raw picture, the whole width of the field scanned, or several, as `windows_of` cuts them from a large one. One
+        of less than 240 rows, as the removal of a data bar leaves it, is completed by its mirror image.
     magnification : float
         Plain number.
     """
-    scale = mag_image_value(magnification, pixels.shape[1]) / MAGNIFICATION_SCALE
-    windows = _windows(pixels) if pixels.size > LARGEST else pixels[None]
-    unit = to_unit(median3(windows))
+    scale = mag_image_value(magnification, pixels.shape[-1]) / MAGNIFICATION_SCALE
+    unit = to_unit(median3(pixels.reshape(-1, *pixels.shape[-2:])))
     whole = unit.reshape(-1, unit.shape[-1])
     normalised = normalise(whole).reshape(unit.shape)
     missing = FAST_HEIGHT - unit.shape[1]
@@ -112,8 +110,11 @@ def preprocess(pixels: NDArray[Any], magnification: float) -> Prepared:
     return Prepared(whole, frames)
 
 
-def _windows(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Return windows of a large picture, shape (N, 240, 320): a grid over the whole of it."""
+def windows_of(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return windows of a large picture, shape (N, 240, 320): a grid over the whole of it.
+
+    To the networks each is a picture of its own, at the magnification that `mag_image_value` gives for the whole one.
+    """
     tops = np.linspace(0, pixels.shape[0] - FAST_HEIGHT, _WINDOWS).astype(int)
     lefts = np.linspace(0, pixels.shape[1] - FAST_WIDTH, _WINDOWS).astype(int)
     return np.stack([pixels[top : top + FAST_HEIGHT, left : left + FAST_WIDTH] for top in tops for left in lefts])

@@ -17,7 +17,7 @@ from semdrivers.grey_levels import full_scale, in_unit, native
 from semdrivers.image import Image
 from semdrivers.microscope import number
 from semfocus_plugin.networks._models import Evaluation
-from semfocus_plugin.networks._preprocessing import FAST_WIDTH, mag_image_value
+from semfocus_plugin.networks._preprocessing import FAST_WIDTH, LARGEST, mag_image_value, windows_of
 from semfocus_plugin.optics import NOMINAL_PIXEL, TUNGSTEN, check_probe_diameter, half_blur, ideal_score
 
 _SAME = 0.02
@@ -88,11 +88,14 @@ def evaluate(
         raise OutOfRangeError(f"magnification must be above 0, not {factor:g}")
     diameter = None if probe_diameter is None else check_probe_diameter(probe_diameter) * 1e-6
     check_pixels(pixels)
-    pixels = native(sample_of(pixels, bar_rows_of(pixels, metadata, bar_rows)))
-    result = networks.load().evaluator(in_unit(pixels, full_scale(pixels, depth)), factor)
+    pixels = sample_of(pixels, bar_rows_of(pixels, metadata, bar_rows))
+    top, width = full_scale(pixels, depth), pixels.shape[1]
+    seen = windows_of(pixels) if pixels.size > LARGEST else pixels
+    seen_at = mag_image_value(factor, width) / mag_image_value(1.0, seen.shape[-1])
+    result = networks.load().evaluator(in_unit(native(seen), top), seen_at)
     if diameter is None:
         return result
-    return for_core(result, diameter, magnification=factor, width=pixels.shape[1], pixel=pixel)
+    return for_core(result, diameter, magnification=factor, width=width, pixel=pixel)
 
 
 def magnification_of(image: Image) -> float:

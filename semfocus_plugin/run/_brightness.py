@@ -14,7 +14,7 @@ import numpy as np
 
 from semdrivers import AutofocusError, HasDetector, Image, Microscope, ScanMode, autobrightness
 from semdrivers.microscope import read_number, within
-from semfocus_plugin.run._measurement import shows_nothing
+from semfocus_plugin.run._measurement import DARK_OR_BRIGHT, NOISE, shows_nothing
 
 if TYPE_CHECKING:
     from semfocus_plugin.run._measurement import Measurement
@@ -25,6 +25,10 @@ CLIPPED = 0.25
 UNRELIABLE = 0.5
 """Share of clipped pixels beyond which a first frame is not focused on, if nothing else can be had."""
 
+_BLACK_NEIGHBOURS = 7
+"""Black ones, of the eight neighbours of a pixel that is amid black ones."""
+_DARK_NOISE = 0.03
+"""Largest noise of such pixels in a dark part of a sample, as a share of the bright ones."""
 
 LOOKS = 4
 """Most frames of a correction, the first of the run included."""
@@ -75,16 +79,16 @@ class Exposure:
         Exception
             What `look` and the microscope raise.
         """
-        if first.clipped <= CLIPPED:
+        if _cut_off(first) <= CLIPPED:
             return first
         grey = np.issubdtype(first.image.pixels.dtype, np.integer)
         if self._allowed and grey and isinstance(self._microscope, HasDetector):
             best = self._corrected(self._microscope, look, first)
         else:
-            best = look() if first.clipped > UNRELIABLE else first
+            best = look() if _cut_off(first) > UNRELIABLE else first
         reason = shows_nothing(best)
-        if not reason and best.clipped > UNRELIABLE:
-            reason = f"{best.clipped:.0%} of the picture is black or white; correct brightness and contrast first"
+        if not reason and _cut_off(best) > UNRELIABLE:
+            reason = f"{_cut_off(best):.0%} of the picture is black or white; correct brightness and contrast first"
         if reason:
             raise Unusable(reason)
         return best
@@ -113,6 +117,24 @@ class Exposure:
                 f"contrast {contrast:.2f} -> {new_contrast:.2f})"
             )
         return sight.last if sight.settings == now else look()
+
+
+def _cut_off(m: Measurement) -> float:
+    """Return the share of pixels whose signal is cut off: saturated, or black where the sample is not simply dark.
+
+    Where the black level cuts a signal off, its noise still shows here and there amid black pixels.
+    """
+    if m.clipped > DARK_OR_BRIGHT or m.correlation <= NOISE:
+        return m.clipped
+    pixels = m.image.pixels
+    black = pixels <= 0
+    rows = np.pad(black, 1).astype(np.uint8)
+    rows = rows[:-2] + rows[1:-1] + rows[2:]
+    around = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] - black
+    inside = pixels[around >= _BLACK_NEIGHBOURS].astype(np.float32)
+    bright = float(np.percentile(pixels, 99.5))
+    dark = 2 * inside.size >= np.count_nonzero(black) and float(np.square(inside).mean()) <= (_DARK_NOISE * bright) ** 2
+    return m.clipped - float(black.mean()) if dark else m.clipped
 
 
 class _Sight:

@@ -8,6 +8,7 @@ at the start, and writes the result.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import threading
 import time
@@ -24,6 +25,7 @@ from semfocus_plugin.run._brightness import Unusable
 from semfocus_plugin.run._focus_run import MOST_RETAKES, BudgetSpent, Cancelled, FocusRun
 from semfocus_plugin.run._frame_checks import contradiction
 from semfocus_plugin.run._measurement import Measurement
+from semfocus_plugin.run._mixtures import differ, mixture
 from semfocus_plugin.run._stigmator import Matrix
 
 HOPELESS = 1.5
@@ -33,6 +35,9 @@ SHARP = 8.5
 """A score from which there is nothing to be said against the focus."""
 
 _MOST_VIEWS = 4
+
+_REPEATS = 2
+"""Further frames of one place where frames look like mixtures: a frame that is one late has come with the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +273,7 @@ def _attempt(method: Method, focus: Focus, run: FocusRun, accept: float) -> tupl
 
 
 def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
-    """Refuse a focus that a frame contradicts: nobody knows which of the two is true."""
+    """Refuse a focus that a frame contradicts: nobody knows which of them is true."""
     beam = run.beam if outcome.beam is None else outcome.beam
     odd = contradiction(
         run.measurements,
@@ -278,12 +283,36 @@ def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
         None if outcome.beam is None else outcome.beam.sigma,
         0.0 if outcome.astigmatism is None else outcome.astigmatism.amount * 1e-3,
     )
-    if not outcome.focused or odd is None:
+    if not outcome.focused:
         return outcome
+    if odd is None:
+        return _repeated(run, outcome)
     reason = (
         f"the frames contradict each other: with the focus at {outcome.working_distance:.3f} mm, the frame at "
         f"{odd.working_distance:.3f} mm cannot be as {'sharp' if odd.score > outcome.score / 2 else 'blurred'} as it "
         "is; check frame buffer and lens control, and what disturbs the beam"
+    )
+    return dataclasses.replace(outcome, focused=False, retry=False, reason=reason)
+
+
+def _repeated(run: FocusRun, outcome: Outcome) -> Outcome:
+    """Refuse a focus of frames that look like mixtures of places, where a second frame of one place confirms that."""
+    last = run.measurements[-1]
+    frames = [
+        m
+        for m in run.measurements
+        if m.added == last.added and math.isclose(m.magnification, last.magnification, rel_tol=1e-2)
+    ]
+    odd = mixture(frames, outcome.working_distance, run.depth_of_field)
+    if odd is None:
+        return outcome
+    sign, first = odd
+    again = [run.measure(first.working_distance, "verify") for _ in range(_REPEATS)]
+    if not any(differ(one, other) for one, other in itertools.combinations((first, *again), 2)):
+        return outcome
+    reason = (
+        f"frames of {first.working_distance:.3f} mm are not equally sharp, and {sign}: frames hold more than one "
+        "place; switch off averaging from frame to frame, or have the driver wait until lens and frame have settled"
     )
     return dataclasses.replace(outcome, focused=False, retry=False, reason=reason)
 

@@ -7,7 +7,7 @@ import pytest
 
 from semdrivers import Capabilities, Image, Range, ScanMode, autobrightness
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semdrivers.grey_levels import check_bit_depth, full_scale, in_unit, native
+from semdrivers.grey_levels import check_bit_depth, full_scale, in_unit, native, saturation
 from semfocus_plugin.networks import clipped_share
 
 
@@ -98,3 +98,21 @@ def test_autobrightness_leaves_a_good_picture_alone_and_mends_a_bad_one(bits, na
         result = autobrightness(bad)
         assert result.reached
         assert 0.35 <= result.mean <= 0.65
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(8, np.uint8), (10, np.uint16), (12, np.uint16), (16, np.uint16)])
+def test_a_plateau_below_full_scale_is_saturated_and_a_bright_part_of_a_sample_is_not(bits, kind):
+    random, most = np.random.default_rng(bits), 2**bits - 1
+    scene = np.clip(random.normal(0.7, 0.4, (240, 320)), 0, 1)
+    full = np.mean(scene >= 1)
+    dark = random.normal(0.03, 0.001, scene.shape)
+    hot = np.where(random.random(scene.shape) < 1e-4, 1.0, 0.8 * scene)
+    for changed in (scene, scene - 0.03, 0.8 * scene, 0.9 * (scene - 0.03), hot, scene - dark if bits > 8 else scene):
+        pixels = np.rint(np.clip(changed, 0, 1) * most).astype(kind)
+        assert np.mean(pixels >= saturation(pixels, full_scale(pixels))) == pytest.approx(full, abs=0.03)
+    halves = np.where(random.random(scene.shape) < 0.5, 0.2, 0.7)
+    for sound in (random.normal(0.5, 0.1, scene.shape), halves + random.normal(0, 0.02, scene.shape)):
+        pixels = np.rint(np.clip(sound, 0, 1) * most).astype(kind)
+        assert np.mean(pixels >= saturation(pixels, full_scale(pixels))) < 0.01
+    unit = (0.9 * scene).astype(np.float32)
+    assert np.mean(unit >= saturation(unit, full_scale(unit))) == pytest.approx(full, abs=0.03)

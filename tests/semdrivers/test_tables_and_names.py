@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import unicodedata
 from urllib.parse import quote
 
 import numpy as np
@@ -62,6 +63,57 @@ def test_what_is_wrong_in_a_table_is_named_by_file_and_line(tmp_path):
 )
 def test_numbers_with_points_and_commas(text, value):
     assert decimal(text) == value
+
+
+@pytest.mark.parametrize(
+    ("lines", "value"),
+    [
+        ("5.000;9,5", None),
+        ("5.000;9.5", 5.0),
+        ("5.000;9", 5.0),
+        ("5,000;9,5", 5.0),
+        ("5,000;9.5", None),
+        ("5,000;9", 5.0),
+        ("5.000;1.234,5", None),
+        ("5.000;9,5;9.5", 5.0),
+        ("0.500;9,5", 0.5),
+        ("5000.125;9,5", 5000.125),
+        ('"5,000",9', None),
+        ('"5,000","9,5"', 5.0),
+    ],
+)
+def test_a_number_that_may_be_a_thousand_times_larger_is_refused(tmp_path, lines, value):
+    delimiter = ";" if ";" in lines else ","
+    path = tmp_path / "t.csv"
+    path.write_text(delimiter.join(("magnification", "a", "b")[: lines.count(delimiter) + 1]) + "\n" + lines, "utf-8")
+    row = read_table(path)[0]
+    if value is None:
+        with pytest.raises(InvalidParameterError, match=r"magnification '5.000' may be 5000 or 5; write it without"):
+            row.number("magnification")
+    else:
+        assert row.number("magnification") == value
+
+
+@pytest.mark.parametrize("names", ["WD, in mm, as set", '"WD, in mm, as set"'])
+def test_commas_in_the_names_of_columns_delimit_nothing(tmp_path, names):
+    path = tmp_path / "t.csv"
+    path.write_text(f"file;{names};x, y, z\na, b.png;9,5;1\nc.png;9,75;2\n", encoding="utf-8")
+    assert table_columns(path) == ("file", "WD, in mm, as set", "x, y, z")
+    assert [row.number("WD, in mm, as set") for row in read_table(path, ("file",))] == [9.5, 9.75]
+
+
+@pytest.mark.parametrize(("written", "saved"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_with_accents_composed_or_not_are_the_same(tmp_path, written, saved):
+    name = "dépôt/zinnkügelchen 1.png"
+    saved_as = tmp_path / unicodedata.normalize(saved, name)
+    saved_as.parent.mkdir()
+    for path in (saved_as, saved_as.with_name("2.png")):
+        Pillow.fromarray(PIXELS).save(path)
+    text = f"file,working_distance,magnification\n{name},9.5,5000\n{name.split('/')[0]}/2.png,9.6,5000\n"
+    (tmp_path / "series.csv").write_text(unicodedata.normalize(written, text), encoding="utf-8")
+    with semdrivers.connect(f"series://{quote(tmp_path.as_posix())}") as microscope:
+        assert microscope.capabilities.working_distance.minimum == 9.5
+        assert microscope.acquire().metadata["file"] in (saved_as.name, "2.png")
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

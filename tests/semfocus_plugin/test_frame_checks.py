@@ -14,6 +14,8 @@ from semfocus_plugin.run import FrameChecks, FrameMismatchError
 BACKLASH = 0.05
 """Way in mm that a worn lens drive is behind, under the lie ``backlash``."""
 METHODS = ("defocus-pair", "dual-network", "paper")
+MIXTURES = ("averaged", "columns", "interlaced", "two exposures", "unsettled", "stamped anew")
+"""Lies of an instrument whose frames hold more than one place."""
 
 
 class Column:
@@ -28,6 +30,8 @@ class Column:
         self.lie, self.best, self.place, self.magnification, self.count = lie, 15.0, start, 1000.0, 0
         self.kept: list[Image] = []
         self.followed = start
+        self.places: list[float] = []
+        self.pattern = np.random.default_rng(7).normal(0, 12, (240, 320))
 
     @property
     def working_distance(self) -> float:
@@ -61,6 +65,11 @@ class Column:
             return dataclasses.replace(image, pixels=self.kept[0].pixels)
         if self.lie == "grows":
             return dataclasses.replace(image, pixels=np.tile(image.pixels, (len(self.kept),) * 2))
+        if self.lie in MIXTURES:
+            return dataclasses.replace(image, pixels=self.mixed(image.pixels, early.pixels))
+        if self.lie == "pattern":
+            pixels = np.clip(image.pixels + self.pattern, 0, 255)
+            return dataclasses.replace(image, pixels=pixels.astype(np.uint8))
         if self.lie == "torn":
             return dataclasses.replace(image, pixels=np.vstack([image.pixels[:120], early.pixels[120:]]))
         if self.lie == "other magnification":
@@ -72,6 +81,26 @@ class Column:
         if self.lie == "slow mode":
             return dataclasses.replace(image, scan_mode=ScanMode.SLOW)
         return image
+
+    def mixed(self, pixels: np.ndarray, early: np.ndarray) -> np.ndarray:
+        before = self.places[-1] if self.places else self.place
+        self.places.append(self.place)
+        if self.lie == "averaged":
+            return np.mean([image.pixels for image in self.kept[-4:]], axis=0).astype(np.uint8)
+        if self.lie == "stamped anew":
+            return early
+        pixels = pixels.copy()
+        if self.lie == "columns":
+            pixels[:, 160:] = early[:, 160:]
+        if self.lie == "interlaced":
+            pixels[::2] = early[::2]
+        if self.lie == "two exposures":
+            pixels[::2] = self.frame(before).pixels[::2]
+        if self.lie == "unsettled":
+            for top in range(0, 240, 30):
+                place = self.place + (before - self.place) * np.exp(-top / 75)
+                pixels[top : top + 30] = self.frame(place).pixels[top : top + 30]
+        return pixels
 
     def close(self) -> None: ...
 
@@ -160,6 +189,36 @@ def test_backlash_of_the_lens_drive_costs_no_focus(method, start):
     assert not result.focused or abs(microscope.followed - 15.0) < 0.055, result
 
 
+@pytest.mark.parametrize("lie", MIXTURES)
+@pytest.mark.parametrize("seed", [1, 3, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 2, 4, 5, 6, 7))])
+def test_frames_that_hold_more_than_one_place_give_no_false_focus(lie, seed):
+    random = np.random.default_rng(100 + seed)
+    microscope = Column(lie, seed)
+    microscope.magnification = 4000.0 if seed % 2 else 1000.0
+    field = 0.4 / microscope.magnification / 0.003
+    microscope.place = 15.0 + random.choice([-1, 1]) * random.uniform(1, 16) * field
+    result = semdrivers.autofocus(microscope)
+    assert not result.focused or abs(microscope.place - 15.0) < 2 * field, result
+
+
+@pytest.mark.parametrize(
+    ("lie", "sign"), [("averaged", "averaging from frame to frame"), ("unsettled", "wait until lens and frame have")]
+)
+def test_what_is_wrong_with_such_frames_is_named(lie, sign):
+    microscope = Column(lie, seed=1, start=14.9)
+    microscope.magnification = 4000.0
+    result = semdrivers.autofocus(microscope)
+    assert result.status == "refused"
+    assert "not equally sharp" in result.reason
+    assert sign in result.reason
+
+
+def test_a_pattern_that_every_frame_has_costs_frames_and_no_focus():
+    result = semdrivers.autofocus(microscope := Column("pattern"))
+    assert result.focused, result
+    assert abs(microscope.working_distance - 15.0) < 0.2
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_an_honest_column_is_focused(method):
     result = semdrivers.autofocus(Column(), method=method)
@@ -195,3 +254,31 @@ def test_a_counter_that_begins_anew_is_not_old():
     checks = FrameChecks(ScanMode.FAST)
     checks.accept(first, 10.0)
     assert checks.late(second, 10.0, 5000.0, 0.01) == ""
+
+
+class Beads(Column):
+    """Bright beads on a background that is black since there is nothing: most pixels are at 0, and none is cut off."""
+
+    def __init__(self, seed: int, start: float) -> None:
+        super().__init__("", seed, start)
+        beads = (self.random.random((240, 320)) < 0.002).astype(float)
+        k = 2 * np.pi * np.hypot(np.fft.fftfreq(240)[:, None], np.fft.rfftfreq(320))
+        blurred = np.fft.irfft2(np.fft.rfft2(beads) * np.exp(-((k * 2.0) ** 2) / 2), (240, 320)) * 25
+        self.scene = np.clip(blurred, 0.0, 1.0)
+
+    def frame(self, place: float) -> Image:
+        image = super().frame(place)
+        radius = 0.003 * abs(place - self.best) / (0.4 / self.magnification)
+        k = 2 * np.pi * np.hypot(np.fft.fftfreq(240)[:, None], np.fft.rfftfreq(320))
+        signal = np.fft.irfft2(np.fft.rfft2(self.scene) * np.exp(-((k * max(radius, 0.4)) ** 2) / 8), (240, 320))
+        electrons = self.random.poisson(50 * np.clip(signal, 0, 1))
+        return dataclasses.replace(image, pixels=np.clip(4 * electrons, 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("start", [14.6, 15.5])
+def test_bright_beads_on_black_are_focused(start):
+    microscope = Beads(seed=1, start=start)
+    assert np.mean(microscope.frame(15.0).pixels == 0) > 0.7
+    result = semdrivers.autofocus(microscope)
+    assert result.focused, result
+    assert abs(microscope.working_distance - 15.0) < 0.2

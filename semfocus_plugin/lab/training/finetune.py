@@ -21,6 +21,7 @@ from semdrivers import read_image
 from semdrivers.console import problem_of
 from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
+from semdrivers.files import named_file
 from semdrivers.grey_levels import full_scale, in_unit, native
 from semfocus_plugin import networks
 from semfocus_plugin.lab.training import aenet, checkpoint, datasets
@@ -153,7 +154,7 @@ def read_pictures(sheets: tuple[str, ...], problems: list[str] | None = None) ->
         for row in read_sheet(sheet):
             if row.label is None:
                 continue
-            path = sheet.parent / row.file
+            path = named_file(sheet.parent, row.file)
             try:
                 if row.magnification is None:
                     raise InvalidParameterError(f"{sheet}: {row.file} has a label and no magnification; fill it in")

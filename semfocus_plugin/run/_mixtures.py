@@ -1,0 +1,121 @@
+"""Frames that hold more than one place: averaged over time, interlaced, torn, or begun before the lens had settled.
+
+No frame says of itself that it is such a mixture. Signs of it are cheap to see in the frames of a run that is about to
+report a focus, and each of them has honest causes too: a camera's fixed pattern, a tilted sample. So a sign costs
+further frames at a place that has one already, and only frames of one place that differ are evidence.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semfocus_plugin.networks import line_correlation
+from semfocus_plugin.run._measurement import NOISE, Measurement
+
+_SHARED = 0.2
+"""Correlation of the noise of two frames, one after the other, from which one may hold a part of the other."""
+
+_BLURRED = math.log(3.0)
+"""ln(1 + blur radius) from which a frame has nothing of the sample at its finest frequencies: noise alone is there."""
+
+_UNEVEN = 0.7
+"""Difference of ln fine structure between parts of a frame, or between every other line, that another frame lacks."""
+
+_ALIKE = 0.03
+"""Correlation of lines that two frames of one place leave in their difference, as a share of that in the frames."""
+
+_REPEATED = 0.2
+"""Largest difference of ln fine structure between two frames of one place, ..."""
+_SIGMAS = 4.0
+"""... beside so many standard deviations of what noise does to it."""
+
+_TILE = 16
+_FLOOR = 0.05
+"""Share of the fine contrast below which its structure is not told from noise."""
+
+Array = NDArray[np.float32]
+
+
+def mixture(frames: Sequence[Measurement], focus: float, unit: float) -> tuple[str, Measurement] | None:
+    """Return what makes frames of a run look as if they held more than one place, and the frame to repeat; or None.
+
+    Parameters
+    ----------
+    frames : sequence of Measurement
+        Of one magnification and one stigmator, in the order of their acquisition.
+    focus : float
+        Where the focus is said to be, mm.
+    unit : float
+        Depth of field, mm.
+    """
+    for before, after in itertools.pairwise(frames):
+        blur = max(before.evaluation.log_blur or 0.0, after.evaluation.log_blur or 0.0)
+        shared = _shared_noise(before, after) if blur >= _BLURRED else 0.0
+        if shared >= _SHARED:
+            nearest = min(frames, key=lambda m: abs(m.working_distance - focus))
+            return (
+                f"a frame shares {shared:.0%} of its noise with the one before, as an average over time does",
+                nearest,
+            )
+        correlation = max(before.correlation, after.correlation)
+        if abs(after.working_distance - before.working_distance) > unit and correlation > NOISE:
+            left = line_correlation(_levels(after) - _levels(before))
+            if left < _ALIKE * correlation:
+                return "two frames of different places show the same, as where the second is late", after
+    lines, parts = (np.array(each) for each in zip(*(_structure(_levels(m)) for m in frames), strict=True))
+    odd = np.abs(lines).max(axis=1)
+    if odd.max() >= _UNEVEN:
+        return "every other line of a frame is sharper, as where two exposures are interlaced", frames[odd.argmax()]
+    odd = np.ptp(parts - np.median(parts, axis=0), axis=1)
+    if odd.max() >= _UNEVEN:
+        return "a part of a frame is sharper than the rest, as where the lens moves meanwhile", frames[odd.argmax()]
+    return None
+
+
+def differ(first: Measurement, again: Measurement) -> bool:
+    """Whether two frames of one place are not equally sharp."""
+    structure = abs(math.log(max(first.structure, 1e-12) / max(again.structure, 1e-12)))
+    noise = math.sqrt(2 / first.image.pixels.size) / max(min(first.detail, again.detail), 1e-3)
+    lines, parts = zip(*(_structure(_levels(m)) for m in (first, again)), strict=True)
+    uneven = max(float(np.abs(np.diff(lines, axis=0)).max()), float(np.ptp(np.diff(parts, axis=0))))
+    return structure > _REPEATED + _SIGMAS * noise or uneven >= _UNEVEN
+
+
+def _levels(m: Measurement) -> Array:
+    return m.image.pixels.astype(np.float32)
+
+
+def _shared_noise(first: Measurement, second: Measurement) -> float:
+    """Return the correlation of two frames at frequencies that are highest along both axes."""
+    one, other = (_finest(_levels(m)) for m in (first, second))
+    power = float(np.mean(one * one) * np.mean(other * other))
+    return float(np.mean(one * other)) / math.sqrt(power) if power > 1e-6 else 0.0
+
+
+def _finest(levels: Array) -> Array:
+    height, width = (size // 2 * 2 for size in levels.shape)
+    squares = levels[:height, :width]
+    fine = squares[::2, ::2] - squares[1::2, ::2] - squares[::2, 1::2] + squares[1::2, 1::2]
+    return np.asarray(fine - fine.mean(), np.float32)
+
+
+def _structure(levels: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return ln of the fine structure of even over odd lines and columns, shape (2,), and of the quarters, (4,)."""
+    height, width = (size // _TILE * _TILE for size in levels.shape)
+    tiles = levels[:height, :width].reshape(height // _TILE, _TILE, width // _TILE, _TILE)
+    fine = (tiles - tiles.mean(axis=(1, 3), keepdims=True)).reshape(height, width)
+    floor = _FLOOR * float(np.mean(fine * fine)) + 1e-9
+    down, across = fine[:-1] * fine[1:], fine[:, :-1] * fine[:, 1:]
+
+    def ln(part: Array) -> float:
+        return math.log(max(float(part.mean()), 0.0) + floor)
+
+    middle, centre = height // 2, width // 2
+    lines = ln(across[::2]) - ln(across[1::2]), ln(down[:, ::2]) - ln(down[:, 1::2])
+    halves = down[:middle], down[middle:]
+    return np.array(lines), np.array([ln(part) for half in halves for part in (half[:, :centre], half[:, centre:])])
