@@ -301,7 +301,7 @@ def _repeated(run: FocusRun, outcome: Outcome) -> Outcome:
     frames = [
         m
         for m in run.measurements
-        if m.added == last.added and math.isclose(m.magnification, last.magnification, rel_tol=1e-2)
+        if m.setting == last.setting and math.isclose(m.magnification, last.magnification, rel_tol=1e-2)
     ]
     odd = mixture(frames, outcome.working_distance, run.depth_of_field)
     if odd is None:
