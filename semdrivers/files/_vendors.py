@@ -126,9 +126,10 @@ def _fei(values: list[Any], width: int, height: int) -> Conditions:
     field = _number(scan.get("HorFieldsize")) or _number(column.get("HFW"))
     lines, columns = _number(image.get("ResolutionY")), _number(image.get("ResolutionX"))
     bar = _number(private.get("DatabarHeight"))
-    if columns == width and lines and lines <= height:
-        bar = height - lines
-    elif columns and field and columns != width:
+    if columns and lines:
+        below = height - round(lines * width / columns)
+        bar = below if 0 <= below <= height // 3 else None  # else the picture was cut
+    if columns and field and columns != width:
         pixel = field / width
     user = entries.get("User", {})
     return {

@@ -136,6 +136,8 @@ class FocusRun:
         self.limits = limits_of(microscope.capabilities.working_distance, settings, self.start_working_distance)
         self.posterior: tuple[float, ...] | None = None
         """What the frames say of the focus so far, as the method last computed it; see `FocusStep.posterior`."""
+        self.astigmatism: tuple[float, float, float] | None = None
+        """The same of the astigmatism, in a run that corrects the stigmator; see `FocusStep.astigmatism`."""
         self._on_grid = True
         self.stigmator = Stigmator(microscope, settings, matrix) if settings.stigmate else None
 
@@ -270,6 +272,8 @@ class FocusRun:
         """
         self._check_next()
         self.move(working_distance)
+        if self.stigmator is not None and not self._steps:
+            self.stigmator.move(self.stigmator.start)
         measurement = self._look(phase)
         if not self._measurements:
             first, measurement = measurement, self._exposure.correct(measurement, lambda: self._look("brightness"))
@@ -307,7 +311,7 @@ class FocusRun:
             clipped=clipped_share(pixels, self._full_scale),
             image=image,
             full_scale=self._full_scale,
-            added=(0.0, 0.0) if self.stigmator is None else self.stigmator.added,
+            setting=(0.0, 0.0) if self.stigmator is None else self.stigmator.setting,
         )
         damage = spoiled(pixels) if again and len(self._spoiled) < self._retakes else ""
         self._record("spoiled" if damage else phase, evaluation)
@@ -423,14 +427,15 @@ class FocusRun:
             entropy=evaluation.entropy,
             time=time.perf_counter() - self._began,
             posterior=self.posterior,
+            astigmatism=self.astigmatism,
             **_blur_of(evaluation),
         )
         self._steps.append(step)
         if self._progress is not None:
             self._progress(step)
 
-    def stigmate(self, x: float, y: float) -> tuple[float, float]:
-        """Set the stigmator so that it adds astigmatism (mm) to that of the start; returns what it adds.
+    def stigmate(self, setting: tuple[float, float]) -> tuple[float, float]:
+        """Set the stigmator as near to a setting as its limits allow; returns it as read back.
 
         Raises
         ------
@@ -442,7 +447,7 @@ class FocusRun:
         if self.stigmator is None:
             raise AutofocusError("the method may not set the stigmator: stigmate is False")
         self._check_cancelled()
-        return self.stigmator.add(x, y)
+        return self.stigmator.move(setting)
 
     def set_magnification(self, magnification: float) -> float:
         """Look at another magnification, where the settings allow it; the loop puts it back.

@@ -43,6 +43,9 @@ def test_fei_in_either_tag(tmp_path):
         vendor = image.metadata["vendor"]
         assert (vendor["instrument"], vendor["detector"], vendor["voltage"]) == ("Quanta", "ETD SE", 15.0)
         assert vendor["field_width"] == pytest.approx(32.0)
+        half = vendor_conditions(path, 160, 130)
+        assert (half["bar_rows"], half["pixel_size"]) == (10, pytest.approx(200.0))
+        assert "bar_rows" not in vendor_conditions(path, 160, 260)
 
 
 @pytest.mark.parametrize(
