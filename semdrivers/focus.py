@@ -202,6 +202,9 @@ class FocusStep:
         What the frames before this one said of the focus, by which its place was chosen: working distances in mm below
         which the focus lies with the probabilities 0, 1/n, 2/n, … 1, but for one in a thousand at either end. None
         where the method computes none.
+    astigmatism : tuple of float or None
+        What those frames said of the astigmatism, while the stigmator is corrected: both components and the standard
+        deviation of each, µm, as in `Astigmatism`.
     """
 
     index: int
@@ -216,14 +219,16 @@ class FocusStep:
     blur: float | None = None
     blur_sigma: float | None = None
     posterior: tuple[float, ...] | None = None
+    astigmatism: tuple[float, float, float] | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FocusStep:
         """Return the step of one entry of ``to_dict()["trace"]``; raises as `AutofocusResult.from_dict` does."""
         try:
             known = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}
-            if known.get("posterior") is not None:
-                known["posterior"] = tuple(map(float, known["posterior"]))
+            for name in ("posterior", "astigmatism"):
+                if known.get(name) is not None:
+                    known[name] = tuple(map(float, known[name]))
             return cls(**known)
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidParameterError(f"it is no step of an autofocus run: {error}") from error
@@ -285,11 +290,15 @@ class Astigmatism:
         longer working distance) is blurred most. `x` is along 0° and 90°, `y` along 45° and 135°.
     sigma : float
         Standard deviation of each, µm.
+    unseen : float or None
+        On a sample that shows one direction alone: the angle in degrees, 0 to 90, of the component that it does not
+        show, which is the one along this angle and across it. `x` and `y` are the other component then.
     """
 
     x: float
     y: float
     sigma: float
+    unseen: float | None = None
 
     @property
     def amount(self) -> float:
@@ -424,7 +433,7 @@ class AutofocusResult:
             known["trace"] = tuple(map(FocusStep.from_dict, known.get("trace", ())))
             if known.get("astigmatism") is not None:
                 known["astigmatism"] = Astigmatism(**known["astigmatism"])
-            for name in ("posterior", "measured_at"):
+            for name in ("posterior", "measured_at", "stigmator", "start_stigmator"):
                 if known.get(name) is not None:
                     known[name] = tuple(map(float, known[name]))
             return cls(**known)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from functools import partial
 
 from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress
 from semdrivers.microscope import Microscope
 from semdrivers.plugins import hookimpl
 from semfocus_plugin import methods
 from semfocus_plugin import run as loop
-from semfocus_plugin.calibration import apertures_in_use, calibration_for, stigmator_for
+from semfocus_plugin.calibration import apertures_in_use, calibration_for, learn_stigmator, stigmator_for
 
 __all__ = ["semdrivers_autofocus", "semdrivers_autofocus_methods"]
 
@@ -32,6 +33,7 @@ def semdrivers_autofocus(
         return None
     kept = calibration_for(microscope.capabilities)
     stigmator = stigmator_for(microscope.capabilities) if settings.stigmate else None
+    apertures = apertures_in_use()
     return loop.run(
         method,
         microscope,
@@ -40,8 +42,9 @@ def semdrivers_autofocus(
         cancel,
         beam=None if kept is None else kept.beam,
         core=None if kept is None else kept.core,
-        apertures=apertures_in_use(),
+        apertures=apertures,
         matrix=None if stigmator is None else stigmator.matrix,
+        keep_matrix=None if apertures is None else partial(learn_stigmator, microscope.capabilities),
     )
 
 

@@ -159,6 +159,7 @@ class Emulator:
             magnification=magnification,
             realtime=realtime,
             lens_hysteresis=profile.lens_hysteresis * self.column.preset.lens_hysteresis,
+            stigmator_hysteresis=self.column.preset.stigmator_hysteresis,
             meanwhile=lambda instrument, pixels: _disturb(instrument, self.faults, pixels),
         )
         self._folder = None if save_session is None else free_folder(save_session)

@@ -6,6 +6,7 @@ Drawn on canvases of their own, so they work without a display, in any thread, a
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -346,6 +347,30 @@ def _draw_blur(axes: Axes, result: Mapping[str, Any]) -> None:
     _draw_posterior(axes, result)
     axes.legend(fontsize=8, frameon=False, loc="best")
     axes.ticklabel_format(axis="x", useOffset=False)
+    if result.get("astigmatism") and result.get("depth_of_field"):
+        _draw_ellipses(axes, result["astigmatism"], result["depth_of_field"] * 1e3)
+
+
+_ASIDE = 3.0
+"""Depths of field from the focus to the blur that is drawn below and above it."""
+
+
+def _draw_ellipses(axes: Axes, left: Mapping[str, Any], unit: float) -> None:
+    """Draw the blur below, in and above the focus, with the astigmatism that remains."""
+    from matplotlib.patches import Ellipse
+
+    x, y, sigma = (left[name] / unit for name in ("x", "y", "sigma"))
+    amount, turn = math.hypot(x, y), math.degrees(0.5 * math.atan2(y, x))
+    inset = axes.inset_axes((0.3, 0.68, 0.4, 0.3))
+    for number, away in enumerate((-_ASIDE, 0.0, _ASIDE)):
+        along, across = (2 * math.hypot(away + sign * amount, 1.0) for sign in (1, -1))
+        # Lines are counted downwards, so an angle from the lines to the next line is clockwise.
+        inset.add_patch(Ellipse((9 * number, 0), along, across, angle=-turn, color=_COLOURS[0], alpha=0.6))
+    inset.set_xlim(-5, 23)
+    inset.set_ylim(-6, 6)
+    inset.set_aspect("equal")
+    inset.set_axis_off()
+    inset.set_title(f"x {x:.1f}, y {y:.1f} ± {sigma:.1f} depths of field", fontsize=7, color=_INK)
 
 
 def _draw_posterior(axes: Axes, result: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from semdrivers.errors import InvalidParameterError
 from semdrivers.focus import AutofocusResult, NotFocusedError
 from semdrivers.hosts._cadence import FocusKeeper
 from semdrivers.image import Image, ScanMode
-from semdrivers.microscope import Microscope, Range, missing_members, number
+from semdrivers.microscope import Microscope, Range, has_member, missing_members, number
 from semdrivers.threads import on_one_thread
 
 Reading = dict[str, dict[str, Any]]
@@ -344,7 +344,7 @@ class Detector(_Device):
 
 @dataclass(frozen=True, slots=True)
 class Devices:
-    """The devices of one microscope; `stage_x` and `stage_y` are None where there is no stage."""
+    """The devices of one microscope; those of stage and stigmator are None where it has none."""
 
     microscope: Microscope
     detector: Detector
@@ -353,6 +353,8 @@ class Devices:
     autofocus: Autofocus
     stage_x: Setting | None = None
     stage_y: Setting | None = None
+    stigmator_x: Setting | None = None
+    stigmator_y: Setting | None = None
 
 
 def devices(microscope: Microscope | str, name: str = "sem", mode: ScanMode = ScanMode.FAST) -> Devices:
@@ -390,35 +392,45 @@ def devices(microscope: Microscope | str, name: str = "sem", mode: ScanMode = Sc
         )
 
     autofocus = Autofocus(f"{name}_autofocus", FocusKeeper(microscope))
-    axes = _stage(microscope, name) if hasattr(type(microscope), "move_stage") else (None, None)
+    own: Any = microscope
+    stage: tuple[Setting, ...] | tuple[None, None] = (None, None)
+    stigmator = stage
+    if hasattr(type(microscope), "move_stage"):
+        stage = _axes(f"{name}_stage", "mm", None, lambda: own.stage_position, lambda x, y: own.move_stage(x, y))
+    if has_member(microscope, "stigmator"):
+        stigmator = _axes(
+            *(f"{name}_stigmator", "", limits.stigmator),
+            *(lambda: own.stigmator, lambda x, y: setattr(own, "stigmator", (x, y))),
+        )
     return Devices(
         microscope,
         Detector(name, microscope, autofocus, mode),
         setting("working_distance", "mm", limits.working_distance),
         setting("magnification", "", limits.magnification),
         autofocus,
-        *axes,
+        *stage,
+        *stigmator,
     )
 
 
-def _stage(microscope: Any, name: str) -> tuple[Setting, Setting]:
-    """Return the axes of a stage; two moves at once follow each other, and neither undoes the other."""
+def _axes(
+    name: str,
+    unit: str,
+    limits: Range | None,
+    read: Callable[[], tuple[float, float]],
+    write: Callable[[float, float], object],
+) -> tuple[Setting, Setting]:
+    """Return two axes that are set together; two sets at once follow each other, and neither undoes the other."""
     lock = threading.Lock()
 
     def move(axis: int, value: float) -> None:
         with lock:
-            place = list(microscope.stage_position)
+            place = list(read())
             place[axis] = value
-            microscope.move_stage(*place)
+            write(*place)
 
     def axis(index: int) -> Setting:
-        return Setting(
-            f"{name}_stage_{'xy'[index]}",
-            "mm",
-            None,
-            lambda: microscope.stage_position[index],
-            lambda value: move(index, value),
-        )
+        return Setting(f"{name}_{'xy'[index]}", unit, limits, lambda: read()[index], lambda value: move(index, value))
 
     return axis(0), axis(1)
 

@@ -26,7 +26,7 @@ from semdrivers.focus import (
 )
 from semdrivers.image import Image, ScanMode
 from semdrivers.maps import FocusMap
-from semdrivers.microscope import HasStage, Microscope, number
+from semdrivers.microscope import HasStage, Microscope, has_member, number
 from semdrivers.notify import Listener, notify
 
 ON_FAILURE = ("retry", "skip", "continue", "abort")
@@ -54,6 +54,8 @@ class FocusPolicy:
     ----------
     every : int, optional
         Focus again after so many frames; 1 focuses before each.
+    stigmate_every : int, optional
+        Correct the stigmator too, with the first focusing and again after so many frames; other focusings leave it.
     score_drop : float, optional
         Focus again when the last frame scored less, by this much, than the first frame after focusing (0 to 9).
     score : callable, optional
@@ -99,6 +101,7 @@ class FocusPolicy:
     """
 
     every: int | None = None
+    stigmate_every: int | None = None
     score_drop: float | None = None
     score: Callable[[Image], float] | None = None
     stage_travel: float | None = None
@@ -115,9 +118,9 @@ class FocusPolicy:
     on_event: Listener | None = None
 
     def __post_init__(self) -> None:
-        for name in ("every", "attempts"):
+        for name in ("every", "stigmate_every", "attempts"):
             value = getattr(self, name)
-            if value is None and name == "every":
+            if value is None and name != "attempts":
                 continue
             if isinstance(value, bool) or not isinstance(value, int):
                 raise InvalidParameterError(f"{name} must be a whole number, not {value!r}")
@@ -151,7 +154,10 @@ class FocusPolicy:
     @property
     def once(self) -> bool:
         """Whether the first frame of a run is the only occasion."""
-        occasions = (self.every, self.score_drop, self.stage_travel, self.magnification_change, self.temperature_change)
+        occasions = (
+            *(self.every, self.stigmate_every, self.score_drop),
+            *(self.stage_travel, self.magnification_change, self.temperature_change),
+        )
         return all(occasion is None for occasion in occasions)
 
     def changed(self, **overrides: Any) -> Self:
@@ -239,12 +245,17 @@ class FocusKeeper:
             )
         if self.policy.map is not None and not isinstance(microscope, HasStage):
             raise InvalidParameterError(f"map needs a stage, and {type(microscope).__name__} has none; leave map out")
+        if self.policy.stigmate_every is not None and not has_member(microscope, "stigmator"):
+            raise InvalidParameterError(
+                f"stigmate_every needs a stigmator that can be set, and {type(microscope).__name__} has none"
+            )
         self.restart()
 
     def restart(self) -> None:
         """Begin a new run: the next frame is focused."""
         self._wanted = FIRST
         self._since = 0
+        self._since_stigmated: int | None = None
         self._first_score: float | None = None
         self._last_score: float | None = None
         self._place: Mapping[str, Any] = {}
@@ -317,6 +328,8 @@ class FocusKeeper:
             return moved
         if policy.every is not None and self._since >= policy.every:
             return f"{self._since} frames since the last focusing"
+        if self._stigmates() and self._since_stigmated is not None:
+            return f"{self._since_stigmated} frames since the stigmator was corrected"
         if policy.score_drop is not None and self._first_score is not None and self._last_score is not None:
             drop = self._first_score - self._last_score
             if drop >= policy.score_drop:
@@ -383,17 +396,26 @@ class FocusKeeper:
             if policy.on_failure == "skip" or tries >= policy.attempts:
                 raise FrameSkippedError(f"autofocus {result.status} {tries} times: {result.reason}", result)
         self._wanted, self._left_at = "", result.working_distance
+        self._since_stigmated = 0 if self._stigmates() else self._since_stigmated
         self._place = self._read_place()
         return result
 
+    def _stigmates(self) -> bool:
+        """Return whether the next focusing is to correct the stigmator."""
+        every, since = self.policy.stigmate_every, self._since_stigmated
+        return every is not None and (since is None or since >= every)
+
     def _autofocus(self) -> AutofocusResult:
+        settings, stigmates = self.policy.settings, self._stigmates()
+        if stigmates:
+            settings = dataclasses.replace(settings, stigmate=True)
         with self._acting(), self.around_focus():
             return autofocus(
                 self.microscope,
-                settings=self.policy.settings,
+                settings=settings,
                 progress=self.progress,
                 cancel=self.cancel,
-                map=self.policy.map,
+                map=None if stigmates else self.policy.map,
             )
 
     def after_frame(self, image: Image) -> Image:
@@ -414,6 +436,8 @@ class FocusKeeper:
         """Count a frame whose picture is not at hand."""
         self.frames += 1
         self._since += 1
+        if self._since_stigmated is not None:
+            self._since_stigmated += 1
 
     def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
         """Focus if due, and take a frame; one during which the lens was moved is taken again, in focus.

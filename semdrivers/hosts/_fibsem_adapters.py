@@ -382,6 +382,17 @@ class FibsemLike:
         self.microscope.magnification = DISPLAY / hfw
         return self.get_field_of_view(beam_type)
 
+    def get_stigmation(self, beam_type: Any) -> Any:
+        """Return the setting of the stigmator, in the units of the instrument."""
+        _electron(beam_type)
+        return Point(*self.microscope.stigmator)
+
+    def set_stigmation(self, stigmation: Any, beam_type: Any) -> Any:
+        """Set the stigmator; returns it as read back."""
+        _electron(beam_type)
+        self.microscope.stigmator = (stigmation.x, stigmation.y)
+        return self.get_stigmation(beam_type)
+
     def get_stage_position(self) -> Any:
         """Return the stage position, m."""
         x, y = self.microscope.stage_position

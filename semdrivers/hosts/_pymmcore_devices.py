@@ -22,7 +22,7 @@ from semdrivers.connection import connect
 from semdrivers.errors import DeviceError, InvalidParameterError, NotConnectedError
 from semdrivers.files import plain
 from semdrivers.image import Image, ScanMode
-from semdrivers.microscope import Microscope, missing_members
+from semdrivers.microscope import Microscope, has_member, missing_members
 from semdrivers.threads import on_one_thread
 
 CAMERA, FOCUS, STAGE, SHUTTER = "Camera", "WorkingDistance", "Stage", "Beam"
@@ -81,6 +81,8 @@ class _OfMicroscope:
 class MicroscopeCamera(_OfMicroscope, CameraDevice):
     """Frames, with properties ``ScanMode``, ``Magnification`` and ``PixelType``; the last one is `last_image`.
 
+    Of a microscope with a stigmator there are ``StigmatorX`` and ``StigmatorY`` too, in the units of the instrument.
+
     It learns the type of the grey levels and the size of a pixel from one frame of the fastest mode when it is
     initialized. Where that cannot be taken, since the beam is off, they are uint8 and unknown until the first frame.
     Once `follow` has given it the core, that core's pixel size follows magnification and mode, and under auto shutter
@@ -116,6 +118,14 @@ class MicroscopeCamera(_OfMicroscope, CameraDevice):
             setter=lambda camera, value: camera._set_magnification(value),
             limits=(capabilities.magnification.minimum, capabilities.magnification.maximum),
         )
+        if has_member(self.microscope, "stigmator"):
+            for index, axis in enumerate("XY"):
+                self.register_property(
+                    f"Stigmator{axis}",
+                    property_type=float,
+                    getter=lambda camera, index=index: camera.microscope.stigmator[index],
+                    setter=lambda camera, value, index=index: camera._stigmate(index, value),
+                )
         self.register_property(
             "PixelType",
             property_type=str,
@@ -196,6 +206,11 @@ class MicroscopeCamera(_OfMicroscope, CameraDevice):
     def _set_magnification(self, value: float) -> None:
         self.microscope.magnification = value
         self._pixel_size_is_old = True
+
+    def _stigmate(self, index: int, value: float) -> None:
+        setting = list(self.microscope.stigmator)
+        setting[index] = value
+        self.microscope.stigmator = tuple(setting)
 
     def __exit__(self, *failure: Any) -> None:
         """Let go of the camera's lock, and only then notify the core: whoever is notified may ask the camera."""

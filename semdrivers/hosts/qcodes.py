@@ -21,7 +21,7 @@ from semdrivers.errors import InvalidParameterError
 from semdrivers.focus import AutofocusResult, FrameSkippedError, NotFocusedError
 from semdrivers.hosts._cadence import FocusKeeper, FocusPolicy
 from semdrivers.image import Image, ScanMode
-from semdrivers.microscope import Microscope, Range, missing_members
+from semdrivers.microscope import Microscope, Range, has_member, missing_members
 from semdrivers.threads import on_one_thread
 
 try:
@@ -40,7 +40,8 @@ class MicroscopeInstrument(Instrument):
     """A microscope as a QCoDeS instrument.
 
     Parameters there are: ``working_distance`` and ``stage_x``, ``stage_y`` in mm, ``magnification``, ``scan_mode``,
-    ``beam`` (the last three of stage and beam where the microscope has them), ``frame`` over ``row`` and
+    ``stigmator_x``, ``stigmator_y`` in the units of the instrument, ``beam`` (stage, stigmator and beam where the
+    microscope has them), ``frame`` over ``row`` and
     ``column``, and, read only, ``frame_working_distance``, ``focus_status``, ``focus_working_distance``,
     ``focus_score``, ``frames_since_focus``, ``lens_offset`` (mm) and ``focus_record``, which the snapshot
     holds.
@@ -69,7 +70,15 @@ class MicroscopeInstrument(Instrument):
         if Instrument.exist(name):  # QCoDeS looks only once everything is open
             raise InvalidParameterError(f"there is an instrument {name!r} already; close it, or take another name")
         in_force = (policy if policy is not None else FocusPolicy()).changed(**overrides)
-        cadence = {"every", "score_drop", "stage_travel", "magnification_change", "temperature_change", "on_failure"}
+        cadence = {
+            "every",
+            "stigmate_every",
+            "score_drop",
+            "stage_travel",
+            "magnification_change",
+            "temperature_change",
+            "on_failure",
+        }
         self._focuses_frames = policy is not None or bool(cadence & set(overrides))
         self._address = microscope if isinstance(microscope, str) else None
         self.microscope: Any = microscope
@@ -158,6 +167,14 @@ class MicroscopeInstrument(Instrument):
                     set_cmd=lambda value, index=index: self._move(index, value),
                     vals=Numbers(),
                 )
+        if has_member(microscope, "stigmator"):
+            for axis, index in (("stigmator_x", 0), ("stigmator_y", 1)):
+                self.add_parameter(
+                    axis,
+                    get_cmd=lambda index=index: microscope.stigmator[index],
+                    set_cmd=lambda value, index=index: self._stigmate(index, value),
+                    vals=Numbers(),
+                )
         if hasattr(type(microscope), "beam_on"):
             self.add_parameter(
                 "beam",
@@ -236,6 +253,11 @@ class MicroscopeInstrument(Instrument):
         place = list(self.microscope.stage_position)
         place[index] = value
         self.microscope.move_stage(*place)
+
+    def _stigmate(self, index: int, value: float) -> None:
+        setting = list(self.microscope.stigmator)
+        setting[index] = value
+        self.microscope.stigmator = tuple(setting)
 
     def _take(self) -> Any:
         """Take a frame, focused if the cadence needs it; NaN where one is left out."""

@@ -18,6 +18,7 @@ from semfocus_plugin.calibration._stigmator import (
     StigmatorCalibration,
     calibrate_stigmator,
     keep_stigmator,
+    learn_stigmator,
     stigmator_for,
 )
 from semfocus_plugin.calibration._travel import TRAVEL, default_travel
@@ -42,6 +43,7 @@ __all__ = [
     "fit_aperture",
     "keep_stigmator",
     "kept_files",
+    "learn_stigmator",
     "load",
     "place_for",
     "save",

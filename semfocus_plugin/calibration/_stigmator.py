@@ -6,6 +6,7 @@ at three settings: where the stigmator stands, and with either axis moved.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -212,6 +213,16 @@ def keep_stigmator(
         text = json.dumps(dataclasses.asdict(calibration), indent=2, ensure_ascii=False)
         partial.write_text(text + "\n", encoding="utf-8")
     return target
+
+
+def learn_stigmator(
+    info: Identified, matrix: tuple[tuple[float, float], tuple[float, float]], sigma: float, frames: int
+) -> None:
+    """Keep what a run has measured on its way, for an instrument that reports who it is; no fault ends the run."""
+    if place_for(info) is not None:
+        date = datetime.now().astimezone().isoformat(timespec="seconds")
+        with contextlib.suppress(OSError, InvalidParameterError):
+            keep_stigmator(StigmatorCalibration(info.model, info.serial, date, matrix, sigma, frames))
 
 
 def stigmator_for(info: Identified) -> StigmatorCalibration | None:

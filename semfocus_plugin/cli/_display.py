@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -45,6 +46,9 @@ class FrameTable:
         if not messages.is_terminal:
             if len(self._steps) == 1:
                 messages.print(_LINE.format("frame", "phase", "working distance", "magnification", "score"))
+            if step.astigmatism is not None:
+                components, picture = _ellipse(step.astigmatism)
+                messages.print(f"       astigmatism {components} µm {picture}", markup=False)
             cells = f"{step.working_distance:.3f} mm", f"{step.magnification:g}×", f"{step.score:.2f}"
             messages.print(_LINE.format(step.frame, step.phase, *cells), markup=False)
             return
@@ -59,6 +63,10 @@ class FrameTable:
         table.add_column("magnification", justify="right")
         table.add_column("score", justify="right")
         table.add_column("", width=_BAR)
+        stigmated = any(step.astigmatism is not None for step in self._steps)
+        if stigmated:
+            table.add_column("astigmatism before, x y ± (µm)", justify="right")
+            table.add_column("")
         best = max((step.score for step in self._steps), default=0.0)
         for step in self._steps[-_ROWS:]:
             style = "bold green" if step.score == best and best > 0 else ""
@@ -69,8 +77,18 @@ class FrameTable:
                 f"{step.magnification:g}×",
                 Text(f"{step.score:.2f}", style=style),
                 Text(bar(step.score / 9.0), style=style or "cyan"),
+                *(_ellipse(step.astigmatism) if stigmated else ()),
             )
         return table
+
+
+def _ellipse(astigmatism: tuple[float, float, float] | None) -> tuple[str, str]:
+    """Return both components with their uncertainty, and how the blur lies above the focus: round, or along a line."""
+    if astigmatism is None:
+        return "", ""
+    x, y, sigma = astigmatism
+    direction = "━╲┃╱"[round(math.degrees(0.5 * math.atan2(y, x)) / 45) % 4]
+    return f"{x:+.3g} {y:+.3g} ±{sigma:.2g}", "●" if math.hypot(x, y) < 2 * sigma else direction
 
 
 def bar(share: float) -> str:

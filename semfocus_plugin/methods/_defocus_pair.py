@@ -26,7 +26,6 @@ from semfocus_plugin.run import (
     Method,
     Outcome,
     best_of,
-    posterior_of,
     shows_nothing,
     sighting_of,
 )
@@ -123,7 +122,7 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
             run.measure(place, phase)
         sightings += map(sighting_of, run.measurements[len(sightings) :])
         seen = run.measurements
-        posterior = posterior_of(run, sightings, seen[0].pixel * seen[0].magnification / target)
+        posterior = stigmation.posterior(sightings, seen[0].pixel * seen[0].magnification / target)
         run.posterior = posterior.quantiles()
         near = _found(posterior, run)
         at_target = [m for m in seen if _same(m.magnification, target)]
@@ -133,7 +132,7 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
             phase = "stigmate"
             continue
         if near.mass >= SURE and _within(run, near):
-            stigmated = [m for m in at_target if m.added == stigmation.added]
+            stigmated = [m for m in at_target if m.setting == stigmation.setting]
             close = [m for m in stigmated if abs(m.working_distance - near.working_distance) <= _reach(run, near)]
             if not close:
                 _look(run, target)
@@ -163,8 +162,8 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
                     outcome = _judge_periodic(posterior.period, best, at_target, near, outcome)
                 outcome = _stigmated(outcome, stigmation, posterior, near)
                 if outcome.focused:
-                    stigmation.trim(posterior)
-                return _with_measurements(outcome, posterior, near)
+                    stigmation.trim(posterior, near)
+                return _with_measurements(run, outcome, posterior, near)
             place, phase = flank, "verify"
             continue
         refusal = _hopeless(run, posterior, seen)
@@ -178,7 +177,7 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
         if place is None:
             outcome = _sharpest(run, posterior, at_target, near, accept)
             outcome = _stigmated(outcome, stigmation, posterior, near)
-            return _with_measurements(outcome, posterior, near)
+            return _with_measurements(run, outcome, posterior, near)
 
 
 def _stigmated(outcome: Outcome, stigmation: Stigmation, posterior: Posterior, near: Estimate) -> Outcome:
@@ -386,19 +385,19 @@ def _hopeless(run: FocusRun, posterior: Posterior, seen: tuple[Measurement, ...]
     return ""
 
 
-def _with_measurements(outcome: Outcome, posterior: Posterior, near: Estimate) -> Outcome:
+def _with_measurements(run: FocusRun, outcome: Outcome, posterior: Posterior, near: Estimate) -> Outcome:
     """Add the beam as measured, and what remains of astigmatism.
 
     The latter where the frames show it to half a depth of field, or to a third of it.
     """
     outcome = replace(outcome, beam=posterior.measured_beam())
-    found = posterior.astigmatism()
-    if found is None or not outcome.focused:
+    found = posterior.residual()
+    if found is None or not outcome.focused or (run.stigmator is None and posterior.astigmatism() is None):
         return outcome
-    x, y, sigma = (1e3 * value for value in found)
-    if sigma > max(0.5e3 * near.unit, math.hypot(x, y) / 3):
+    if found.sigma > max(0.5 * near.unit, found.amount / 3):
         return outcome
-    return replace(outcome, astigmatism=Astigmatism(x, y, sigma))
+    x, y, sigma = (1e3 * value for value in (found.x, found.y, found.sigma))
+    return replace(outcome, astigmatism=Astigmatism(x, y, sigma, found.unseen))
 
 
 def _sharp(m: Measurement) -> bool:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from semfocus_plugin.optics import Estimate, Posterior
-from semfocus_plugin.run import FocusRun, Measurement
+from semfocus_plugin.optics import Estimate, Posterior, Residual, Sighting
+from semfocus_plugin.run import FocusRun, Measurement, posterior_of
 
-_LEFT = 0.3
-"""Depths of field of astigmatism that are left alone."""
-_SIGMA = 0.22
+_LEFT = 0.4
+"""Depths of field of astigmatism that are not worth a frame: they are taken off at the end."""
+_CLEAR = 1.6
+"""Standard deviations from which astigmatism is corrected."""
+_SIGMA = 0.24
 """Depths of field to which what remains must be known."""
+_LEAST_KNOWN, _SHARE = 0.65, 0.15
+"""The same, in depths of field or as a share of it, before the stigmator is moved to see what it does."""
+_WORTH = 0.35
+"""Depths of field of astigmatism that are worth such a move."""
 _SURE = 0.6
 """Probability of the place from which the stigmator is moved."""
 _FLANK = 5.0
-"""Depths of field from the focus to a frame that tells what remains."""
-_MOST_MOVES, _MOST_LOOKS = 4, 5
+"""Depths of field from the focus to a frame that shows what remains."""
+_MOST_MOVES, _MOST_LOOKS, _MOST_TRIALS = 4, 5, 6
 
 
 class Stigmation:
@@ -29,13 +36,37 @@ class Stigmation:
 
     def __init__(self, run: FocusRun) -> None:
         self._run = run
-        self._moves = self._looks = 0
-        self._limited = False
+        self._moves = self._looks = self._trials = 0
+        self._refusal = ""
+        self._before: Posterior | None = None
+        self._lost: set[tuple[float, float]] = set()
+        self._tries: set[tuple[float, float]] = set()
+        self._left = self.setting
 
     @property
-    def added(self) -> tuple[float, float]:
-        """Astigmatism that the present setting adds to that of the start, mm."""
-        return (0.0, 0.0) if self._run.stigmator is None else self._run.stigmator.added
+    def setting(self) -> tuple[float, float]:
+        """Of the stigmator."""
+        return (0.0, 0.0) if self._run.stigmator is None else self._run.stigmator.setting
+
+    def posterior(self, sightings: list[Sighting], pixel: float) -> Posterior:
+        """Return what all frames say; `pixel` (mm) is that of the magnification to focus for."""
+        stigmator = self._run.stigmator
+        if stigmator is None:
+            return posterior_of(self._run, sightings, pixel)
+        settings = [m.setting for m in self._run.measurements]
+        if self._before is not None and not stigmator.given and settings[-1] not in self._lost:
+            after = [s for s, setting in zip(sightings, settings, strict=True) if setting == stigmator.setting]
+            change = self._before.change(after, stigmator.expected(self._left, stigmator.setting))
+            if not any(s.structure for s in after):
+                self._lost.add(stigmator.setting)
+                stigmator.lost()
+                self._run.stigmate(self._left)
+            elif change is not None:
+                stigmator.learn(self._left, stigmator.setting, change, self._before.unit(self._run.working_distance))
+        # Frames that showed what an axis does say little of the focus.
+        aside = self._lost if stigmator.setting in self._tries else self._lost | self._tries
+        kept = [pair for pair in zip(sightings, settings, strict=True) if pair[1] not in aside]
+        return posterior_of(self._run, [replace(s, added=stigmator.added(at)) for s, at in kept], pixel)
 
     def next(self, posterior: Posterior, near: Estimate, here: list[Measurement]) -> float | None:
         """Return where the next frame tells more of the astigmatism, mm, or None where it is known and corrected.
@@ -51,24 +82,65 @@ class Stigmation:
         here : list of Measurement
             Frames of this magnification.
         """
-        if self._run.stigmator is None or len(here) < 2 or near.mass < _SURE or self._limited:
+        stigmator = self._run.stigmator
+        if stigmator is None or len(here) < 2 or near.mass < _SURE or self._refusal:
             return None
-        found = posterior.astigmatism()
+        found = posterior.residual()
+        self._run.astigmatism = None if found is None else (found.x * 1e3, found.y * 1e3, found.sigma * 1e3)
         if found is None:
             return None
-        x, y, sigma = found
-        amount = math.hypot(x, y)
-        if amount > max(_LEFT * near.unit, 1.5 * sigma) and self._moves < _MOST_MOVES:
-            before = self.added
-            after = self._run.stigmate(before[0] - x, before[1] - y)
-            self._moves += 1
-            if math.hypot(after[0] - before[0], after[1] - before[1]) >= 0.3 * amount:
-                return near.working_distance
-            self._limited = True
-            return None
-        if sigma > _SIGMA * near.unit and self._looks < _MOST_LOOKS:
-            return self._flank(near, [m for m in here if m.added == self.added])
+        here = [m for m in here if m.setting == self.setting]
+        worth = _LEFT if stigmator.known else _WORTH
+        if found.amount > max(worth * near.unit, _CLEAR * found.mode):
+            setting, known = stigmator.towards(found.x, found.y, near.unit, posterior.gain)
+            if known and self._moves < _MOST_MOVES:
+                self._moves += 1
+                return self._moved(setting, posterior, near, found)
+            if not known and found.unseen is not None:
+                self._refusal = (
+                    "it is not known what the stigmator does, and a sample of one direction does not show it: "
+                    "semfocus calibrate URL --stigmator, or move the stage to detail in all directions"
+                )
+                return None
+            sure = found.sigma <= max(_LEAST_KNOWN * near.unit, _SHARE * found.amount)
+            if not known and sure and self._trials < _MOST_TRIALS:
+                self._trials += 1
+                return self._tried(setting, posterior, near)
+        if found.sigma > _SIGMA * near.unit and self._looks < _MOST_LOOKS:
+            return self._flank(near, here)
         return None
+
+    def _moved(
+        self, setting: tuple[float, float], posterior: Posterior, near: Estimate, found: Residual
+    ) -> float | None:
+        """Correct, and return where to look: the focus, which the last frame verifies."""
+        self._set(setting, posterior)
+        stigmator = self._run.stigmator
+        assert stigmator is not None
+        done = stigmator.expected(self._left, self.setting)
+        if math.hypot(done.x, done.y) < 0.3 * found.amount:
+            self._refusal = "the stigmator is at its limit; widen stigmator_bounds or max_stigmator_travel"
+            return None
+        return near.working_distance
+
+    def _tried(self, setting: tuple[float, float], posterior: Posterior, near: Estimate) -> float | None:
+        """Move an axis to see what it does, and return where that shows: beside the focus, with its sign."""
+        before = self.setting
+        self._set(setting, posterior)
+        self._tries.add(self.setting)
+        if self.setting == before:
+            self._refusal = (
+                "the limits of the stigmator leave no room to measure what it does; widen stigmator_bounds or "
+                "max_stigmator_travel"
+            )
+            return None
+        places = (near.working_distance + side * _FLANK * near.unit for side in (1, -1))
+        limits = self._run.limits
+        return next((place for place in places if limits.minimum <= place <= limits.maximum), near.working_distance)
+
+    def _set(self, setting: tuple[float, float], posterior: Posterior) -> None:
+        self._left, self._before = self.setting, posterior
+        self._run.stigmate(setting)
 
     def _flank(self, near: Estimate, here: list[Measurement]) -> float | None:
         """Return a place beside the estimate on the side with fewer frames of the present setting."""
@@ -85,23 +157,26 @@ class Stigmation:
                     return place
         return None
 
-    def trim(self, posterior: Posterior) -> None:
+    def trim(self, posterior: Posterior, near: Estimate) -> None:
         """Take off what the last frames show to remain: too little to be worth a frame of its own."""
-        found = posterior.astigmatism()
-        if self._run.stigmator is not None and found is not None and math.hypot(found[0], found[1]) > found[2]:
-            self._run.stigmate(self.added[0] - found[0], self.added[1] - found[1])
+        found = posterior.residual()
+        stigmator = self._run.stigmator
+        if stigmator is not None and found is not None and found.amount > found.sigma:
+            setting, known = stigmator.towards(found.x, found.y, near.unit, posterior.gain)
+            if known:
+                self._run.stigmate(setting)
 
     def refusal(self, posterior: Posterior, near: Estimate) -> str:
         """Return why the stigmator is not corrected, by all frames in hand, or an empty text."""
         if self._run.stigmator is None:
             return ""
-        found = posterior.astigmatism()
+        found = posterior.residual()
         if found is None:
             return "the sample shows too few directions to correct the stigmator by: move the stage"
-        if self._limited:
-            return "the stigmator is at its limit; widen stigmator_bounds or max_stigmator_travel"
-        amount, sigma = math.hypot(found[0], found[1]) / near.unit, found[2] / near.unit
-        if sigma > 2 * _SIGMA or amount > 1.0:
+        if self._refusal:
+            return self._refusal
+        amount, sigma = found.amount / near.unit, found.sigma / near.unit
+        if sigma > 1.7 * _SIGMA or amount > 1.0:
             return (
                 f"the stigmator could not be corrected: {amount:.1f} ± {sigma:.1f} depths of field of astigmatism "
                 "remain; move the stage to a field with detail in all directions"
@@ -110,9 +185,19 @@ class Stigmation:
 
     def note(self, posterior: Posterior, near: Estimate) -> str:
         """Return what was corrected, for a person, or an empty text."""
-        found = posterior.astigmatism()
-        if self._run.stigmator is None or found is None:
+        found = posterior.residual()
+        stigmator = self._run.stigmator
+        if stigmator is None or found is None:
             return ""
-        amount = math.hypot(*self.added) * 1e3
-        left, sigma = math.hypot(found[0], found[1]) / near.unit, found[2] / near.unit
-        return f"stigmator corrected by {amount:.3g} µm, {left:.1f} ± {sigma:.1f} depths of field remain"
+        amount = math.hypot(*stigmator.added(stigmator.setting)) * 1e3
+        left, sigma = found.amount / near.unit, found.sigma / near.unit
+        note = f"stigmator corrected by {amount:.3g} µm, {left:.1f} ± {sigma:.1f} depths of field remain"
+        if self._trials:
+            note += f"; what it does was measured on the way, to {stigmator.error:.0%}"
+        if found.unseen is None:
+            return note
+        return (
+            f"{note}; the sample shows one direction alone: astigmatism along {found.unseen:.0f}° and "
+            f"{found.unseen + 90:.0f}° is invisible on it and was left as it was, and the lens stands where the "
+            "pattern is sharp"
+        )

@@ -3,6 +3,7 @@
 from semfocus_plugin.optics._astigmatism import LEAST, Astigmatism, astigmatism
 from semfocus_plugin.optics._findings import finding
 from semfocus_plugin.optics._learning import SURE, Apertures, LearnedAperture, beam_of, instrument_of, learned
+from semfocus_plugin.optics._moved import Change
 from semfocus_plugin.optics._nominal import (
     HALF_SCORE,
     NOMINAL_APERTURE,
@@ -16,7 +17,7 @@ from semfocus_plugin.optics._nominal import (
     ideal_score,
     trained_depth_of_field,
 )
-from semfocus_plugin.optics._posterior import Estimate, Posterior
+from semfocus_plugin.optics._posterior import Estimate, Posterior, Residual
 from semfocus_plugin.optics._relief import Relief, relief
 from semfocus_plugin.optics._sighting import PERIODIC, BlurEllipse, Sighting
 from semfocus_plugin.optics._spectra import Pair, spectrum, transfer
@@ -35,11 +36,13 @@ __all__ = [
     "Astigmatism",
     "Beam",
     "BlurEllipse",
+    "Change",
     "Estimate",
     "LearnedAperture",
     "Pair",
     "Posterior",
     "Relief",
+    "Residual",
     "Sighting",
     "View",
     "astigmatism",

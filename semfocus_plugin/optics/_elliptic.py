@@ -67,6 +67,10 @@ class Samples:
         That there is such astigmatism.
     directions : int
         Sectors, of eight, in which frames show the sample; 0 where none are compared.
+    axis : tuple of complex
+        Along which directions; see `SectorPair`.
+    gain : complex
+        By which what the stigmator added is to be multiplied.
     """
 
     place: Array
@@ -76,6 +80,8 @@ class Samples:
     weight: Array
     probability: float
     directions: int
+    axis: tuple[complex, ...]
+    gain: complex = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,6 +125,7 @@ def sample(
     half_angle: float,
     unit: float,
     trust: Sequence[tuple[float, float]],
+    gain_error: float = 0.0,
 ) -> Samples | None:
     """Return samples of the posterior with astigmatism, or None where the sampling fails.
 
@@ -142,28 +149,35 @@ def sample(
         Blur radius of a depth of field of defocus, pixels of that magnification.
     trust : sequence of tuple of float
         For every frame: probability that its blur is misread, and least standard deviation of ln(1 + radius) if not.
+    gain_error : float
+        Relative error of what the stigmator added, in amount and in direction.
     """
     random = np.random.default_rng(7)
     per_mm = half_angle / pixel
-    target = _Target(sightings, pairs, half_angles, pixel, per_mm, unit, start, trust)
-    spike = target.seen(_candidates(start, per_mm, unit, random, _CHECKS, spike=True))
-    seen = target.seen(_candidates(start, per_mm, unit, random, _CANDIDATES, spike=False))
+    target = _Target(sightings, pairs, half_angles, pixel, per_mm, unit, start, trust, gain_error)
+    checks = _candidates(start, per_mm, unit, random, _CHECKS, spike=True)
+    spike = target.seen(np.hstack([checks, np.zeros((_CHECKS, 2))]))
+    candidates = _candidates(start, per_mm, unit, random, _CANDIDATES, spike=False)
     width = _LEAST_WIDTH * np.array([1 / per_mm, 1, 1, 1])
-    mixture = _Mixture(seen.points, _tempered(target(seen), 40.0), target.gaps, width, random)
+    if target.gain_error:
+        candidates = np.hstack([candidates, random.normal(0.0, gain_error, (_CANDIDATES, 2))])
+        width = np.append(width, [0.2 * gain_error] * 2)
+    seen = target.seen(candidates)
+    mixture = _Mixture(seen.points, tempered(target(seen), 40.0), target.gaps, width, random)
     for _ in range(_ROUNDS):
         points = mixture.draw(_DRAWS, random)
         log = target(target.seen(points)) - mixture.log_density(points)
-        mixture = _Mixture(points, _tempered(log, _FEW), target.gaps, width, random)
+        mixture = _Mixture(points, tempered(log, _FEW), target.gaps, width, random)
         if 1 / float(np.square(_normalised(log)).sum()) > 0.25 * _DRAWS:
             break
     for _ in range(_REPEATS):
         points = mixture.draw(_FINAL, random)
         seen = target.seen(points)
         log = target(seen) - mixture.log_density(points)
-        weight = _tempered(log, _LEAST_EFFECTIVE)
+        weight = tempered(log, _LEAST_EFFECTIVE)
         if 1 / float(np.square(_normalised(log)).sum()) >= _LEAST_EFFECTIVE:
             break
-        mixture = _Mixture(points, _tempered(log, _FEW), target.gaps, width, random)
+        mixture = _Mixture(points, tempered(log, _FEW), target.gaps, width, random)
     round_evidence = _spike_evidence(target, spike)
     evidence = float(np.log(np.mean(np.exp(log - log.max()))) + log.max())
     if not math.isfinite(evidence):
@@ -179,6 +193,8 @@ def sample(
         weight,
         1 / (1 + math.exp(min(-odds, 700.0))),
         target.directions,
+        target.axis,
+        1.0 + complex(*(weight @ points[:, 4:])) if target.gain_error else 1.0,
     )
 
 
@@ -187,7 +203,7 @@ def _normalised(log: Array) -> Array:
     return np.asarray(weight / weight.sum())
 
 
-def _tempered(log: Array, least: float) -> Array:
+def tempered(log: Array, least: float) -> Array:
     """Return weights exp(β log), normalised, with the largest β up to 1 of which `least` samples count."""
     beta = 1.0
     for _ in range(24):
@@ -258,10 +274,12 @@ class _Target:
         unit: float,
         start: Round,
         trust: Sequence[tuple[float, float]],
+        gain_error: float,
     ) -> None:
         self.start, self._trust, self._length = start, trust, LENGTH * unit
         last = sightings[-1].added
-        self._added = [per_mm * (np.array(s.added) - last) for s in sightings]
+        self._added = [per_mm * complex(s.added[0] - last[0], s.added[1] - last[1]) for s in sightings]
+        self.gain_error = gain_error if any(self._added) else 0.0
         self._sightings, self._pairs = sightings, pairs
         self._compared = sorted({k for pair in pairs for k in pair})
         self._per_mm = [angle / s.pixel for angle, s in zip(half_angles, sightings, strict=True)]
@@ -272,7 +290,8 @@ class _Target:
             assert one is not None
             assert other is not None
             self._tables.append(_pair(one, other))
-        self.directions = max((table.directions for table in self._tables), default=0)
+        shown = max(self._tables, key=lambda table: table.directions, default=None)
+        self.directions, self.axis = (0, (0j, 0j)) if shown is None else (shown.directions, shown.axis)
         self._least = [math.inf] * len(pairs)
         self.gaps = np.unique([s.working_distance for s in sightings])
 
@@ -288,6 +307,8 @@ class _Target:
     def _log_prior(self, points: Array) -> Array:
         amount = np.hypot(points[:, 2], points[:, 3])
         log = -amount / self._length - math.log(2 * math.pi * self._length**2)
+        if self.gain_error:
+            log = log - 0.5 * np.square(points[:, 4:] / self.gain_error).sum(axis=1) - 2 * math.log(self.gain_error)
         inside = (points[:, 0] >= self.start.low) & (points[:, 0] <= self.start.high)
         log = log + self.start.log_prior(points[:, 0]) + self.start.log_scale_prior(points[:, 1])
         return np.where(inside, log, -1e6)
@@ -297,8 +318,7 @@ class _Target:
         points = seen.points
         log = np.zeros(len(points))
         for least, table, squares in zip(self._least, self._tables, seen.squares, strict=True):
-            scale = max(_LEAST_SCALE, 2 * least / max(table.terms, 1.0))
-            log += np.log((1 - _OUTLIER) * np.exp(-0.5 * np.maximum(squares - least, 0.0) / scale) + _OUTLIER)
+            log += log_agreement(squares, least, table.terms)
         return log + log_frames(self._sightings, *self._ellipses(points), self._growth, self._trust)
 
     def _ellipses(self, points: Array) -> tuple[list[Array], list[Array]]:
@@ -308,7 +328,11 @@ class _Target:
             (s.working_distance - points[:, 0]) * stretch * per_mm
             for s, per_mm in zip(self._sightings, self._per_mm, strict=True)
         ]
-        parts = [points[:, 2:] + stretch[:, None] * added if added.any() else points[:, 2:] for added in self._added]
+        gain = stretch * (1 + points[:, 4] + 1j * points[:, 5]) if self.gain_error else stretch
+        parts = []
+        for added in self._added:
+            both = gain * added
+            parts.append(points[:, 2:4] + np.stack([both.real, both.imag], axis=1) if added else points[:, 2:4])
         return signed, parts
 
     def _disagreements(self, points: Array) -> list[Array]:
@@ -321,6 +345,12 @@ class _Target:
             squared = z * z + x * x + y * y + 2 * z * (x * _COS + y * _SIN)
             placed[k] = sector_position(np.sqrt(np.maximum(squared, 0.0)))
         return [table(placed[i], placed[j]) for table, (i, j) in zip(self._tables, self._pairs, strict=True)]
+
+
+def log_agreement(squares: Array, least: float, terms: float) -> Array:
+    """Return the log-likelihood of a pair from its sums of squares; the least one met is what the pair can reach."""
+    scale = max(_LEAST_SCALE, 2 * least / max(terms, 1.0))
+    return np.asarray(np.log((1 - _OUTLIER) * np.exp(-0.5 * np.maximum(squares - least, 0.0) / scale) + _OUTLIER))
 
 
 _FLOORS = np.array([0.0, 1.0, 2.5], np.float32)
@@ -433,20 +463,22 @@ class _Mixture:
         self._inverse = np.linalg.inv(self._roots)
 
     def draw(self, count: int, random: np.random.Generator) -> Array:
-        """Return points, shape (count, 4)."""
+        """Return points, shape (count, n)."""
         which = np.searchsorted(np.cumsum(self._shares)[:-1], (np.arange(count) + random.random(count)) / count)
         tail = np.sqrt(_FREEDOM / random.chisquare(_FREEDOM, count))
-        normal = random.normal(size=(count, 4)) * tail[:, None]
+        normal = random.normal(size=(count, self._means.shape[1])) * tail[:, None]
         return np.asarray(self._means[which] + (self._roots[which] @ normal[..., None])[..., 0])
 
     def log_density(self, points: Array) -> Array:
         """Return the log of the density at points, shape (N,)."""
-        constant = math.lgamma(0.5 * (_FREEDOM + 4)) - math.lgamma(0.5 * _FREEDOM) - 2 * math.log(math.pi * _FREEDOM)
+        size = points.shape[1]
+        constant = math.lgamma(0.5 * (_FREEDOM + size)) - math.lgamma(0.5 * _FREEDOM)
+        constant -= 0.5 * size * math.log(math.pi * _FREEDOM)
         total = np.zeros(len(points))
         for share, mean, inverse in zip(self._shares, self._means, self._inverse, strict=True):
             away = (points - mean) @ inverse.T
             log = constant + float(np.log(np.diag(inverse)).sum())
-            total += share * np.exp(log - 0.5 * (_FREEDOM + 4) * np.log1p((away * away).sum(axis=1) / _FREEDOM))
+            total += share * np.exp(log - 0.5 * (_FREEDOM + size) * np.log1p((away * away).sum(axis=1) / _FREEDOM))
         return np.log(np.maximum(total, 1e-300))
 
 

@@ -13,7 +13,7 @@ the mixture of both, each weighted by how well the frames agree with it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import semfocus_plugin.optics._elliptic as elliptic
+from semfocus_plugin.optics._moved import Change, added_by
 from semfocus_plugin.optics._nominal import TUNGSTEN, Beam, depth_of_field
 from semfocus_plugin.optics._sighting import Sighting
 from semfocus_plugin.optics._spectra import Pair
@@ -46,6 +47,9 @@ _SIGMA_FLOOR = 0.06
 _OUTLIER = 0.02
 DIRECTIONS = 5
 """Sectors of eight in which the sample must show, to distinguish astigmatism from the sample's own direction."""
+
+_ONE_WAY, _SEVERAL = 0.8, 0.5
+"""Mean of exp(4iφ) from which a pattern lies along one direction φ, or across it too; of exp(2iφ) below which both."""
 
 MISLED_SIGMA, MISLED_SHARE = 0.9, 0.4
 _NEAR_PRIOR = 60.0
@@ -82,6 +86,36 @@ class Estimate:
     unit: float
 
 
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """Astigmatism that the frames show, as far as they show it.
+
+    Parameters
+    ----------
+    x, y : float
+        a cos 2θ and a sin 2θ, mm, `a` being half the distance between the line foci.
+    sigma : float
+        Standard deviation of each, mm.
+    mode : float
+        The same where the sign is what the likelier half of the posterior says: a pattern along one direction shows the
+        amount first, and its sign once the stigmator was moved.
+    unseen : float or None
+        Direction in degrees, 0 to 90, of the component that the sample does not show, where there is one: that along it
+        and across it. `x` and `y` are without it, and the place of the focus is where the pattern is sharp.
+    """
+
+    x: float
+    y: float
+    sigma: float
+    mode: float
+    unseen: float | None = None
+
+    @property
+    def amount(self) -> float:
+        """Mm."""
+        return math.hypot(self.x, self.y)
+
+
 class Posterior:
     """Probability of the focus over working distance, on a grid that follows where the mass is.
 
@@ -97,6 +131,9 @@ class Posterior:
         Its half-angle; even a known one is only likely.
     core : float
         Diameter of the focused probe, mm; sets the depth of field.
+    gain_error : float, optional
+        Relative error of what the stigmator added to the frames, in amount and in direction; None in a run that leaves
+        it alone. In one that does not, the place for a pattern along one direction is where that is sharp.
 
     Attributes
     ----------
@@ -112,12 +149,14 @@ class Posterior:
         pixel: float,
         beam: Beam | None = None,
         core: float = TUNGSTEN,
+        gain_error: float | None = None,
     ) -> None:
         self.pixel = pixel
         self.core = core
         self.beam = Beam() if beam is None else beam
         self._scale_prior = _scale_prior(self.beam.sigma)
         self._pairs = tuple(_comparisons(sightings))
+        self._sightings, self._gain_error = sightings, gain_error
         self._stigmated = any(s.added != sightings[-1].added for s in sightings)
         here = [s for s in sightings if s.added == sightings[-1].added]
         waves = [s.spectrum for s in sightings if s.spectrum is not None and s.misled]
@@ -181,17 +220,24 @@ class Posterior:
             lambda scale: np.interp(scale, _SCALES, density) - 200 * np.maximum(np.abs(scale) - 1.8, 0.0),
         )
         angles = [float(self.beam.angle(s.working_distance)) for s in sightings]
-        trust = [(MISLED_SHARE, MISLED_SIGMA) if s.misled else (_OUTLIER, _SIGMA_FLOOR) for s in sightings]
+        trust = [_trust(s) for s in sightings]
         at_focus = float(self.beam.angle(middle))
         unit = math.hypot(self.pixel, self.core) / self.pixel
-        found = elliptic.sample(sightings, self._pairs, start, angles, self.pixel, at_focus, unit, trust)
+        found = elliptic.sample(
+            *(sightings, self._pairs, start, angles, self.pixel, at_focus, unit, trust, self._gain_error or 0.0)
+        )
         if found is not None and self._stigmated:
             found = replace(found, probability=1.0)
         self._samples = found
-        if found is None or found.probability < _ASTIGMATIC_SHARE:
-            return
+        if found is not None and found.probability >= _ASTIGMATIC_SHARE:
+            self._mix_in(found)
+
+    def _mix_in(self, found: elliptic.Samples) -> None:
         share = found.probability
-        nodes = np.concatenate([self.places, found.place])
+        middle = float(self.probability @ self.places)
+        axis = None if self._gain_error is None else _pattern(found)
+        along = 0.0 if axis is None or axis[1] else found.x * axis[0].real + found.y * axis[0].imag
+        nodes = np.concatenate([self.places, found.place - along])
         weight = np.concatenate([(1 - share) * self.probability, share * found.weight])
         order = np.argsort(nodes)
         first, last = np.searchsorted(np.cumsum(weight[order]), [5e-4, 1 - 5e-4])
@@ -204,6 +250,34 @@ class Posterior:
         mixed, _ = np.histogram(nodes, edges, weights=weight)
         self.places, self.probability = places, mixed / mixed.sum()
         self._scale = (1 - share) * self._scale + share * float(found.weight @ found.scale)
+
+    @property
+    def gain(self) -> complex:
+        """What the stigmator was seen to add, over what it was said to."""
+        return 1.0 if self._samples is None else self._samples.gain
+
+    def change(self, frames: Sequence[Sighting], expected: Change) -> Change | None:
+        """Return what a move of the stigmator, after the frames of this posterior, added to the astigmatism.
+
+        Parameters
+        ----------
+        frames : sequence of Sighting
+            Taken after the move.
+        expected : Change
+            What is known of it before.
+        """
+        samples = self._samples
+        if samples is None:
+            return None
+
+        def per_mm(sighting: Sighting) -> float:
+            return float(self.beam.angle(sighting.working_distance)) / sighting.pixel
+
+        last = self._sightings[-1].added
+        before = [(s, samples.gain * complex(s.added[0] - last[0], s.added[1] - last[1])) for s in self._sightings]
+        return added_by(
+            samples, before, frames, expected, per_mm, _trust, self.unit(float(self.probability @ self.places))
+        )
 
     def measured_beam(self) -> Beam:
         """Return the half-angle that the frames say, what was known of it included."""
@@ -237,6 +311,31 @@ class Posterior:
         x, y = float(s.weight @ s.x), float(s.weight @ s.y)
         spread = float(s.weight @ ((s.x - x) ** 2 + (s.y - y) ** 2))
         return x, y, math.sqrt(0.5 * spread)
+
+    def residual(self) -> Residual | None:
+        """Return the astigmatism, as far as the sample shows it: a pattern may lie along one direction or two."""
+        found = self.astigmatism()
+        if found is not None:
+            return Residual(*found, mode=found[2])
+        s = self._samples
+        axis = None if s is None else _pattern(s)
+        if s is None or axis is None:
+            return None
+        turn, both = axis
+        plane = (s.x + 1j * s.y) * turn.conjugate()
+        # Across the pattern's own axis a frame shows the amount alone: both signs are alike until the stigmator moves.
+        positive = plane.imag > 0
+        mass = float(s.weight @ positive)
+        half = s.weight * (positive if mass >= 0.5 else ~positive)
+        half = half / half.sum()
+        mean = complex(half @ plane)
+        spread, whole = (float(w @ np.square(plane.imag - mean.imag)) for w in (half, s.weight))
+        if both:
+            along = float(half @ np.square(plane.real - mean.real))
+            spread, whole = 0.5 * (spread + along), 0.5 * (whole + along)
+        mean = (mean if both else 1j * mean.imag) * turn
+        unseen = None if both else round(math.degrees(0.5 * math.atan2(turn.imag, turn.real)), 1) % 90.0
+        return Residual(mean.real, mean.imag, math.sqrt(whole), math.sqrt(spread), unseen)
 
     def _radius(self, s: Sighting) -> Array:
         """Return the disc of every scale and place, pixels."""
@@ -321,6 +420,20 @@ class Posterior:
             if piece.mass >= mass or half_width > self.places[-1] - self.places[0]:
                 return piece
             half_width *= 1.5
+
+
+def _trust(sighting: Sighting) -> tuple[float, float]:
+    """Return how likely the blur of a frame is misread, and the least standard deviation of ln(1 + radius) if not."""
+    return (MISLED_SHARE, MISLED_SIGMA) if sighting.misled else (_OUTLIER, _SIGMA_FLOOR)
+
+
+def _pattern(samples: elliptic.Samples) -> tuple[complex, bool] | None:
+    """Return exp(2iφ) of a pattern along φ, and whether it lies across φ too; None for a sample of more directions."""
+    once, twice = samples.axis
+    if not 0 < samples.directions < DIRECTIONS or abs(twice) < _ONE_WAY:
+        return None
+    turn = complex(np.sqrt(twice / abs(twice)))
+    return turn if (once * turn.conjugate()).real >= 0 else -turn, abs(once) < _SEVERAL
 
 
 def _scale_prior(sigma: float | None) -> Array:

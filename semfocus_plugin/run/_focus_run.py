@@ -136,6 +136,8 @@ class FocusRun:
         self.limits = limits_of(microscope.capabilities.working_distance, settings, self.start_working_distance)
         self.posterior: tuple[float, ...] | None = None
         """What the frames say of the focus so far, as the method last computed it; see `FocusStep.posterior`."""
+        self.astigmatism: tuple[float, float, float] | None = None
+        """The same of the astigmatism, in a run that corrects the stigmator; see `FocusStep.astigmatism`."""
         self._on_grid = True
         self.stigmator = Stigmator(microscope, settings, matrix) if settings.stigmate else None
 
@@ -228,7 +230,8 @@ class FocusRun:
         Cancelled
             When the caller's event is set; nothing has moved.
         AutofocusError
-            When the instrument reads back a place beyond the limits.
+            When the instrument reads back a place beyond the limits, or did not go half the way: its limits cut the
+            value, or it ignored it.
         """
         self._check_cancelled()
         target = self.snap(working_distance)
@@ -238,7 +241,7 @@ class FocusRun:
                 self._microscope.working_distance = self.snap(target - TAKE_UP)
             self._microscope.working_distance = target
             self.working_distance = self._read_working_distance()
-            self._check_place(target)
+            self._check_place(before, target)
             self._check_grid(target)
             if self._steps:
                 last = self._steps[-1]
@@ -269,6 +272,8 @@ class FocusRun:
         """
         self._check_next()
         self.move(working_distance)
+        if self.stigmator is not None and not self._steps:
+            self.stigmator.move(self.stigmator.start)
         measurement = self._look(phase)
         if not self._measurements:
             first, measurement = measurement, self._exposure.correct(measurement, lambda: self._look("brightness"))
@@ -306,7 +311,7 @@ class FocusRun:
             clipped=clipped_share(pixels, self._full_scale),
             image=image,
             full_scale=self._full_scale,
-            added=(0.0, 0.0) if self.stigmator is None else self.stigmator.added,
+            setting=(0.0, 0.0) if self.stigmator is None else self.stigmator.setting,
         )
         damage = spoiled(pixels) if again and len(self._spoiled) < self._retakes else ""
         self._record("spoiled" if damage else phase, evaluation)
@@ -422,14 +427,15 @@ class FocusRun:
             entropy=evaluation.entropy,
             time=time.perf_counter() - self._began,
             posterior=self.posterior,
+            astigmatism=self.astigmatism,
             **_blur_of(evaluation),
         )
         self._steps.append(step)
         if self._progress is not None:
             self._progress(step)
 
-    def stigmate(self, x: float, y: float) -> tuple[float, float]:
-        """Set the stigmator so that it adds astigmatism (mm) to that of the start; returns what it adds.
+    def stigmate(self, setting: tuple[float, float]) -> tuple[float, float]:
+        """Set the stigmator as near to a setting as its limits allow; returns it as read back.
 
         Raises
         ------
@@ -441,7 +447,7 @@ class FocusRun:
         if self.stigmator is None:
             raise AutofocusError("the method may not set the stigmator: stigmate is False")
         self._check_cancelled()
-        return self.stigmator.add(x, y)
+        return self.stigmator.move(setting)
 
     def set_magnification(self, magnification: float) -> float:
         """Look at another magnification, where the settings allow it; the loop puts it back.
@@ -532,7 +538,7 @@ class FocusRun:
     def _tolerance(self) -> float:
         return max(self.limits.step, 0.25 * self.depth_of_field)
 
-    def _check_place(self, target: float) -> None:
+    def _check_place(self, before: float, target: float) -> None:
         tolerance = self._tolerance()
         low, high = self.limits.minimum - tolerance, self.limits.maximum + tolerance
         if not low <= self.working_distance <= high:
@@ -540,6 +546,13 @@ class FocusRun:
                 f"the instrument was sent to a working distance of {target:.3f} mm and stands at "
                 f"{self.working_distance:.3f} mm, beyond the limits {self.limits.minimum:.3f} to "
                 f"{self.limits.maximum:.3f} mm; check the lens before focusing again"
+            )
+        missed = abs(self.working_distance - target)
+        if missed > max(self.limits.step, self.depth_of_field, 0.5 * abs(target - before)):
+            raise AutofocusError(
+                f"working_distance was set to {target:.6g} mm from {before:.6g} mm and reads "
+                f"{self.working_distance:.6g} mm: the instrument cut the value or ignored it; give its limits as "
+                "bounds, or check that it takes commands"
             )
 
     def _check_grid(self, target: float) -> None:

@@ -171,7 +171,7 @@ def contradiction(
     if blur_range is None:
         return None
     seen = [m for m in measurements if m.correlation > NOISE and m.evaluation.log_blur is not None]
-    seen = [m for m in seen if m.added == measurements[-1].added]
+    seen = [m for m in seen if m.setting == measurements[-1].setting]
     seen = [m for m in seen if math.isclose(m.magnification, measurements[-1].magnification, rel_tol=1e-2)]
     if len(seen) < 2:
         return None

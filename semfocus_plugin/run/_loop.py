@@ -123,6 +123,7 @@ def run(
     apertures: Apertures | None = None,
     retakes: int = MOST_RETAKES,
     matrix: Matrix | None = None,
+    keep_matrix: Callable[[tuple[tuple[float, float], tuple[float, float]], float, int], object] | None = None,
 ) -> AutofocusResult:
     """Focus `microscope` with `method`.
 
@@ -148,6 +149,9 @@ def run(
         Most spoiled frames of the run that are taken again.
     matrix : pair of pair of float, optional
         What the stigmator does, as calibrated; what the instrument reports by default.
+    keep_matrix : callable, optional
+        Called with the matrix of the stigmator, its relative error and the frames of the run, where it was not known
+        and the run has measured it.
 
     Returns
     -------
@@ -204,6 +208,9 @@ def run(
     sure = outcome.focused and outcome.confidence >= SURE
     if apertures is not None and instrument is not None and sure and outcome.beam is not None:
         apertures.put(instrument, learned(outcome.beam, known))
+    measured = None if run.stigmator is None or run.stigmator.given or not run.stigmator.known else run.stigmator
+    if keep_matrix is not None and settings.learn_aperture and sure and measured is not None:
+        keep_matrix(measured.matrix, measured.error, run.frames)
     cause = "" if status == "cancelled" else _finding(run, outcome)
     return AutofocusResult(
         status=status,
@@ -294,7 +301,7 @@ def _repeated(run: FocusRun, outcome: Outcome) -> Outcome:
     frames = [
         m
         for m in run.measurements
-        if m.added == last.added and math.isclose(m.magnification, last.magnification, rel_tol=1e-2)
+        if m.setting == last.setting and math.isclose(m.magnification, last.magnification, rel_tol=1e-2)
     ]
     odd = mixture(frames, outcome.working_distance, run.depth_of_field)
     if odd is None:

@@ -33,8 +33,8 @@ class Measurement:
         The frame itself, without its data bar.
     full_scale : int
         Grey level at which it saturates; 1 in floating point.
-    added : tuple of float
-        Astigmatism that the stigmator had added to that of the start, both components in mm.
+    setting : tuple of float
+        Of the stigmator, in the units of the instrument; zeros where it is left alone.
     """
 
     working_distance: float
@@ -46,7 +46,7 @@ class Measurement:
     clipped: float
     image: Image
     full_scale: int = 255
-    added: tuple[float, float] = (0.0, 0.0)
+    setting: tuple[float, float] = (0.0, 0.0)
 
     @property
     def score(self) -> float:

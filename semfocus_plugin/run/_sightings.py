@@ -39,7 +39,7 @@ def sighting_of(m: Measurement) -> Sighting:
         sigma = math.log(0.5 * (ellipse.sigma_larger + ellipse.sigma_smaller))
     structure = m.correlation > NOISE and not shows_nothing(m)
     seen = spectrum(m.image.pixels)
-    return Sighting(m.working_distance, m.pixel, blur, sigma, structure, seen, ellipse, m.structure, m.added)
+    return Sighting(m.working_distance, m.pixel, blur, sigma, structure, seen, ellipse, m.structure)
 
 
 def _implied(m: Measurement) -> tuple[float, float]:
@@ -66,4 +66,5 @@ def posterior_of(run: FocusRun, sightings: Sequence[Sighting], pixel: float) -> 
     beam, low, high = run.beam, run.limits.minimum, run.limits.maximum
     beyond = _BEYOND * pixel / float(beam.angle(high))
     low = low - beyond if beam.at is None else max(0.2, low - beyond)
-    return Posterior(list(sightings), low, high + beyond, pixel, beam, run.core)
+    error = None if run.stigmator is None else run.stigmator.gain_error
+    return Posterior(list(sightings), low, high + beyond, pixel, beam, run.core, error)

@@ -97,3 +97,44 @@ def test_it_refuses_a_blank_sample(method):
         result = semdrivers.autofocus(microscope, method=method)
         assert result.status == "refused", result
         assert microscope.working_distance == 15.4
+
+
+@pytest.mark.parametrize(("takes", "reads"), [((14.9, 15.1), "15.1"), ((15.1, 15.1), "15.1")], ids=["cut", "ignored"])
+def test_a_lens_that_cuts_or_ignores_what_is_set_is_named_at_once(takes, reads):
+    """And not refused after many frames of the same place, as a sample that shows nothing."""
+
+    class Cutting(ForeignMicroscope):
+        frames = 0
+
+        @property
+        def working_distance(self):
+            return self._place
+
+        @working_distance.setter
+        def working_distance(self, value):
+            self._place = float(np.clip(value, *takes))
+
+        def acquire(self, mode=ScanMode.FAST):
+            self.frames += 1
+            return super().acquire(mode)
+
+    microscope = Cutting(best=19, start=15.1, magnification=1000, seed=3)
+    with pytest.raises(semdrivers.AutofocusError, match=rf"was set to .* mm from 15.1 mm and reads {reads} mm"):
+        semdrivers.autofocus(microscope, bounds=(15.1, 22), max_travel=7, learn_aperture=False)
+    assert microscope.frames <= 2
+
+
+def test_a_lens_that_reads_back_six_digits_is_no_fault():
+    class Decimal(ForeignMicroscope):
+        @property
+        def working_distance(self):
+            return float(f"{self._place:.6g}")
+
+        @working_distance.setter
+        def working_distance(self, value):
+            self._place = value
+
+    microscope = Decimal(best=15.1234567, start=15.9, magnification=1000, seed=3)
+    result = semdrivers.autofocus(microscope, learn_aperture=False)
+    assert result.focused, result.reason
+    assert abs(result.working_distance - microscope.best) < 0.4 / 1000 / 0.0035

@@ -5,24 +5,29 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import threading
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import semdrivers
+from semdrivers.base import WrappedMicroscope
 from semdrivers.emulator import Emulator
 from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeError
 from semdrivers.focus import AutofocusSettings
+from semdrivers.microscope import Range
 from semfocus_plugin.calibration import (
     StigmatorCalibration,
     calibrate_stigmator,
     keep_stigmator,
     stigmator_for,
 )
+from semfocus_plugin.cli import app
 from semfocus_plugin.lab.benchmark.column import MARGIN, SimulatedColumn
 from semfocus_plugin.lab.benchmark.textures import random_texture
-from semfocus_plugin.lab.studies.stigmation import run_once
+from semfocus_plugin.lab.studies.stigmation import StigmatedColumn, run_once
 
 
 @pytest.fixture
@@ -39,10 +44,19 @@ def misset(emulator, microscope, x, y, away):
     return unit
 
 
-@pytest.mark.parametrize(("x", "y", "away"), [(4.0, -3.0, 7.0), (-2.5, 4.5, -9.0)])
-def test_both_are_corrected_and_reported(emulator, x, y, away):
+def test_the_command_shows_the_ellipse_while_it_corrects(emulator, tmp_path):
     with semdrivers.connect(emulator.url) as microscope:
-        unit = misset(emulator, microscope, x, y, away)
+        misset(emulator, microscope, -2.5, 4.5, -9.0)
+    plot = tmp_path / "run.png"
+    shown = CliRunner().invoke(app, ["run", emulator.url, "--stigmate", "--plot", str(plot)])
+    assert shown.exit_code == 0, shown.output
+    assert re.search(r"astigmatism \S+ \S+ ±\S+ µm [●━╲┃╱]", shown.output)
+    assert plot.stat().st_size > 10_000
+
+
+def test_both_are_corrected_and_reported(emulator):
+    with semdrivers.connect(emulator.url) as microscope:
+        unit = misset(emulator, microscope, 4.0, -3.0, 7.0)
         before = microscope.stigmator
         result = microscope.autofocus(stigmate=True)
         assert result.focused, result
@@ -51,7 +65,10 @@ def test_both_are_corrected_and_reported(emulator, x, y, away):
         assert max(map(abs, emulator.truth.astigmatism)) < 0.6 * unit * 1e3
         assert abs(microscope.working_distance - emulator.truth.working_distance) < 0.6 * unit
         assert "stigmator corrected" in result.reason
-        assert json.loads(json.dumps(result.to_dict()))["stigmator"] == list(microscope.stigmator)
+        written = json.loads(json.dumps(result.to_dict()))
+        assert written["stigmator"] == list(microscope.stigmator)
+        assert len(written["trace"][-1]["astigmatism"]) == 3
+        assert semdrivers.AutofocusResult.from_dict(written) == result
 
 
 def test_without_stigmate_the_stigmator_is_left_alone(emulator):
@@ -113,7 +130,7 @@ def test_what_cannot_be_is_refused_before_anything_moves(emulator):
     with semdrivers.connect(emulator.url) as microscope:
         place = microscope.working_distance
         with pytest.raises(AutofocusError, match="does not correct the stigmator"):
-            microscope.autofocus(stigmate=True, method="dual-network")
+            microscope.autofocus(stigmate=True, method="paper")
         with pytest.raises(AutofocusError, match="outside"):
             microscope.autofocus(stigmate=True, stigmator_bounds=(50.0, 60.0))
         assert microscope.working_distance == place
@@ -126,9 +143,90 @@ def test_columns_of_their_own_whose_stigmator_is_turned(kind):
     assert run.worst <= 0.5
 
 
-@pytest.mark.parametrize("kind", ["stripes", "featureless"])
-def test_a_sample_that_does_not_show_both_components_is_refused(kind):
-    assert run_once(3, 8, kind, "").status == "refused"
+def test_a_featureless_sample_is_refused():
+    assert run_once(3, 8, "featureless", "").status == "refused"
+
+
+def lines_seen_by_a_column(x, y, away):
+    """Return a column of upright lines whose stigmator is off by (x, y), in depths of field; along x nothing is seen."""
+    across = np.arange(320 + 2 * MARGIN) * 22 / (320 + 2 * MARGIN) % 1.0 < 0.4
+    lines = np.broadcast_to(0.3 + 0.5 * across, (240 + 2 * MARGIN, 320 + 2 * MARGIN)).astype(np.float32)
+    column = StigmatedColumn(lines, pixel=2e-4, focus=15.0, aperture=0.045, core=36e-6, position=15.0, seed=3)
+    unit = column.depth_of_field
+    column = dataclasses.replace(column, astigmatism=(x * unit, y * unit), position=15.0 + away * unit)
+    column.effect = 0.2 * unit * np.eye(2)
+    column.reports = {"stigmator": Range(-100.0, 100.0, 0.01), "stigmator_matrix": (column.effect * 1e3).tolist()}
+    return column, unit
+
+
+def test_lines_show_one_component_which_is_corrected_and_the_other_is_named_and_left():
+    column, unit = lines_seen_by_a_column(2.0, 3.0, 5.0)
+    result = semdrivers.autofocus(column, stigmate=True)
+    assert result.focused, result
+    assert result.astigmatism.unseen in (0.0, 90.0)
+    assert "invisible" in result.reason
+    assert column.astigmatism[0] == pytest.approx(2.0 * unit, abs=0.1 * unit)
+    assert abs(column.astigmatism[1]) < 0.5 * unit
+    # Upright lines are sharp at their own line focus, not at the circle of least confusion.
+    assert column.working_distance == pytest.approx(15.0 - 2.0 * unit, abs=0.5 * unit)
+    assert semdrivers.AutofocusResult.from_dict(result.to_dict()).astigmatism == result.astigmatism
+
+
+class Unreported(WrappedMicroscope):
+    """A microscope that does not report what its stigmator does."""
+
+    @property
+    def capabilities(self):
+        return dataclasses.replace(super().capabilities, stigmator_matrix=None)
+
+
+def test_an_unknown_matrix_is_measured_by_the_first_moves_and_kept(emulator, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEMFOCUS_CALIBRATION", str(tmp_path))
+    monkeypatch.setenv("SEMFOCUS_LEARNING", str(tmp_path))
+    with semdrivers.connect(emulator.url) as connected:
+        unit = misset(emulator, connected, 3.0, -2.0, 5.0)
+        result = semdrivers.autofocus(Unreported(connected), stigmate=True)
+        assert result.focused, result
+        assert result.frames <= 10
+        assert "was measured on the way" in result.reason
+        assert math.hypot(*emulator.truth.astigmatism) < unit * 1e3
+        kept = stigmator_for(connected.capabilities)
+        assert kept is not None
+        assert np.linalg.norm(np.array(kept.matrix) - np.eye(2), 2) < 0.5
+
+
+def test_an_unknown_matrix_without_limits_or_on_lines_is_not_guessed():
+    column, _ = lines_seen_by_a_column(2.0, 3.0, 5.0)
+    column.reports = {}
+    with pytest.raises(AutofocusError, match="stigmator_bounds"):
+        semdrivers.autofocus(column, stigmate=True)
+    column.reports = {"stigmator": Range(-100.0, 100.0, 0.01)}
+    start = column.working_distance
+    result = semdrivers.autofocus(column, stigmate=True)
+    assert (result.status, result.working_distance, result.stigmator) == ("refused", start, (0.0, 0.0))
+
+
+def test_the_coils_are_approached_from_below():
+    with (
+        Emulator("tin-balls", seed=4, magnification=3000, stigmator_hysteresis=20.0) as running,
+        semdrivers.connect(running.url) as microscope,
+    ):
+        unit = misset(running, microscope, 3.0, 3.0, 5.0)
+        result = microscope.autofocus(stigmate=True)
+        assert result.focused, result
+        assert max(map(abs, running.truth.astigmatism)) < 0.6 * unit * 1e3
+        # What is read back is what is in force: no axis stays behind.
+        conditions = running.instrument.conditions()
+        assert (conditions.stigmator_x, conditions.stigmator_y) == pytest.approx(microscope.stigmator)
+
+
+@pytest.mark.parametrize("peer", ["mapfost", "simplex"])
+def test_a_peer_corrects_all_three(peer):
+    if peer == "mapfost":
+        pytest.importorskip("mapfost")
+    run = run_once(1, 11, "textures", "", peer)
+    assert run.status == "focused"
+    assert run.worst <= 1.0
 
 
 def test_the_matrix_is_measured_kept_and_used(emulator, tmp_path, monkeypatch):

@@ -53,6 +53,8 @@ class Instrument:
         mm, set by hand; the profile's by default.
     lens_hysteresis : float
         mm by which the focus differs with the direction of approach.
+    stigmator_hysteresis : float
+        µm by which an axis of the stigmator stays behind when it is turned down.
     meanwhile : callable, optional
         Called with the instrument and the pixels while a frame is scanned: what happens in the middle; returns the
         pixels.
@@ -74,6 +76,7 @@ class Instrument:
         realtime: bool = False,
         stage_height: float | None = None,
         lens_hysteresis: float = 0.0,
+        stigmator_hysteresis: float = 0.0,
         meanwhile: Callable[[Instrument, NDArray[Any]], NDArray[Any]] = lambda _, pixels: pixels,
     ) -> None:
         self.column = column
@@ -94,6 +97,8 @@ class Instrument:
             Parameter.STIGMATOR_Y: 0.0,
         }
         self._lens = Lens(profile, working_distance, lens_hysteresis)
+        self._stigmator_hysteresis = stigmator_hysteresis
+        self._behind = {Parameter.STIGMATOR_X: 0.0, Parameter.STIGMATOR_Y: 0.0}
         self._optics_rest = 0.0
         self._changes = 0
         self._generator = ScanGenerator(
@@ -201,8 +206,8 @@ class Instrument:
                 beam_on=self._chamber.beam_on,
                 accelerating_voltage=self.profile.accelerating_voltage,
                 beam_current=self.profile.beam_current,
-                stigmator_x=self._values[Parameter.STIGMATOR_X],
-                stigmator_y=self._values[Parameter.STIGMATOR_Y],
+                stigmator_x=self._values[Parameter.STIGMATOR_X] + self._behind[Parameter.STIGMATOR_X],
+                stigmator_y=self._values[Parameter.STIGMATOR_Y] + self._behind[Parameter.STIGMATOR_Y],
                 focus_offset=self._lens.focus_offset(now),
                 lens_travel=self._lens.target - distance,
                 exposures=self._generator.exposures.all,
@@ -228,6 +233,9 @@ class Instrument:
                 settling = self._lens.move(value, now)
             else:
                 settling = PARAMETERS[parameter].settling(self.profile)
+                if parameter in self._behind:
+                    behind = self._behind[parameter] + self._values[parameter] - value
+                    self._behind[parameter] = min(max(behind, 0.0), self._stigmator_hysteresis)
                 self._values[parameter] = value
             self._changes += 1
             self._optics_rest = max(self._optics_rest, now + settling)

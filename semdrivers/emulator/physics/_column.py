@@ -38,6 +38,8 @@ _MAX_LAYERS = 5
 _MAX_BANDS_IN_FOCUS = 15
 _BANDS = 5
 _FWHM_TO_SIGMA = 1 / 2.3548
+_UPRIGHT = 15.0
+"""Working distance, mm, at which the axes of the stigmator lie as they are named."""
 _FAST_WIDTH, _FAST_HEIGHT = 320, 240
 
 
@@ -126,8 +128,13 @@ class ElectronColumn:
         return Truth(best, depth, disc / pixel, optics.ideal_score(defocus / depth), self._astigmatism(conditions))
 
     def _astigmatism(self, conditions: ScanConditions) -> tuple[float, float]:
-        """Both components, µm: of the column, and what the stigmator adds."""
-        return self._residual[0] + conditions.stigmator_x, self._residual[1] + conditions.stigmator_y
+        """Both components, µm: of the column, and what the stigmator adds; its axes turn with the working distance."""
+        turned = math.radians(2 * self.preset.stigmator_rotation * (conditions.working_distance - _UPRIGHT))
+        x, y = conditions.stigmator_x, conditions.stigmator_y
+        return (
+            self._residual[0] + x * math.cos(turned) - y * math.sin(turned),
+            self._residual[1] + x * math.sin(turned) + y * math.cos(turned),
+        )
 
     def _plane(self, conditions: ScanConditions) -> float:
         x, y = conditions.stage_x, conditions.stage_y
@@ -183,7 +190,10 @@ class ElectronColumn:
         a, b = self._astigmatism(conditions)
         astigmatism, angle = math.hypot(a, b), 0.5 * math.atan2(b, a)
         typical_disc = alpha * (abs(away) * 1e3 + astigmatism) * 1e3 / pixel
-        x, y = (each * away * 1e3 / pixel for each in self._shift)
+        x, y = (
+            (each * away * 1e3 + self.preset.stigmator_shift * axis) / pixel
+            for each, axis in zip(self._shift, (conditions.stigmator_x, conditions.stigmator_y), strict=True)
+        )
         reach = max(typical_disc / _WIDEST_DISC, (typical_disc + math.hypot(x, y)) / _MARGIN)
         octave = 0
         while reach / 2**octave > 1 and octave < _COARSEST:

@@ -58,6 +58,12 @@ class ColumnPreset:
     lens_hysteresis, image_shift, image_rotation, magnification_change : float
         How much of the profile's lens hysteresis, and of its couplings of shift, rotation and magnification to the
         working distance, there is; 1 for all of it.
+    stigmator_hysteresis : float
+        µm by which an axis of the stigmator stays behind after it was turned down; going up it is as set.
+    stigmator_rotation : float
+        Degrees by which the axes of the stigmator turn in the picture with every mm of working distance, from 15 mm on.
+    stigmator_shift : float
+        nm by which the picture moves with every µm of either axis.
     lens_motion : bool
         Whether a frame that is scanned while the lens moves is blurred line by line as it goes; else the whole frame
         is as the lens stood at its start.
@@ -85,6 +91,9 @@ class ColumnPreset:
     image_shift: float = 0.0
     image_rotation: float = 0.0
     magnification_change: float = 0.0
+    stigmator_hysteresis: float = 0.0
+    stigmator_rotation: float = 0.0
+    stigmator_shift: float = 0.0
     lens_motion: bool = False
 
 
@@ -105,6 +114,9 @@ _STRENGTHS: dict[str, tuple[float, float]] = {
     "image_shift": (1.0, 1.7),
     "image_rotation": (1.0, 1.0),
     "magnification_change": (1.0, 1.0),
+    "stigmator_hysteresis": (0.0, 4.0),
+    "stigmator_rotation": (0.0, 1.5),
+    "stigmator_shift": (0.0, 20.0),
 }
 
 PRESETS = {"ideal": ColumnPreset()} | {

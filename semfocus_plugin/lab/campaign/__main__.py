@@ -11,7 +11,6 @@ from pathlib import Path
 
 from semdrivers.files import parse_json
 from semfocus_plugin.lab import campaign
-from semfocus_plugin.lab.parallel import run_all
 
 
 def _earlier(path: Path) -> Iterator[campaign.Run]:
@@ -26,22 +25,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=300, help="runs in all, the earlier ones included")
     parser.add_argument("--out", type=Path, default=Path("campaign.jsonl"), help="one line a run")
     parser.add_argument("--resume", action="store_true", help="go on with the file that is there")
-    parser.add_argument("--workers", type=int, default=1, help="processes side by side")
     options = parser.parse_args(arguments)
     if options.out.exists() and not options.resume:
         parser.error(f"{options.out} is there: add --resume to go on with it, or name another file")
     runs = list(_earlier(options.out)) if options.out.exists() else []
     done = {run.number for run in runs}
-    numbers = [(number,) for number in range(options.runs) if number not in done]
+    numbers = [number for number in range(options.runs) if number not in done]
     with options.out.open("a", encoding="utf-8") as file:
-
-        def keep(run: campaign.Run) -> None:
+        for run in map(campaign.carry_out, numbers):
             runs.append(run)
             print(json.dumps(asdict(run)), file=file, flush=True)
             if run.forbidden:
                 print(run, file=sys.stderr)
-
-        run_all(campaign.carry_out, numbers, workers=options.workers, progress=keep)
     print(campaign.table(runs))
     return int(any(run.forbidden for run in runs))
 

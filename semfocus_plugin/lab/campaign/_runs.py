@@ -224,6 +224,8 @@ class _Watched:
             if not (named or given in ("SIGINT", "SIGTERM")):
                 self.forbidden.add("unnamed error")
                 outcome = f"{name}: {text}"
+        if not (reports or given):
+            self.forbidden.add("unnamed error")  # the script never ran: nothing was shown
         if outcome == "focused" and abs(place - truth.working_distance) > 2 * truth.depth_of_field:
             self.forbidden.add("false focus")
         if "picture" in reports and not self._knob_turned:

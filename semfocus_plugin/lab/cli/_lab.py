@@ -181,6 +181,9 @@ def stigmation(
     runs: Annotated[int, typer.Option(min=1, help="Runs of each kind of instrument.")] = 100,
     seed: Seed = 2026,
     kind: Annotated[list[str] | None, typer.Option(help="Kind of instrument, repeatable; all by default.")] = None,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="MAPFoSt and a simplex on sharpness on the same seeds.")
+    ] = False,
     pictures: Pictures = None,
     workers: Workers = None,
 ) -> None:
@@ -188,13 +191,14 @@ def stigmation(
 
     Example: semfocus lab stigmation --runs 20 --kind emulator --kind wave
     """
+    from semfocus_plugin.lab.benchmark.peers.with_stigmator import PEERS
     from semfocus_plugin.lab.studies.stigmation import KINDS, table
 
     for name in kind or ():
         if name not in KINDS:
             raise InvalidParameterError(f"--kind must be one of {', '.join(KINDS)}, not {name!r}")
     folder = _folder(pictures)
-    _show(table(runs, seed, kind or KINDS, "" if folder is None else str(folder), workers))
+    _show(table(runs, seed, kind or KINDS, "" if folder is None else str(folder), workers, PEERS if peers else ()))
 
 
 @lab.command()

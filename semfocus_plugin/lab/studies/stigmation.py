@@ -6,35 +6,53 @@ place and both components of the astigmatism end within half a depth of field.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import semdrivers
+from firmware_protocol.profile import EM30
+from semdrivers.base import WrappedMicroscope
 from semdrivers.emulator import Emulator
 from semdrivers.errors import OutOfRangeError
-from semdrivers.focus import AutofocusResult, AutofocusSettings
-from semdrivers.microscope import HasStigmator, Range
+from semdrivers.focus import AutofocusSettings
+from semdrivers.image import Image, ScanMode
+from semdrivers.microscope import Capabilities, HasStigmator, Microscope, Range
 from semfocus_plugin import methods
 from semfocus_plugin.lab.benchmark.column import MARGIN, SimulatedColumn
+from semfocus_plugin.lab.benchmark.peers import Optics
+from semfocus_plugin.lab.benchmark.peers.bench import Bench, approach
+from semfocus_plugin.lab.benchmark.peers.with_stigmator import PEERS
 from semfocus_plugin.lab.benchmark.pictures import read_folder
 from semfocus_plugin.lab.benchmark.textures import random_texture, sample_for
 from semfocus_plugin.lab.parallel import run_all
 from semfocus_plugin.run import run as run_method
 
-__all__ = ["FALSE", "HEADINGS", "KINDS", "Run", "StigmatedColumn", "run_once", "table"]
+__all__ = ["FALSE", "HEADINGS", "KINDS", "OURS", "Run", "StigmatedColumn", "run_once", "table"]
 
-KINDS = ("emulator", "micrographs", "textures", "wave", "featureless", "stripes")
-"""Rows of the table; the last two are to be refused."""
+KINDS = (
+    *("emulator", "micrographs", "textures", "wave", "featureless", "stripes"),
+    *("emulator-unknown", "micrographs-unknown", "emulator-coils"),
+)
+"""Rows of the table. A featureless sample is to be refused, and stripes show one of the components alone. The last
+three have samples and starts of the first two; it is not known what the stigmator does, or its coils are those of the
+preset `hostile`."""
+OURS = "ours"
+"""The default method."""
 HEADINGS = (
     "instrument and samples",
+    "method",
     "within ½ DoF in all three",
     "largest of the three, median / p90 (DoF)",
     "frames, median / p90",
+    "instrument, s",
     "false beyond 2 DoF",
     "refused",
 )
@@ -50,6 +68,8 @@ _SPECIMENS = {
     "butterfly-wing": (800.0, 10_000.0),
     "fabric": (800.0, 10_000.0),
 }
+_COILS: dict[str, Any] = {"stigmator_hysteresis": 4.0, "stigmator_rotation": 1.5, "stigmator_shift": 20.0}
+"""A stigmator that remembers where it came from, whose axes turn with the lens, and that moves the picture."""
 _DEFOCUS, _ASTIGMATISM = 10.0, 5.0
 """Depths of field: the start is within these of the focus, and of either component."""
 
@@ -99,12 +119,15 @@ class Run:
         Acquired.
     left : tuple of float
         Distance from the focus, and both components of the astigmatism, in depths of field.
+    seconds : float
+        Of the instrument's clock; NaN where it has none.
     """
 
     status: str
     reason: str
     frames: int
     left: tuple[float, float, float]
+    seconds: float = math.nan
 
     @property
     def worst(self) -> float:
@@ -112,7 +135,7 @@ class Run:
         return max(map(abs, self.left))
 
 
-def run_once(number: int, seed: int, kind: str, folder: str) -> Run:
+def run_once(number: int, seed: int, kind: str, folder: str, by: str = OURS) -> Run:
     """Correct focus and stigmator once.
 
     Parameters
@@ -123,16 +146,30 @@ def run_once(number: int, seed: int, kind: str, folder: str) -> Run:
         One of `KINDS`.
     folder : str
         Of micrographs; empty without.
+    by : str
+        `OURS`, or a peer: it is given the half-angle, what the stigmator does, and steps in depths of field.
     """
-    random = np.random.default_rng([seed, KINDS.index(kind), number])
-    return _on_emulator(number, random) if kind == "emulator" else _on_column(number, random, kind, folder)
+    random = np.random.default_rng([seed, KINDS.index(kind.partition("-")[0]), number])
+    if kind.startswith("emulator"):
+        return _on_emulator(number, random, kind, by)
+    return _on_column(number, random, kind, folder, by)
 
 
-def _on_emulator(number: int, random: np.random.Generator) -> Run:
+class _Unknown(WrappedMicroscope):
+    """A microscope that does not report what its stigmator does."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Those of the microscope, without it."""
+        return dataclasses.replace(super().capabilities, stigmator_matrix=None)
+
+
+def _on_emulator(number: int, random: np.random.Generator, kind: str, by: str) -> Run:
     name = tuple(_SPECIMENS)[number % len(_SPECIMENS)]
     magnification = float(np.exp(random.uniform(*np.log(_SPECIMENS[name]))))
+    strengths = _COILS if kind.endswith("coils") else {}
     with (
-        Emulator(name, seed=int(random.integers(1 << 30)), magnification=magnification) as emulator,
+        Emulator(name, seed=int(random.integers(1 << 30)), magnification=magnification, **strengths) as emulator,
         semdrivers.connect(emulator.url) as microscope,
     ):
         truth = emulator.truth
@@ -141,14 +178,20 @@ def _on_emulator(number: int, random: np.random.Generator) -> Run:
         x, y = random.uniform(-_ASTIGMATISM, _ASTIGMATISM, 2) * unit * 1e3
         microscope.stigmator = float(x), float(y)
         microscope.working_distance = truth.working_distance + random.uniform(-_DEFOCUS, _DEFOCUS) * unit
-        result = _focused(microscope)
+        began = emulator.instrument.clock.now()
+        optics = Optics(EM30.aperture_radius * 1e-3, 36e-6)
+        reach = -2 * _DEFOCUS * unit, 2 * _DEFOCUS * unit
+        found = _solved(
+            _Unknown(microscope) if kind.endswith("unknown") else microscope, by, optics, reach, 1e-3 * np.eye(2)
+        )
+        seconds = emulator.instrument.clock.now() - began
         conditions, after = emulator.instrument.conditions(), emulator.truth
         away = conditions.working_distance + conditions.focus_offset - after.working_distance
         left = away / unit, after.astigmatism[0] / unit * 1e-3, after.astigmatism[1] / unit * 1e-3
-    return Run(result.status, result.reason, result.frames, left)
+    return Run(*found[:3], left, seconds)
 
 
-def _on_column(number: int, random: np.random.Generator, kind: str, folder: str) -> Run:
+def _on_column(number: int, random: np.random.Generator, kind: str, folder: str, by: str) -> Run:
     pictures = read_folder(Path(folder)) if folder and kind != "textures" else ()
     sample = sample_for(pictures, 2 * number, _SHAPE, random) if pictures else random_texture(_SHAPE, random)
     if kind == "featureless":
@@ -179,21 +222,58 @@ def _on_column(number: int, random: np.random.Generator, kind: str, folder: str)
     turn = random.uniform(0, 2 * math.pi)
     turned = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     column.effect = turned @ np.diag(random.uniform(0.15, 0.4, 2)) * unit
-    column.reports = {"stigmator": Range(-100.0, 100.0, 0.01), "stigmator_matrix": (column.effect * 1e3).tolist()}
-    result = _focused(column)
+    column.reports = {"stigmator": Range(-100.0, 100.0, 0.01)}
+    if "unknown" not in kind:
+        column.reports["stigmator_matrix"] = (column.effect * 1e3).tolist()
+    optics = Optics(column.aperture, core)
+    reach = -2 * _DEFOCUS * unit, 2 * _DEFOCUS * unit
+    status, reason, frames, unseen = _solved(column, by, optics, reach, column.effect)
     left = (column.in_focus - focus) / unit, column.astigmatism[0] / unit, column.astigmatism[1] / unit
-    return Run(result.status, result.reason, result.frames, left)
+    if unseen is not None and min(unseen, 90 - unseen) < 5:
+        # Upright lines are sharp where z + x is 0, and show the other component alone; the run says which it is.
+        left = left[0] + left[1], 0.0, left[2]
+    return Run(status, reason, frames, left)
 
 
-def _focused(microscope: semdrivers.Microscope) -> AutofocusResult:
-    """Focus as on an instrument that nobody has calibrated but for its stigmator."""
-    method = methods.find(None)
-    assert method is not None
-    return run_method(method, microscope, AutofocusSettings(stigmate=True))
+class _Counted(WrappedMicroscope):
+    """A microscope that counts its frames."""
+
+    frames = 0
+
+    def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
+        """Return a frame."""
+        self.frames += 1
+        return super().acquire(mode)
+
+
+def _solved(
+    microscope: Microscope, by: str, optics: Optics, reach: tuple[float, float], matrix: NDArray[np.float64]
+) -> tuple[str, str, int, float | None]:
+    """Correct by a method; ours runs as on an instrument that nobody has calibrated, and gets none of the rest.
+
+    Returns status, reason, frames, and the direction that the sample does not show.
+    """
+    if by == OURS:
+        method = methods.find(None)
+        assert method is not None
+        result = run_method(method, microscope, AutofocusSettings(stigmate=True))
+        unseen = None if result.astigmatism is None else result.astigmatism.unseen
+        return result.status, result.reason, result.frames, unseen
+    counted = _Counted(microscope)
+    start = counted.working_distance
+    bench = Bench(counted, optics, (start + reach[0], start + reach[1]), start)
+    answer = PEERS[by](bench, matrix)
+    approach(counted, bench.limits, answer.working_distance)
+    return "focused" if answer.claimed else "refused", answer.reason, counted.frames, None
 
 
 def table(
-    runs: int, seed: int, kinds: Sequence[str] = KINDS, folder: str = "", workers: int | None = None
+    runs: int,
+    seed: int,
+    kinds: Sequence[str] = KINDS,
+    folder: str = "",
+    workers: int | None = None,
+    peers: Sequence[str] = (),
 ) -> Iterator[tuple[str, ...]]:
     """Yield the headings, then a row for every kind.
 
@@ -209,10 +289,14 @@ def table(
         Of micrographs; textures stand for them without.
     workers : int, optional
         Processes.
+    peers : sequence of str
+        Of `PEERS`, on the same seeds; not where the matrix is unknown.
     """
     yield HEADINGS
-    for kind in kinds:
-        calls = [(number, seed, kind, folder) for number in range(runs)]
+    for kind, by in ((kind, by) for kind in kinds for by in (OURS, *peers)):
+        if by != OURS and "unknown" in kind:
+            continue
+        calls = [(number, seed, kind, folder, by) for number in range(runs)]
         done = run_all(run_once, calls, workers=workers)
         claimed = [each for each in done if each.status == "focused"]
         worst = [each.worst for each in claimed] or [math.nan]
@@ -220,9 +304,11 @@ def table(
         good = sum(each.worst <= 0.5 for each in claimed)
         yield (
             kind,
+            by,
             f"{good / runs:.0%}",
             f"{statistics.median(worst):.2f} / {np.percentile(worst, 90):.2f}",
             f"{statistics.median(frames):.0f} / {np.percentile(frames, 90):.0f}",
+            "" if math.isnan(done[0].seconds) else f"{statistics.median(each.seconds for each in done):.0f}",
             str(sum(each.worst > FALSE for each in claimed)),
             str(sum(each.status == "refused" for each in done)),
         )

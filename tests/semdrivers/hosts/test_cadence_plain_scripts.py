@@ -72,6 +72,29 @@ def test_every_n_frames(microscope, told):
     assert runs == [1, 1, 1, 2, 2, 2, 3]
 
 
+def test_the_stigmator_is_corrected_at_first_and_every_n_frames(microscope, emulator, told):
+    keeper = FocusKeeper(microscope, every=2, stigmate_every=3, method="told")
+    stigmated = []
+    for _ in range(7):
+        reason = keeper.before_frame()
+        keeper.after_frame(microscope.acquire())
+        stigmated.append(None if not reason else keeper.result.stigmator is not None)
+    assert stigmated == [True, None, False, True, None, False, True]
+
+
+def test_stigmate_every_needs_a_stigmator(microscope):
+    class Bare:
+        """A microscope without one."""
+
+        capabilities, close, acquire = microscope.capabilities, microscope.close, microscope.acquire
+        working_distance = magnification = 15.0
+
+    with pytest.raises(semdrivers.errors.InvalidParameterError, match="stigmator"):
+        FocusKeeper(Bare(), stigmate_every=2)
+    with pytest.raises(semdrivers.errors.OutOfRangeError, match="stigmate_every"):
+        FocusPolicy(stigmate_every=0)
+
+
 def test_when_the_score_of_the_last_frame_dropped(microscope, told):
     scores = iter([7.0, 6.8, 5.4, 7.2, 7.1])
     with focused(microscope, score_drop=1.5, score=lambda image: next(scores), method="told") as held:

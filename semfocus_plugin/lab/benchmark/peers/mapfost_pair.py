@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from semfocus_plugin.lab.benchmark.peers.bench import Answer, Bench, Peer
 
-__all__ = ["PEER", "TEST_DEFOCUS", "find"]
+__all__ = ["PEER", "TEST_DEFOCUS", "aberrations", "find"]
 
 TEST_DEFOCUS = 3.0
 """Of the two test frames, to either side, in depths of field."""
@@ -38,18 +38,21 @@ def find(bench: Bench) -> Answer:
     low, high = bench.bracket(_BRACKETING_STEP)
     here = bench.sharpest if bench.wide else 0.0
     for _ in range(_PASSES):
-        correction = _correction(bench, here)
-        if correction is None:
+        found = aberrations(bench, here)
+        if found is None:
             return Answer(bench.place(here), False, "the package gave no estimate")
-        target = min(max(here + correction, low), high)
+        target = min(max(here + found[0], low), high)
         moved, here = abs(target - here), target
         if moved < _SETTLED * bench.tolerance:
             return Answer(bench.place(here), True, f"the last correction was {moved:.2f} depths of field")
     return Answer(bench.place(here), False, f"no small correction within {_PASSES} passes")
 
 
-def _correction(bench: Bench, here: float) -> float | None:
-    """Return the way to the focus in depths of field, estimated from two frames on either side of `here`."""
+def aberrations(bench: Bench, here: float) -> tuple[float, float, float] | None:
+    """Return the way to the focus and both components of the astigmatism, in depths of field, or None.
+
+    Estimated from two frames on either side of `here`.
+    """
     from mapfost.mapfost import est_aberr
 
     centre = bench.place(here)
@@ -72,7 +75,9 @@ def _correction(bench: Bench, here: float) -> float | None:
     if valid is not True or result is None:
         return None
     best = centre * (1 - float(result.x[0]) / radius)
-    return bench.coordinate(max(best, 0.1 * centre)) - here
+    unit = bench.scale * centre
+    x, y = (float(value) * centre / radius / unit for value in result.x[1:])
+    return bench.coordinate(max(best, 0.1 * centre)) - here, x, y
 
 
 def _levelled(bench: Bench, frame: NDArray[np.float64], away: float) -> NDArray[np.float64]:
