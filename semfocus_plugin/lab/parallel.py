@@ -1,7 +1,12 @@
-"""Independent calls in processes side by side, and packages that only the laboratory needs."""
+"""Independent calls side by side, in processes or on a Dask cluster, and packages that only the laboratory needs.
+
+The same tasks give the same results, in the same order, wherever they run: a task draws from its own seed, and computes
+on one thread.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -9,13 +14,22 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
+
+import numpy as np
 
 from semdrivers.errors import AutofocusError
 from semfocus_plugin import networks
 
-__all__ = ["required", "run_all"]
+__all__ = ["Workers", "required", "run_all"]
+
+Workers = int | str | None
+"""Where to compute: a number of processes, all cores (None), or the address of a Dask scheduler."""
+
+_PATIENCE = 60.0
+"""Seconds to wait for the first worker of a cluster."""
 
 _Result = TypeVar("_Result")
 _TERMINATIONS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -60,7 +74,7 @@ def run_all(
     call: Callable[..., _Result],
     tasks: Sequence[tuple[Any, ...]],
     *,
-    workers: int | None = None,
+    workers: Workers = None,
     progress: Callable[[_Result], object] | None = None,
 ) -> tuple[_Result, ...]:
     """Call a function with the arguments of every task.
@@ -71,8 +85,10 @@ def run_all(
         A function of a module: processes find it by its name.
     tasks : sequence of tuple
         Arguments of each call.
-    workers : int, optional
-        Processes; by default as many as there are cores or tasks. 1 stays in this one.
+    workers : int or str, optional
+        Processes, by default as many as there are cores or tasks, and 1 stays in this one; or the address of a Dask
+        scheduler, such as ``"tcp://scheduler:8786"``, whose workers compute. A worker that dies loses nothing: what it
+        held is computed again.
     progress : callable, optional
         Called with every result, in the order of the tasks.
 
@@ -84,15 +100,75 @@ def run_all(
     Raises
     ------
     AutofocusError
-        When several processes are asked for and joblib is not installed.
+        When several processes are asked for and joblib is not installed; when no cluster answers, or one that would
+        compute otherwise than this computer.
     """
-    count = _usual_workers(len(tasks)) if workers is None else min(workers, len(tasks))
     results = []
-    for result in _in_processes(call, tasks, count) if count > 1 else (call(*arguments) for arguments in tasks):
+    for result in _engine(call, tasks, workers):
         results.append(result)
         if progress is not None:
             progress(result)
     return tuple(results)
+
+
+def _engine(call: Callable[..., _Result], tasks: Sequence[tuple[Any, ...]], workers: Workers) -> Iterator[_Result]:
+    if isinstance(workers, str):
+        return _on_cluster(call, tasks, workers)
+    count = _usual_workers(len(tasks)) if workers is None else min(workers, len(tasks))
+    return _in_processes(call, tasks, count) if count > 1 else (_on_one_thread(call, *each) for each in tasks)
+
+
+def _on_cluster(call: Callable[..., _Result], tasks: Sequence[tuple[Any, ...]], address: str) -> Iterator[_Result]:
+    distributed = required("distributed", "computing on a Dask cluster", "dask")
+    try:
+        client = distributed.Client(address, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise AutofocusError(
+            f"no Dask scheduler answers at {address} ({error}); start one with: dask scheduler"
+        ) from None
+    with client:
+        _check_cluster(client, address)
+        futures = [client.submit(_on_one_thread, call, *arguments, pure=False) for arguments in tasks]
+        futures.reverse()
+        try:
+            while futures:
+                # The reference goes with the result: what is not held is not computed again when a worker dies.
+                yield futures.pop().result()
+        finally:
+            client.cancel(futures)
+
+
+def _check_cluster(client: Any, address: str) -> None:
+    """Raise AutofocusError where the cluster has no worker, or one that might compute something else."""
+    try:
+        client.wait_for_workers(1, timeout=_PATIENCE)
+    except TimeoutError:
+        raise AutofocusError(
+            f"the Dask scheduler at {address} has no worker; start one with: dask worker {address} --nthreads 1"
+        ) from None
+    for name, worker in client.scheduler_info(n_workers=-1)["workers"].items():
+        if worker["nthreads"] != 1:
+            raise AutofocusError(
+                f"the Dask worker {name} computes {worker['nthreads']} tasks at once in one process, where they would "
+                "change each other's settings; start it with --nthreads 1"
+            )
+    here = _versions()
+    for name, there in client.run(_versions, on_error="return").items():
+        if there != here:
+            raise AutofocusError(
+                f"the Dask worker {name} has {there}, and this computer {here}: install the same on both, so that "
+                "both compute the same"
+            )
+
+
+def _versions() -> str:
+    """Return what decides the bytes of a result."""
+    source = hashlib.sha256()
+    for package in ("firmware_protocol", "semdrivers", "semfocus_plugin"):
+        root = Path(str(importlib.import_module(package).__file__)).parent
+        for path in sorted(root.rglob("*.py")):
+            source.update(path.read_bytes())
+    return f"semdrivers of source {source.hexdigest()[:12]} and numpy {np.__version__}"
 
 
 def _in_processes(call: Callable[..., _Result], tasks: Sequence[tuple[Any, ...]], workers: int) -> Iterator[_Result]:
@@ -104,8 +180,12 @@ def _in_processes(call: Callable[..., _Result], tasks: Sequence[tuple[Any, ...]]
 
 
 def _on_one_thread(call: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Call on one thread: BLAS shares sums among threads, and the last bits with them."""
     networks.use_threads(1)
-    return call(*arguments)
+    if importlib.util.find_spec("threadpoolctl") is None:
+        return call(*arguments)
+    with importlib.import_module("threadpoolctl").threadpool_limits(1):
+        return call(*arguments)
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def test_pairs_lie_the_step_to_either_side_in_nominal_depths_of_field(monkeypatc
 
 def test_pairs_are_the_same_for_the_same_seed_and_resume(rendered, tmp_path):
     config = PairsConfig(count=24, seed=3, shard_size=12)
-    (tmp_path / "shard-00001.npz").write_bytes(datasets.shard_path(Path(rendered), 1).read_bytes())
+    (tmp_path / "shard-00001.npz").write_bytes((Path(rendered) / datasets.shard_name(1)).read_bytes())
     datasets.build(config, tmp_path, workers=1)
     files = [json.loads((Path(folder) / "manifest.json").read_text())["files"] for folder in (rendered, tmp_path)]
     assert files[0].keys() == files[1].keys()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from semdrivers.emulator.physics import ColumnPreset, ElectronColumn, ScanConditions, ideal_score
-from semdrivers.emulator.specimens import Picture
+from semdrivers.emulator.physics import ColumnPreset, ElectronColumn, ScanConditions, ideal_score, pixel_size
+from semdrivers.emulator.specimens import Picture, Window, make_specimen
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semfocus_plugin.lab.training import datasets
 from semfocus_plugin.lab.training.datasets import DatasetConfig
+from semfocus_plugin.lab.training.drawn import Drawn
 from semfocus_plugin.lab.training.sampling import TRAINED, Field, draw_astigmatism, draw_defocus, draw_field
 from semfocus_plugin.lab.training.textures import texture
 
@@ -54,8 +56,8 @@ def test_the_manifest_names_every_file_with_its_hash(folder):
 
 
 def test_a_missing_shard_is_made_again_and_the_others_are_kept(folder):
-    path = datasets.shard_path(folder, 1)
-    other = datasets.shard_path(folder, 0)
+    path = folder / datasets.shard_name(1)
+    other = folder / datasets.shard_name(0)
     before, kept = path.read_bytes(), other.stat().st_mtime_ns
     path.unlink()
     seen = []
@@ -187,3 +189,55 @@ def test_textures_differ_by_seed_and_repeat():
 def test_bad_configurations_are_refused(changes, error):
     with pytest.raises(error):
         DatasetConfig(**changes)
+
+
+def manifest_of(place) -> dict[str, str]:
+    return json.loads(datasets.Store(place).read("manifest.json"))["files"]
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_processes(folder, tmp_path):
+    datasets.build(SMALL, tmp_path, workers=2)
+    assert manifest_of(tmp_path) == manifest_of(folder)
+
+
+def test_a_dataset_lies_wherever_fsspec_reaches_and_is_resumed_there(folder, tmp_path):
+    address = f"memory://{tmp_path.name}/frames"
+    store = datasets.Store(address)
+    store.write("config.json", (folder / "config.json").read_bytes())
+    store.write("shard-00001.npz", (folder / "shard-00001.npz").read_bytes())
+    seen = []
+    datasets.build(SMALL, address, workers=1, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(2, 3), (3, 3)]
+    assert manifest_of(address) == manifest_of(folder)
+    assert store.names() == {"config.json", "manifest.json", *manifest_of(folder)}
+    for near, far in zip(datasets.load(folder), datasets.load(address), strict=True):
+        np.testing.assert_array_equal(near["pixels"], far["pixels"])
+
+
+def test_the_frames_of_a_file_stay_on_disk_until_they_are_used(folder):
+    arrays = datasets.mapped(folder / "shard-00000.npz")
+    assert isinstance(arrays["pixels"], np.memmap)
+    with np.load(folder / "shard-00000.npz") as loaded:
+        assert arrays.keys() == set(loaded)
+        for name, values in arrays.items():
+            np.testing.assert_array_equal(values, loaded[name])
+
+
+@pytest.mark.parametrize("name", ["tin-balls", "gold-nanoparticles"])
+def test_a_field_that_is_drawn_once_looks_like_its_specimen(name):
+    """In focus it is the specimen to a grey level; out of focus its surroundings alone differ."""
+    conditions = ScanConditions(15.0, 9000.0, 320, 240, stage_x=1.0, stage_y=-2.0)
+    pixel = pixel_size(9000.0, 320) * 1e-3
+    window = Window(1000.0 - 179.5 * pixel, -2000.0 - 139.5 * pixel, pixel, 360, 280)
+    specimen = make_specimen(name, 3)
+    drawn, bare = (
+        ElectronColumn(each, seed=4, preset=ColumnPreset(noise=False)) for each in (Drawn(specimen, window), specimen)
+    )
+    truth = bare.truth(conditions)
+    assert drawn.truth(conditions).working_distance == pytest.approx(truth.working_distance, abs=1e-6)
+    for defocus, most in ((0.0, 0.6), (25.0, 6.0)):
+        at = dataclasses.replace(
+            conditions, working_distance=truth.working_distance + defocus * truth.depth_of_field, bits=16
+        )
+        one, other = (column.render(at).astype(float) / 257 for column in (drawn, bare))
+        assert np.abs(one - other)[20:-20, 20:-20].max() < most

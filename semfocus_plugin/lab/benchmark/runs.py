@@ -30,7 +30,7 @@ from semfocus_plugin.lab.benchmark.peers import Bench, Optics, Peer, pair_bound,
 from semfocus_plugin.lab.benchmark.peers.bench import approach
 from semfocus_plugin.lab.benchmark.pictures import read_folder
 from semfocus_plugin.lab.benchmark.trials import ANYWHERE, Trial
-from semfocus_plugin.lab.parallel import run_all
+from semfocus_plugin.lab.parallel import Workers, run_all
 from semfocus_plugin.optics import Apertures, LearnedAperture
 from semfocus_plugin.run import MOST_RETAKES
 
@@ -254,7 +254,7 @@ def run_trials(
     *,
     max_frames: int | None = None,
     scored: bool = False,
-    workers: int | None = None,
+    workers: Workers = None,
     progress: Callable[[Record], object] | None = None,
 ) -> tuple[Record, ...]:
     """Let every method focus on every trial, in processes side by side.
@@ -269,8 +269,8 @@ def run_trials(
         Most frames of a run of ours or of another plugin's; the method's own limit by default.
     scored : bool
         Whether to take `Record.final_score` and `Record.best_score` after each run.
-    workers : int, optional
-        Processes; as many as there are cores by default, and 1 stays in this one.
+    workers : int or str, optional
+        Processes, as many as there are cores by default, or the address of a Dask scheduler.
     progress : callable, optional
         Called with every record, in order.
 

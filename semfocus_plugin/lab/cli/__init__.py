@@ -8,6 +8,7 @@ from semfocus_plugin.lab.cli._demo import demo
 from semfocus_plugin.lab.cli._evaluate import evaluate
 from semfocus_plugin.lab.cli._lab import lab
 from semfocus_plugin.lab.cli._reproduce import reproduce
+from semfocus_plugin.lab.cli._sweep import sweep
 from semfocus_plugin.lab.cli._train import dataset, train
 
 __all__ = ["app", "main"]
@@ -22,6 +23,7 @@ for _command, _class in (
     (reproduce, None),
     (speed, None),
     (dataset, None),
+    (sweep, None),
 ):
     app.command(cls=_class, rich_help_panel=_PANEL)(_command)
 app.add_typer(train, name="train", rich_help_panel=_PANEL)

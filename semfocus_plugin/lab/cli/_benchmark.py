@@ -10,7 +10,17 @@ import typer
 from semdrivers.console import messages, output, print_json
 from semdrivers.errors import InvalidParameterError
 from semfocus_plugin.cli import Json, Overwrite, progress_bars
-from semfocus_plugin.lab.cli._shared import Out, Pictures, Workers, check_outputs, print_table, versions, write_report
+from semfocus_plugin.lab.cli._shared import (
+    Dask,
+    Out,
+    Pictures,
+    Workers,
+    check_outputs,
+    engine,
+    print_table,
+    versions,
+    write_report,
+)
 
 
 def benchmark(
@@ -26,6 +36,7 @@ def benchmark(
     ] = 2026,
     pictures: Pictures = None,
     workers: Workers = None,
+    dask: Dask = None,
     out: Out = None,
     reliability: Annotated[
         Path | None, typer.Option(help="Draw the reliability of the default method's confidence: .png.")
@@ -66,7 +77,9 @@ def benchmark(
         messages.print(f"left out: {name}, {reason}", markup=False, soft_wrap=True)
     trials = [trial for track in chosen for trial in draw_trials(track, runs, seed, shown, str(folder or ""))]
     with progress_bars() as stage:
-        records = run_trials(trials, names, workers=workers, progress=stage("focusing", len(planned(trials, names))))
+        records = run_trials(
+            trials, names, workers=engine(workers, dask), progress=stage("focusing", len(planned(trials, names)))
+        )
     rows = report.rows(records, report.BENCHMARK)
     conditions = _conditions(runs, seed, names)
     record = {"conditions": conditions, "left_out": skipped, "rows": [row.record() for row in rows], "records": records}

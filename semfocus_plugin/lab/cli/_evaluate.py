@@ -11,7 +11,7 @@ import semdrivers
 from semdrivers.console import FAULT, fail, messages, output, print_json, problem_of
 from semdrivers.errors import InvalidParameterError
 from semfocus_plugin.cli import Json, MaxFrames, MethodName, Overwrite, progress_bars
-from semfocus_plugin.lab.cli._shared import Workers, check_outputs, print_table, write_report
+from semfocus_plugin.lab.cli._shared import Dask, Workers, check_outputs, engine, print_table, write_report
 
 
 def evaluate(
@@ -36,6 +36,7 @@ def evaluate(
         ),
     ] = None,
     workers: Workers = None,
+    dask: Dask = None,
     out: Annotated[
         list[Path] | None,
         typer.Option("--out", "-o", help="Write the report: .md or .json; repeatable. Printed alone by default."),
@@ -72,7 +73,12 @@ def evaluate(
     trials = [trial for one in presets for trial in draw_online(specimens, runs, seed, one)]
     with progress_bars() as stage:
         records = run_trials(
-            trials, [name], max_frames=max_frames, scored=True, workers=workers, progress=stage("focusing", len(trials))
+            trials,
+            [name],
+            max_frames=max_frames,
+            scored=True,
+            workers=engine(workers, dask),
+            progress=stage("focusing", len(trials)),
         )
     rows = report.rows(records, report.EVALUATE)
     side_by_side = len(presets) > 1

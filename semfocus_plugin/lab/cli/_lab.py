@@ -11,7 +11,7 @@ import typer
 from semdrivers.console import FAULT, application, fail, messages, output
 from semdrivers.errors import InvalidParameterError
 from semfocus_plugin.cli import Overwrite, progress_bars
-from semfocus_plugin.lab.cli._shared import Pictures, Workers, check_outputs, write_report
+from semfocus_plugin.lab.cli._shared import Dask, Pictures, Workers, check_outputs, engine, write_report
 from semfocus_plugin.lab.parallel import required
 
 lab = application("lab", "Studies of the emulator and of autofocus, printed as Markdown: the figures of the documents.")
@@ -198,7 +198,9 @@ def stigmation(
         if name not in KINDS:
             raise InvalidParameterError(f"--kind must be one of {', '.join(KINDS)}, not {name!r}")
     folder = _folder(pictures)
-    _show(table(runs, seed, kind or KINDS, "" if folder is None else str(folder), workers, PEERS if peers else ()))
+    _show(
+        table(runs, seed, kind or KINDS, "" if folder is None else str(folder), workers, tuple(PEERS) if peers else ())
+    )
 
 
 @lab.command()
@@ -362,3 +364,74 @@ def finetune_table(
     finetuning.prepare(folder, specimen, pictures, seed, share, run)
     _show(finetuning.held_out(folder))
     _show(finetuning.elsewhere(folder, specimen, seed, share))
+
+
+@lab.command()
+def drawing(fields: Annotated[int, typer.Option(min=1, help="Fields of each mixture.")] = 12, seed: Seed = 5) -> None:
+    """Measure what a training frame costs beside rendering alone, on one core.
+
+    Example: semfocus lab drawing --fields 6
+    """
+    from semfocus_plugin.lab.studies.drawing import table
+
+    _show(table(fields, seed))
+
+
+@lab.command()
+def control(
+    models: Annotated[list[Path], typer.Argument(help="Folders of models to compare with those in use.")],
+    runs: Annotated[int, typer.Option(min=1, help="Runs on trained, and on unseen samples.")] = 100,
+    seed: Seed = 101,
+    workers: Workers = None,
+    dask: Dask = None,
+) -> None:
+    """Compare control networks on the same runs: success and frames on trained and unseen samples.
+
+    Example: semfocus lab control reinforced/ --runs 100
+    """
+    from semfocus_plugin.lab.studies.control import table
+
+    for folder in models:
+        if not (folder / "manifest.json").is_file():
+            raise InvalidParameterError(f"{folder} holds no models; make them with: semfocus train reinforced")
+    folders = {"shipped": ""} | {str(folder): str(folder.resolve()) for folder in models}
+    _show(table(folders, runs, seed, engine(workers, dask)), f"{runs} runs each, seed {seed}")
+
+
+@lab.command()
+def scaling(
+    workers: Annotated[list[int] | None, typer.Option(help="Workers, repeatable; 1, 16 and 256 by default.")] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of the dataset.")] = 1_000_000,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of the benchmark.")] = 10_000,
+    passes: Annotated[int, typer.Option(min=1, help="Passes of the training.")] = 4,
+    frame_ms: Annotated[float | None, typer.Option(help="Core time of a frame; measured by default, ms.")] = None,
+    run_seconds: Annotated[float | None, typer.Option(help="Core time of a run; measured by default, s.")] = None,
+    step_ms: Annotated[float, typer.Option(help="GPU time of a training step of 90 frames, ms.")] = 155.0,
+    storage: Annotated[float, typer.Option(help="Shared storage, MB/s.")] = 500.0,
+    core_price: Annotated[float, typer.Option(help="Price of a core hour.")] = 0.04,
+    gpu_price: Annotated[float, typer.Option(help="Price of a GPU hour.")] = 3.0,
+) -> None:
+    """Project time, hours and price of datasets, benchmarks and training to more workers, and what bounds them.
+
+    Example: semfocus lab scaling --workers 1 --workers 16 --workers 256
+    """
+    import time
+
+    from semfocus_plugin.lab.benchmark.trials import TRAINED, draw_online
+    from semfocus_plugin.lab.studies import scaling
+    from semfocus_plugin.lab.studies.control import focus
+    from semfocus_plugin.lab.studies.drawing import frame_cost
+
+    frame = frame_cost("broad", 8, 5)[0] if frame_ms is None else frame_ms * 1e-3
+    if run_seconds is None:
+        trials = draw_online(TRAINED, 2, 5)
+        focus(trials[0], "")  # opens the networks
+        began = time.process_time()
+        for trial in trials:
+            focus(trial, "")
+        run_seconds = (time.process_time() - began) / len(trials)
+    parts = scaling.Parts(
+        frame, run_seconds, step_ms * 1e-3, storage=storage * 1e6, core_price=core_price, gpu_price=gpu_price
+    )
+    title = f"{frame * 1e3:.1f} ms a frame, {run_seconds:.2f} s a run, {step_ms:g} ms a step, {storage:g} MB/s"
+    _show(scaling.table(parts, workers or [1, 16, 256], frames, runs, passes), title)

@@ -11,7 +11,17 @@ import semdrivers
 from semdrivers.console import output, print_json
 from semdrivers.errors import InvalidParameterError
 from semfocus_plugin.cli import Json, MaxFrames, MethodName, Overwrite, progress_bars
-from semfocus_plugin.lab.cli._shared import Out, Pictures, Workers, check_outputs, print_table, versions, write_report
+from semfocus_plugin.lab.cli._shared import (
+    Dask,
+    Out,
+    Pictures,
+    Workers,
+    check_outputs,
+    engine,
+    print_table,
+    versions,
+    write_report,
+)
 
 
 def reproduce(
@@ -32,6 +42,7 @@ def reproduce(
     max_frames: MaxFrames = None,
     preset: Annotated[str, typer.Option(help="Preset of the emulator: ideal, typical, hostile.")] = "typical",
     workers: Workers = None,
+    dask: Dask = None,
     series: Annotated[
         Path | None,
         typer.Option(
@@ -66,7 +77,16 @@ def reproduce(
         raise InvalidParameterError(f"--{kind} {name}: there are {', '.join(known)}")
     preset_named(preset)
     request = Request(
-        runs, seed, preset, method, max_frames, workers, series, epochs, tuple(history or ()), folder_in_use(pictures)
+        runs,
+        seed,
+        preset,
+        method,
+        max_frames,
+        engine(workers, dask),
+        series,
+        epochs,
+        tuple(history or ()),
+        folder_in_use(pictures),
     )
     if method is not None:
         semdrivers.get_plugin_manager().check_autofocus_method(method)

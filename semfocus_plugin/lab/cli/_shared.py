@@ -16,8 +16,15 @@ from rich.text import Text
 from semdrivers.console import output
 from semdrivers.errors import ExistingFileError, InvalidParameterError
 from semdrivers.files import plain, replacing
+from semfocus_plugin.lab.parallel import Workers as Where
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; as many as there are cores by default.")]
+Dask = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of a Dask scheduler, such as tcp://scheduler:8786, to compute there; by default on this computer."
+    ),
+]
 Pictures = Annotated[
     Path | None,
     typer.Option(
@@ -28,6 +35,19 @@ Out = Annotated[
     list[Path] | None,
     typer.Option("--out", "-o", help="Write the report: .md, .json or .png; repeatable. Printed alone by default."),
 ]
+
+
+def engine(workers: int | None, dask: str | None) -> Where:
+    """Return where to compute.
+
+    Raises
+    ------
+    InvalidParameterError
+        When both are given.
+    """
+    if workers is not None and dask is not None:
+        raise InvalidParameterError("--workers is for processes of this computer: leave it out, or leave out --dask")
+    return workers if dask is None else dask
 
 
 def check_outputs(out: Sequence[Path], *endings: str, overwrite: bool, option: str = "--out") -> None:

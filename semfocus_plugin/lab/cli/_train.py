@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import typer
 from semdrivers.console import FAULT, application, fail, output
 from semdrivers.errors import AutofocusError, InvalidParameterError
 from semfocus_plugin.cli import moved, progress_bar
-from semfocus_plugin.lab.cli._shared import Workers, print_table
+from semfocus_plugin.lab.cli._shared import Dask, Workers, engine, print_table
 from semfocus_plugin.lab.parallel import required
 
 train = application("train", "Train the networks (needs torch: pip install 'semdrivers\\[train]').")
@@ -35,7 +36,9 @@ Paper = Annotated[bool, typer.Option("--paper", help="The paper's recipe.")]
 
 
 def dataset(
-    folder: Annotated[Path, typer.Argument(help="Folder of the dataset; one folder holds one.")],
+    folder: Annotated[
+        str, typer.Argument(help="Folder, or address such as s3://bucket/frames; one holds one dataset.")
+    ],
     kind: Annotated[
         str, typer.Option(help="frames (Dataset 1, for AENet) or series (Dataset 2, for ACNet).")
     ] = "frames",
@@ -50,8 +53,11 @@ def dataset(
         float, typer.Option(help="Standard deviation of human-like noise on the labels, which are then rounded.")
     ] = 0.0,
     workers: Workers = None,
+    dask: Dask = None,
 ) -> None:
     """Make a dataset from the emulator; a second call makes what is missing.
+
+    Example: semfocus dataset s3://lab/frames --count 1000000 --dask tcp://scheduler:8786
 
     Example: semfocus dataset series/ --kind series --count 91
     """
@@ -61,7 +67,7 @@ def dataset(
         counts = {"count": 91}
     config = datasets.DatasetConfig(kind=kind, mixture=mixture, seed=seed, label_noise=label_noise, **counts)
     with _bar("files") as advance:
-        path = datasets.build(config, folder, workers=workers, progress=advance)
+        path = datasets.build(config, folder, workers=engine(workers, dask), progress=advance)
     output.print(f"{config.count} {kind} in {folder}, listed in {path}", markup=False, soft_wrap=True)
 
 
@@ -85,9 +91,11 @@ def aenet(
     ] = None,
     resume: Resume = False,
 ) -> None:
-    """Train the evaluation network and export it.
+    """Train the evaluation network and export it. Under torchrun several processes share the work.
 
     Example: semfocus train aenet frames/ -o aenet/ --epochs 20
+
+    Example: torchrun --standalone --nproc-per-node 4 --no-python semfocus train aenet frames/ -o aenet/ --width 1
     """
     module, export = _training("aenet"), _training("export")
     changes = _given(epochs=epochs, batch=batch, learning_rate=learning_rate, width=width, window=window)
@@ -96,7 +104,8 @@ def aenet(
     _check_resume(out, resume)
     with _figures() as show:
         checkpoint = module.train(config, out, resume=resume, progress=show)
-    _announce(export.export_aenet(checkpoint, out))
+    if os.environ.get("RANK", "0") == "0":
+        _announce(export.export_aenet(checkpoint, out))
 
 
 @train.command()
@@ -182,6 +191,34 @@ def acnet(
 
 
 @train.command()
+def reinforced(
+    data: Data,
+    out: Out,
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames to learn from; the recipe's by default.")] = None,
+    learning_rate: Rate = None,
+    action_law: Annotated[
+        str | None, typer.Option(help="Law of the largest step: depth-of-field (default), or paper (equation 5).")
+    ] = None,
+    seed: Seed = 1,
+    resume: Resume = False,
+) -> None:
+    """Train a control network by reinforcement on focal series, scored by the AENet in use, and export it.
+
+    Example: semfocus train reinforced series/ -o reinforced/
+    """
+    module = required("semfocus_plugin.lab.training.reinforcement", "reinforcement", "reinforcement")
+    from semfocus_plugin import networks
+
+    changes = _given(frames=frames, learning_rate=learning_rate, action_law=action_law) | {"seed": seed}
+    config = _config(module.ReinforcedConfig, data, False, changes)
+    _check_resume(out, resume, module.CHECKPOINT)
+    with _figures() as show:
+        path = module.train(config, out, networks.load().evaluator, resume=resume, progress=show)
+    _bring(out, "aenet")
+    _announce(path)
+
+
+@train.command()
 def pair(
     out: Out,
     data: Annotated[
@@ -243,10 +280,10 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _check_resume(folder: Path, resume: bool) -> None:
-    there = (folder / "checkpoint.pt").exists()
+def _check_resume(folder: Path, resume: bool, name: str = "checkpoint.pt") -> None:
+    there = (folder / name).exists()
     if resume and not there:
-        raise InvalidParameterError(f"{folder} holds no checkpoint.pt to resume from")
+        raise InvalidParameterError(f"{folder} holds no {name} to resume from")
     if there and not resume:
         raise InvalidParameterError(f"{folder} holds a checkpoint; add --resume, or name another folder")
 

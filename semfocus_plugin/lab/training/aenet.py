@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ from semfocus_plugin import networks
 from semfocus_plugin.lab.training import checkpoint, datasets
 from semfocus_plugin.lab.training.architecture import STRIDE, WINDOW, CompactAENet, PaperAENet, implied_score
 from semfocus_plugin.lab.training.descent import Progress, Step, cosine, learn
+from semfocus_plugin.lab.training.processes import Processes, joined
 from semfocus_plugin.lab.training.shipped import read_compact, with_ellipse
 from semfocus_plugin.networks import MAGNIFICATION_SCALE, mag_image_value, median3
 
-__all__ = ["AENetConfig", "Frames", "evaluate", "hash_field", "loss", "read_frames", "score_error", "split", "train"]
+__all__ = [
+    "AENetConfig", "Frames", "OnDisk", "evaluate", "hash_field", "loss", "read_frames", "score_error", "split", "train",
+]  # fmt: skip
 
 _HEIGHT, _WIDTH = 240, 320
 _WIDEST_BLUR = 150.0
@@ -103,14 +107,38 @@ class AENetConfig:
         return CompactAENet() if self.width is None else PaperAENet(self.width)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Frames:
-    """A dataset in memory, median-filtered once.
+class OnDisk:
+    """Frames of many files, read when they are indexed; ten million need no memory.
 
     Parameters
     ----------
-    pixels : ndarray of shape (N, H, W), uint8
-        The frames.
+    files : sequence of ndarray of shape (n, H, W), uint8
+        Usually mapped (`semfocus_plugin.lab.training.datasets.mapped`).
+    """
+
+    def __init__(self, files: Sequence[NDArray[np.uint8]]) -> None:
+        self._files = files
+        self._ends = np.cumsum([len(each) for each in files])
+        self.shape = (int(self._ends[-1]), *files[0].shape[1:])
+
+    def __getitem__(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the median-filtered frames of these indices, shape (len(index), H, W)."""
+        numbers = np.searchsorted(self._ends, index, side="right")
+        rows = index - self._ends[numbers] + np.array([len(self._files[k]) for k in numbers], np.int64)
+        frames = np.empty((len(index), *self.shape[1:]), np.uint8)
+        for k, (number, row) in enumerate(zip(numbers, rows, strict=True)):
+            frames[k] = self._files[number][row]
+        return median3(frames)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frames:
+    """A dataset: its labels in memory, and its frames where they are until a batch takes them.
+
+    Parameters
+    ----------
+    pixels : OnDisk, or ndarray of shape (N, H, W), uint8
+        The frames, median-filtered.
     mag_image : Tensor of shape (N,)
         Values of the mag-image.
     score : Tensor of shape (N,)
@@ -126,7 +154,7 @@ class Frames:
         Name; number of the field, to split by.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: OnDisk | NDArray[np.uint8]
     mag_image: Tensor
     score: Tensor
     ellipse: Tensor
@@ -146,7 +174,7 @@ class Frames:
         """Return network input (N, 2, 240, 320) of the middle of the frames."""
         height, width = self.pixels.shape[1:]
         top, left = (height - _HEIGHT) // 2, (width - _WIDTH) // 2
-        return self._input(self.pixels[index, top : top + _HEIGHT, left : left + _WIDTH], index, device)
+        return self._input(self.pixels[index][:, top : top + _HEIGHT, left : left + _WIDTH], index, device)
 
     def drawn(
         self,
@@ -155,6 +183,7 @@ class Frames:
         device: torch.device,
         window: int = 0,
         mirrored: bool = False,
+        share: slice = slice(None),
     ) -> tuple[Tensor, Tensor]:
         """Return network input of windows at random places, mirrored at random, and the ellipses as they lie there.
 
@@ -165,6 +194,8 @@ class Frames:
         mirrored : bool
             Add a mirror image of every window, in the same order behind all windows, so that 2 N come back: left to
             right or top to bottom, or transposed where the frame allows it.
+        share : slice
+            Which of the frames to return; what is drawn of them does not depend on it.
 
         Returns
         -------
@@ -174,24 +205,31 @@ class Frames:
         """
         rows, columns = (window, window) if window else (_HEIGHT, _WIDTH)
         height, width = self.pixels.shape[1:]
-        shown = np.tile(index, 2) if mirrored else index
+        turning = self.plain[index] & bool(window)
+        top, left = (
+            random.integers(height - rows + 1, size=len(index)),
+            random.integers(width - columns + 1, size=len(index)),
+        )
+        down, right = random.choice((1, -1), (2, len(index)))
+        turned = turning & (random.random(len(index)) < 0.5)
+        kind = random.integers(np.where(turning, 3, 2))
+        own = np.arange(len(index))[share]
+        whole = self.pixels[index[own]]
+        shown = np.tile(index[own], 2) if mirrored else index[own]
         crops = np.empty((len(shown), rows, columns), np.uint8)
         ellipse = self.ellipse[shown].clone()
-        for k, which in enumerate(index):
-            top, left = random.integers(height - rows + 1), random.integers(width - columns + 1)
-            crop = self.pixels[which, top : top + rows, left : left + columns]
-            down, right = random.choice((1, -1), 2)
-            crop = crop[::down, ::right]
-            ellipse[k, 3] *= float(down * right)
-            if window and self.plain[which] and random.random() < 0.5:
+        for k, drawn in enumerate(own):
+            crop = whole[k, top[drawn] : top[drawn] + rows, left[drawn] : left[drawn] + columns]
+            crop = crop[:: down[drawn], :: right[drawn]]
+            ellipse[k, 3] *= float(down[drawn] * right[drawn])
+            if turned[drawn]:
                 crop = crop.T
                 ellipse[k, 2] *= -1.0
             crops[k] = crop
             if mirrored:
                 images = [crop[:, ::-1], crop[::-1], crop.T]
-                kind = int(random.integers(3 if window and self.plain[which] else 2))
-                crops[len(index) + k], ellipse[len(index) + k] = images[kind], ellipse[k]
-                ellipse[len(index) + k, 2 if kind == 2 else 3] *= -1.0
+                crops[len(own) + k], ellipse[len(own) + k] = images[kind[drawn]], ellipse[k]
+                ellipse[len(own) + k, 2 if kind[drawn] == 2 else 3] *= -1.0
         return self._input(crops, shown, device), ellipse.to(device)
 
     def _input(self, pixels: NDArray[np.uint8], index: NDArray[np.int64], device: torch.device) -> Tensor:
@@ -203,7 +241,7 @@ class Frames:
 
 
 def read_frames(folders: tuple[str, ...]) -> Frames:
-    """Read datasets into memory.
+    """Read the labels of datasets; their frames stay on disk where the datasets are on this computer.
 
     Raises
     ------
@@ -218,18 +256,18 @@ def read_frames(folders: tuple[str, ...]) -> Frames:
                     f"{folder} holds no frames labelled with the ellipse of their blur (focal series, or frames of an "
                     "earlier version); make them with: semfocus dataset"
                 )
-            arrays["pixels"] = median3(arrays["pixels"])
             arrays["field"] = arrays["field"].astype(np.int64) + (number << 32)
             shards.append(arrays)
     if len({shard["pixels"].shape[1:] for shard in shards}) != 1:
         raise InvalidParameterError("the datasets hold frames of different sizes; train on one size")
-    joined = {key: _joined([shard.pop(key) for shard in shards]) for key in list(shards[0])}
-    width = joined["pixels"].shape[2]
+    pixels = OnDisk([shard.pop("pixels") for shard in shards])
+    joined = {key: np.concatenate([shard.pop(key) for shard in shards]) for key in list(shards[0])}
+    width = pixels.shape[2]
     mag_image = joined["magnification"] * np.float32(mag_image_value(1.0, width) / MAGNIFICATION_SCALE)
     radii = [torch.from_numpy(np.log1p(np.minimum(joined[name], _WIDEST_BLUR))) for name in ("larger", "smaller")]
     direction = [torch.from_numpy(joined[name]) for name in ("cos2", "sin2")]
     return Frames(
-        joined["pixels"],
+        pixels,
         torch.from_numpy(mag_image),
         torch.from_numpy(joined["score"]),
         torch.stack([*radii, *direction], 1),
@@ -238,17 +276,6 @@ def read_frames(folders: tuple[str, ...]) -> Frames:
         joined["specimen"],
         joined["field"],
     )
-
-
-def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
-    """Return the parts in one array, letting go of each when it is copied: a dataset fills half the memory."""
-    whole = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), np.result_type(*parts))
-    end = len(whole)
-    while parts:
-        part = parts.pop()
-        whole[end - len(part) : end] = part
-        end -= len(part)
-    return whole
 
 
 def split(frames: Frames) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -326,6 +353,9 @@ def train(
 ) -> Path:
     """Train, with a checkpoint after every epoch.
 
+    Processes that ``torchrun`` started share the frames of every step, and the first of them writes and reports. What
+    is drawn does not depend on their number, so that one process may go on where several stopped.
+
     The correction of the compact network's score stays as it is: fine-tuning alone teaches it.
 
     Parameters
@@ -344,9 +374,13 @@ def train(
     Path
         The checkpoint of the last epoch; `semfocus_plugin.lab.training.export` makes ONNX of it.
     """
-    folder = Path(folder)
+    with joined() as processes:
+        return _train(config, Path(folder), resume, progress, processes)
+
+
+def _train(config: AENetConfig, folder: Path, resume: bool, progress: Progress | None, processes: Processes) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device, first = processes.device, processes.rank == 0
     torch.manual_seed(config.seed)
     network, shape = _begun(config)
     if resume:
@@ -367,6 +401,7 @@ def train(
     training, validation = split(frames)
     steps = math.ceil(len(training) / config.batch)
     narrow = _bfloat16_pays(device)
+    shared = processes.shared(network)
     mirrored = config.mirrored and config.width is None
 
     def begin(epoch: int) -> tuple[int, Step]:
@@ -378,19 +413,23 @@ def train(
 
         def step_loss(step: int) -> Tensor:
             index = np.sort(order[step * config.batch : (step + 1) * config.batch])
-            inputs, ellipse = frames.drawn(index, random, device, config.window, mirrored)
-            shown = np.tile(index, 2) if mirrored else index
+            share = processes.share if len(index) >= processes.count else slice(None)
+            inputs, ellipse = frames.drawn(index, random, device, config.window, mirrored, share)
+            shown = np.tile(index[share], 2) if mirrored else index[share]
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=narrow):
-                outputs = network(inputs)
+                outputs = shared(inputs)
             score, half_blur = frames.score[shown].to(device), frames.half_blur[shown].to(device)
             paper = config.width is not None
-            return loss(tuple(o.float() for o in outputs), score, ellipse, half_blur, paper, mirrored)
+            weight = processes.weight(len(index)) if len(index) >= processes.count else 1.0
+            return weight * loss(tuple(o.float() for o in outputs), score, ellipse, half_blur, paper, mirrored)
 
         return steps, step_loss
 
     def end(_: int, figures: dict[str, float]) -> None:
-        figures = evaluate(network, frames, validation, device) | figures
+        figures = processes.agreed(evaluate(network, frames, validation, device) | figures if first else None)
         plateau.step(figures["mse"])
+        if not first:
+            return
         checkpoint.save(folder, config, network, optimizer, figures, plateau=plateau.state_dict(), shape=shape)
         if progress:
             progress(figures)
@@ -404,7 +443,7 @@ def train(
         begin,
         end,
         rate=rate if config.schedule == "cosine" else None,
-        progress=progress,
+        progress=progress if first else None,
     )
     return folder / checkpoint.CHECKPOINT
 

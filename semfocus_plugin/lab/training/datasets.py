@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import itertools
 import json
+import math
 import os
+import secrets
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +22,24 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semfocus_plugin.lab.parallel import run_all
+from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeError
+from semdrivers.files import replacing
+from semfocus_plugin.lab.parallel import Workers, run_all
 from semfocus_plugin.lab.training.sampling import Field, draw_field, draw_sample
 
-__all__ = ["DatasetConfig", "Recipe", "build", "focal_series", "load", "recipe", "shard_path"]
+__all__ = [
+    "FRAMES_PER_FIELD", "MIXTURES", "DatasetConfig", "Recipe", "Store", "build", "focal_series", "load", "mapped",
+    "recipe", "shard_name",
+]  # fmt: skip
 
-_FRAMES_PER_FIELD = {"paper": 4, "paper-fast": 4, "broad": 24}
+FRAMES_PER_FIELD = 32
+"""Frames that are taken of a field: drawing it costs more than a frame."""
+
+_WORTH_MAPPING = 1 << 16
+"""Bytes; a process may hold some tens of thousands of maps, and a large dataset has as many files."""
+
+MIXTURES = ("paper", "paper-fast", "broad")
+"""Mixtures of fields; see `semfocus_plugin.lab.training.sampling`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +75,8 @@ class DatasetConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("frames", "series"):
             raise InvalidParameterError(f"kind must be 'frames' or 'series', not {self.kind!r}")
-        if self.mixture not in _FRAMES_PER_FIELD:
-            raise InvalidParameterError(f"mixture must be one of {', '.join(_FRAMES_PER_FIELD)}, not {self.mixture!r}")
+        if self.mixture not in MIXTURES:
+            raise InvalidParameterError(f"mixture must be one of {', '.join(MIXTURES)}, not {self.mixture!r}")
         for name in ("count", "shard_size", "series_frames"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise OutOfRangeError(f"{name} must be a whole number of at least 1, not {getattr(self, name)!r}")
@@ -81,7 +96,8 @@ class DatasetConfig:
         """Return what a file holds, by its number."""
         random = np.random.default_rng([self.seed, index])
         if self.kind == "series":
-            return focal_series(draw_field(random, self.mixture), random, self.series_frames)
+            fast = "broad" if self.mixture == "broad" else "paper-fast"
+            return focal_series(draw_field(random, fast), random, self.series_frames)
         return _frames(self, random, index)
 
 
@@ -106,75 +122,142 @@ def build(
     config: Recipe,
     folder: str | Path,
     *,
-    workers: int | None = None,
+    workers: Workers = None,
     progress: Callable[[int, int], object] | None = None,
-) -> Path:
+) -> str:
     """Make the dataset, or what is missing of it.
 
     Parameters
     ----------
     config : DatasetConfig, PairsConfig
         What to make.
-    folder : path
-        Where; one folder holds one dataset.
-    workers : int, optional
-        Processes; all cores by default.
+    folder : path or str
+        Where; one folder holds one dataset. With workers on other computers it is a folder that all of them share, or
+        an address that fsspec opens, such as ``"s3://bucket/frames"``.
+    workers : int or str, optional
+        Processes, all cores by default; or the address of a Dask scheduler.
     progress : callable, optional
         Called with (files there, files in all).
 
     Returns
     -------
-    Path
+    str
         The manifest, written last: seeds, configuration, and a SHA-256 of every file.
 
     Raises
     ------
     InvalidParameterError
         When the folder holds another dataset.
+    AutofocusError
+        When the workers wrote to another folder of the same name.
     """
-    folder, shards, described = Path(folder), config.shards, config.described()
-    folder.mkdir(parents=True, exist_ok=True)
-    marker = folder / "config.json"
-    wanted = json.dumps(described, indent=2)
-    if marker.exists() and marker.read_text(encoding="utf-8") != wanted:
+    store, shards, described = Store(folder), config.shards, config.described()
+    wanted = json.dumps(described, indent=2).encode()
+    there = store.names()
+    if "config.json" not in there:
+        store.write("config.json", wanted)
+    elif store.read("config.json") != wanted:
         raise InvalidParameterError(f"{folder} holds another dataset; name an empty folder, or delete it")
-    marker.write_text(wanted, encoding="utf-8")
-    missing = [k for k in range(shards) if not shard_path(folder, k).exists()]
+    names = [shard_name(k) for k in range(shards)]
+    kept = [name for name in names if name in there]
+    missing = [k for k, name in enumerate(names) if name not in there]
     done = itertools.count(shards - len(missing) + 1)
-    run_all(
+    written = run_all(
         _write_shard,
-        [(config, folder, k) for k in missing],
+        [(config, str(folder), k) for k in missing],
         workers=workers or os.cpu_count() or 1,
         progress=lambda _: progress(next(done), shards) if progress else None,
     )
-    manifest = {
-        "config": described,
-        "files": {path.name: _sha256(path) for path in sorted(folder.glob("shard-*.npz"))},
-    }
-    path = folder / "manifest.json"
-    path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    return path
+    hashes = dict(written) | dict(run_all(_hash, [(str(folder), name) for name in kept], workers=workers))
+    absent = set(names) - store.names()
+    if absent:
+        raise AutofocusError(
+            f"{folder}: the workers wrote {len(absent)} files elsewhere; name a folder that all computers share, or an "
+            "address such as s3://bucket/frames"
+        )
+    manifest = {"config": described, "files": {name: hashes[name] for name in names}}
+    store.write("manifest.json", (json.dumps(manifest, indent=2) + "\n").encode())
+    return f"{folder}/manifest.json"
 
 
-def shard_path(folder: Path, index: int) -> Path:
-    """Return the file of a shard."""
-    return folder / f"shard-{index:05d}.npz"
+class Store:
+    """A folder of files that appear whole or not at all: on this computer, or wherever fsspec reaches.
+
+    Parameters
+    ----------
+    folder : path or str
+        Made where it is absent.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        import fsspec
+
+        self._files, self._root = fsspec.core.url_to_fs(str(folder))
+        self.local = Path(self._root) if "file" in self._files.protocol else None
+        self._files.makedirs(self._root, exist_ok=True)
+
+    def names(self) -> set[str]:
+        """Return the names of the files."""
+        self._files.invalidate_cache()
+        return {each.replace("\\", "/").rpartition("/")[2] for each in self._files.ls(self._root, detail=False)}
+
+    def read(self, name: str) -> bytes:
+        """Return what a file holds."""
+        return bytes(self._files.cat_file(f"{self._root}/{name}"))
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file in one piece."""
+        if self.local is not None:
+            with replacing(self.local / name, overwrite=True) as partial:
+                partial.write_bytes(content)
+            return
+        partial_name = f"{self._root}/.{name}.{secrets.token_hex(4)}.partial"
+        self._files.pipe_file(partial_name, content)
+        self._files.mv(partial_name, f"{self._root}/{name}")
+
+
+def shard_name(index: int) -> str:
+    """Return the name of the file of a shard."""
+    return f"shard-{index:05d}.npz"
 
 
 def load(folder: str | Path) -> Iterator[dict[str, NDArray[Any]]]:
-    """Yield the arrays of every shard.
+    """Yield the arrays of every shard; those of a folder on this computer stay on disk until they are used.
 
     Raises
     ------
     InvalidParameterError
         When the folder holds no finished dataset.
     """
-    folder = Path(folder)
-    if not (folder / "manifest.json").exists():
+    store = Store(folder)
+    names = store.names()
+    if "manifest.json" not in names:
         raise InvalidParameterError(f"{folder} holds no finished dataset; make one with: semfocus dataset {folder}")
-    for path in sorted(folder.glob("shard-*.npz")):
-        with np.load(path) as arrays:
-            yield dict(arrays)
+    for name in sorted(each for each in names if each.startswith("shard-")):
+        if store.local is not None:
+            yield mapped(store.local / name)
+        else:
+            with np.load(io.BytesIO(store.read(name))) as arrays:
+                yield dict(arrays)
+
+
+def mapped(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an uncompressed ``.npz`` file, the large ones mapped: the system reads what is used."""
+    arrays: dict[str, NDArray[Any]] = {}
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        for entry in archive.infolist():
+            file.seek(entry.header_offset + 26)
+            name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
+            file.seek(entry.header_offset + 30 + name + extra)
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = read(file)
+            if shape and not fortran and dtype.itemsize * math.prod(shape) >= _WORTH_MAPPING:
+                arrays[entry.filename.removesuffix(".npy")] = np.memmap(path, dtype, "r", file.tell(), shape)
+            else:
+                with archive.open(entry) as member:
+                    arrays[entry.filename.removesuffix(".npy")] = np.lib.format.read_array(member)
+    return arrays
 
 
 def recipe(folder: str | Path) -> dict[str, Any]:
@@ -183,26 +266,28 @@ def recipe(folder: str | Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
-def _write_shard(config: Recipe, folder: Path, index: int) -> None:
-    """Write a file in one piece."""
-    path = shard_path(folder, index)
-    partly = path.with_suffix(".partial")
-    with partly.open("wb") as file:
-        np.savez(file, **config.arrays(index))  # type: ignore[arg-type]
-    os.replace(partly, path)
+def _write_shard(config: Recipe, folder: str, index: int) -> tuple[str, str]:
+    """Write a file in one piece; returns its name and hash."""
+    content = io.BytesIO()
+    np.savez(content, **config.arrays(index))  # type: ignore[arg-type]
+    Store(folder).write(shard_name(index), content.getvalue())
+    return shard_name(index), hashlib.sha256(content.getbuffer()).hexdigest()
+
+
+def _hash(folder: str, name: str) -> tuple[str, str]:
+    return name, hashlib.sha256(Store(folder).read(name)).hexdigest()
 
 
 def _frames(config: DatasetConfig, random: np.random.Generator, index: int) -> dict[str, NDArray[Any]]:
     """Labelled frames, a few of each field. `field` numbers the fields, so that splits go by field."""
     count = min(config.shard_size, config.count - index * config.shard_size)
     samples, fields = [], []
-    per_field = _FRAMES_PER_FIELD[config.mixture]
     field: Field | None = None
     for k in range(count):
-        if field is None or k % per_field == 0:
+        if field is None or k % FRAMES_PER_FIELD == 0:
             field = draw_field(random, config.mixture)
         samples.append(draw_sample(random, field, config.mixture, k))
-        fields.append(index * config.shard_size + k // per_field)
+        fields.append(index * config.shard_size + k // FRAMES_PER_FIELD)
     score = np.array([s.score for s in samples])
     if config.label_noise:
         score = np.clip(np.rint(score + config.label_noise * random.standard_normal(count)), 0, 9)
@@ -235,8 +320,3 @@ def focal_series(field: Field, random: np.random.Generator, frames: int) -> dict
         "magnification": np.array(field.conditions.magnification),
         "specimen": np.array(field.specimen),
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from semfocus_plugin.lab.training.processes import average
+
 __all__ = ["LARGEST_GRADIENT", "Progress", "Step", "cosine", "descend", "learn"]
 
 LARGEST_GRADIENT = 5.0
@@ -53,7 +55,8 @@ def learn(
     begin : callable
         From the number of an epoch to its number of steps, and the loss of each.
     end : callable
-        Called after an epoch with its number and figures: ``epoch``, mean ``loss``, ``seconds``.
+        Called after an epoch with its number and figures: ``epoch``, mean ``loss`` over steps and processes,
+        ``seconds``.
     rate : callable, optional
         Learning rate, from the numbers of epoch and step and the steps of an epoch; left alone by default.
     progress : callable, optional
@@ -73,7 +76,7 @@ def learn(
             if progress and step % every == every - 1:
                 progress({"epoch": epoch, "step": step + 1, "steps": steps, "loss": total / (step + 1)})
         seconds = round(time.monotonic() - started, 1)
-        end(epoch, {"epoch": epoch, "loss": total / steps, "seconds": seconds})
+        end(epoch, {"epoch": epoch, "loss": average(total / steps), "seconds": seconds})
 
 
 def cosine(done: float, total: float = 1.0) -> float:

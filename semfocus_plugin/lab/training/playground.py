@@ -59,6 +59,7 @@ class Playground:
         blanked: Sequence[str] = (),
     ) -> None:
         self._curves, self._random, self._blanked = curves, random, tuple(blanked)
+        self._law, self._score_noise = maximum, score_noise
         self.series = random.integers(len(curves.best), size=episodes)
         self.magnification = curves.magnification[self.series]
         # The aperture is not known to the network: the true depth of field differs from the nominal one.
@@ -118,6 +119,19 @@ class Playground:
         """Return the steps to the best place as shares of A_max, clipped, (E,)."""
         step = (self._curves.best[self.series] - self.position) / self._unit
         return np.clip(step, -1, 1).astype(np.float32)
+
+    def renew(self, which: NDArray[np.bool_]) -> None:
+        """Begin the episodes of a mask anew."""
+        fresh = Playground(
+            self._curves,
+            self._random,
+            episodes=int(which.sum()),
+            maximum=self._law,
+            score_noise=self._score_noise,
+            blanked=self._blanked,
+        )
+        for name in ("series", "magnification", "maximum", "position", "_unit", "_noise", "_history"):
+            getattr(self, name)[which] = getattr(fresh, name)
 
     def move(self, action: NDArray[Any]) -> None:
         """Take a step of `action` times A_max each."""

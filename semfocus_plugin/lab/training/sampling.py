@@ -26,8 +26,9 @@ from semdrivers.emulator.physics import (
     ideal_score,
     pixel_size,
 )
-from semdrivers.emulator.specimens import Picture, make_specimen
+from semdrivers.emulator.specimens import Picture, Specimen, Window, make_specimen
 from semfocus_plugin.lab.training.artefacts import digitised, with_line_artefacts
+from semfocus_plugin.lab.training.drawn import Drawn
 from semfocus_plugin.lab.training.textures import Generator, log_uniform, texture
 from semfocus_plugin.optics import HALF_SCORE
 
@@ -43,6 +44,12 @@ TRAINED = {
 _NAMED = 0.35
 _SHARES = (0.25, 0.25, 0.5)
 """In the broad mixture: named specimens among all, and each of them; gold, the noisiest, is the hardest to score."""
+
+_MARGIN = 20
+"""Pixels around a frame that a column draws too."""
+
+_TEXTURE = 480
+"""Most pixels of a texture, along and down; a field that needs more shows its mirror image."""
 
 _WORKING_DISTANCES = (2.0, 45.0)
 _WIDEST_BLUR = 130.0
@@ -217,7 +224,6 @@ def _paper_field(random: Generator, fast: bool) -> Field:
     name = str(random.choice(list(TRAINED)))
     magnification = log_uniform(random, *TRAINED[name])
     seed = int(random.integers(1 << 30))
-    column = ElectronColumn(make_specimen(name, seed), seed=seed, preset="typical")
     conditions = ScanConditions(
         working_distance=15.0,
         magnification=magnification,
@@ -230,7 +236,15 @@ def _paper_field(random: Generator, fast: bool) -> Field:
     )
     if not fast:
         conditions = dataclasses.replace(conditions, width=640, height=480, dwell_time=3.3e-6)
-    return Field(column, conditions, name)
+    return Field(ElectronColumn(_drawn(name, seed, conditions), seed=seed, preset="typical"), conditions, name)
+
+
+def _drawn(name: str, seed: int, conditions: ScanConditions) -> Drawn:
+    """Return the named specimen around the field."""
+    pixel = pixel_size(conditions.magnification, conditions.width) * 1e-3
+    columns, rows = conditions.width + 2 * _MARGIN, conditions.height + 2 * _MARGIN
+    x, y = conditions.stage_x * 1e3 - (columns - 1) / 2 * pixel, conditions.stage_y * 1e3 - (rows - 1) / 2 * pixel
+    return Drawn(make_specimen(name, seed), Window(x, y, pixel, columns, rows))
 
 
 def _broad_field(random: Generator) -> Field:
@@ -247,13 +261,13 @@ def _broad_field(random: Generator) -> Field:
     if random.random() < _NAMED:
         name = str(random.choice(list(TRAINED), p=_SHARES))
         magnification = log_uniform(random, *TRAINED[name])
-        specimen = make_specimen(name, seed)
     else:
         name = "texture"
         magnification = log_uniform(random, 200, 100_000 if fine else 40_000)
         grain = log_uniform(random, 0.5, 1.3)
-        picture = texture(random, 480, 480)
-        specimen = Picture(picture.T if random.random() < 0.5 else picture, pixel_size(magnification, 320) * grain)
+        width, height = (min(math.ceil((side + 2 * _MARGIN) / grain), _TEXTURE) for side in (320, 240))
+        turned = random.random() < 0.5
+        picture = texture(random, height, width).T if turned else texture(random, width, height)
         tilt = random.uniform(-50, 50) if random.random() < 0.05 else 0.0
     plain = random.random() < _PLAIN
     awkward = 0.0 if plain else random.random() ** 2
@@ -264,9 +278,6 @@ def _broad_field(random: Generator) -> Field:
         detector_lag=0.9 * awkward * random.random(),
         row_gain=0.05 * awkward * random.random(),
         charging=0.2 * awkward * random.random(),
-    )
-    column = ElectronColumn(
-        specimen, seed=seed, preset=preset, profile=profile, best_working_distance=random.uniform(5, 25)
     )
     noise = log_uniform(random, 0.02, 0.35)
     electrons = (1 + profile.secondary_yield) / (profile.secondary_yield * noise**2)
@@ -286,5 +297,13 @@ def _broad_field(random: Generator) -> Field:
         beam_current=current,
         stigmator_x=amount * math.cos(turn),
         stigmator_y=amount * math.sin(turn),
+    )
+    if name == "texture":
+        conditions = dataclasses.replace(conditions, stage_x=0.0, stage_y=0.0)  # the middle of the picture
+        specimen: Specimen = Picture(picture, pixel_size(magnification, 320) * grain)
+    else:
+        specimen = _drawn(name, seed, conditions)
+    column = ElectronColumn(
+        specimen, seed=seed, preset=preset, profile=profile, best_working_distance=random.uniform(5, 25)
     )
     return Field(column, conditions, name, plain)

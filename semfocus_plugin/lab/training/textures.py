@@ -78,18 +78,21 @@ def _grains(window: Window, random: Generator) -> Array:
     x = (window.xs[None, :] + warp * noise(window, cell, cell, seed + 1)) / (cell * stretch)
     y = (window.ys[:, None] + warp * noise(window, cell, cell, seed + 2)) / cell
     ix, iy = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+    columns, rows = np.arange(ix.min() - 1, ix.max() + 2), np.arange(iy.min() - 1, iy.max() + 2)
+    lattice = np.meshgrid(columns, rows)
+    along, down, tones = (lattice_uniform(*lattice, seed + k).ravel() for k in (3, 4, 5))
+    along, down = along + lattice[0].ravel().astype(np.float32), down + lattice[1].ravel().astype(np.float32)
+    here = (iy - rows[0]) * columns.size + (ix - columns[0])
     nearest = np.full(x.shape, 9.0, np.float32)
     second = nearest.copy()
     tone = np.zeros_like(nearest)
     for dx in (-1, 0, 1):
         for dy in (-1, 0, 1):
-            cx, cy = ix + dx, iy + dy
-            px = cx + lattice_uniform(cx, cy, seed + 3) - x
-            py = cy + lattice_uniform(cx, cy, seed + 4) - y
-            distance = (px * px + py * py).astype(np.float32)
+            cell_number = here + (dy * columns.size + dx)
+            distance = (along.take(cell_number) - x) ** 2 + (down.take(cell_number) - y) ** 2
             closer = distance < nearest
             second = np.where(closer, nearest, np.minimum(second, distance))
-            np.copyto(tone, lattice_uniform(cx, cy, seed + 5), where=closer)
+            np.copyto(tone, tones.take(cell_number), where=closer)
             np.copyto(nearest, distance, where=closer)
     boundary = (np.sqrt(second) - np.sqrt(nearest)) * np.float32(cell)
     line = np.exp(-((boundary / np.float32(log_uniform(random, 0.8, 4))) ** 2))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from semdrivers.errors import OutOfRangeError
+from semfocus_plugin.lab.parallel import Workers
 
 __all__ = ["HELD_OUT_SEED", "TRAINING_SEED", "Request", "Stage"]
 
@@ -37,8 +38,8 @@ class Request:
         Autofocus method; the default one where None.
     max_frames : int or None
         Most frames of a run; the method's own limit where None.
-    workers : int or None
-        Processes; as many as there are cores where None.
+    workers : int, str or None
+        Processes, as many as there are cores where None; or the address of a Dask scheduler.
     series : Path or None
         Dataset of focal series to train on (Table S1); made where it is not there.
     epochs : int or None
@@ -54,7 +55,7 @@ class Request:
     preset: str = "typical"
     method: str | None = None
     max_frames: int | None = None
-    workers: int | None = None
+    workers: Workers = None
     series: Path | None = None
     epochs: int | None = None
     history: tuple[Path, ...] = ()
@@ -63,7 +64,7 @@ class Request:
     def __post_init__(self) -> None:
         for name, least in (("runs", 1), ("epochs", 1), ("workers", 1), ("seed", 0)):
             value = getattr(self, name)
-            if value is not None and value < least:
+            if not isinstance(value, str | None) and value < least:
                 raise OutOfRangeError(f"{name} must be at least {least}, not {value}")
 
     def count(self, usual: int) -> int:
