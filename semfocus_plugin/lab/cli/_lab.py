@@ -198,7 +198,9 @@ def stigmation(
         if name not in KINDS:
             raise InvalidParameterError(f"--kind must be one of {', '.join(KINDS)}, not {name!r}")
     folder = _folder(pictures)
-    _show(table(runs, seed, kind or KINDS, "" if folder is None else str(folder), workers, PEERS if peers else ()))
+    _show(
+        table(runs, seed, kind or KINDS, "" if folder is None else str(folder), workers, tuple(PEERS) if peers else ())
+    )
 
 
 @lab.command()
