@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
-from semdrivers.errors import InvalidParameterError
+from semdrivers.errors import AutofocusError, InvalidParameterError
+from semfocus_plugin.lab.studies import control
 from semfocus_plugin.lab.training.curves import Curves
 
 gymnasium = pytest.importorskip("gymnasium")
@@ -106,5 +110,19 @@ def test_a_reinforced_network_approaches_the_focus_and_goes_where_acnet_goes(cur
     )
     (card,) = read_manifest(made)
     assert card.details["metrics"]["epoch"] >= 6000
+    (made / "acnet.onnx").unlink()
+    again = reinforcement.train(dataclasses.replace(config, frames=6000), made, Stub(), resume=True)
+    assert again.exists()
     shipped = next(each for each in read_manifest(models_directory()) if each.role == "acnet")
     assert (card.inputs, card.outputs, card.role) == (shipped.inputs, shipped.outputs, shipped.role)
+
+
+@pytest.mark.slow
+def test_runs_that_raise_are_no_comparison(tmp_path):
+    """A folder without a control network."""
+    made = json.loads((models_directory() / "manifest.json").read_text())
+    made["models"] = [model for model in made["models"] if model["role"] == "aenet"]
+    (tmp_path / "manifest.json").write_text(json.dumps(made))
+    (tmp_path / "aenet.onnx").write_bytes((models_directory() / "aenet.onnx").read_bytes())
+    with pytest.raises(AutofocusError, match="1 of 1 runs on trained samples raised"):
+        list(control.table({"no controller": str(tmp_path)}, 1, 5, workers=1))

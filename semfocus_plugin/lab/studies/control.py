@@ -9,6 +9,7 @@ from unittest import mock
 
 import numpy as np
 
+from semdrivers.errors import AutofocusError
 from semfocus_plugin.lab.benchmark.runs import Record, run_trial
 from semfocus_plugin.lab.benchmark.trials import TRAINED, UNSEEN, Trial, draw_online
 from semfocus_plugin.lab.parallel import Workers, run_all
@@ -36,6 +37,11 @@ def table(folders: Mapping[str, str], runs: int, seed: int, workers: Workers = N
         Folder by the name it is shown under; an empty folder stands for the networks that ship.
     runs : int
         Runs of each kind of sample and folder; every folder gets the same.
+
+    Raises
+    ------
+    AutofocusError
+        When a run raised: its folder of networks cannot be compared.
     """
     yield (
         "samples",
@@ -58,6 +64,11 @@ def table(folders: Mapping[str, str], runs: int, seed: int, workers: Workers = N
     for kind in kinds:
         for name in folders:
             ended = [next(records) for _ in range(runs)]
+            raised = [record for record in ended if record.status == "error"]
+            if raised:
+                raise AutofocusError(
+                    f"{name}: {len(raised)} of {runs} runs on {kind} samples raised: {raised[0].reason}"
+                )
             yield kind, name, str(runs), *_figures(ended)
 
 

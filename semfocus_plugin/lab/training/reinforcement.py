@@ -173,7 +173,7 @@ def learn(
         left = config.frames - model.num_timesteps
         if left > 0:
             model.learn(left, callback=keeper, reset_num_timesteps=False)
-        keeper.keep()
+        keeper.keep(model)
         return model, episodes.figures() | {"epoch": model.num_timesteps}
     finally:
         torch.set_num_threads(threads)
@@ -202,15 +202,15 @@ class _Keeper(BaseCallback):
     def _on_step(self) -> bool:
         if self.num_timesteps - self._last >= self._every:
             self._last = self.num_timesteps
-            self.keep()
+            self.keep(self.model)
             if self._progress:
                 self._progress({"epoch": self.num_timesteps, **self._episodes.figures()})
         return True
 
-    def keep(self) -> None:
+    def keep(self, model: Any) -> None:
         """Write the checkpoint."""
         partial = self._path.with_name("partial.zip")
-        self.model.save(partial)
+        model.save(partial)
         partial.replace(self._path)
 
 
