@@ -128,12 +128,18 @@ def _cut_off(m: Measurement) -> float:
         return m.clipped
     pixels = m.image.pixels
     black = pixels <= 0
+    if not black.any():
+        return m.clipped
     rows = np.pad(black, 1).astype(np.uint8)
     rows = rows[:-2] + rows[1:-1] + rows[2:]
     around = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] - black
     inside = pixels[around >= _BLACK_NEIGHBOURS].astype(np.float32)
     bright = float(np.percentile(pixels, 99.5))
-    dark = 2 * inside.size >= np.count_nonzero(black) and float(np.square(inside).mean()) <= (_DARK_NOISE * bright) ** 2
+    dark = (
+        inside.size > 0
+        and 2 * inside.size >= np.count_nonzero(black)
+        and float(np.square(inside).mean()) <= (_DARK_NOISE * bright) ** 2
+    )
     return m.clipped - float(black.mean()) if dark else m.clipped
 
 

@@ -30,13 +30,13 @@ _ALIKE = 0.03
 """Correlation of lines that two frames of one place leave in their difference, as a share of that in the frames."""
 
 _REPEATED = 0.2
-"""Largest difference of ln fine structure between two frames of one place, ..."""
+"""Largest difference of ln fine structure between two frames of one place, noise left out."""
 _SIGMAS = 4.0
-"""... beside so many standard deviations of what noise does to it."""
+"""Standard deviations of what noise does to that difference which are allowed beside it."""
 
 _TILE = 16
 _FLOOR = 0.05
-"""Share of the fine contrast below which its structure is not told from noise."""
+"""Share of the fine contrast below which its structure is not distinguished from noise."""
 
 Array = NDArray[np.float32]
 

@@ -381,7 +381,7 @@ def test_sixteen_bits_stay(tmp_path):
         ("", "lacks the column 'file'"),
         ("file\na.png\n", "lacks the column 'working_distance'"),
         ("file,working_distance\nmissing.png,12\n", "line 2: there is no file 'missing.png'"),
-        ("file,working_distance\na.png,near\n", "working_distance must be a number above 0, not 'near'"),
+        ("file,working_distance\na.png,near\n", "line 2: working_distance must be a number, not 'near'"),
         ("file,working_distance\na.png,-1\n", "above 0"),
         ("file,working_distance\na.png,\n", "does not state its working_distance"),
         ("file,working_distance\na.png,12\n", "does not state its pixel_size"),

