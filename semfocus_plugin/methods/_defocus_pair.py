@@ -149,7 +149,7 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
             flank = next((place for place in open_flanks if not _taken(run, place, at_target, least)), None)
             share = _share_of_peak(posterior, near)
             pinned = near.half_width < 1.5 * run.fineness * near.unit and _sharpness(best) - blurred >= SHOWN * share
-            pinned = pinned and (run.beam.sigma is not None or _lens_moved(seen, best))
+            pinned = pinned and (run.beam.sigma is not None or _sides_known(seen, best))
             stepped = None if _shows_astigmatism(posterior) else _sharpest_step(run, near, stigmated)
             beside = None if stepped is None else _open_step(run, stepped, at_target)
             if (flank is None or pinned) and beside is not None:
@@ -245,9 +245,12 @@ def _open_step(run: FocusRun, about: Measurement, here: list[Measurement]) -> fl
     return next((place for place in within if not _taken(run, place, here, 0.4 * step)), None)
 
 
-def _lens_moved(seen: Sequence[Measurement], best: Measurement) -> bool:
-    """Return whether a frame after the first is out of focus: else the first alone says that the lens does anything."""
-    return any(_sharpness(best) - _sharpness(m) >= WORSE for m in seen[1:])
+def _sides_known(seen: Sequence[Measurement], best: Measurement) -> bool:
+    """Return whether the frames show where the focus is without a known aperture.
+
+    Two frames leave both sides of the sharper one open, and the first frame alone is no evidence that the lens moves.
+    """
+    return len(seen) > 2 and any(_sharpness(best) - _sharpness(m) >= WORSE for m in seen[1:])
 
 
 def _shows_astigmatism(posterior: Posterior) -> bool:
