@@ -262,12 +262,10 @@ def show(
     else:
         for row in (row for row in rows if row["error"] is None):
             output.print(str(row["file"]), style="bold", markup=False, soft_wrap=True)
-            table = Table(show_header=False, box=None, pad_edge=False)
-            table.add_column(style="bold")
-            table.add_column(overflow="fold")
-            for name, value in _shown(row):
-                table.add_row(name, escape(value))
-            output.print(table)
+            shown = list(_shown(row))
+            width = max(len(name) for name, _ in shown)
+            for name, value in shown:
+                output.print(f"[bold]{name:<{width}}[/bold]  {escape(value)}", soft_wrap=True)
     failed = [row for row in rows if row["error"] is not None]
     for row in failed:
         fail(row["error"])
