@@ -25,7 +25,7 @@ from semfocus_plugin.run._brightness import Unusable
 from semfocus_plugin.run._focus_run import MOST_RETAKES, BudgetSpent, Cancelled, FocusRun
 from semfocus_plugin.run._frame_checks import contradiction
 from semfocus_plugin.run._measurement import Measurement
-from semfocus_plugin.run._mixtures import differ, mixture
+from semfocus_plugin.run._mixtures import averaged, differ, mixture
 from semfocus_plugin.run._stigmator import Matrix
 
 HOPELESS = 1.5
@@ -308,11 +308,15 @@ def _repeated(run: FocusRun, outcome: Outcome) -> Outcome:
         return outcome
     sign, first = odd
     again = [run.measure(first.working_distance, "verify") for _ in range(_REPEATS)]
-    if not any(differ(one, other) for one, other in itertools.combinations((first, *again), 2)):
+    if any(differ(one, other) for one, other in itertools.combinations((first, *again), 2)):
+        shown = f"frames of {first.working_distance:.3f} mm are not equally sharp, and {sign}"
+    elif averaged([*frames, *again]):
+        shown = f"{sign}; frames further apart do not share it"
+    else:
         return outcome
     reason = (
-        f"frames of {first.working_distance:.3f} mm are not equally sharp, and {sign}: frames hold more than one "
-        "place; switch off averaging from frame to frame, or have the driver wait until lens and frame have settled"
+        f"{shown}: frames hold more than one place; switch off averaging from frame to frame, or have the driver wait "
+        "until lens and frame have settled"
     )
     return dataclasses.replace(outcome, focused=False, retry=False, reason=reason)
 

@@ -20,6 +20,9 @@ from semfocus_plugin.run._measurement import NOISE, Measurement
 _SHARED = 0.2
 """Correlation of the noise of two frames, one after the other, from which one may hold a part of the other."""
 
+_APART = 4
+"""Frames between two that share no noise where a few are averaged."""
+
 _BLURRED = math.log(3.0)
 """ln(1 + blur radius) from which a frame has nothing of the sample at its finest frequencies: noise alone is there."""
 
@@ -53,11 +56,10 @@ def mixture(frames: Sequence[Measurement], focus: float, unit: float) -> tuple[s
     unit : float
         Depth of field, mm.
     """
+    nearest = min(frames, key=lambda m: abs(m.working_distance - focus))
     for before, after in itertools.pairwise(frames):
-        blur = max(before.evaluation.log_blur or 0.0, after.evaluation.log_blur or 0.0)
-        shared = _shared_noise(before, after) if blur >= _BLURRED else 0.0
+        shared = _shared_noise(before, after)
         if shared >= _SHARED:
-            nearest = min(frames, key=lambda m: abs(m.working_distance - focus))
             return (
                 f"a frame shares {shared:.0%} of its noise with the one before, as an average over time does",
                 nearest,
@@ -67,14 +69,25 @@ def mixture(frames: Sequence[Measurement], focus: float, unit: float) -> tuple[s
             left = line_correlation(_levels(after) - _levels(before))
             if left < _ALIKE * correlation:
                 return "two frames of different places show the same, as where the second is late", after
-    lines, parts = (np.array(each) for each in zip(*(_structure(_levels(m)) for m in frames), strict=True))
+    shown = [m for m in frames if m.detail >= 2 * _FLOOR]
+    if not shown:
+        return None
+    lines, parts = (np.array(each) for each in zip(*(_structure(_levels(m)) for m in shown), strict=True))
     odd = np.abs(lines).max(axis=1)
     if odd.max() >= _UNEVEN:
-        return "every other line of a frame is sharper, as where two exposures are interlaced", frames[odd.argmax()]
+        return "every other line of a frame is sharper, as where two exposures are interlaced", shown[odd.argmax()]
     odd = np.ptp(parts - np.median(parts, axis=0), axis=1)
     if odd.max() >= _UNEVEN:
-        return "a part of a frame is sharper than the rest, as where the lens moves meanwhile", frames[odd.argmax()]
+        return "a part of a frame is sharper than the rest, as where the lens moves meanwhile", shown[odd.argmax()]
     return None
+
+
+def averaged(frames: Sequence[Measurement]) -> bool:
+    """Whether frames share noise with the next ones that later frames do not hold: no pattern of a camera does that."""
+    near = max((_shared_noise(one, other) for one, other in itertools.pairwise(frames)), default=0.0)
+    pairs = ((one, other) for k, one in enumerate(frames) for other in frames[k + _APART :])
+    far = min((_shared_noise(*pair) for pair in pairs if _only_noise(*pair)), default=math.inf)
+    return near >= _SHARED and far < 0.5 * near
 
 
 def differ(first: Measurement, again: Measurement) -> bool:
@@ -90,8 +103,14 @@ def _levels(m: Measurement) -> Array:
     return m.image.pixels.astype(np.float32)
 
 
+def _only_noise(first: Measurement, second: Measurement) -> bool:
+    return max(first.evaluation.log_blur or 0.0, second.evaluation.log_blur or 0.0) >= _BLURRED
+
+
 def _shared_noise(first: Measurement, second: Measurement) -> float:
-    """Return the correlation of two frames at frequencies that are highest along both axes."""
+    """Return the correlation of two frames at frequencies that are highest along both axes, 0 where both are sharp."""
+    if not _only_noise(first, second):
+        return 0.0
     one, other = (_finest(_levels(m)) for m in (first, second))
     power = float(np.mean(one * one) * np.mean(other * other))
     return float(np.mean(one * other)) / math.sqrt(power) if power > 1e-6 else 0.0
