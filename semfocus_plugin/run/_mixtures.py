@@ -20,8 +20,8 @@ from semfocus_plugin.run._measurement import NOISE, Measurement
 _SHARED = 0.2
 """Correlation of the noise of two frames, one after the other, from which one may hold a part of the other."""
 
-_AVERAGED = 0.4
-"""The same between an average of two frames and the next, at least; fine detail of a sample reaches 0.3."""
+_AVERAGED = 0.45
+"""The same between an average of two frames and the next, at least; fine detail of a sample reaches 0.37."""
 
 _APART = 4
 """Frames between two that share no noise where a few are averaged."""
@@ -87,7 +87,8 @@ def mixture(frames: Sequence[Measurement], focus: float, unit: float) -> tuple[s
 
 def averaged(frames: Sequence[Measurement]) -> bool:
     """Whether frames share noise with the next ones that later frames do not hold: no pattern of a camera does that."""
-    near = max((_shared_noise(one, other) for one, other in itertools.pairwise(frames)), default=0.0)
+    moved = ((m, n) for m, n in itertools.pairwise(frames) if m.working_distance != n.working_distance)
+    near = max((_shared_noise(*pair) for pair in moved), default=0.0)
     pairs = ((one, other) for k, one in enumerate(frames) for other in frames[k + _APART :])
     far = min((_shared_noise(*pair) for pair in pairs if _only_noise(*pair)), default=math.inf)
     return near >= _AVERAGED and far < 0.5 * near
