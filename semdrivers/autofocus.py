@@ -24,6 +24,7 @@ from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeE
 from semdrivers.files import plain
 from semdrivers.focus import AutofocusResult, AutofocusSettings, FocusStep, Progress, RecordsFocus
 from semdrivers.microscope import (
+    WHOLE_FRAME,
     Capabilities,
     HasStage,
     LimitsTravel,
@@ -119,12 +120,12 @@ def autofocus(
     plugins = get_plugin_manager()
     if settings.method is not None:
         plugins.check_autofocus_method(settings.method)
+    mode = offered_mode(microscope.capabilities, settings.scan_mode, settings.region or WHOLE_FRAME)
     with (
         claimed(microscope, "an autofocus run"),
         ended_in_order(),
         restoring(microscope, only_on_error=True, values=_start(microscope, settings)) as start,
     ):
-        mode = offered_mode(microscope.capabilities, settings.scan_mode, settings.region)
         bounds = _bounds(settings, start["working_distance"])
         settings = dataclasses.replace(settings, scan_mode=mode, bounds=bounds)
         result = None

@@ -27,9 +27,13 @@ SIX_DIGITS = 5e-6
 TAKE_UP = 0.02
 """How far below its target a lens that goes down turns round, mm: its iron remembers the direction."""
 
+WHOLE_FRAME = (0.0, 0.0, 1.0, 1.0)
+"""The region that is the whole frame: x0, y0, x1, y1 as shares of its width and height."""
+
 __all__ = [
     "SIX_DIGITS",
     "TAKE_UP",
+    "WHOLE_FRAME",
     "Capabilities",
     "HasBeam",
     "HasDetector",
@@ -361,15 +365,19 @@ def offered_mode(
         When another mode is asked for that the instrument does not offer, or no mode has a part that is large enough.
     """
     modes, least = capabilities.scan_modes, ScanMode.FAST
-    if part is not None and modes:
+    if part is not None:
         x0, y0, x1, y1 = part
         width, height = ((b - a) * (1 + 1e-9) for a, b in ((x0, x1), (y0, y1)))
-        modes = tuple(m for m in modes if m.width * width >= least.width and m.height * height >= least.height)
-        if not modes or (mode in capabilities.scan_modes and mode not in modes):
-            which = f"mode {mode.name}" if modes and mode is not None else "every mode"
+        given = modes if mode is None or mode not in modes else (mode,)
+        given = given or (mode or least,)
+        modes = tuple(m for m in given if m.width * width >= least.width and m.height * height >= least.height)
+        if not modes:
+            small = ", ".join(f"{m.name} ({m.width}×{m.height})" for m in given)
+            whole = min(width, height) >= 1
             raise InvalidParameterError(
-                f"region {tuple(part)} of {which} is smaller than the {least.width}×{least.height} pixels that "
-                "focusing needs: enlarge region, or choose a larger scan_mode"
+                f"{'' if whole else f'region {tuple(part)} of '}scan mode {small} has less than the {least.width}×"
+                f"{least.height} pixels that focusing needs: {'' if whole else 'enlarge region, or '}choose a larger "
+                "scan_mode, or set a larger frame at the instrument"
             )
     if mode is not None and (not modes or mode in modes):
         return mode

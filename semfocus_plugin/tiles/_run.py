@@ -22,7 +22,7 @@ from semdrivers.errors import InvalidParameterError, OutOfRangeError, StoppedErr
 from semdrivers.focus import AutofocusResult, AutofocusSettings, NotFocusedError
 from semdrivers.image import Image, ScanMode, read_image
 from semdrivers.maps import FocusMap
-from semdrivers.microscope import LimitsTravel, approach, offered_mode
+from semdrivers.microscope import WHOLE_FRAME, LimitsTravel, approach, offered_mode
 from semdrivers.notify import Listener, notify
 from semfocus_plugin.calibration import apertures_in_use, calibration_for
 from semfocus_plugin.networks import score
@@ -378,7 +378,9 @@ class _Taking:
         return self.beam
 
     def _focusing_mode(self) -> ScanMode:
-        return offered_mode(self.microscope.capabilities, self.settings.scan_mode, self.settings.region)
+        return offered_mode(
+            self.microscope.capabilities, self.settings.scan_mode, self.settings.region or WHOLE_FRAME
+        )
 
     def _dose(self, image: Image, mode: ScanMode) -> float:
         """Return the electrons per µm² of a frame of the field of `image` in a mode; NaN where they are not known."""

@@ -16,6 +16,7 @@ from semdrivers.sessions import Recorder
 
 LARGE = semdrivers.ScanMode("1024x768", 1024, 768)
 SMALL = semdrivers.ScanMode("128x128", 128, 128)
+WIDE = semdrivers.ScanMode("400x200", 400, 200)
 URL = "emulator://tin-balls?seed=3&magnification=2000&rasters=1024x768"
 
 
@@ -34,6 +35,26 @@ class OtherSizes(WrappedMicroscope):
         super()._write(name, value)
 
     def acquire(self, mode=LARGE):
+        return super().acquire(mode)
+
+
+class TooSmall(WrappedMicroscope):
+    """A microscope that offers two frames, each too small in its own way, and notes what it does."""
+
+    def __init__(self, microscope):
+        super().__init__(microscope)
+        self._did = []
+
+    @property
+    def capabilities(self):
+        return dataclasses.replace(self._microscope.capabilities, scan_modes=(SMALL, WIDE))
+
+    def _write(self, name, value):
+        self._did.append(name)
+        super()._write(name, value)
+
+    def acquire(self, mode=SMALL):
+        self._did.append(mode)
         return super().acquire(mode)
 
 
@@ -113,6 +134,19 @@ def test_autofocus_works_on_large_frames_alone():
         microscope.close()
     assert result.focused, result.reason
     assert abs(result.working_distance - truth.working_distance) < truth.depth_of_field
+
+
+@pytest.mark.parametrize("mode", [None, SMALL])
+def test_frames_that_are_all_too_small_are_named_before_anything_is_scanned(mode):
+    """The networks read 320×240 pixels."""
+    with semdrivers.connect(URL) as inner:
+        microscope = TooSmall(inner)
+        modes = r"128x128 \(128×128\), 400x200 \(400×200\)" if mode is None else r"128x128 \(128×128\)"
+        with pytest.raises(semdrivers.InvalidParameterError, match=f"scan mode {modes} has less than the 320×240"):
+            semdrivers.autofocus(microscope, scan_mode=mode)
+        with pytest.raises(semdrivers.InvalidParameterError, match="enlarge region"):
+            semdrivers.autofocus(inner, region=(0.0, 0.0, 0.5, 1.0), scan_mode=semdrivers.ScanMode.FAST)
+        assert microscope._did == []
 
 
 def test_a_read_back_of_six_digits_is_equal_and_another_is_named():
