@@ -9,6 +9,7 @@ count includes the padding or not: both are read, and it is written without. Not
 from __future__ import annotations
 
 import enum
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -178,12 +179,15 @@ class Reader:
         return self.array().partition(b"\0")[0].decode("utf-8", "replace")
 
     def number(self) -> float:
-        """Return a number with a fraction, sent as decimal text."""
+        """Return a finite number with a fraction, sent as decimal text."""
         text = self.text()
         try:
-            return float(text)
+            value = float(text)
         except ValueError:
-            raise ValueError(f"{text!r} is no number") from None
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError(f"{text!r} is no number")
+        return value
 
     def _take(self, count: int) -> bytes:
         if count > self.left:

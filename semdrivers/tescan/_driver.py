@@ -148,7 +148,7 @@ class Tescan(KeepsFocusRecord):
                         raise
                     continue
                 # The picture data carry no conditions
-                self._check_beam("went off during the scan, or is changing; the frame is thrown away")
+                self._check_beam("went off during the scan; the frame is thrown away")
                 after = self._get("working_distance"), self._get("magnification")
                 stood = abs(after[0] - place) <= _WORKING_DISTANCE_ERROR
                 if stood and math.isclose(after[1], magnification, rel_tol=_FIELD_CHANGE):
@@ -396,7 +396,10 @@ class Tescan(KeepsFocusRecord):
     # Scan
 
     def _check_beam(self, problem: str) -> None:
-        if self._links.call("HVGetBeam", Reader.integer) != 1:
+        state = self._links.call("HVGetBeam", Reader.integer)
+        if state == _BEAM_CHANGES:
+            problem = "is being switched or changed; wait until it is stable"
+        if state != 1:
             raise InterlockError(f"{self._name}: the beam {problem}")
 
     def _take_lock(self) -> None:
@@ -458,9 +461,10 @@ class Tescan(KeepsFocusRecord):
         pixels = np.zeros(mode.height * mode.width, "<u2" if depth == 16 else "u1")
         missing = np.ones(pixels.size, bool)
         left = pixels.size
+        end = time.monotonic() + self._address.timeout
         while left:
             try:
-                piece = self._links.pixels(self._address.timeout)
+                piece = self._links.pixels(end)
             except Silence:
                 raise Silence(
                     f"{self._name}: frame {self._frame} lacks {left} of {pixels.size} pixels, and the server sends no "
@@ -470,8 +474,10 @@ class Tescan(KeepsFocusRecord):
                 continue
             where = self._place(piece, depth, pixels.size)
             pixels[where] = np.frombuffer(piece.pixels, pixels.dtype)
-            left -= int(np.count_nonzero(missing[where]))
-            missing[where] = False
+            if new := int(np.count_nonzero(missing[where])):
+                left -= new
+                missing[where] = False
+                end = time.monotonic() + self._address.timeout
         return pixels.reshape(mode.height, mode.width).astype(np.uint16 if depth == 16 else np.uint8, copy=False)
 
     def _place(self, piece: Pixels, depth: int, size: int) -> slice:
@@ -544,14 +550,17 @@ class _Facts:
     unknown: set[str] = dataclasses.field(default_factory=set)
 
     def ask(self, links: Links, command: str, read: Callable[[Reader], Any], *values: int) -> Any:
-        """Return the answer to a call that not every version has, or None: what it does not know it ignores."""
+        """Return the answer to a call that not every version has, or None where it comes not or in another form."""
         if command in self.unknown:
             return None
         try:
             return links.call(command, read, *values, deadline=self.patience)
         except Silence:
             self.unknown.add(command)
-            return None
+        except ProtocolError:
+            if links.broken:
+                raise
+        return None
 
     @classmethod
     def of(cls, links: Links, address: Address, name: str) -> _Facts:
@@ -561,6 +570,8 @@ class _Facts:
         ------
         InvalidParameterError
             When it has no such detector.
+        ProtocolError
+            When its list of detectors makes no sense.
         """
         facts = cls(patience=min(1.0, address.timeout))
         version = facts.ask(links, "TcpGetVersion", Reader.text) or ""
@@ -585,7 +596,12 @@ class _Facts:
 
 def _detector(name: str, wanted: str, text: str) -> int:
     """Return the number of the detector that is wanted: by name or number, SE or the first where none is."""
-    known = {one.get("name", ""): int(one.get("detector", one[""])) for one in entries(parse_map(text), "det")}
+    known = {}
+    for one in entries(parse_map(text), "det"):
+        index = one.get("detector", one[""])
+        if not index.isdecimal():
+            raise ProtocolError(f"{name}: the number of a detector must be a whole number, not {index!r}")
+        known[one.get("name", "")] = int(index)
     if not wanted:
         return known.get("SE", next(iter(known.values()), 0))
     if wanted in known:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from firmware_protocol import sharksem
-from firmware_protocol.sharksem import Flags, Pixels, Reader, Value
+from firmware_protocol.sharksem import Flags, Message, Pixels, Reader, Value
 from semdrivers.errors import BusyError, NotConnectedError, ProtocolError, TransportError
 
 _Result = TypeVar("_Result")
@@ -42,8 +42,7 @@ class Links:
     def __init__(self, host: str, port: int, timeout: float, name: str) -> None:
         self._name, self._timeout = name, timeout
         self._number = 0
-        self._partial = bytearray()
-        self._sockets: list[socket.socket] = []
+        self._sockets: dict[socket.socket, bytearray] = {}  # and what came of a message that is not whole yet
         self.broken = False
         step = "control connection"
         try:
@@ -67,7 +66,7 @@ class Links:
 
     def _opened(self, one: socket.socket) -> socket.socket:
         one.settimeout(self._timeout)
-        self._sockets.append(one)
+        self._sockets[one] = bytearray()
         return one
 
     def close(self) -> None:
@@ -109,27 +108,26 @@ class Links:
         TransportError
             When the connection is lost.
         ProtocolError
-            When the answer is none of this protocol; the connections are closed.
+            When the answer makes no sense; what is no message of this protocol ends the connections too.
         """
         self.send(command, *values, flags=flags | Flags.ANSWER)
         end = time.monotonic() + (self._timeout if deadline is None else deadline)
+        what = f"answer to {command}"
         while True:
-            try:
-                head = sharksem.decode_head(self._read(sharksem.HEAD_SIZE, end, command))
-                body = self._read(head.size, end, command)
-                if head.number == self._number and head.name == command:
+            head, body = self._message(self._control, end, what)
+            if head.number == self._number and head.name == command:
+                try:
                     return read(Reader(body))
-            except ValueError as error:
-                self.close()
-                raise ProtocolError(f"{self._name} answered {command} with no message of SharkSEM: {error}") from error
+                except ValueError as error:
+                    raise ProtocolError(f"{self._name}: the {what} makes no sense: {error}") from error
 
-    def pixels(self, silence: float) -> Pixels:
+    def pixels(self, end: float) -> Pixels:
         """Return the next piece of a frame.
 
         Parameters
         ----------
-        silence : float
-            Longest wait, s.
+        end : float
+            Until when to wait, by `time.monotonic`.
 
         Raises
         ------
@@ -138,42 +136,46 @@ class Links:
         TransportError
             When the connection is lost.
         ProtocolError
-            When what comes is none of this protocol; the connections are closed.
+            When what comes is none of this protocol.
         """
-        end = time.monotonic() + silence
-        try:
-            while True:
-                self._fill(sharksem.HEAD_SIZE, end)
-                head = sharksem.decode_head(bytes(self._partial[: sharksem.HEAD_SIZE]))
-                whole = sharksem.HEAD_SIZE + head.size
-                self._fill(whole, end)
-                body = bytes(self._partial[sharksem.HEAD_SIZE : whole])
-                del self._partial[:whole]
-                if head.name == "ScData":
+        while True:
+            head, body = self._message(self._data, end, "picture data")
+            if head.name == "ScData":
+                try:
                     return sharksem.decode_pixels(body)
+                except ValueError as error:
+                    raise ProtocolError(f"{self._name}: the picture data make no sense: {error}") from error
+
+    def _message(self, one: socket.socket, end: float, what: str) -> tuple[Message, bytes]:
+        """Receive a whole message. One that breaks off ends the connections: what follows it has no beginning."""
+        partial = self._sockets[one]
+        try:
+            self._fill(one, sharksem.HEAD_SIZE, end, what)
+            head = sharksem.decode_head(bytes(partial[: sharksem.HEAD_SIZE]))
+            whole = sharksem.HEAD_SIZE + head.size
+            self._fill(one, whole, max(end, time.monotonic() + self._timeout), what)
+        except Silence:
+            if partial:
+                raise self._lost(f"the {what} broke off") from None
+            raise
         except ValueError as error:
             self.close()
-            raise ProtocolError(f"{self._name} sent picture data that are none of SharkSEM: {error}") from error
+            raise ProtocolError(f"{self._name}: the {what} is no message of SharkSEM: {error}") from error
+        body = bytes(partial[sharksem.HEAD_SIZE : whole])
+        del partial[:whole]
+        return head, body
 
-    def _fill(self, count: int, end: float) -> None:
-        """Receive until `count` bytes of the message that is coming are there; what came stays for the next try."""
-        while len(self._partial) < count:
-            self._partial += self._receive(self._data, count - len(self._partial), end, "picture data")
-
-    def _read(self, count: int, end: float, command: str) -> bytes:
-        data = bytearray()
-        while len(data) < count:
-            try:
-                data += self._receive(self._control, count - len(data), end, f"answer to {command}")
-            except Silence:
-                if data:
-                    raise self._lost(f"the answer to {command} broke off") from None
-                raise
-        return bytes(data)
+    def _fill(self, one: socket.socket, count: int, end: float, what: str) -> None:
+        partial = self._sockets[one]
+        while len(partial) < count:
+            partial += self._receive(one, count - len(partial), end, what)
 
     def _receive(self, one: socket.socket, count: int, end: float, what: str) -> bytes:
         try:
-            one.settimeout(max(end - time.monotonic(), 0.001))
+            left = end - time.monotonic()
+            if left < -self._timeout:
+                raise TimeoutError  # something else keeps coming
+            one.settimeout(max(left, 0.001))  # what is there already is read
             data = one.recv(min(count, 1 << 20))
         except TimeoutError:
             raise Silence(f"{self._name}: no {what} came in time") from None

@@ -378,9 +378,7 @@ class _Taking:
         return self.beam
 
     def _focusing_mode(self) -> ScanMode:
-        return offered_mode(
-            self.microscope.capabilities, self.settings.scan_mode, self.settings.region or WHOLE_FRAME
-        )
+        return offered_mode(self.microscope.capabilities, self.settings.scan_mode, self.settings.region or WHOLE_FRAME)
 
     def _dose(self, image: Image, mode: ScanMode) -> float:
         """Return the electrons per µm² of a frame of the field of `image` in a mode; NaN where they are not known."""

@@ -227,13 +227,17 @@ def run_once(name: str, number: int, seed: int) -> Run:
         Of the run, and of all runs.
     """
     random = np.random.default_rng([seed, number, *name.encode()])
-    with DRIVERS[name].opened(number, random) as (microscope, from_focus):
-        start = from_focus()
-        try:
-            result = semdrivers.autofocus(microscope, learn_aperture=False)
-        except semdrivers.SemDriversError as error:
-            return Run(name, number, "error", f"{type(error).__name__}: {error}", 0, start, from_focus())
-        return Run(name, number, result.status, result.reason, result.frames, start, from_focus())
+    start = error = math.nan
+    try:
+        with DRIVERS[name].opened(number, random) as (microscope, from_focus):
+            start = from_focus()
+            try:
+                result = semdrivers.autofocus(microscope, learn_aperture=False)
+            finally:
+                error = from_focus()
+            return Run(name, number, result.status, result.reason, result.frames, start, error)
+    except semdrivers.SemDriversError as raised:
+        return Run(name, number, "error", f"{type(raised).__name__}: {raised}", 0, start, error)
 
 
 def table(

@@ -164,7 +164,7 @@ def virtual_zem(*arguments: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         around = {**os.environ, "HOME": home, "USERPROFILE": home}
         command = [sys.executable, "-c", f"from {__name__} import _run_zem; _run_zem()", *arguments]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=around) as process:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=around) as process:
             try:
                 assert process.stdout is not None
                 port = next((line.strip() for line in process.stdout if line.strip().isdecimal()), None)
@@ -178,7 +178,6 @@ def virtual_zem(*arguments: str) -> Iterator[str]:
 def _run_zem() -> None:
     """Run the simulator, and print the port once it listens."""
     import socket
-    import threading
     import time
 
     from loguru import logger
@@ -225,4 +224,4 @@ def _run_zem() -> None:
     while not all(one.server.getsockname()[1] for one in (instrument.udp_service, instrument.img_sender)):
         time.sleep(0.01)  # its threads bind the sockets
     print(port, flush=True)
-    threading.Event().wait(600)
+    sys.stdin.read()  # ends with the process that started this one

@@ -42,6 +42,9 @@ class Server:
         self.beam, self.operator, self.scanning = 1, 1, False
         self.stage = [0.0] * 6
         self.seen, self.ignored = [], set()
+        self.answers = {}
+        self.reply = lambda client, name, message: client.sendall(message)
+        self.sending = threading.Lock()
         self.refuses_scan = 0
         self.pieces = lambda pieces: pieces
         self.frames = 0
@@ -100,9 +103,10 @@ class Server:
                     time.sleep(0.002)  # a live picture of the operator is a scan that does not end
                 if name in self.ignored:
                     continue
-                answer = self.obey(name, body, mine)
+                answer = self.answers.get(name) or self.obey(name, body, mine)
                 if answer or (flags & 1 and answer is not None):
-                    client.sendall(struct.pack("<16sIIHHI", name.encode(), len(answer), number, 0, 0, 0) + answer)
+                    head = struct.pack("<16sIIHHI", name.encode(), len(answer), number, 0, 0, 0)
+                    self.reply(client, name, head + answer)
 
     @staticmethod
     def numbers(body):
@@ -181,7 +185,7 @@ class Server:
         image = (np.add.outer(np.arange(shape[0]) * 3, np.arange(shape[1])) + self.frames).astype(np.uint8)
         pieces = [(frame, 0, row * shape[1], image[row].tobytes()) for row in range(shape[0])]
         self.shown = image
-        with contextlib.suppress(OSError):
+        with self.sending, contextlib.suppress(OSError):
             for number, channel, first, raw in self.pieces(pieces):
                 body = struct.pack("<IiIiI", number, channel, first, 8, len(raw)) + raw + bytes(-len(raw) % 4)
                 data.sendall(struct.pack("<16sIIHHI", b"ScData", len(body), 0, 0, 0, 0) + body)
@@ -345,6 +349,109 @@ def test_a_connection_that_is_lost(server, lost):
         assert microscope.working_distance == 12.0
         assert server.operator
         assert microscope.acquire().pixels.shape == (240, 320)
+
+
+def test_an_answer_may_come_byte_by_byte(microscope, server):
+    server.reply = lambda client, name, message: [client.sendall(bytes([byte])) for byte in message]
+    microscope.working_distance = 13.0
+    assert (microscope.working_distance, server.wd) == (13.0, 13.0)
+
+
+@pytest.mark.parametrize("length", [10, 32, 36])
+def test_an_answer_that_breaks_off_ends_the_connection_and_the_next_call_connects_again(server, length):
+    with semdrivers.connect(server.url.replace("0.6", "0.2")) as microscope:
+        microscope.acquire()
+        server.reply = lambda client, name, message: client.sendall(message[:length])
+        with pytest.raises(semdrivers.TransportError, match="the connection is lost: the answer to GetWD broke off"):
+            _ = microscope.working_distance
+        server.reply = lambda client, name, message: client.sendall(message)
+        assert microscope.working_distance == 12.0
+        assert server.operator == 1
+
+
+def test_old_answers_without_an_end_are_no_answer(server):
+    def flood(client, name, message):
+        while name == "GetWD" and not done.is_set():
+            client.sendall(struct.pack("<16sIIHHI", b"GetWD", 0, 0, 0, 0, 0) * 100)
+        client.sendall(message)
+
+    done = threading.Event()
+    with semdrivers.connect(server.url.replace("0.6", "0.2")) as microscope:
+        server.reply = flood
+        with pytest.raises(semdrivers.TransportError, match="no answer to GetWD came in time"):
+            _ = microscope.working_distance
+        done.set()
+
+
+@pytest.mark.parametrize("number", [-1, 0])
+def test_a_frame_of_which_nothing_new_comes_ends(server, number):
+    """Pieces of an earlier scan, and one piece again and again."""
+
+    def endless(pieces):
+        mine = server.frames
+        while server.frames == mine and not server.operator:
+            yield pieces[0][0] + number, *pieces[0][1:]
+
+    server.pieces = endless
+    with semdrivers.connect(server.url.replace("0.6", "0.2")) as microscope:
+        with pytest.raises(semdrivers.TransportError, match=r"frame 2 lacks 76\d\d\d of 76800 pixels"):
+            microscope.acquire()
+        assert given_back(microscope, server)
+
+
+def test_data_of_which_the_server_says_no_more_end_the_connection(microscope, server):
+    """The control connection lives on."""
+
+    def half_closed(pieces):
+        yield pieces[0]
+        server.sockets[-1].shutdown(socket.SHUT_WR)
+
+    server.pieces = half_closed
+    with pytest.raises(semdrivers.TransportError, match="closed the connection before the picture data had come"):
+        microscope.acquire()
+    server.pieces = lambda pieces: pieces
+    assert microscope.acquire().pixels.shape == (240, 320)
+
+
+@pytest.mark.parametrize(
+    ("command", "answer", "member"),
+    [
+        ("GetWD", text("12,5"), "working_distance"),
+        ("GetViewField", text("inf"), "magnification"),
+        ("GetCentering", text("nan") + text(0), "stigmator"),
+        ("StgGetPosition", text("nan") * 5, "stage_position"),
+        ("DtGetGainBlack", text(50) + text("-nan"), "contrast"),
+        ("HVGetBeam", b"\1\0", "beam_on"),
+    ],
+)
+def test_an_answer_that_is_no_number_is_named_and_the_next_call_works(microscope, server, command, answer, member):
+    server.answers[command] = answer
+    with pytest.raises(semdrivers.ProtocolError, match=f"the answer to {command} makes no sense"):
+        getattr(microscope, member)
+    server.answers.clear()
+    assert microscope.working_distance == 12.0
+
+
+def test_what_is_asked_by_the_way_may_be_answered_in_another_form(server):
+    for command in ("TcpGetVersion", "TcpGetDevice", "EnumCenterings", "GetOptParams", "GetSpotSize", "StgGetLimits"):
+        server.answers[command] = b"\1\2\3"
+    with semdrivers.connect(server.url) as microscope:
+        about = microscope.capabilities
+        assert (about.half_angle, about.probe_diameter, about.serial) == (None, None, "")
+        assert microscope.acquire().pixels.shape == (240, 320)
+
+
+@pytest.mark.parametrize("number", ["first", "", "-1", "1.5"])
+def test_a_detector_whose_number_is_none_is_named(server, number):
+    server.answers["DtEnumDetectors"] = text(f"det.0.name=SE\ndet.0.detector={number}\n")
+    with pytest.raises(semdrivers.ProtocolError, match="number of a detector must be a whole number"):
+        semdrivers.connect(server.url)
+
+
+def test_a_beam_that_changes_is_not_off(microscope, server):
+    server.beam = 1000
+    with pytest.raises(semdrivers.InterlockError, match="the beam is being switched or changed; wait"):
+        microscope.acquire()
 
 
 def test_autofocus_over_it_ends_in_a_named_outcome(server):
