@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
-from semdrivers.errors import DeviceError, InvalidParameterError, OutOfRangeError, TransportError
+from semdrivers.errors import DeviceError, InvalidParameterError, OutOfRangeError, ProtocolError, TransportError
 from semdrivers.image import Image, ScanMode
 
 SIX_DIGITS = 5e-6
@@ -59,6 +60,8 @@ __all__ = [
     "offered_mode",
     "put_back",
     "read_number",
+    "reported",
+    "reported_picture",
     "restoring",
     "stigmator_of",
     "whole_number",
@@ -93,6 +96,34 @@ def number(name: str, value: object, unit: str = "") -> float:
     if not math.isfinite(result):
         raise OutOfRangeError(f"{name} must be finite, not {result}{suffix}")
     return result
+
+
+def reported(name: str, value: object, unit: str = "") -> float:
+    """Return what an instrument reports as a finite float; a text may be one.
+
+    Raises
+    ------
+    ProtocolError
+        When it is none: nothing may be computed from it, let alone set.
+    """
+    try:
+        return number(name, float(value) if isinstance(value, str) else value, unit)
+    except ValueError as error:
+        raise ProtocolError(f"{name} reads {value!r}, which is no finite number; check the instrument") from error
+
+
+def reported_picture(name: str, data: object) -> NDArray[Any]:
+    """Return a copy of the picture that an instrument's library returns, shape (H, W).
+
+    Raises
+    ------
+    ProtocolError
+        When it is none, or in colour.
+    """
+    pixels = np.array(data)
+    if pixels.ndim != 2 or not pixels.size or pixels.dtype.kind not in "uif":
+        raise ProtocolError(f"{name} returns no picture of grey levels, but {pixels.dtype} of shape {pixels.shape}")
+    return pixels
 
 
 def whole_number(name: str, value: object, least: int | None = None) -> int:

@@ -10,7 +10,8 @@ import dataclasses
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote
@@ -30,7 +31,7 @@ from fibsem.structures import (
 
 from semdrivers.base import KeepsFocusRecord
 from semdrivers.connection import limits_option, split_url
-from semdrivers.errors import InterlockError, InvalidParameterError, NotConnectedError
+from semdrivers.errors import DeviceError, InterlockError, InvalidParameterError, NotConnectedError, SemDriversError
 from semdrivers.files import plain
 from semdrivers.image import SCAN_MODES, Image, ScanMode
 from semdrivers.microscope import (
@@ -40,6 +41,8 @@ from semdrivers.microscope import (
     check_read_back,
     missing_members,
     number,
+    reported,
+    reported_picture,
     within,
 )
 from semdrivers.plugins import get_plugin_manager
@@ -49,6 +52,7 @@ DISPLAY = 0.128
 """Width in metres of the picture that magnification refers to: 128 mm, so 1000× is a field of 128 µm."""
 
 _LENS_ERROR, _FIELD_ERROR, _DETECTOR_ERROR, _STIGMATOR_ERROR = 0.001, 0.01, 0.01, 0.01
+_STAGE_ERROR = 0.005
 _CUT = 10e-6
 """m by which fibsem keeps below the widest field that AutoScript reports, without a word."""
 _NEEDED = {
@@ -107,10 +111,10 @@ class MicroscopeOfFibsem(KeepsFocusRecord):
         if not fibsem.is_working_distance_settable(BeamType.ELECTRON):
             raise InvalidParameterError(f"{type(fibsem).__name__} cannot set the working distance of its electron beam")
         self.fibsem, self._dwell_time = fibsem, dwell_time
-        here = fibsem.get_working_distance(BeamType.ELECTRON) * MM
-        reported = _limits_of(fibsem, "working_distance")
-        if working_distance is None and reported is not None:
-            working_distance = reported[0] * MM, reported[1] * MM
+        here = reported("working distance", fibsem.get_working_distance(BeamType.ELECTRON)) * MM
+        limits = _limits_of(fibsem, "working_distance")
+        if working_distance is None and limits is not None:
+            working_distance = limits[0] * MM, limits[1] * MM
         low, high = working_distance or (max(here - 1.0, 0.1), here + 1.0)
         narrow, wide = field_width or _field_of(fibsem)
         self._capabilities = Capabilities(Range(low, high), Range(DISPLAY / wide, DISPLAY / narrow), SCAN_MODES)
@@ -147,22 +151,22 @@ class MicroscopeOfFibsem(KeepsFocusRecord):
         """
         if not isinstance(mode, ScanMode):
             raise InvalidParameterError(f"mode must be a semdrivers.ScanMode, not {mode!r}")
-        with self._lock:
-            self._check_open()
+        with self._talking("taking an image"):
             if "beam_on" in self.offers and not self._read("beam_on"):
                 raise InterlockError(f"{self!r}: the beam is off or blanked; switch it on with beam_on = True")
-            width = float(self.fibsem.get_field_of_view(BeamType.ELECTRON))
+            width = reported("field of view", self.fibsem.get_field_of_view(BeamType.ELECTRON))
             dwell = mode.dwell or self._dwell_time
             size = mode.width, mode.height
             settings = ImageSettings(resolution=size, dwell_time=dwell, hfw=width, beam_type=BeamType.ELECTRON)
             began = time.time()
             taken = self.fibsem.acquire_image(image_settings=settings)
+            pixels = reported_picture(repr(self), taken.data)
             if self.keep_frames:
                 self.frames.append(taken.data)
             place, magnification = self._read("working_distance"), self._read("magnification")
         metadata = self._frame_metadata(place, mode)
-        pixel_size = width / taken.data.shape[1] * _NM
-        image = Image(np.array(taken.data), place, magnification, pixel_size, None, began, mode, metadata)
+        pixel_size = width / pixels.shape[1] * _NM
+        image = Image(pixels, place, magnification, pixel_size, None, began, mode, metadata)
         get_plugin_manager().notify_frame(self, image)
         return image
 
@@ -176,26 +180,37 @@ class MicroscopeOfFibsem(KeepsFocusRecord):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {type(self.fibsem).__name__}>"
 
+    @contextmanager
+    def _talking(self, what: str) -> Iterator[None]:
+        """Hold the lock, and turn what fibsem or the maker's library raises into a `DeviceError`."""
+        with self._lock:
+            self._check_open()
+            try:
+                yield
+            except SemDriversError:
+                raise
+            except Exception as error:
+                raise DeviceError(f"{self!r}, {what}: {type(error).__name__}: {error}") from error
+
     def _check_open(self) -> None:
         if self._closed:
             raise NotConnectedError(f"the connection to {type(self.fibsem).__name__} is closed; connect again")
 
     def _read(self, name: str) -> Any:
-        with self._lock:
-            self._check_open()
+        with self._talking(f"reading {name}"):
             if name == "working_distance":
-                return float(self.fibsem.get_working_distance(BeamType.ELECTRON)) * MM
+                return reported("working distance", self.fibsem.get_working_distance(BeamType.ELECTRON)) * MM
             if name == "magnification":
-                return DISPLAY / float(self.fibsem.get_field_of_view(BeamType.ELECTRON))
+                return DISPLAY / reported("field of view", self.fibsem.get_field_of_view(BeamType.ELECTRON))
             if name == "stage_position":
                 position = self.fibsem.get_stage_position()
-                return position.x * MM, position.y * MM
+                return reported("stage x", position.x) * MM, reported("stage y", position.y) * MM
             if name == "stigmator":
                 point = self.fibsem.get_stigmation(BeamType.ELECTRON)
-                return float(point.x), float(point.y)
+                return reported("stigmator x", point.x), reported("stigmator y", point.y)
             if name == "beam_on":
                 return self._powered() and (_is_tescan(self.fibsem) or not self.fibsem.is_blanked(BeamType.ELECTRON))
-            return float(getattr(self.fibsem, f"get_detector_{name}")(BeamType.ELECTRON))
+            return reported(name, getattr(self.fibsem, f"get_detector_{name}")(BeamType.ELECTRON))
 
     def _powered(self) -> bool:
         """Whether the high voltage is on; on a TESCAN fibsem returns a status, which is true in any case."""
@@ -203,8 +218,7 @@ class MicroscopeOfFibsem(KeepsFocusRecord):
         return bool(answer == self.fibsem.connection.SEM.Beam.Status.BeamOn if _is_tescan(self.fibsem) else answer)
 
     def _write(self, name: str, value: Any) -> None:
-        with self._lock:
-            self._check_open()
+        with self._talking(f"setting {name}"):
             if name == "beam_on":
                 self._set_beam(value)
                 return
@@ -231,12 +245,14 @@ class MicroscopeOfFibsem(KeepsFocusRecord):
     def _call(self, name: str, *arguments: Any) -> Any:
         """Move to (x, y), mm; height, rotation and tilt stay."""
         x, y = (number(f"stage {axis}", value, "mm") for axis, value in zip("xy", arguments, strict=True))
-        with self._lock:
-            self._check_open()
+        with self._talking("moving the stage"):
             position = copy.deepcopy(self.fibsem.get_stage_position())
             position.x, position.y = x / MM, y / MM
             self.fibsem.move_stage_absolute(position)
-            return self._read("stage_position")
+            reached = self._read("stage_position")
+            for axis, value, read in zip("xy", (x, y), reached, strict=True):
+                check_read_back(f"{self!r}: stage {axis}", value, read, _STAGE_ERROR, "mm")
+            return reached
 
     def _set_stigmator(self, value: Any) -> None:
         try:

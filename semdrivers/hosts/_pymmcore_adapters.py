@@ -14,8 +14,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
-import numpy as np
-
 from semdrivers.base import KeepsFocusRecord
 from semdrivers.connection import limits_option, number_option, split_path_url
 from semdrivers.errors import (
@@ -24,9 +22,19 @@ from semdrivers.errors import (
     InvalidParameterError,
     NotConnectedError,
     OutOfRangeError,
+    SemDriversError,
 )
 from semdrivers.image import Image, ScanMode
-from semdrivers.microscope import Capabilities, Range, check_read_back, number, offered_mode, within
+from semdrivers.microscope import (
+    Capabilities,
+    Range,
+    check_read_back,
+    number,
+    offered_mode,
+    reported,
+    reported_picture,
+    within,
+)
 from semdrivers.plugins import get_plugin_manager
 
 _UM, _NM = 1e3, 1e3
@@ -154,7 +162,7 @@ class MicroscopeOfCore(KeepsFocusRecord):
                 raise InvalidParameterError(f"{self!r} delivers no grey levels of 8 or 16 bits; set its PixelType")
             began = time.time()
             self._core.snapImage()
-            pixels = np.array(self._core.getImage())
+            pixels = reported_picture(repr(self), self._core.getImage())
             self._frames += 1
             place = self._z()
             metadata = {"camera": self._core.getCameraDevice(), **self._frame_metadata(place, mode)}
@@ -178,8 +186,10 @@ class MicroscopeOfCore(KeepsFocusRecord):
     def _read(self, name: str) -> Any:
         with self._talking(f"reading {name}"):
             if name == "stage_position":
-                x, y = self._core.getXYPosition()
-                return x / _UM, y / _UM
+                return tuple(
+                    reported(f"stage {axis}", value, "µm") / _UM
+                    for axis, value in zip("xy", self._core.getXYPosition(), strict=True)
+                )
             return self._z() if name == "working_distance" else self._magnification()
 
     def _write(self, name: str, value: Any) -> None:
@@ -204,7 +214,7 @@ class MicroscopeOfCore(KeepsFocusRecord):
             return reached
 
     def _z(self) -> float:
-        return float(self._core.getPosition()) / _UM
+        return reported(f"z of {self._core.getFocusDevice()}", self._core.getPosition(), "µm") / _UM
 
     def _mode(self) -> ScanMode:
         return ScanMode("CAMERA", int(self._core.getImageWidth()), int(self._core.getImageHeight()))
@@ -228,7 +238,9 @@ class MicroscopeOfCore(KeepsFocusRecord):
             self._check_open()
             try:
                 yield
-            except RuntimeError as error:
+            except SemDriversError:
+                raise
+            except Exception as error:
                 raise DeviceError(f"Micro-Manager, {what}: {error}") from error
 
     def _check_open(self) -> None:

@@ -20,7 +20,7 @@ from semdrivers.connection import limits_option, number_option, split_url
 from semdrivers.errors import DeviceError, InvalidParameterError, NotConnectedError, ProtocolError, TransportError
 from semdrivers.files import read_pixels
 from semdrivers.image import Image, ScanMode
-from semdrivers.microscope import Capabilities, Range, check_read_back, number, offered_mode, within
+from semdrivers.microscope import Capabilities, Range, check_read_back, offered_mode, reported, within
 from semdrivers.plugins import get_plugin_manager
 
 _CONTROL = "CZ.EMApiCtrl.1"
@@ -178,7 +178,7 @@ class SmartSem(KeepsFocusRecord):
             value = self._call_api("Get", parameter, 0.0)
             if isinstance(value, str) and value.strip().lower() in ("yes", "no"):
                 return float(value.strip().lower() == "yes")
-            return number(f"SmartSEM: {parameter}", float(value) if isinstance(value, str) else value)
+            return reported(f"SmartSEM: {parameter}", float(value) if isinstance(value, bool) else value)
 
     def _call_api(self, method: str, *arguments: Any) -> Any:
         """Call the object. It returns a status, 0 where all is well, alone or before what was asked for."""

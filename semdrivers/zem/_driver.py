@@ -75,10 +75,9 @@ class Zem(KeepsFocusRecord):
         magnifications = Range(
             min(_MAGNIFICATION.minimum, magnification), max(_MAGNIFICATION.maximum, magnification), _MAGNIFICATION.step
         )
-        try:
-            model = link.ask("GetModel")[0]
-        except DeviceError:
-            model = "ZEM"
+        model = "ZEM"
+        with suppress(DeviceError):
+            model = ",".join(link.ask("GetModel")) or model
         self._capabilities = Capabilities(limits, magnifications, _MODES, model=model)
 
     @property
@@ -106,7 +105,7 @@ class Zem(KeepsFocusRecord):
         with self._lock:
             if not self._read("beam_on"):
                 raise InterlockError(f"{self._name}: the high voltage is off; switch it on with beam_on = True")
-            state = self._ask("StatusCheck")[0]
+            state = ",".join(self._ask("StatusCheck"))
             if state != "Idle":
                 raise BusyError(f"{self._name}: it is busy ({state}); wait for it to end")
             place, magnification = self._read("working_distance"), self._read("magnification")
@@ -206,8 +205,10 @@ class Zem(KeepsFocusRecord):
             port, depth, width, height = int(where[0].rpartition(":")[2]), *map(int, where[1:4])
         except (ValueError, IndexError) as error:
             raise ProtocolError(f"{self._name}: Snap is answered by {','.join(where)!r}") from error
-        if (width, height) != (mode.width, mode.height) or depth not in (0, _U16):
-            raise ProtocolError(f"{self._name}: Snap of {mode} is answered by {width}×{height} of depth {depth}")
+        if not 0 < port < 65536 or (width, height) != (mode.width, mode.height) or depth not in (0, _U16):
+            raise ProtocolError(
+                f"{self._name}: Snap of {mode} is answered by {width}×{height} of depth {depth} at port {port}"
+            )
         kind = "<u2" if depth == _U16 else "u1"
         raw = self._link.picture(port, width * height * np.dtype(kind).itemsize)
         return np.frombuffer(raw, kind).reshape(height, width).astype(np.uint16 if depth == _U16 else np.uint8)
@@ -276,7 +277,7 @@ def connect(url: str, options: Mapping[str, Any]) -> Zem:
         except SemDriversError as error:
             raise NotConnectedError(f"{name}: no ZEM answers there: {error}") from error
         offers = {"stage_position", "move_stage", "beam_on"}
-        with suppress(DeviceError):
+        with suppress(DeviceError, ValueError, IndexError):
             float(link.ask("GetStigX")[0])
             offers.add("stigmator")
         return Zem._offering(offers)(link, name, limits, values["settle"], int(values["average"]))

@@ -268,3 +268,47 @@ def test_a_field_that_the_instrument_cuts_is_named_at_once(instrument, monkeypat
     monkeypatch.setattr(instrument, "set_field_of_view", lambda hfw, beam: set_field(instrument, max(hfw, 5e-6), beam))
     with pytest.raises(semdrivers.DeviceError, match="magnification was set to 64000 and reads 25600"):
         MicroscopeOfFibsem(instrument).magnification = 64000
+
+
+class OddFibsem(FibsemLike):
+    """A fibsem microscope that answers what it should not."""
+
+    def get_working_distance(self, beam_type):
+        return self.odd.get("lens", super().get_working_distance(beam_type))
+
+    def get_field_of_view(self, beam_type):
+        return self.odd.get("field", super().get_field_of_view(beam_type))
+
+    def get_stage_position(self):
+        return self.odd.get("stage", super().get_stage_position())
+
+    def move_stage_absolute(self, position):
+        """Say that all is well and do nothing."""
+
+    def acquire_image(self, image_settings=None, beam_type=None):
+        if "image" in self.odd:
+            return SimpleNamespace(data=self.odd["image"])
+        raise ConnectionResetError("the maker's server has gone")
+
+
+@pytest.mark.parametrize(
+    ("odd", "act", "message"),
+    [
+        ({"lens": float("nan")}, lambda m: m.working_distance, "working distance reads nan"),
+        ({"lens": None}, lambda m: setattr(m, "working_distance", 12.0), "working distance reads None"),
+        ({"field": None}, lambda m: m.magnification, "field of view reads None"),
+        ({"field": 0.0}, lambda m: m.magnification, "reading magnification"),
+        ({"stage": SimpleNamespace(x=None, y=0.0)}, lambda m: m.stage_position, "stage x reads None"),
+        ({}, lambda m: m.move_stage(0.5, 0.5), "stage x was set to 0.5 mm and reads 0 mm"),
+        ({}, lambda m: m.acquire(), "taking an image: ConnectionResetError: the maker's server has gone"),
+        ({"image": None}, lambda m: m.acquire(), "returns no picture of grey levels"),
+        ({"image": np.zeros((240, 320, 3), np.uint8)}, lambda m: m.acquire(), "returns no picture of grey levels"),
+    ],
+)
+def test_what_makes_no_sense_is_named(odd, act, message):
+    with semdrivers.connect("emulator://tin-balls?seed=1") as inner:
+        OddFibsem.odd = {}
+        microscope = MicroscopeOfFibsem(OddFibsem(inner), working_distance=(5.0, 30.0))
+        OddFibsem.odd = odd
+        with pytest.raises(semdrivers.SemDriversError, match=message):
+            act(microscope)

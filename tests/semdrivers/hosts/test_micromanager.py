@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 import semdrivers
@@ -113,6 +114,54 @@ def test_a_drive_that_does_not_follow_is_named_at_once(demo_camera):
         microscope = MicroscopeOfCore(core, numerical_aperture=0.3)
         with pytest.raises(semdrivers.DeviceError, match=r"working_distance \(Z\) was set to 0.01 mm and reads 0 mm"):
             microscope.working_distance = 0.01
+    finally:
+        core.unloadAllDevices()
+
+
+class OddCore(CMMCorePlus):
+    """A core whose devices answer what they should not."""
+
+    odd: Any = None
+
+    def _or(self, name: str, usual: Any) -> Any:
+        answer = (self.odd or {}).get(name, usual)
+        return answer() if callable(answer) else answer
+
+    def getPosition(self, *label: str) -> Any:
+        return self._or("z", super().getPosition(*label))
+
+    def getXYPosition(self, *label: str) -> Any:
+        return self._or("xy", super().getXYPosition(*label))
+
+    def getImage(self, *arguments: Any, **options: Any) -> Any:
+        return self._or("image", super().getImage(*arguments, **options))
+
+
+def _unplugged() -> None:
+    raise OSError("the camera is unplugged")
+
+
+@pytest.mark.parametrize(
+    ("odd", "act", "message"),
+    [
+        ({"z": float("nan")}, lambda m: m.working_distance, "z of Z reads nan"),
+        ({"z": None}, lambda m: m.working_distance, "z of Z reads None"),
+        ({"z": float("nan")}, lambda m: setattr(m, "working_distance", 0.01), "z of Z reads nan"),
+        ({"xy": (0.0, float("inf"))}, lambda m: m.stage_position, "stage y reads inf"),
+        ({"xy": None}, lambda m: m.stage_position, "reading stage_position"),
+        ({"image": None}, lambda m: m.acquire(), "returns no picture of grey levels"),
+        ({"image": np.zeros((512, 512, 3), np.uint8)}, lambda m: m.acquire(), "returns no picture of grey levels"),
+        ({"image": _unplugged}, lambda m: m.acquire(), "snapping a picture: the camera is unplugged"),
+    ],
+)
+def test_what_makes_no_sense_is_named(demo_camera, odd, act, message):
+    core = OddCore()
+    core.loadSystemConfiguration(demo_camera)
+    try:
+        microscope = MicroscopeOfCore(core, numerical_aperture=0.3)
+        core.odd = odd
+        with pytest.raises(semdrivers.SemDriversError, match=message):
+            act(microscope)
     finally:
         core.unloadAllDevices()
 

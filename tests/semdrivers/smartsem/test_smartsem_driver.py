@@ -60,6 +60,33 @@ def test_autofocus_over_it(api):
         assert abs(result.working_distance - truth.working_distance) < 2 * truth.depth_of_field
 
 
+@pytest.mark.parametrize("value", [None, float("nan"), "", "0,012", "12 mm", "infinity", [0.012]])
+@pytest.mark.parametrize(
+    ("parameter", "member"), [("AP_WD", "working_distance"), ("AP_MAG", "magnification"), ("AP_STIG_Y", "stigmator")]
+)
+def test_what_is_no_number_is_named(api, parameter, member, value):
+    with semdrivers.connect("smartsem://?settle=0") as microscope:
+        api.values[parameter] = value
+        with pytest.raises(semdrivers.ProtocolError, match=f"SmartSEM: {parameter} reads .* no finite number"):
+            getattr(microscope, member)
+
+
+@pytest.mark.parametrize("frozen", [True, 1, "1", "Yes", " YES "])
+def test_a_state_comes_as_a_text_a_number_or_a_truth(api, frozen):
+    with semdrivers.connect("smartsem://?settle=0&frame_time=5") as microscope:
+        api.Execute = lambda command: api.values.update(DP_FROZEN=frozen) or 0
+        api.Grab = lambda *_: 1023  # the scan has ended, and this is what comes next
+        with pytest.raises(semdrivers.DeviceError, match="1023"):
+            microscope.acquire()
+
+
+def test_a_parameter_that_the_version_lacks_is_named(api):
+    with semdrivers.connect("smartsem://?settle=0") as microscope:
+        api.Get, known = (lambda name, _: (1008, 0) if name == "AP_PIXEL_SIZE" else known(name, _)), api.Get
+        with pytest.raises(semdrivers.DeviceError, match=r"AP_PIXEL_SIZE.* returns the status 1008"):
+            microscope.acquire()
+
+
 def test_what_goes_wrong_is_named(api):
     with semdrivers.connect("smartsem://?settle=0&working_distance=5:30&frame_time=0.2") as microscope:
         here = microscope.working_distance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 
@@ -65,6 +66,54 @@ def test_autofocus_where_the_lens_moves(virtual_zem, start):
         result = microscope.autofocus()
         assert result.focused, result.reason
         assert result.working_distance == pytest.approx(11.0, abs=0.15)
+
+
+ODD = {"StatusCheck": "Idle", "GetWD": "12.5", "GetMag": "1000", "GetHvStatus": "1", "GetScanInfo": "127"}
+
+
+@contextlib.contextmanager
+def answering(values):
+    """A server of ours that answers what `values` says, each answer twice, and after one to an earlier request."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    request, client = server.recvfrom(4096)
+                    command = request[1:].decode().partition(":")[0]
+                    for name in ("GetLate", command, command):
+                        body = f"${name}:{values.get(name, 'Invalid command')},".encode()
+                        digits = f"{zem.crc(body) & 0xFF:02X}{zem.crc(body) >> 8:02X}"
+                        server.sendto(body + digits.encode() + b"%", client)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"zem://127.0.0.1:{server.getsockname()[1]}?timeout=0.6&settle=0"
+
+
+@pytest.mark.parametrize(
+    ("command", "member", "said"),
+    [
+        ("GetWD", "working_distance", "nan"),
+        ("GetStagePos", "stage_position", "5"),
+        ("GetHvStatus", "beam_on", ""),
+    ],
+)
+def test_an_answer_that_is_no_number_is_named(command, member, said):
+    values = dict(ODD)
+    with answering(values) as url, semdrivers.connect(url) as microscope:
+        values[command] = said
+        with pytest.raises(semdrivers.ProtocolError, match=f"{command} is answered by"):
+            getattr(microscope, member)
+
+
+@pytest.mark.parametrize("where", ["SERVER:127.0.0.1:99999", "SERVER:127.0.0.1:0", "SERVER", ""])
+def test_a_picture_that_comes_from_nowhere_is_named(where):
+    values = {**ODD, "GetModel": "", "GetStigX": "off", "Snap": f"{where},0,512,512"}
+    with answering(values) as url, semdrivers.connect(url) as microscope:
+        assert not isinstance(microscope, semdrivers.HasStigmator)
+        with pytest.raises(semdrivers.ProtocolError, match="Snap"):
+            microscope.acquire()
 
 
 def test_silence_lost_packets_and_bad_addresses():
