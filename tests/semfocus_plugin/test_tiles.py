@@ -154,13 +154,12 @@ def test_the_mosaic_opens_with_scale_and_levels(tmp_path):
         tiles.write_mosaic(path, mosaic, PIXEL)
 
 
-def test_another_reader_of_ome_tiff_has_scale_and_levels(tmp_path):
+def test_another_reader_of_ome_tiff_has_pixels_and_scale(tmp_path):
     bioio = pytest.importorskip("bioio", reason="bioio is not installed: pip install bioio bioio-ome-tiff")
     mosaic = (255 * texture(1100, 1300)).astype(np.uint8)
     opened = bioio.BioImage(tiles.write_mosaic(tmp_path / "mosaic.ome.tif", mosaic, PIXEL))
     assert np.array_equal(np.squeeze(opened.data), mosaic)
     assert opened.physical_pixel_sizes.Y == opened.physical_pixel_sizes.X == pytest.approx(PIXEL * 1e-3)
-    assert opened.resolution_levels == (0, 1)
 
 
 URL = "emulator://gold-nanoparticles?seed=3&magnification=5000"
