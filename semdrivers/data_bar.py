@@ -86,7 +86,7 @@ _GAP = 4
 _BELOW = 6
 """Rows of a frame, and of the sample, that may show below a bar."""
 
-Strip = NDArray[np.float32]
+_Strip = NDArray[np.float32]
 
 
 def detect_bar_rows(pixels: NDArray[Any]) -> int:
@@ -187,7 +187,7 @@ def _rows_at_the_bottom(pixels: NDArray[Any]) -> int:
     return 0
 
 
-def _levelled(rows: Strip, low: int, spread: float) -> Iterator[tuple[Strip, float]]:
+def _levelled(rows: _Strip, low: int, spread: float) -> Iterator[tuple[_Strip, float]]:
     """Yield the rows and the width of what counts as their background: as they are, then without a ramp along them."""
     yield rows, 0.0
     width = rows.shape[1]
@@ -202,7 +202,7 @@ def _levelled(rows: Strip, low: int, spread: float) -> Iterator[tuple[Strip, flo
         yield flat, _TOLERANCE * max(noise, spread / 255)
 
 
-def _levels(rows: Strip, tolerance: float) -> list[float]:
+def _levels(rows: _Strip, tolerance: float) -> list[float]:
     """Return the levels that most pixels of a row have, of those rows where they are enough; the most common first."""
     levels: list[float] = []
     for row in np.sort(rows, axis=1):
@@ -219,7 +219,7 @@ def _levels(rows: Strip, tolerance: float) -> list[float]:
     return distinct
 
 
-def _top(rows: Strip, level: float, tolerance: float, spread: float) -> int | None:
+def _top(rows: _Strip, level: float, tolerance: float, spread: float) -> int | None:
     """Return the first row of the bar whose background has this level at the bottom; None where there is none."""
     count = len(rows)
     share, about, levels = np.zeros(count), np.zeros(count), np.full(count, level)
@@ -253,7 +253,7 @@ def _top(rows: Strip, level: float, tolerance: float, spread: float) -> int | No
     return top
 
 
-def _goes_on(rows: Strip, top: int, spread: float) -> bool:
+def _goes_on(rows: _Strip, top: int, spread: float) -> bool:
     """Whether the row above has a background too, of nearly the level below it: a ramp of levels goes on."""
     above, below = (float(np.median(rows[row])) for row in (max(top - 1, 0), top))
     blank = np.mean(rows[top - 1] == above) >= _BACKGROUND
@@ -283,7 +283,7 @@ def _step(share: NDArray[np.float64], about: NDArray[np.float64], top: int, tole
     return None
 
 
-def _is_written(bar: Strip, tolerance: float, spread: float) -> bool:
+def _is_written(bar: _Strip, tolerance: float, spread: float) -> bool:
     """Whether rows, as differences from their background, hold what is drawn in a bar."""
     amount = np.abs(bar)
     ink = amount > max(_INK * spread, tolerance)
