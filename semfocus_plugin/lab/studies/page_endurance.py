@@ -42,6 +42,7 @@ _HEADS = (
 )
 _HURRY = "const wait = setTimeout; window.setTimeout = (done, ms) => wait(done, ms > 100 ? ms : 0);"
 """Takes out of the page what keeps it at ten frames a second."""
+_OWN = ("Pss_Anon:", "Pss_Shmem:")
 _MIB = 1 / 2**20
 
 
@@ -117,7 +118,10 @@ class _Chromium:
         return {each["name"]: each["value"] for each in self.ask("Performance.getMetrics")["metrics"]}
 
     def sizes(self) -> tuple[float, float]:
-        """Return the memory of all its processes, and of those that show pages, MiB; what they share counts once."""
+        """Return the memory of all its processes, and of those that show pages, MiB.
+
+        Without the pages of its program file, which other browsers may share; what its processes share counts once.
+        """
         parents = {}
         for path in Path("/proc").glob("[0-9]*/stat"):
             with suppress(OSError):  # it has ended
@@ -130,7 +134,7 @@ class _Chromium:
             if above:
                 folder = Path(f"/proc/{process}")
                 lines = (folder / "smaps_rollup").read_text().splitlines()
-                size = next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+                size = sum(int(line.split()[1]) for line in lines if line.startswith(_OWN)) / 1024
                 total += size
                 pages += size * (b"--type=renderer" in (folder / "cmdline").read_bytes())
         return total, pages
