@@ -91,7 +91,11 @@ def report(
         print_json({"files": files, "runs": len(entries), "problems": problems})
     else:
         shown = sum(entry.after is not None for entry in entries)
-        output.print(f"{len(entries)} run{'s' * (len(entries) != 1)}, {shown} with pictures, in {out}", markup=False, soft_wrap=True)
+        output.print(
+            f"{len(entries)} run{'s' * (len(entries) != 1)}, {shown} with pictures, in {out}",
+            markup=False,
+            soft_wrap=True,
+        )
     for problem in problems:
         fail(problem)
     if problems:

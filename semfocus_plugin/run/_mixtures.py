@@ -29,6 +29,9 @@ _APART = 4
 _BLURRED = math.log(3.0)
 """ln(1 + blur radius) from which a frame has nothing of the sample at its finest frequencies: noise alone is there."""
 
+_WHITE = 0.1
+"""Correlation of that noise between lines, at most; the rest of a picture without noise has 0.6 and more."""
+
 _UNEVEN = 0.7
 """Difference of ln fine structure between parts of a frame, or between every other line, that another frame lacks."""
 
@@ -108,7 +111,11 @@ def _levels(m: Measurement) -> Array:
 
 
 def _only_noise(first: Measurement, second: Measurement) -> bool:
-    return max(first.evaluation.log_blur or 0.0, second.evaluation.log_blur or 0.0) >= _BLURRED
+    blurred = max(first, second, key=lambda m: m.evaluation.log_blur or 0.0)
+    if (blurred.evaluation.log_blur or 0.0) < _BLURRED:
+        return False
+    fine = _finest(_levels(blurred))
+    return abs(float(np.mean(fine[:-1] * fine[1:]))) <= _WHITE * float(np.mean(fine * fine))
 
 
 def _shared_noise(first: Measurement, second: Measurement) -> float:
