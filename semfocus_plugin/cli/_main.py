@@ -127,7 +127,8 @@ def run(
         bool, typer.Option("--keep-brightness", help="Leave brightness and contrast alone, even if clipped.")
     ] = False,
     bar_rows: Annotated[
-        int | None, typer.Option(min=0, help="Rows of a data bar at the bottom of every frame; detected by default.")
+        int | None,
+        typer.Option(help="Rows of a data bar at the bottom of every frame, below 0 at the top; detected by default."),
     ] = None,
     focus_region: FocusRegion = None,
     focus_offset: FocusOffset = None,
@@ -280,7 +281,9 @@ def score(
     ] = None,
     bar_rows: Annotated[
         int | None,
-        typer.Option(min=0, help="Rows of a data bar at the bottom of each; known or detected by default."),
+        typer.Option(
+            help="Rows of a data bar at the bottom of each, below 0 at the top; known or detected by default."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
