@@ -195,3 +195,14 @@ def test_no_page_holds_output_of_an_installer():
         if re.search(r"^(WARNING|ERROR|Collecting|Requirement) ?[: ]", page.read_text(), re.M)
     ]
     assert held == []
+
+
+def test_every_test_that_a_page_names_exists():
+    named = {
+        (path, test)
+        for page in (ROOT / "docs").rglob("*.md")
+        for path, test in re.findall(r"`(\w[\w/]*\.py)::(test_\w+)`", page.read_text(encoding="utf-8"))
+    }
+    assert named
+    for path, test in sorted(named):
+        assert f"def {test}(" in (ROOT / "tests" / path).read_text(encoding="utf-8"), (path, test)
