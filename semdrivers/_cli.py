@@ -645,8 +645,8 @@ def _optional_values() -> dict[str, str]:
 
 def _describe(url: str, microscope: Any) -> dict[str, Any]:
     capabilities = microscope.capabilities
-    kept = read_instruments().get(url)
-    scheme = (url if kept is None else kept.url).partition("://")[0].lower()
+    address = url if "://" in url else read_instruments()[url].url
+    scheme = address.partition("://")[0].lower()
     return {
         "url": url,
         "verified_on": NOT_RUN.get(scheme),

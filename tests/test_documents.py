@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tomllib
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -123,6 +124,33 @@ def complaint(line: str) -> str:
 
 def test_every_command_that_a_page_shows_exists():
     assert [wrong for page in WRITTEN for line in typed(page) if (wrong := complaint(line))] == []
+
+
+def test_every_install_line_works_in_a_checkout():
+    """The package is on no index; messages name an extra of the package that is installed already."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    pages = [*WRITTEN, ROOT / "SECURITY.md", ROOT / "docs" / "first-focus.ipynb"]
+    lines = [
+        (page.name, line)
+        for page in pages
+        if page.name != "command-line.md"
+        for line in re.findall(r"pip install ([^#`\n]*)", page.read_text(encoding="utf-8"))
+    ]
+    assert [(page, line) for page, line in lines if re.search(r"\bsemdrivers\b", line)] == []
+    sources = [
+        path.read_text(encoding="utf-8")
+        for room in ("semdrivers", "semfocus_plugin")
+        for path in (ROOT / room).rglob("*.py")
+    ]
+    written = [
+        *(line for _, line in lines),
+        *(f".[{each}]" for text in sources for each in re.findall(r"semdrivers\\*\[([\w-]+)", text)),
+    ]
+    named = [
+        name.strip() for line in written for group in re.findall(r"\.\[([\w,-]+)\]", line) for name in group.split(",")
+    ]
+    assert len(named) > 20
+    assert set(named) - set(extras) == {"EXTRA"}  # as the README names any of them
 
 
 def test_a_command_that_does_not_exist_is_noticed():

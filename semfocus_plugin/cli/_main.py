@@ -190,6 +190,8 @@ def run(
     )
     if anywhere and max_travel is not None:
         raise InvalidParameterError("--anywhere and --max-travel exclude each other: leave one out")
+    if method is not None:
+        semdrivers.get_plugin_manager().check_autofocus_method(method)
     outputs = (save, (".tif", ".tiff")), (record, (".json",)), (plot, (".png", ".pdf", ".svg"))
     _check_outputs(*outputs, overwrite=overwrite)
     with listening(webhook) as listener, semdrivers.opened(url) as connected:
