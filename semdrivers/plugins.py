@@ -38,6 +38,7 @@ __all__ = [
     "semdrivers_autofocus",
     "semdrivers_autofocus_methods",
     "semdrivers_connect",
+    "semdrivers_focus_between",
     "semdrivers_frame",
     "semdrivers_schemes",
     "semdrivers_specimens",
@@ -87,6 +88,16 @@ def semdrivers_autofocus_methods() -> Mapping[str, str]:
 def semdrivers_specimens() -> Mapping[str, Any]:
     """Return names of emulator specimens, each with a factory ``factory(seed) -> Specimen``."""
     raise AssertionError("a specification is never called")
+
+
+@hookspec(firstresult=True)
+def semdrivers_focus_between(
+    microscope: Microscope, first: Image, second: Image, row: float, column: float, depth_of_field: float
+) -> tuple[float, float] | None:
+    """Return the working distance of focus where two pictures overlap, and its standard deviation, mm; None if unclear.
+
+    The second should lie `row` pixels below and `column` pixels to the right of the first; `depth_of_field` is in mm.
+    """
 
 
 @hookspec

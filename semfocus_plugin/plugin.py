@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from functools import partial
 
 from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress
+from semdrivers.image import Image
 from semdrivers.microscope import Microscope
 from semdrivers.plugins import hookimpl
 from semfocus_plugin import methods
 from semfocus_plugin import run as loop
 from semfocus_plugin.calibration import apertures_in_use, calibration_for, learn_stigmator, stigmator_for
+from semfocus_plugin.optics import beam_of, instrument_of
 
-__all__ = ["semdrivers_autofocus", "semdrivers_autofocus_methods"]
+__all__ = ["semdrivers_autofocus", "semdrivers_autofocus_methods", "semdrivers_focus_between"]
 
 
 @hookimpl
@@ -52,3 +54,20 @@ def semdrivers_autofocus(
 def semdrivers_autofocus_methods() -> Mapping[str, str]:
     """Return the names of our methods, each with a one-line description."""
     return {method.name: method.description for method in methods.METHODS}
+
+
+@hookimpl
+def semdrivers_focus_between(
+    microscope: Microscope, first: Image, second: Image, row: float, column: float, depth_of_field: float
+) -> tuple[float, float] | None:
+    """Return the working distance of focus in the strip that two pictures share, and its standard deviation, mm."""
+    from semfocus_plugin.tiles import focus_between, joint
+
+    where = joint(first, second, row, column)
+    if where is None:
+        return None
+    capabilities, store = microscope.capabilities, apertures_in_use()
+    kept, instrument = calibration_for(capabilities), instrument_of(microscope, capabilities)
+    known = store.get(instrument) if store is not None and instrument is not None else None
+    beam = beam_of(capabilities, second.working_distance, None if kept is None else kept.beam, known)
+    return focus_between(first, second, where, beam, depth_of_field)

@@ -55,6 +55,7 @@ PUBLIC_OF_SEMDRIVERS = {
     "semdrivers.notify",
     "semdrivers.plugins",
     "semdrivers.remote",
+    "semdrivers.tracking",
 }
 
 

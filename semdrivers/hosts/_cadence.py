@@ -28,6 +28,7 @@ from semdrivers.image import Image, ScanMode
 from semdrivers.maps import FocusMap
 from semdrivers.microscope import HasStage, Microscope, has_member, number
 from semdrivers.notify import Listener, notify
+from semdrivers.tracking import FocusTracker
 
 ON_FAILURE = ("retry", "skip", "continue", "abort")
 ON_DISTURBANCE = ("again", "skip", "abort")
@@ -89,6 +90,11 @@ class FocusPolicy:
     map : FocusMap, optional
         Predicts the focus over the stage; a focusing that the map is certain of takes no frame. With ``stage_travel=0``
         every stage move is followed by one.
+    track : bool
+        Keep the map up to date by the pictures themselves, without extra frames: each is taken a quarter of a depth of
+        field above or below the focus, in turn, at the map's prediction for its place and time; two that follow each
+        other and overlap are compared. It needs `map`, pictures that pass through the keeper, and
+        ``pip install 'semdrivers[tiles]'``. Nothing else need be given then.
     on_event : callable, optional
         Called with a `semdrivers.notify.Event` when a focusing failed (``"not-focused"``, with its ``result``) and at
         the end of a run (``"ended"``, with its ``frames``), such as a `semdrivers.notify.Webhook`. What it raises is
@@ -115,6 +121,7 @@ class FocusPolicy:
     busy_timeout: float = 60.0
     settings: AutofocusSettings = field(default_factory=AutofocusSettings)
     map: FocusMap | None = None
+    track: bool = False
     on_event: Listener | None = None
 
     def __post_init__(self) -> None:
@@ -148,6 +155,8 @@ class FocusPolicy:
             raise InvalidParameterError(f"settings must be an AutofocusSettings, not {self.settings!r}")
         if self.map is not None and not isinstance(self.map, FocusMap):
             raise InvalidParameterError(f"map must be a FocusMap, not {self.map!r}")
+        if self.track and self.map is None:
+            raise InvalidParameterError("track keeps a map up to date; pass map=FocusMap() with it")
         if self.on_event is not None and not callable(self.on_event):
             raise InvalidParameterError(f"on_event must be a function, not {self.on_event!r}")
 
@@ -158,7 +167,7 @@ class FocusPolicy:
             *(self.every, self.stigmate_every, self.score_drop),
             *(self.stage_travel, self.magnification_change, self.temperature_change),
         )
-        return all(occasion is None for occasion in occasions)
+        return not self.track and all(occasion is None for occasion in occasions)
 
     def changed(self, **overrides: Any) -> Self:
         """Return the policy with single fields of its own, or of its `settings`, replaced.
@@ -249,6 +258,9 @@ class FocusKeeper:
             raise InvalidParameterError(
                 f"stigmate_every needs a stigmator that can be set, and {type(microscope).__name__} has none"
             )
+        self._tracker: FocusTracker | None = None
+        if self.policy.track and self.policy.map is not None:
+            self._tracker = FocusTracker(microscope, self.policy.map)
         self.restart()
 
     def restart(self) -> None:
@@ -260,6 +272,8 @@ class FocusKeeper:
         self._last_score: float | None = None
         self._place: Mapping[str, Any] = {}
         self._left_at: float | None = None
+        if self._tracker is not None:
+            self._tracker.restart()
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -326,6 +340,8 @@ class FocusKeeper:
         moved = self.disturbance()
         if moved:
             return moved
+        if self._tracker is not None and self._since:
+            return "the focus is tracked"
         if policy.every is not None and self._since >= policy.every:
             return f"{self._since} frames since the last focusing"
         if self._stigmates() and self._since_stigmated is not None:
@@ -395,7 +411,13 @@ class FocusKeeper:
                 raise NotFocusedError(f"autofocus {result.status}: {result.reason}", result)
             if policy.on_failure == "skip" or tries >= policy.attempts:
                 raise FrameSkippedError(f"autofocus {result.status} {tries} times: {result.reason}", result)
-        self._wanted, self._left_at = "", result.working_distance
+        if self._tracker is not None and result.focused:
+            with self._acting():
+                self._tracker.step_aside(result, policy.settings)
+            self._left_at = self.microscope.working_distance
+        else:
+            self._left_at = result.working_distance
+        self._wanted = ""
         self._since_stigmated = 0 if self._stigmates() else self._since_stigmated
         self._place = self._read_place()
         return result
@@ -424,6 +446,8 @@ class FocusKeeper:
         moved = "" if self._left_at is None else self._moved(image.working_distance)
         if moved:
             _log.warning("frame %d: %s", self.frames, moved)
+        if self._tracker is not None and not moved:
+            self._tracker.add(image)
         self.count()
         if self.policy.score is not None:
             self._last_score = float(self.policy.score(image))

@@ -1,6 +1,13 @@
 """The networks: their files, what they see, what they say."""
 
-from semfocus_plugin.networks._metrics import clipped_share, entropy, fine_structure, line_correlation, variance
+from semfocus_plugin.networks._metrics import (
+    border_share,
+    clipped_share,
+    entropy,
+    fine_structure,
+    line_correlation,
+    variance,
+)
 from semfocus_plugin.networks._models import (
     ELLIPSE_OUTPUTS,
     LAWS,
@@ -62,6 +69,7 @@ __all__ = [
     "ModelCard",
     "Networks",
     "State",
+    "border_share",
     "check_pixels",
     "clipped_share",
     "encode",

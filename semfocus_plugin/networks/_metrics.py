@@ -57,17 +57,35 @@ def fine_structure(pixels: NDArray[Any]) -> tuple[float, float]:
         The same over the whole fine contrast, noise included, −1 to 1: above 0.1 in focus, some 0.02 at eight depths
         of field, 0 ± 0.004 for noise alone, however uneven the background.
     """
+    product, power, brightness = _by_tile(pixels)
+    whole, total = float(product.mean()), float(power.mean())
+    if total < 1e-12 or brightness <= 0:
+        return 0.0, 0.0
+    return whole / brightness**2, min(max(whole / total, -1.0), 1.0)
+
+
+def border_share(pixels: NDArray[Any]) -> float:
+    """Return the share of the fine structure of a raw frame that lies within 16 pixels of its border, 0 to 1.
+
+    Some 0.2 where the whole frame shows a sample. Near 1 where it shows an edge at its border alone: defocus blurs what
+    lies beyond into the frame, so that such a frame shows more out of focus than in focus.
+    """
+    product = _by_tile(pixels)[0]
+    whole, inside = float(product.sum()), float(product[1:-1, 1:-1].sum())
+    return min(max(1.0 - inside / whole, 0.0), 1.0) if whole > 0 else 0.0
+
+
+def _by_tile(pixels: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Return covariance of neighbouring lines and variance in every tile of 16×16 pixels, and the mean grey level."""
     height, width = (size // _TILE for size in pixels.shape)
     tiles = pixels[: height * _TILE, : width * _TILE].astype(np.float32)
     brightness = float(tiles.mean(dtype=np.float64))
     tiles = tiles.reshape(height, _TILE, width, _TILE)
     tiles -= tiles.mean(axis=(1, 3), keepdims=True)
-    power = float(np.mean(np.square(tiles), dtype=np.float64))
-    if power < 1e-12 or brightness <= 0:
-        return 0.0, 0.0
+    power = np.square(tiles).mean(axis=(1, 3), dtype=np.float64)
     # Around the mean of its tile, noise is correlated by −1/256; that is taken out.
-    product = float(np.mean(tiles[:, 1:] * tiles[:, :-1], dtype=np.float64)) + power / _TILE**2
-    return product / brightness**2, min(max(product / power, -1.0), 1.0)
+    product = (tiles[:, 1:] * tiles[:, :-1]).mean(axis=(1, 3), dtype=np.float64) + power / _TILE**2
+    return product, power, brightness
 
 
 def clipped_share(pixels: NDArray[Any], top: int | None = None) -> float:

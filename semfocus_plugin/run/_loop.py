@@ -36,6 +36,9 @@ SHARP = 8.5
 
 _MOST_VIEWS = 4
 
+_AT_BORDER = 0.9
+"""Share of the fine structure at the border from which a frame shows nothing else; 0.2 is usual."""
+
 _REPEATS = 2
 """Further frames of one place where frames look like mixtures: a frame that is one late has come with the second."""
 
@@ -285,6 +288,13 @@ def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
         None if outcome.beam is None else outcome.beam.sigma,
         0.0 if outcome.astigmatism is None else outcome.astigmatism.amount * 1e-3,
     )
+    nearest = min(run.measurements, key=lambda m: abs(m.working_distance - outcome.working_distance))
+    if network_files.border_share(nearest.image.pixels) > _AT_BORDER:
+        reason = (
+            "what the frames show lies at their border, and blur brings in what is beyond it: move the stage, or "
+            "enlarge region"
+        )
+        return dataclasses.replace(outcome, focused=False, retry=False, reason=reason)
     if odd is None:
         return _repeated(run, outcome)
     frame, seems = odd

@@ -44,11 +44,6 @@ class Tile:
         """Name of its file."""
         return f"tile_r{self.row:03d}_c{self.column:03d}.ome.tif"
 
-    @property
-    def side(self) -> int:
-        """1 or −1: above or below the focus when it is tracked; every neighbour is on the other side."""
-        return 1 if (self.row + self.column) % 2 == 0 else -1
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:

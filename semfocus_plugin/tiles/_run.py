@@ -22,13 +22,11 @@ from semdrivers.errors import InvalidParameterError, OutOfRangeError, StoppedErr
 from semdrivers.focus import AutofocusResult, AutofocusSettings, NotFocusedError
 from semdrivers.image import Image, ScanMode, read_image
 from semdrivers.maps import FocusMap
-from semdrivers.microscope import LimitsTravel, approach, offered_mode
+from semdrivers.microscope import approach, offered_mode
 from semdrivers.notify import Listener, notify
-from semfocus_plugin.calibration import apertures_in_use, calibration_for
+from semdrivers.tracking import FocusTracker, limits_from
 from semfocus_plugin.networks import score
-from semfocus_plugin.optics import Beam, beam_of, instrument_of
 from semfocus_plugin.run import electrons_on_pixel
-from semfocus_plugin.tiles._joint import focus_between, joint
 from semfocus_plugin.tiles._plan import Plan, Tile
 
 MAP = "map.json"
@@ -37,8 +35,6 @@ PLAN = "plan.json"
 """File of the plan in a folder of tiles."""
 PICTURES = "tiles"
 OUTPUTS = ("mosaic.ome.tif", "map.png", "report.html")
-ASIDE = 0.25
-"""Depths of field to either side of the focus at which tiles that track it are taken."""
 
 _BLURRED = 1.5  # Below the median of the scores: worth a second look
 _log = logging.getLogger(__name__)
@@ -234,8 +230,7 @@ class _Taking:
         self.on_event, self.done = on_event, 0
         self.frames = 0
         self.since = time.perf_counter()
-        self.last: tuple[Tile, Image] | None = None
-        self.beam: Beam | None = None
+        self.tracker = FocusTracker(microscope, self.map) if plan.track else None
 
     def run(self) -> FocusMap:
         microscope = self.microscope
@@ -267,8 +262,8 @@ class _Taking:
             path = self.folder / PICTURES / tile.name
             if not path.exists():
                 yield tile
-            else:
-                self.last = None
+            elif self.tracker is not None:
+                self.tracker.restart()
 
     def _measure_first(self) -> None:
         """Measure where the map is least certain, before the first tile."""
@@ -302,12 +297,9 @@ class _Taking:
         x, y = self.microscope.stage_position
         focus = "map" if result.method == BY_MAP else "run" if result.focused else "none"
         aim, sigma = self.map.predict(x, y)
-        depth = self.map.depth_of_field(self.plan.magnification)
-        if result.focused:
-            aim = result.working_distance
-            if self.plan.track:
-                self._go(aim + ASIDE * depth * tile.side)
-        elif math.isfinite(sigma):
+        if result.focused and self.tracker is not None:
+            self.tracker.step_aside(result, self.settings)
+        elif not result.focused and math.isfinite(sigma):
             self._go(aim)
         image = self.microscope.acquire(self.mode)
         picture = self._judged(image)
@@ -330,52 +322,17 @@ class _Taking:
         image = described(image, self.microscope, result.to_record())
         image = dataclasses.replace(image, metadata={**image.metadata, "tile": about})
         path = self.folder / PICTURES / tile.name
-        before, self.last = self.last, (tile, image) if focus != "none" else None
-        if self.plan.track and before is not None and focus != "none":
-            self._compare(*before, tile, image)
+        if self.tracker is not None and self.tracker.add(image):
+            self.map.save(self.folder / MAP, overwrite=True)
         image.save(path)
         self.frames, self.since = 0, now
         return _record(tile, path, image)
 
     def _go(self, working_distance: float) -> None:
         """Move the lens, where that is within all limits of a focusing from here."""
-        limits, here = self.microscope.capabilities.working_distance, self.microscope.working_distance
-        if self.settings.bounds is not None:
-            limits = limits.intersect(*self.settings.bounds)
-        named = self.microscope.max_travel if isinstance(self.microscope, LimitsTravel) else None
-        for travel in (self.settings.max_travel, named):
-            if travel is not None:
-                limits = limits.intersect(here - travel, here + travel)
+        limits = limits_from(self.microscope, self.settings, self.microscope.working_distance)
         if working_distance in limits:
             approach(self.microscope, working_distance, limits)
-
-    def _compare(self, other: Tile, earlier: Image, tile: Tile, image: Image) -> None:
-        """Make a point of the map out of the strip that a tile shares with the one before."""
-        per_pixel = image.pixel_size * 1e-6
-        where = joint(earlier, image, (tile.y - other.y) / per_pixel, (tile.x - other.x) / per_pixel)
-        depth = self.map.depth_of_field(self.plan.magnification)
-        found = None if where is None else focus_between(earlier, image, where, self._beam(), depth)
-        if found is None or not found[1] < depth:
-            return
-        self.map.add(
-            (tile.x + other.x) / 2,
-            (tile.y + other.y) / 2,
-            found[0],
-            sigma=found[1],
-            depth_of_field=depth,
-            magnification=self.plan.magnification,
-            source="joint",
-        )
-        self.map.save(self.folder / MAP, overwrite=True)
-
-    def _beam(self) -> Beam:
-        if self.beam is None:
-            capabilities, place = self.microscope.capabilities, self.microscope.working_distance
-            kept, store = calibration_for(capabilities), apertures_in_use()
-            instrument = instrument_of(self.microscope, capabilities)
-            known = store.get(instrument) if store is not None and instrument is not None else None
-            self.beam = beam_of(capabilities, place, None if kept is None else kept.beam, known)
-        return self.beam
 
     def _focusing_mode(self) -> ScanMode:
         return offered_mode(self.microscope.capabilities, self.settings.scan_mode, self.settings.region)

@@ -18,7 +18,11 @@ def test_methods_are_offered_and_found_through_the_entry_point():
     assert {"dual-network", "paper"} <= set(offered)
     (record,) = [r for r in semdrivers.get_plugin_manager().records if r.name == "semfocus"]
     assert record.loaded
-    assert set(record.hooks) == {"semdrivers_autofocus", "semdrivers_autofocus_methods"}
+    assert set(record.hooks) == {
+        "semdrivers_autofocus",
+        "semdrivers_autofocus_methods",
+        "semdrivers_focus_between",
+    }
 
 
 def test_method_of_another_plugin_is_passed_on(simulate):

@@ -8,6 +8,7 @@ import pytest
 import semdrivers
 from semdrivers import FocusMap, InvalidParameterError, OutOfRangeError
 from semdrivers.emulator import Emulator
+from semfocus_plugin.lab.benchmark.column import MARGIN, SimulatedColumn
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,34 @@ def test_a_part_of_the_frame_is_focused_on(emulator, microscope):
     assert right.provenance["settings"]["scan_mode"] == "STANDARD"  # Half of FAST is too small
     microscope.move_stage(-0.014, 0.0)  # All of the left half, and more, is flat now
     assert microscope.autofocus(region=(0.0, 0.0, 0.5, 1.0)).status == "refused"
+
+
+def test_an_edge_at_the_border_of_a_part_is_no_sample():
+    """Blur brings in what lies beyond the border: such a part shows more out of focus than in focus."""
+    field = np.full((1024, 2048), 60, np.uint8)
+    field[:, 1024:] = 200
+    with (
+        Emulator(field, pixel_size=40.0, magnification=5000, seed=11, tilt=0.0) as emulator,
+        semdrivers.connect(emulator.url) as microscope,
+    ):
+        truth = emulator.truth
+        microscope.working_distance = round(truth.working_distance + 3 * truth.depth_of_field, 3)
+        result = microscope.autofocus(region=(0.0, 0.0, 0.5, 1.0))
+    assert result.status == "refused"
+
+
+@pytest.mark.parametrize(("start", "wavelength", "faint"), [(7, 0.0, 0.0), (-9, 27.4e-9, 0.02)])
+def test_an_edge_at_the_border_of_the_frame_is_no_sample(start, wavelength, faint):
+    sample = np.full((240 + 2 * MARGIN, 320 + 2 * MARGIN), 0.25, np.float32)
+    sample[:, MARGIN + 320 :] = 0.8
+    sample += faint * np.random.default_rng(11).normal(size=sample.shape).astype(np.float32)
+    aperture, pixel = (0.12, 20e-6) if wavelength else (0.045, 80e-6)
+    core = max(10e-6, 0.61 * wavelength / (aperture / 15.0))
+    column = SimulatedColumn(sample, pixel, 15.0, aperture, core, 15.0, wavelength=wavelength, seed=11)
+    column.position += start * column.depth_of_field
+    result = semdrivers.autofocus(column, learn_aperture=False)
+    assert result.status == "refused"
+    assert "border" in result.reason or "nothing" in result.reason
 
 
 def test_a_part_that_is_too_small_is_refused_before_anything_moves(emulator, microscope):

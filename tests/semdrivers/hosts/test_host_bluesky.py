@@ -113,6 +113,18 @@ def test_a_grid_scan_follows_a_focus_map_without_frames_for_it(RE, sem, microsco
     assert told.runs == 0
 
 
+@pytest.mark.parametrize("emulator", ["gold-nanoparticles"], indirect=True)
+def test_the_pictures_of_a_grid_scan_keep_the_map_up_to_date(RE, sem, microscope, documents, known, error, told):
+    errors = []
+    RE.subscribe(lambda name, event: errors.append(error(microscope.working_distance)), "event")
+    grid = bp.grid_scan([sem.detector], sem.stage_y, 0.2, 0.224, 2, sem.stage_x, 0.2, 0.26, 3, snake_axes=True)
+    RE(autofocus_wrapper(grid, sem, map=known, track=True, method="told"))
+    assert len(events(documents)) == 6
+    assert [point.source for point in known.points[5:]].count("joint") >= 3
+    assert max(errors) < 0.5
+    assert told.runs == 0
+
+
 def test_once_a_run_by_default_and_each_run_anew(RE, sem, documents, places, told):
     for runs in (1, 2):
         RE(autofocus_wrapper(over(sem, places), sem, method="told"))

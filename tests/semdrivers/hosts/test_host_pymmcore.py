@@ -97,6 +97,20 @@ def test_a_grid_plan_follows_a_focus_map_without_frames_for_it(core, microscope,
     assert told.runs == 0
 
 
+@pytest.mark.parametrize("emulator", ["gold-nanoparticles"], indirect=True)
+def test_the_pictures_of_a_grid_plan_keep_the_map_up_to_date(core, microscope, frames, known, error, told):
+    errors = []
+    core.mda.events.frameReady.connect(lambda *_: errors.append(error(microscope.working_distance)))
+    grid = {"rows": 2, "columns": 3, "overlap": (30, 25)}
+    sequence = useq.MDASequence(stage_positions=[(200, 200)], grid_plan=grid)
+    with autofocus_before(core, microscope, map=known, track=True, method="told"):
+        core.mda.run(sequence)
+    assert {meta["autofocus"]["method"] for _, _, meta in frames} == {"focus-map"}
+    assert [point.source for point in known.points[5:]].count("joint") >= 3
+    assert max(errors) < 0.5
+    assert told.runs == 0
+
+
 def test_every_run_of_one_sequence_focuses_and_the_old_engine_is_back(core, microscope, told):
     engine, sequence = core.mda.engine, over([(0, 0)], autofocus_plan=PLAN)
     with autofocus_before(core, microscope, method="told"):
