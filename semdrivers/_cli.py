@@ -275,14 +275,14 @@ def show(
 
 def _known(path: Path) -> dict[str, Any]:
     """Return what is known of a picture, for JSON: values under the names of `semdrivers.Image`, and of its maker."""
-    from semdrivers.data_bar import bar_rows_of
+    from semdrivers.data_bar import bar_rows_of, without_bar
     from semdrivers.files import page_count
     from semdrivers.grey_levels import full_scale
 
     image = semdrivers.read_image(path)
     height, width = image.pixels.shape
     bar_rows = bar_rows_of(image.pixels, image.metadata)
-    sample = image.pixels[: height - bar_rows]
+    sample = without_bar(image.pixels, bar_rows, str(path))
     top = full_scale(sample, image.bit_depth)
     vendor = dict(image.metadata.get("vendor") or {})
     for name in ("working_distance", "magnification", "pixel_size", "bar_rows"):
@@ -324,7 +324,11 @@ def _shown(row: dict[str, Any]) -> list[tuple[str, str]]:
         ("magnification", known("magnification", "×")),
         ("pixel size", known("pixel_size", " nm")),
         ("field width", known("field_width", " µm")),
-        ("data bar", f"{row['bar_rows']} rows, {'from the file' if row['bar_rows_source'] == 'file' else 'detected'}"),
+        (
+            "data bar",
+            f"{abs(row['bar_rows'])} rows{' at the top' if row['bar_rows'] < 0 else ''}, "
+            + ("from the file" if row["bar_rows_source"] == "file" else "detected"),
+        ),
     ]
     vendor = dict(row["vendor"])
     vendor.pop("field_width", None)
@@ -500,7 +504,8 @@ def emulate(
         float | None, typer.Option(help="Pixel size of a picture, nm; what the file says by default.")
     ] = None,
     bar_rows: Annotated[
-        int | None, typer.Option(min=0, help="Rows of a data bar to cut off a picture; known or detected by default.")
+        int | None,
+        typer.Option(help="Rows of a data bar to cut off a picture, below 0 at the top; known or detected by default."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed; fixes specimen, place, start and noise.")] = 0,
     magnification: Annotated[float, typer.Option(help="Magnification at the start.")] = 5000.0,
@@ -640,8 +645,8 @@ def _optional_values() -> dict[str, str]:
 
 def _describe(url: str, microscope: Any) -> dict[str, Any]:
     capabilities = microscope.capabilities
-    kept = read_instruments().get(url)
-    scheme = (url if kept is None else kept.url).partition("://")[0].lower()
+    address = url if "://" in url else read_instruments()[url].url
+    scheme = address.partition("://")[0].lower()
     return {
         "url": url,
         "verified_on": NOT_RUN.get(scheme),

@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console, ConsoleDimensions
+from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
@@ -77,6 +79,16 @@ class _Console(Console):
     @size.setter
     def size(self, value: tuple[int, int]) -> None:
         self._width, self._height = value
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; the cells of a table are filled up with blanks on a terminal alone."""
+        if self.is_terminal or not any(isinstance(each, Table) for each in objects):
+            return super().print(*objects, **options)
+        with self.capture() as printed:
+            super().print(*objects, **options)
+        self.file.write(re.sub(r" +(?=\n)", "", printed.get()))
+        self.file.flush()
+        return None
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a text to print; control characters, as the names of files may hold, are shown and not obeyed."""

@@ -1,13 +1,16 @@
-"""Data bars: rows at the bottom of a picture that instruments draw over it, and that show no sample.
+"""Data bars: rows at the bottom or the top of a picture that instruments draw over it, and that show no sample.
 
 A bar stays sharp whatever the lens does, so a score or a spectrum of a picture that holds one is wrong. It can be
-detected since it is drawn: its background is one grey level exactly, its text mostly another one, the steps between
-them are one pixel wide, and it begins along a straight line. Noise leaves no such rows in a recorded sample.
+detected since it is drawn: its background is one grey level or a ramp of them, its text another one, the steps between
+them are one or two pixels wide, lines of text begin and end in a row, and the bar begins along a straight line. First
+a background of exactly one level is looked for, which noise never leaves in a sample; then one that is level but for
+the traces of compression, a ramp or little noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,74 +29,85 @@ _COLUMNS = 2048
 
 _GROUP = 64
 _BACKGROUND = 0.35
-"""Least share of the pixels of a row of a bar that have exactly the level of its background."""
+"""Least share of the pixels of a row of a bar that have the level of its background."""
+
+_RINGING = 0.25
+"""The same where compression has left ringing around the text."""
 
 _LINE = 0.98
-"""Least share of a row that has one level where it is a line across the whole picture, which may head a bar."""
+"""Least share of a row that has one level where it is blank, or a line across the whole picture."""
 
 _STEP = 0.25
 """Least difference of that share between the bar and the rows above it."""
 
-_TEXT = (0.004, 0.62)
-"""Share of a bar that is text, lines and logo."""
+_BLOCK = 8
+"""Rows of a block of JPEG: one that the edge of the bar runs through hides the edge."""
 
-_TEXT_LEVEL = 0.2
-"""Least share of the text that has one exact level."""
+_STRAIGHT = 0.75
+"""Least share of that difference that comes within four rows: the edge of a sample is not as straight."""
+
+_NOISE = 6 / 255
+"""Most noise of a background, as a share of the range of grey levels: the width that holds 0.4 of the pixels."""
+
+_TOLERANCE = 3.0
+"""Width of what counts as background, as a multiple of that noise; at least as many of 256 grey levels."""
+
+_SEGMENTS = 16
+"""Parts of a line whose medians show a ramp along it."""
+
+_INK = 0.12
+"""Least distance of text, lines and logo from the background, as a share of the range of grey levels."""
+
+_TEXT = (0.004, 0.62)
+"""Share of a bar that is such."""
+
+_ONE_SIDED = 0.7
+"""Least predominance of text brighter than the background over text darker than it, or the reverse."""
+
+_ONE_LEVEL = (0.17, 0.15)
+"""Least share of the text whose distance from the background is alike to the second share."""
 
 _CONTRAST = 0.15
-"""Least difference of that level from the background, as a share of the range of the picture."""
+"""Least distance of that level from the background, as a share of the range of grey levels."""
 
-_SHARP = 0.25
+_SHARP = 0.2
 """Least share of the steps between neighbouring pixels of a row that are sudden, ..."""
 
-_EDGE, _SUDDEN = 0.1, 0.6
-"""... where a step is at least the first share of the difference between the two levels, a sudden one the second."""
+_EDGE, _SUDDEN = 0.1, 0.5
+"""... where a step is at least the first share of the contrast of the text, a sudden one the second."""
 
-_CHANGES = 0.02
-"""Least number of changes between background and text from a row to the next, as a share of the pixels of the text: an
-edge of the sample that runs down the picture has none."""
+_TOGETHER = (3.0, 9.0)
+"""Least number of standard deviations by which more strokes begin within two rows than strokes of beads would, or end
+so; and of both together: letters stand on a line."""
 
-_PURE = 0.85
-"""Least share of the two levels in a bar without a blank row."""
-
-_BLANK = 0.94
 _GAP = 4
 """Rows inside a bar that may look otherwise, such as those of a thin rule or of a rounded frame."""
 
 _BELOW = 6
 """Rows of a frame, and of the sample, that may show below a bar."""
 
+_Strip = NDArray[np.float32]
+
 
 def detect_bar_rows(pixels: NDArray[Any]) -> int:
-    """Return the number of rows of a data bar at the bottom of a picture.
+    """Return the number of rows of a data bar of a picture.
 
     Parameters
     ----------
     pixels : ndarray of shape (H, W)
-        Grey levels of any dtype, as they were recorded: neither scaled nor compressed with loss.
+        Grey levels of any dtype, not scaled since the bar was drawn.
 
     Returns
     -------
     int
-        Rows from the bar's first to the picture's last; 0 where there is no bar.
+        Rows from the bar's first to the picture's last; below 0, from the picture's first to the last of a bar at the
+        top; 0 where there is no bar.
     """
-    height = pixels.shape[0]
-    limit = int(height * _TALLEST)
-    if limit < _LEAST_ROWS + _BELOW:
-        return 0
-    rows = _some_columns(pixels[height - limit :])
-    level, share = _modes(rows[-_lowest(height) :])
-    flat = share >= _BACKGROUND
-    if np.count_nonzero(flat) < len(flat) // 2:
-        return 0
-    background = _most_common(level[flat & (share < _LINE)] if (flat & (share < _LINE)).any() else level[flat])
-    if not np.any(level[flat] == background):
-        return 0
-    return max((_bar_of(rows, value, pixels) for value in dict.fromkeys((background, *level[flat]))), default=0)
+    return _rows_at_the_bottom(pixels) or -_rows_at_the_bottom(pixels[::-1])
 
 
 def bar_rows_of(pixels: NDArray[Any], metadata: Mapping[str, Any], given: int | None = None) -> int:
-    """Return the height of a picture's data bar: as given, else as its metadata say, else as detected.
+    """Return the rows of a picture's data bar: as given, else as its metadata say, else as detected.
 
     Parameters
     ----------
@@ -103,36 +117,43 @@ def bar_rows_of(pixels: NDArray[Any], metadata: Mapping[str, Any], given: int | 
         Metadata of the picture; ``bar_rows`` counts.
     given : int, optional
         The user's word.
+
+    Returns
+    -------
+    int
+        Below 0 for a bar at the top; see `detect_bar_rows`.
     """
     if given is not None:
         return given
     known = metadata.get("bar_rows")
-    if isinstance(known, int) and not isinstance(known, bool) and 0 <= known < len(pixels):
+    if isinstance(known, int) and not isinstance(known, bool) and abs(known) < len(pixels):
         return known
     return detect_bar_rows(pixels)
 
 
 def without_bar(pixels: NDArray[Any], rows: int, name: str = "the picture") -> NDArray[Any]:
-    """Return a picture without the data bar at its bottom, as a view.
+    """Return a picture without its data bar, as a view.
 
     Parameters
     ----------
     pixels : ndarray of shape (H, W)
         The picture.
     rows : int
-        Height of the bar.
+        Height of the bar at the bottom; below 0 that of a bar at the top.
     name : str
         Name of the picture, for the message.
 
     Raises
     ------
     OutOfRangeError
-        When `rows` is below 0, or nothing would be left.
+        When nothing would be left.
     """
     height = len(pixels)
-    if not 0 <= rows < height:
-        raise OutOfRangeError(f"{name}: bar_rows must be within 0 and {height - 1}, not {rows}")
-    return pixels[: height - rows]
+    if abs(rows) >= height:
+        raise OutOfRangeError(
+            f"{name}: bar_rows must be within 0 and {height - 1} (below 0, to {1 - height}, at the top), not {rows}"
+        )
+    return pixels[-rows:] if rows < 0 else pixels[: height - rows]
 
 
 def _lowest(height: int) -> int:
@@ -148,84 +169,150 @@ def _some_columns(rows: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate([rows[:, start : start + _GROUP] for start in starts], axis=1)
 
 
-def _modes(rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Return the most common level of every row, and its share."""
-    ordered = np.sort(rows, axis=1)
-    levels, shares = [], []
-    for row in ordered:
-        ends = np.flatnonzero(np.concatenate((row[1:] != row[:-1], [True])))
-        counts = np.diff(np.concatenate(([-1], ends)))
-        best = int(counts.argmax())
-        levels.append(row[ends[best]])
-        shares.append(counts[best] / len(row))
-    return np.array(levels), np.array(shares)
+def _rows_at_the_bottom(pixels: NDArray[Any]) -> int:
+    height = len(pixels)
+    limit = int(height * _TALLEST)
+    if limit < _LEAST_ROWS + _BELOW:
+        return 0
+    strip = _some_columns(pixels[height - limit :]).astype(np.float32)
+    spread = float(np.ptp(strip))
+    if spread == 0.0:
+        return 0
+    low = _lowest(height)
+    for rows, tolerance in _levelled(strip, low, spread):
+        for level in _levels(rows[-low:], tolerance):
+            top = _top(rows, level, tolerance, spread)
+            if top is not None:
+                return len(rows) - top
+    return 0
 
 
-def _most_common(values: NDArray[Any]) -> Any:
-    distinct, counts = np.unique(values, return_counts=True)
-    return distinct[counts.argmax()]
+def _levelled(rows: _Strip, low: int, spread: float) -> Iterator[tuple[_Strip, float]]:
+    """Yield the rows and the width of what counts as their background: as they are, then without a ramp along them."""
+    yield rows, 0.0
+    width = rows.shape[1]
+    medians = np.array([np.median(part) for part in np.array_split(rows[-low:], _SEGMENTS, axis=1)])
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(medians, 2, mode="reflect", reflect_type="odd"), 5)
+    ramp = np.median(around, axis=1)
+    middles = (np.arange(_SEGMENTS) + 0.5) * width / _SEGMENTS
+    flat = rows - np.interp(np.arange(width) + 0.5, middles, ramp - ramp.mean()).astype(np.float32)
+    ordered, most = np.sort(flat[-low:], axis=1), int(0.4 * width)
+    noise = float(np.percentile((ordered[:, most:] - ordered[:, :-most]).min(axis=1), 30))
+    if noise <= _NOISE * spread:
+        yield flat, _TOLERANCE * max(noise, spread / 255)
 
 
-def _bar_of(rows: NDArray[Any], background: Any, pixels: NDArray[Any]) -> int:
-    """Return the rows of the bar whose background has this level; 0 where there is none."""
-    here = rows == background
-    share = here.mean(axis=1)
-    inside = share >= _BACKGROUND
-    top = _step(share, inside, _top(inside))
-    if top is None:
-        return 0
-    count = len(rows) - top
-    bar, flat = rows[top:], here[top:]
-    text = bar[~flat]
-    if not (count >= _LEAST_ROWS and _TEXT[0] <= text.size / bar.size <= _TEXT[1]):
-        return 0
-    writing = _most_common(text)
-    written = bar == writing
-    spread = float(np.ptp(pixels[:: max(1, len(pixels) // 256)]))
-    contrast = abs(float(writing) - float(background))
-    if np.count_nonzero(written) < _TEXT_LEVEL * text.size or contrast < _CONTRAST * spread:
-        return 0
-    steps = np.abs(np.diff(bar.astype(np.float32), axis=1))
-    if np.count_nonzero(steps >= _SUDDEN * contrast) < max(_SHARP * np.count_nonzero(steps > _EDGE * contrast), 8):
-        return 0
-    if np.count_nonzero(flat[1:] != flat[:-1]) < max(_CHANGES * text.size, 8):
-        return 0
-    blank = (share[top:] >= _BLANK)[: max(3, count // 2)].any()
-    pure = (text.size - np.count_nonzero(written)) / bar.size <= 1 - _PURE
-    if not (blank or pure):
-        return 0
+def _levels(rows: _Strip, tolerance: float) -> list[float]:
+    """Return the levels that most pixels of a row have, of those rows where they are enough; the most common first."""
+    levels: list[float] = []
+    for row in np.sort(rows, axis=1):
+        counts = np.searchsorted(row, row + tolerance, side="right") - np.arange(len(row))
+        first = int(counts.argmax())
+        if counts[first] >= _BACKGROUND * len(row):
+            levels.append(float(row[first + counts[first] // 2]))
+    if len(levels) < len(rows) // 2:
+        return []
+    distinct: list[float] = []
+    for level in sorted(levels, key=lambda each: -sum(abs(each - other) <= tolerance for other in levels)):
+        if all(abs(level - other) > tolerance for other in distinct):
+            distinct.append(level)
+    return distinct
+
+
+def _top(rows: _Strip, level: float, tolerance: float, spread: float) -> int | None:
+    """Return the first row of the bar whose background has this level at the bottom; None where there is none."""
+    count = len(rows)
+    share, about, levels = np.zeros(count), np.zeros(count), np.full(count, level)
+    top, gap = count, 0
+    for row in range(count - 1, -1, -1):
+        near = rows[row][np.abs(rows[row] - level) <= tolerance]
+        here = float(np.median(near)) if near.size else level
+        share[row] = np.mean(np.abs(rows[row] - here) <= tolerance / 2)
+        about[row] = np.mean(np.abs(rows[row] - here) <= _INK * spread)
+        if share[row] >= (_RINGING if tolerance else _BACKGROUND):
+            top, gap, level = row, 0, here
+        else:
+            gap += 1
+        levels[row] = level
+        if gap > (_GAP if top < count else _BELOW) and row <= top - 2 * _BLOCK:
+            break
+    begin = _step(share, about, top, tolerance)
+    if begin is None or np.mean(share[begin:] >= _RINGING) < 0.5 or (not tolerance and _goes_on(rows, begin, spread)):
+        return None
+    top = begin
+    if not _is_written(rows[top:] - levels[top:, None].astype(np.float32), tolerance, spread):
+        return None
+    above, inside = (float(np.median(part)) for part in (about[max(0, top - 2 * _BLOCK) : top + 1], about[top:]))
+    if inside - above >= _STEP:
+        hidden = about[max(0, top - _BLOCK) : top][::-1] > (above + inside) / 2
+        top -= int(np.argmin(np.append(hidden, False)))
     for row in range(top - 1, max(top - 1 - _GAP, 0), -1):
-        if _modes(rows[row : row + 1])[1][0] < _LINE:
+        if not any(np.mean(np.abs(rows[row] - each) <= tolerance) >= _LINE for each in (rows[row][0], rows[row][-1])):
             break
         top = row
-    return len(rows) - top
-
-
-def _top(inside: NDArray[np.bool_]) -> int:
-    """Return the first of the rows that reach down to the bottom, small gaps allowed."""
-    top, gap = len(inside), 0
-    for row in range(len(inside) - 1, -1, -1):
-        if inside[row]:
-            top, gap = row, 0
-            continue
-        gap += 1
-        if gap > (_GAP if top < len(inside) else _BELOW):
-            break
     return top
 
 
-def _step(share: NDArray[np.float64], inside: NDArray[np.bool_], top: int) -> int | None:
+def _goes_on(rows: _Strip, top: int, spread: float) -> bool:
+    """Whether the row above has a background too, of nearly the level below it: a ramp of levels goes on."""
+    above, below = (float(np.median(rows[row])) for row in (max(top - 1, 0), top))
+    blank = np.mean(rows[top - 1] == above) >= _BACKGROUND
+    return bool(blank and 0 < abs(above - below) <= _TOLERANCE * spread / 255)
+
+
+def _step(share: NDArray[np.float64], about: NDArray[np.float64], top: int, tolerance: float) -> int | None:
     """Return where the bar begins: `top` where the picture changes there, else the straight line further down.
 
     A sample whose shadows have the level of the bar's background may reach up to the picture's top.
     """
     if top >= len(share):
         return None
-    above = share[max(0, top - 8) : top]
-    if len(above) >= 3 and np.median(above) <= np.median(share[top:][inside[top:]]) - _STEP:
-        return top
+    above, inside = share[max(0, top - 8) : top], share[top:][share[top:] >= _RINGING]
+    if len(above) >= 3 and np.median(above) <= np.median(inside) - _STEP:
+        edges = range(max(2, top - _BLOCK), top + 1)
+        step = max(about[row : row + 3].max() - about[row - 2] for row in edges)
+        straight = step >= _STRAIGHT * (np.median(about[top:]) - np.median(about[max(0, top - 2 * _BLOCK) : top]))
+        return top if straight else None
+    least = _STEP if tolerance else 1 - _LINE
     for row in range(max(top, 8), len(share) - _LEAST_ROWS):
         upper, lower = share[row - 8 : row], share[row : row + 3]
-        if lower.min() >= 0.98 and (upper.max() <= 0.95 or upper[-1] <= 0.02):
+        if lower.min() >= (_LINE if not tolerance else 0.8) and (
+            upper.max() <= lower.min() - least or upper[-1] <= 1 - _LINE
+        ):
             return row
     return None
+
+
+def _is_written(bar: _Strip, tolerance: float, spread: float) -> bool:
+    """Whether rows, as differences from their background, hold what is drawn in a bar."""
+    amount = np.abs(bar)
+    ink = amount > max(_INK * spread, tolerance)
+    if len(bar) < _LEAST_ROWS or not _TEXT[0] <= ink.mean() <= _TEXT[1]:
+        return False
+    contrast = float(np.percentile(amount[ink], 75))
+    steps = np.abs(np.diff(bar, axis=1))
+    sudden = np.count_nonzero(steps >= _SUDDEN * contrast)
+    return bool(
+        contrast >= _CONTRAST * spread
+        and np.mean(np.abs(amount[ink] - contrast) <= _ONE_LEVEL[1] * contrast) >= _ONE_LEVEL[0]
+        and abs(np.sign(bar[ink]).mean()) >= _ONE_SIDED
+        and sudden >= max(_SHARP * np.count_nonzero(steps > _EDGE * contrast), 8)
+        and min(lines := (_alignment(ink), _alignment(ink[::-1]))) >= _TOGETHER[0]
+        and sum(lines) >= _TOGETHER[1]
+    )
+
+
+def _alignment(ink: NDArray[np.bool_]) -> float:
+    """Return how many more strokes begin in the same two rows than would at random, in standard deviations."""
+    here, above = ink[1:], ink[:-1].copy()
+    above[:, 1:] |= ink[:-1, :-1]
+    above[:, :-1] |= ink[:-1, 1:]
+    first = here.copy()
+    first[:, 1:] &= ~here[:, :-1]
+    run = np.cumsum(first.ravel()).reshape(first.shape) * here
+    goes_on = np.zeros(int(run.max(initial=0)) + 1, bool)
+    goes_on[run[above]] = True
+    begins = np.count_nonzero(first & ~goes_on[run], axis=1)
+    pairs = begins[1:] + begins[:-1]
+    mean = float(pairs.mean())
+    return (float(pairs.max()) - mean) / math.sqrt(max(mean, 1.0))

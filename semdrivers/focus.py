@@ -68,7 +68,7 @@ class AutofocusSettings:
         Whether brightness and contrast may be corrected before the first frame counts, when more than a quarter of its
         pixels are black or white. They stay corrected when the status is ``"focused"``, and are put back otherwise.
     bar_rows : int, optional
-        Rows of a data bar at the bottom of every frame, which show no sample; detected by default.
+        Rows of a data bar at the bottom of every frame, below 0 at the top, which show no sample; detected by default.
     max_seconds : float, optional
         Deadline of the whole run in s, by this computer's clock. No frame begins after it, and one under way ends where
         the microscope is a `HasStop`; the run is then refused. What puts the start back comes after it. No deadline by
@@ -133,7 +133,7 @@ class AutofocusSettings:
         if self.accept_score is not None:
             within("accept_score", self.accept_score, 0, 9)
         if self.bar_rows is not None:
-            whole_number("bar_rows", self.bar_rows, 0)
+            whole_number("bar_rows", self.bar_rows)
         for name, unit in (("max_seconds", "s"), ("max_dose", "electrons/µm²")):
             value = getattr(self, name)
             if value is not None and number(name, value, unit) <= 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tomllib
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -125,6 +126,33 @@ def test_every_command_that_a_page_shows_exists():
     assert [wrong for page in WRITTEN for line in typed(page) if (wrong := complaint(line))] == []
 
 
+def test_every_install_line_works_in_a_checkout():
+    """The package is on no index; messages name an extra of the package that is installed already."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    pages = [*WRITTEN, ROOT / "SECURITY.md", ROOT / "docs" / "first-focus.ipynb"]
+    lines = [
+        (page.name, line)
+        for page in pages
+        if page.name != "command-line.md"
+        for line in re.findall(r"pip install ([^#`\n]*)", page.read_text(encoding="utf-8"))
+    ]
+    assert [(page, line) for page, line in lines if re.search(r"\bsemdrivers\b", line)] == []
+    sources = [
+        path.read_text(encoding="utf-8")
+        for room in ("semdrivers", "semfocus_plugin")
+        for path in (ROOT / room).rglob("*.py")
+    ]
+    written = [
+        *(line for _, line in lines),
+        *(f".[{each}]" for text in sources for each in re.findall(r"semdrivers\\*\[([\w-]+)", text)),
+    ]
+    named = [
+        name.strip() for line in written for group in re.findall(r"\.\[([\w,-]+)\]", line) for name in group.split(",")
+    ]
+    assert len(named) > 20
+    assert set(named) - set(extras) == {"EXTRA"}  # as the README names any of them
+
+
 def test_a_command_that_does_not_exist_is_noticed():
     assert complaint("semfocus run em30://192.168.1.30 --max-travel 1.5") == ""
     assert "no command 'fokus'" in complaint("semfocus fokus")
@@ -167,3 +195,14 @@ def test_no_page_holds_output_of_an_installer():
         if re.search(r"^(WARNING|ERROR|Collecting|Requirement) ?[: ]", page.read_text(), re.M)
     ]
     assert held == []
+
+
+def test_every_test_that_a_page_names_exists():
+    named = {
+        (path, test)
+        for page in (ROOT / "docs").rglob("*.md")
+        for path, test in re.findall(r"`(\w[\w/]*\.py)::(test_\w+)`", page.read_text(encoding="utf-8"))
+    }
+    assert named
+    for path, test in sorted(named):
+        assert f"def {test}(" in (ROOT / "tests" / path).read_text(encoding="utf-8"), (path, test)

@@ -68,4 +68,6 @@ def test_the_set_up_lines_bring_no_cuda(tmp_path):
 
 
 def test_the_changes_name_the_version():
-    assert f"\n## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    latest = re.search(r"^## ([\d.]+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert latest is not None
+    assert latest[1] == PROJECT["version"]

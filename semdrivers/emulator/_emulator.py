@@ -61,8 +61,8 @@ class Emulator:
     pixel_size : float, optional
         Pixel size of a picture, nm.
     bar_rows : int, optional
-        Rows of a data bar at the bottom of a picture file, which are no sample; by default known from the file, or
-        detected. Of an array none is cut by default.
+        Rows of a data bar at the bottom of a picture file, below 0 at the top, which are no sample; by default known
+        from the file, or detected. Of an array none is cut by default.
     period : float, optional
         Period of a periodic specimen (grating, mesh, dot-array, brick-wall, chip), µm; drawn by seed by default.
     rasters : str

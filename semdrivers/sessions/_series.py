@@ -58,7 +58,8 @@ class Plane:
     bits : int
         Depth of the pixels.
     bar_rows : int
-        Rows of a data bar at the bottom of the picture, which are left out; `shape` does not count them.
+        Rows of a data bar at the bottom of the picture, below 0 at the top, which are left out; `shape` does not count
+        them.
     bit_depth : int or None
         Bits of a grey level, where the file names fewer than `bits`.
     optics : dict of str to float
@@ -88,7 +89,7 @@ def open_series(url: str, options: Mapping[str, Any]) -> Series:
     numbers = {name: _number(url, name, given[name]) for name in _NUMBERS if name in given}
     rows = given.get("bar_rows")
     if isinstance(rows, str):
-        if not rows.isdecimal():
+        if not (rows.isascii() and rows.removeprefix("-").isdecimal()):
             raise InvalidParameterError(f"{url}: bar_rows must be a whole number of rows, not {rows!r}")
         rows = int(rows)
     return Series(folder, planes=given.get("planes", "nearest"), bar_rows=rows, **numbers)
@@ -109,8 +110,8 @@ class Series(Recorded):
         What lies between two pictures: ``"nearest"``, the nearer of them, or ``"interpolated"``, a mixture of both in
         proportion.
     bar_rows : int, optional
-        Rows of a data bar at the bottom of every picture, which are left out; by default known from the file, or
-        detected.
+        Rows of a data bar at the bottom of every picture, below 0 at the top, which are left out; by default known from
+        the file, or detected.
 
     Raises
     ------

@@ -21,7 +21,7 @@ Magnification = Annotated[
 ]
 BarRows = Annotated[
     int | None,
-    typer.Option(min=0, help="Rows of a data bar at the bottom of each; known or detected by default."),
+    typer.Option(help="Rows of a data bar at the bottom of each, below 0 at the top; known or detected by default."),
 ]
 Sheet = Annotated[Path | None, typer.Option("--out", "-o", help="The sheet (.csv); FOLDER/labels.csv by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]

@@ -127,7 +127,8 @@ def run(
         bool, typer.Option("--keep-brightness", help="Leave brightness and contrast alone, even if clipped.")
     ] = False,
     bar_rows: Annotated[
-        int | None, typer.Option(min=0, help="Rows of a data bar at the bottom of every frame; detected by default.")
+        int | None,
+        typer.Option(help="Rows of a data bar at the bottom of every frame, below 0 at the top; detected by default."),
     ] = None,
     focus_region: FocusRegion = None,
     focus_offset: FocusOffset = None,
@@ -189,6 +190,8 @@ def run(
     )
     if anywhere and max_travel is not None:
         raise InvalidParameterError("--anywhere and --max-travel exclude each other: leave one out")
+    if method is not None:
+        semdrivers.get_plugin_manager().check_autofocus_method(method)
     outputs = (save, (".tif", ".tiff")), (record, (".json",)), (plot, (".png", ".pdf", ".svg"))
     _check_outputs(*outputs, overwrite=overwrite)
     with listening(webhook) as listener, semdrivers.opened(url) as connected:
@@ -278,7 +281,9 @@ def score(
     ] = None,
     bar_rows: Annotated[
         int | None,
-        typer.Option(min=0, help="Rows of a data bar at the bottom of each; known or detected by default."),
+        typer.Option(
+            help="Rows of a data bar at the bottom of each, below 0 at the top; known or detected by default."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -22,6 +22,9 @@ _SAME_PLACE = 1e-4
 _JUST_BEFORE = 60.0
 """Seconds before a run in which a picture shows what was there before."""
 
+_MARK = '"start_working_distance"'
+"""What every result holds, and no other JSON."""
+
 
 def report(
     results: Annotated[
@@ -77,9 +80,10 @@ def report(
     files = [out]
     if figures is not None:
         figures.mkdir(exist_ok=True)
-        for (path, result), entry in zip(read, entries, strict=True):
-            files.append(result.plot(figures / f"{path.stem}.pdf", overwrite=overwrite))
-            pair = plot_pair(entry, figures / f"{path.stem}-before-after.pdf", overwrite=overwrite)
+        for (_, result), entry in zip(read, entries, strict=True):
+            name = entry.name.removesuffix(".json").replace("/", "-")  # of two folders, both may hold a run.json
+            files.append(result.plot(figures / f"{name}.pdf", overwrite=overwrite))
+            pair = plot_pair(entry, figures / f"{name}-before-after.pdf", overwrite=overwrite)
             files += [] if pair is None else [pair]
     with replacing(out, overwrite) as partial:
         partial.write_text(report_page(entries, f"Autofocus: {base.name}"), encoding="utf-8")
@@ -87,7 +91,11 @@ def report(
         print_json({"files": files, "runs": len(entries), "problems": problems})
     else:
         shown = sum(entry.after is not None for entry in entries)
-        output.print(f"{len(entries)} runs, {shown} with pictures, in {out}", markup=False, soft_wrap=True)
+        output.print(
+            f"{len(entries)} run{'s' * (len(entries) != 1)}, {shown} with pictures, in {out}",
+            markup=False,
+            soft_wrap=True,
+        )
     for problem in problems:
         fail(problem)
     if problems:
@@ -120,7 +128,7 @@ def _report_tiles(folder: Path, out: Path, figures: Path | None, overwrite: bool
 
 
 def _read(paths: list[Path], problems: list[str]) -> Iterator[tuple[Path, AutofocusResult]]:
-    """Yield the results, those of folders in order of time; what was named and is none is a problem."""
+    """Yield the results, those of folders in order of time; what was named and is none, or damaged, is a problem."""
     for path in paths:
         if not path.is_dir():
             try:
@@ -132,8 +140,12 @@ def _read(paths: list[Path], problems: list[str]) -> Iterator[tuple[Path, Autofo
         for each in sorted(path.rglob("*.json")):
             try:
                 found.append((each, _result(each)))
-            except (SemDriversError, OSError, ValueError):
-                continue  # other programs keep JSON too
+            except OSError as error:
+                if each.is_file():
+                    problems.append(problem_of(each, error))
+            except (SemDriversError, ValueError) as error:
+                if _MARK in each.read_text(encoding="utf-8", errors="replace"):  # other programs keep JSON too
+                    problems.append(problem_of(each, error))
         yield from sorted(found, key=lambda item: (item[1].provenance.get("time") or 0.0, item[0]))
 
 

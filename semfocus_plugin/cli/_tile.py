@@ -109,6 +109,8 @@ def tile(
         move_to_contrast=move_to_contrast,
         contrast_radius=contrast_radius,
     )
+    if method is not None:
+        semdrivers.get_plugin_manager().check_autofocus_method(method)
     if (mosaic or track) and find_spec("skimage") is None:
         raise InvalidParameterError("tiles need scikit-image: pip install 'semdrivers[tiles]', or pass --no-mosaic")
     if resume and overwrite:

@@ -27,8 +27,8 @@ from semfocus_plugin.networks import evaluate, magnification_of
 
 COLUMNS = ("file", "magnification", "score", "log_blur", "log_blur_sigma", "bar_rows", "label")
 """Columns of a sheet: the picture relative to the sheet; what AENet says (score, ln(1 + blur radius in pixels) and its
-standard deviation); rows of a data bar at the bottom, which are not looked at (empty: to be detected); and the label, 0
-to 9, empty where nobody has looked yet."""
+standard deviation); rows of a data bar at the bottom, below 0 at the top, which are not looked at (empty:
+to be detected); and the label, 0 to 9, empty where nobody has looked yet."""
 
 _FORMULA = re.compile(r"^('*[=+\-@\t\r])")
 """How a cell begins that a spreadsheet would compute; an apostrophe before it makes it a text."""
@@ -199,7 +199,7 @@ def _row(line: TableRow) -> Row:
             raise OutOfRangeError(f"{line.where}: {name} must be within {low:g} to {high:g}, not {line.text(name)}")
         return result
 
-    rows = value("bar_rows", 0, 1e6)
+    rows = value("bar_rows", -1e6, 1e6)
     return Row(
         file=_FORMULA_QUOTED.sub(r"\1", line.text("file")).replace("\\", "/"),
         magnification=value("magnification", 1e-3, 1e9),
@@ -212,6 +212,6 @@ def _row(line: TableRow) -> Row:
 
 
 def _cell(value: object) -> str:
-    if value is None:
-        return ""
+    if value is None or isinstance(value, int):
+        return "" if value is None else str(value)
     return f"{value:.6g}" if isinstance(value, float) else _FORMULA.sub(r"'\1", str(value))

@@ -1,6 +1,6 @@
 """The score of a layer."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: magicgui reads the limits of a parameter from its annotation.
 
 import math
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import napari
 
 
-def score_active_layer(viewer: napari.Viewer, magnification: Annotated[float, {"max": 1e7}] = 0.0) -> None:
-    """Score the active layer and show the result in the status line and beside the layer's name.
+def score_active_layer(viewer: "napari.Viewer", magnification: Annotated[float, {"max": 1e7}] = 0.0) -> None:
+    """Score the active layer, show the result in the status line, and keep it in the layer's metadata.
 
     Parameters
     ----------

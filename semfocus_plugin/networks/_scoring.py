@@ -47,8 +47,8 @@ def score(
         Diameter of the focused probe in nm, where it is known: of a fine probe a blur shows earlier than of the
         tungsten one of 36 nm that the score supposes.
     bar_rows : int, optional
-        Rows of a data bar at the bottom, which are no sample and are left out. By default they are known from the
-        picture's metadata, or detected.
+        Rows of a data bar at the bottom, below 0 at the top, which are no sample and are left out. By default they are
+        known from the picture's metadata, or detected.
 
     Raises
     ------
@@ -135,8 +135,8 @@ def sample_of(pixels: NDArray[Any], bar_rows: int, name: str = "the picture") ->
     sample = without_bar(pixels, bar_rows, name)
     if len(sample) < LEAST_ROWS:
         raise OutOfRangeError(
-            f"{name}: a data bar of {bar_rows} rows leaves {len(sample)} of {len(pixels)}; the score needs at least "
-            f"{LEAST_ROWS}: check bar_rows"
+            f"{name}: a data bar of {abs(bar_rows)} rows leaves {len(sample)} of {len(pixels)}; the score needs "
+            f"at least {LEAST_ROWS}: check bar_rows"
         )
     return sample
 

@@ -352,7 +352,7 @@ class FocusRun:
         if depth is not None:
             depth = check_bit_depth(depth, "the instrument's bit_depth")
         rows = bar_rows_of(image.pixels, image.metadata, self._settings.bar_rows)
-        self._bar_rows = rows = max(rows, self._bar_rows)
+        self._bar_rows = rows = max(rows, self._bar_rows, key=abs)
         try:
             pixels = native(sample_of(image.pixels, rows, "the frame") if rows else image.pixels)
             if self._settings.region is not None:

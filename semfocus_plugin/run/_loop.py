@@ -36,7 +36,7 @@ SHARP = 8.5
 
 _MOST_VIEWS = 4
 
-_AT_BORDER = 0.9
+_AT_BORDER = 0.75
 """Share of the fine structure at the border from which a frame shows nothing else; 0.2 is usual."""
 
 _REPEATS = 2

@@ -14,12 +14,13 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
+from anyio import CapacityLimiter, to_thread
 from fastapi import Body, Depends, FastAPI, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
-from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, Strict, create_model
+from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Field, Strict, create_model
 from starlette.exceptions import HTTPException
 
 import semdrivers
@@ -46,6 +47,17 @@ Number = Annotated[float, Strict(), AllowInfNan(False)]
 Whole = Annotated[int, Strict()]
 Flag = Annotated[bool, Strict()]
 Pair = tuple[Number, Number]
+
+
+def _shallow(value: Any, levels: int = 10) -> Any:
+    """Return a value of JSON; raises ValueError where it is nested more deeply than any record."""
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        if levels == 0:
+            raise ValueError("nested too deeply for a record of autofocus")
+        _shallow(each, levels - 1)
+    return value
+
+
 _WRITABLE: dict[str, Any] = {
     "working_distance": Number,
     "magnification": Number,
@@ -53,7 +65,7 @@ _WRITABLE: dict[str, Any] = {
     "brightness": Number,
     "contrast": Number,
     "beam_on": Flag,
-    "focus_record": dict[str, Any] | None,
+    "focus_record": Annotated[dict[str, Any] | None, AfterValidator(_shallow)],
 }
 """What each property takes; the others are read alone."""
 _ARGUMENTS: dict[str, Any] = {"move_stage": Pair, "orient_stage": Pair}
@@ -73,6 +85,8 @@ _STATUS = (
 _PAGE = Path(__file__).parent / "page"
 _POLICY = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_MOST_SENT = 2**20
+"""Bytes of a request at most; the longest that any client needs is a record of autofocus."""
 _FORMATS = {"tif": "image/tiff", "jpg": "image/jpeg", "png": "image/png"}
 
 
@@ -158,7 +172,7 @@ def create_app(desk: Desk, *, token: str | None = None) -> FastAPI:
     _add_guard(app, any_host=token is not None)
     bearer = HTTPBearer(auto_error=False)
 
-    def authorised(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
+    async def authorised(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
         sent = "" if given is None else given.credentials
         if token is not None and not hmac.compare_digest(sent.encode(), token.encode()):
             raise HTTPException(401, "send the token of the server: Authorization: Bearer TOKEN")
@@ -171,6 +185,8 @@ def create_app(desk: Desk, *, token: str | None = None) -> FastAPI:
             (403, "A page of another server asks."),
             (404, "There is no such thing, or it is no longer kept."),
             (409, "The instrument is busy, interlocked or stopped."),
+            (411, "The request does not state its length."),
+            (413, "The request is too long."),
             (422, "A value is of the wrong kind or beyond a limit; nothing has moved."),
             (423, "The request needs control of the instrument: POST /api/lease."),
             (502, "The instrument or its driver reports a failure."),
@@ -181,7 +197,7 @@ def create_app(desk: Desk, *, token: str | None = None) -> FastAPI:
     Lease = Annotated[str, Header(alias=LEASE_HEADER, max_length=100)]
     Client = Annotated[str, Header(alias=CLIENT_HEADER, max_length=100)]
 
-    def lease_of(lease: Lease = "") -> Any:
+    async def lease_of(lease: Lease = "") -> Any:
         with desk.controlled(lease) as client:
             yield client
 
@@ -216,9 +232,7 @@ def create_app(desk: Desk, *, token: str | None = None) -> FastAPI:
     @app.get("/api/events", response_class=StreamingResponse, **guarded)
     async def events() -> StreamingResponse:
         """Stream server-sent events: status (first), control, place, frame, run, step, ended, stopped, lost, found."""
-        return StreamingResponse(
-            desk.events.stream(desk.status), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
-        )
+        return StreamingResponse(desk.events.stream(desk.status), media_type="text/event-stream")
 
     @app.post("/api/lease", **guarded)
     def take_control(request: LeaseRequest, client: Client = "an unnamed client") -> dict[str, str]:
@@ -245,7 +259,7 @@ def create_app(desk: Desk, *, token: str | None = None) -> FastAPI:
     def frame(number: int, kind: Literal["tif", "jpg", "png"]) -> Response:
         """Return a frame: OME-TIFF with everything known of it, or a picture stretched to eight bits."""
         kept = _kept(desk.find_frame, number, "frame")
-        return Response(_encoded(kept, kind), media_type=_FORMATS[kind], headers={"Cache-Control": "max-age=3600"})
+        return Response(_encoded(kept, kind), media_type=_FORMATS[kind])
 
     @app.get("/api/frames/{number}/score", **guarded)
     def score(number: int) -> dict[str, Any]:
@@ -304,10 +318,13 @@ def create_app(desk: Desk, *, token: str | None = None) -> FastAPI:
         state: dict[str, Any] = found.to_dict()
         return state
 
+    stopping = CapacityLimiter(4)
+
     @app.post("/api/stop", **guarded)
-    def stop(request: StopRequest) -> dict[str, str]:
+    async def stop(request: StopRequest) -> dict[str, str]:
         """End the scan and the run at once, and blank the beam. Needs no control: everybody may stop."""
-        desk.stop(request.keep_beam)
+        # In threads of its own: those of other requests may all be waiting for the very frame that it ends.
+        await to_thread.run_sync(desk.stop, request.keep_beam, limiter=stopping)
         return {"stopped": "the beam is kept" if request.keep_beam else "the beam is blanked"}
 
     @app.post("/api/reconnect", **guarded)
@@ -400,9 +417,7 @@ def create_app(desk: Desk, *, token: str | None = None) -> FastAPI:
 
 
 def _add_guard(app: FastAPI, any_host: bool) -> None:
-    @app.middleware("http")
-    async def same_origin(request: Request, following: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Refuse what a page of another server sends through the browser of somebody who may use this one."""
+    def refusal(request: Request) -> tuple[int, str] | None:
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         try:
             here = any_host or urlsplit(f"//{host}").hostname in _LOOPBACK
@@ -410,9 +425,27 @@ def _add_guard(app: FastAPI, any_host: bool) -> None:
         except ValueError:
             here = same = False
         if not (here and same):
-            text = "this server is reached as 127.0.0.1 or localhost, and pages of other servers may not use it"
-            return JSONResponse({"error": "SemDriversError", "message": text}, 403)
-        return await following(request)
+            return 403, "this server is reached as 127.0.0.1 or localhost, and pages of other servers may not use it"
+        if "transfer-encoding" in request.headers:
+            return 411, "send the length of the request as Content-Length"
+        if int(request.headers.get("content-length", 0)) > _MOST_SENT:  # uvicorn has checked that it is a number
+            return 413, f"a request has at most {_MOST_SENT} bytes"
+        return None
+
+    @app.middleware("http")
+    async def guard(request: Request, following: Callable[[Request], Awaitable[Response]]) -> Response:
+        """Refuse what a page of another server sends through the browser of somebody who may use this one.
+
+        Nothing may be kept by a browser: the numbers of frames begin again with every server.
+        """
+        refused = refusal(request)
+        if refused is not None:
+            return JSONResponse({"error": "SemDriversError", "message": refused[1]}, refused[0])
+        response = await following(request)
+        response.headers["Cache-Control"] = "no-store" if request.url.path.startswith("/api/") else "no-cache"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["X-Frame-Options"] = "DENY"
+        return response
 
 
 def _kept(find: Callable[[Any], Any], name: int | str, what: str) -> Any:

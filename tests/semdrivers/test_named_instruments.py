@@ -47,6 +47,20 @@ def test_an_instrument_is_added_listed_opened_and_removed(settings):
         semdrivers.connect("lab-sem")
 
 
+def test_an_address_is_opened_whatever_the_file_of_names_holds(settings):
+    settings.mkdir()
+    (settings / "instruments.json").write_text("{")
+    done = run("info", URL, "--json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["url"] == URL
+    listed = run("info")
+    assert (listed.exit_code, "instruments.json does not hold" in listed.stderr) == (2, True)
+    (settings / "instruments.json").unlink()
+    listed = run("info")
+    assert listed.stdout.splitlines()[0].startswith("named instruments")
+    assert not [line for line in listed.stdout.splitlines() if line.endswith(" ")]  # the cells of a table
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -7,18 +7,22 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image as Pillow
+from PIL import ImageDraw, ImageFont
 from typer.testing import CliRunner
 
 import semdrivers
+from semdrivers.data_bar import detect_bar_rows, without_bar
 from semfocus_plugin import labelling
 from semfocus_plugin import networks as scoring
 from semfocus_plugin.lab.benchmark.pictures import read_folder, read_picture
 from semfocus_plugin.lab.cli import app
+from semfocus_plugin.lab.training import finetune
 
 PIXELS = np.random.default_rng(6).integers(0, 200, (300, 400)).astype(np.uint8)
 
@@ -28,6 +32,12 @@ def drawn_bar(rows: int, width: int) -> np.ndarray:
     bar[6:-6, 8:-8:5] = 255
     bar[6:-6:3] = 0
     return bar
+
+
+def text_bar(rows: int, width: int) -> np.ndarray:
+    picture = Pillow.new("L", (width, rows), 0)
+    ImageDraw.Draw(picture).text((6, 8), "15.0 kV  WD 9.7 mm  SE  10 um", fill=255, font=ImageFont.load_default(20))
+    return np.asarray(picture)
 
 
 @pytest.fixture
@@ -130,6 +140,49 @@ def test_a_bar_changes_no_score_wherever_pictures_are_read(tmp_path):
         assert microscope.acquire().pixels.max() < 200
     with semdrivers.connect(f"series://{tmp_path.as_posix()}?bar_rows=0") as microscope:
         assert microscope.acquire().pixels.max() > 200
+
+
+@pytest.mark.parametrize("rows", [40, -40])
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_a_bar_is_cut_alike_by_whoever_reads_a_picture(tmp_path, rows, kind):
+    """At the bottom and at the top, exact and compressed: the picture itself says what is left."""
+    barred = np.vstack([PIXELS, text_bar(40, 400)] if rows > 0 else [text_bar(40, 400), PIXELS])
+    for name in ("a", "b"):
+        Pillow.fromarray(barred).save(tmp_path / f"{name}.{kind}", quality=75)
+    read = semdrivers.read_pixels(tmp_path / f"a.{kind}")
+    assert detect_bar_rows(read) == pytest.approx(rows, abs=2)
+    left = without_bar(read, detect_bar_rows(read))
+
+    picture = tmp_path / f"a.{kind}"
+    expected = scoring.score(left, magnification=5000, bar_rows=0)
+    ran = CliRunner().invoke(app, ["score", "--magnification", "5000", "--json", str(picture)])
+    assert json.loads(ran.stdout)["pictures"][0]["score"] == pytest.approx(expected, abs=1e-6)
+    assert CliRunner().invoke(app, ["label", "--magnification", "5000", str(tmp_path)]).exit_code == 0
+    row = labelling.read_sheet(tmp_path / "labels.csv")[0]
+    assert (row.bar_rows, row.score) == (detect_bar_rows(read), pytest.approx(expected, abs=1e-4))
+    assert labelling.preview_of(row, tmp_path).height == len(left)
+    assert np.array_equal(read_picture(picture, 50.0).pixels, left)
+
+    (tmp_path / "labels.csv").write_text(f"file,working_distance,pixel_size\na.{kind},12,50\nb.{kind},13,50\n")
+    with semdrivers.connect(f"series://{tmp_path.as_posix()}") as microscope:
+        assert abs(len(left) - 300) <= 2
+        assert microscope.acquire().pixels.max() <= left.max()
+    address = f"emulator://image?pixel_size=50&seed=3&path={tmp_path.as_posix()}"
+    Pillow.fromarray(left).save(tmp_path / "left.png")
+    frames = []
+    for name in (picture.name, "left.png"):
+        with semdrivers.connect(f"{address}/{name}") as microscope:
+            frames.append(microscope.acquire().pixels)
+    assert np.array_equal(*frames)
+
+    rows_of_sheet = [replace(row, file=f"a.{kind}", bar_rows=None, label=5.0)]
+    (tmp_path / "labels.csv").unlink()
+    for count in range(1, finetune.LEAST_PICTURES):
+        Pillow.fromarray(barred).save(tmp_path / f"t{count}.{kind}", quality=75)
+        rows_of_sheet.append(replace(rows_of_sheet[0], file=f"t{count}.{kind}"))
+    labelling.write_sheet(tmp_path / "labels.csv", rows_of_sheet)
+    taken = finetune.read_pictures((str(tmp_path / "labels.csv"),))
+    assert {pixels.shape for pixels in taken.pixels} == {left.shape}
 
 
 def test_the_pixel_size_decides_over_a_makers_magnification():

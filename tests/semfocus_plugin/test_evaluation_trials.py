@@ -66,7 +66,7 @@ def test_unknown_pixel_size_is_assumed_and_said(tmp_path):
     [
         ({"pixel_size": 0.0}, OutOfRangeError, "pixel_size"),
         ({"pixel_size": math.nan}, OutOfRangeError, "finite"),
-        ({"bar_rows": -1}, OutOfRangeError, "bar_rows"),
+        ({"bar_rows": -500}, OutOfRangeError, "bar_rows"),
         ({"bar_rows": 100}, OutOfRangeError, "320×240"),
     ],
 )

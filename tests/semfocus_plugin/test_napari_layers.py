@@ -74,3 +74,31 @@ def test_the_active_layer_is_scored_as_from_python(tmp_path):
 def test_a_layer_without_magnification_asks_for_it():
     with pytest.raises(semdrivers.InvalidParameterError, match="does not hold its magnification"):
         score_of(layer_of(image().pixels, {"name": "plain"}, "image"))
+
+
+def test_napari_itself_opens_a_picture_and_a_series_and_scores_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    components = pytest.importorskip("napari.components", reason="napari is not installed")
+    pytest.importorskip("qtpy.QtWidgets", reason="Qt is not installed", exc_type=ImportError)
+    from napari._qt.qt_event_loop import get_qapp
+    from npe2 import PluginManager
+
+    PluginManager.instance().discover()
+    application, viewer = get_qapp(), components.ViewerModel()  # all but the window, which needs OpenGL
+    series = tmp_path / "series"
+    series.mkdir()
+    for index in range(2):
+        image(index, 12.0 + index).save(series / f"{index}.ome.tif")
+    (series / "series.csv").write_text("file,working_distance\n0.ome.tif,12\n1.ome.tif,13\n")
+    viewer.open(str(image().save(tmp_path / "a.ome.tif")), plugin="semdrivers")
+    viewer.open(str(series), plugin="semdrivers")
+    assert [layer.data.shape for layer in viewer.layers] == [(240, 320), (2, 240, 320)]
+    assert [str(unit) for unit in viewer.layers[1].units] == ["pixel", "micrometer", "micrometer"]
+    (contribution,) = [each for each in PluginManager.instance().iter_widgets() if each.plugin_name == "semdrivers"]
+    widget = contribution.get_callable()()
+    widget.viewer.bind(viewer)
+    viewer.layers.selection.active = viewer.layers[0]
+    widget.magnification.value = 150_000
+    widget.call_button.clicked.emit(True)
+    assert viewer.status.startswith("a.ome.tif: score ")
+    assert application is not None

@@ -121,6 +121,19 @@ def test_what_is_no_result_is_named(tmp_path):
     assert not (tmp_path / "r.html").exists()
 
 
+def test_a_damaged_result_of_a_folder_is_named_and_two_of_one_name_have_figures_each(night, tmp_path):
+    text = (night / "one.json").read_text()
+    for name in ("monday", "tuesday"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(text)
+    (tmp_path / "cut.json").write_text(text[: len(text) * 9 // 10])
+    (tmp_path / "other.json").write_text('{"of": "another program"}')
+    done = semfocus("report", tmp_path, "-o", tmp_path / "r.html", "--figures", tmp_path / "pdf")
+    assert (done.exit_code, "cut.json" in done.stderr, "other.json" in done.stderr) == (1, True, False)
+    assert "2 runs, 0 with pictures" in done.stdout
+    assert {path.name for path in (tmp_path / "pdf").iterdir()} >= {"monday-run.pdf", "tuesday-run.pdf"}
+
+
 def test_text_of_a_result_is_never_markup():
     result = semdrivers.AutofocusResult(
         status="refused", reason="<script>alert(1)</script>", working_distance=1.0, start_working_distance=1.0,

@@ -81,6 +81,7 @@ def test_run_tells_status_by_exit_code_and_files(tiny_models, tmp_path):
         (["nope://x"], "unknown scheme"),
         (["emulator://tinballs"], "tin-balls"),
         (["emulator://fabric", "--method", "guess"], "guess"),
+        (["em30://127.0.0.1:1", "--method", "guess"], "guess"),  # nobody is there, and nobody is asked
         (["emulator://fabric", "--bounds", "20", "10"], "low < high"),
         (["emulator://fabric", "--max-travel", "-1"], "max_travel"),
         (["emulator://fabric", "--max-frames", "0"], "max_frames"),

@@ -76,6 +76,17 @@ def test_an_edge_at_the_border_of_the_frame_is_no_sample(start, wavelength, fain
     assert "border" in result.reason or "nothing" in result.reason
 
 
+def test_a_blob_beyond_the_border_of_the_frame_is_no_sample():
+    y, x = np.mgrid[: 240 + 2 * MARGIN, : 320 + 2 * MARGIN]
+    blob = np.hypot(x - MARGIN - 320 - 65, y - 120 - MARGIN) < 60
+    sample = np.where(blob, 0.8, 0.25).astype(np.float32)
+    sample += 0.02 * np.random.default_rng(11).normal(size=sample.shape).astype(np.float32)
+    column = SimulatedColumn(sample, 80e-6, 15.0, 0.045, 10e-6, 15.0, seed=11)
+    column.position -= 4 * column.depth_of_field
+    result = semdrivers.autofocus(column, learn_aperture=False)
+    assert result.status == "refused"
+
+
 def test_a_part_that_is_too_small_is_refused_before_anything_moves(emulator, microscope):
     start = microscope.working_distance
     for region, mode in (((0.0, 0.0, 0.1, 0.1), None), ((0.0, 0.0, 0.5, 1.0), semdrivers.ScanMode.FAST)):

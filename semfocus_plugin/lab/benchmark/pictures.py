@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from semdrivers import read_image
 from semdrivers.console import problem_of
-from semdrivers.data_bar import bar_rows_of
+from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.files import decimal, read_table
 from semdrivers.microscope import number
@@ -58,7 +58,7 @@ def read_picture(path: Path, pixel_size: float | None = None, bar_rows: int | No
     pixel_size : float, optional
         nm; by default that of the file, and `NOMINAL_PIXEL_SIZE` where it names none.
     bar_rows : int, optional
-        Rows of a data bar at the bottom, cut off; by default known from the file, or detected.
+        Rows of a data bar at the bottom, below 0 at the top, cut off; by default known from the file, or detected.
 
     Raises
     ------
@@ -69,11 +69,8 @@ def read_picture(path: Path, pixel_size: float | None = None, bar_rows: int | No
     """
     if pixel_size is not None and number("pixel_size", pixel_size, "nm") <= 0:
         raise OutOfRangeError(f"pixel_size must be above 0 nm, not {pixel_size:g} nm")
-    if bar_rows is not None and bar_rows < 0:
-        raise OutOfRangeError(f"bar_rows must be at least 0, not {bar_rows}")
     image = read_image(path)
-    pixels = image.pixels
-    pixels = pixels[: max(pixels.shape[0] - bar_rows_of(pixels, image.metadata, bar_rows), 0)]
+    pixels = without_bar(image.pixels, bar_rows_of(image.pixels, image.metadata, bar_rows), str(path))
     if pixel_size is None and 0 < image.pixel_size < math.inf:
         pixel_size = image.pixel_size
     height, width = pixels.shape

@@ -25,7 +25,10 @@ def evaluate(
         float | None, typer.Option(help="Pixel size of picture files, nm; what the file says, or 100, by default.")
     ] = None,
     bar_rows: Annotated[
-        int | None, typer.Option(help="Rows of a data bar to cut off picture files; known or detected by default.")
+        int | None,
+        typer.Option(
+            help="Rows of a data bar to cut off picture files, below 0 at the top; known or detected by default."
+        ),
     ] = None,
     method: MethodName = None,
     max_frames: MaxFrames = None,

@@ -4,7 +4,8 @@
 const byId = id => document.getElementById(id);
 const LEASE = "X-Semfocus-Lease", CLIENT = "X-Semfocus-Client";
 const HEARTBEAT = 10000, PAUSE = 100, LOOK_EVERY = 700, TILES_EVERY = 5000;
-const me = sessionStorage.client ||= `browser ${Math.random().toString(36).slice(2, 6)}`;
+const newName = () => sessionStorage.client = `browser ${Math.random().toString(36).slice(2, 6)}`;
+let me = sessionStorage.client || newName();
 const fragment = new URLSearchParams(location.hash.slice(1));
 if (fragment.has("token")) { sessionStorage.token = fragment.get("token"); history.replaceState(null, "", location.pathname); }
 
@@ -12,6 +13,7 @@ let status = null, run = null, live = false, inControl = false, wantedFrame = nu
 
 // Requests
 
+// Read every answer: Chromium keeps the memory of one that nobody reads, 30 KB each.
 const ask = async (method, path, body, signal) => {
   const headers = { [CLIENT]: me };
   if (sessionStorage.token) headers.Authorization = `Bearer ${sessionStorage.token}`;
@@ -41,9 +43,21 @@ const takeControl = async force => {
 };
 const keepControl = async () => {
   if (!sessionStorage.lease) return;
-  try { await ask("PUT", "api/lease"); setControl(true); } catch (error) { if (error.status === 423) setControl(false); }
+  try { await json("PUT", "api/lease"); setControl(true); } catch (error) { if (error.status === 423) setControl(false); }
 };
 setInterval(keepControl, HEARTBEAT);
+
+// A tab that was duplicated has the name and the lease of the first in its storage. Of two, the one that was there keeps them.
+const tabs = new BroadcastChannel("semfocus"), thisTab = Math.random();
+tabs.onmessage = ({ data }) => {
+  if (data.client !== me) return;
+  if (data.asks) tabs.postMessage({ client: me, copy: data.asks });
+  else if (data.copy === thisTab) { setControl(false); me = newName(); }
+};
+const isAlone = async () => {
+  tabs.postMessage({ client: me, asks: thisTab });
+  await new Promise(wait => setTimeout(wait, 150));
+};
 
 const showLogin = () => { byId("login").hidden = false; document.querySelector("main").hidden = true; };
 byId("login").onsubmit = event => {
@@ -379,18 +393,18 @@ const focus = async body => {
   if (byId("method").value) body.method = byId("method").value;
   if (numberOf("travel") !== null) body.max_travel = numberOf("travel");
   if (low !== null || high !== null) body.bounds = [low ?? limits.minimum, high ?? limits.maximum];
-  await ask("POST", "api/autofocus", body);
+  await json("POST", "api/autofocus", body);
 };
 const actions = {
   take: async () => {
     if (status.control.client === null || status.control.free) return takeControl(false);
     if (confirm(`${status.control.client} controls the instrument. Take over?`)) await takeControl(true);
   },
-  reconnect: async () => { tell("connecting again"); await ask("POST", "api/reconnect"); tell("connected again"); },
+  reconnect: async () => { tell("connecting again"); await json("POST", "api/reconnect"); tell("connected again"); },
   autofocus: () => focus({}),
   stigmate: () => focus({ stigmate: true, ...(numberOf("stigmator-travel") === null ? {} : { max_stigmator_travel: numberOf("stigmator-travel") }) }),
-  cancel: async () => { await ask("DELETE", `api/autofocus/${run.number}`); tell("cancelling: the lens goes back to its start"); },
-  stop: async () => { live = false; await ask("POST", "api/stop", {}); },
+  cancel: async () => { await json("DELETE", `api/autofocus/${run.number}`); tell("cancelling: the lens goes back to its start"); },
+  stop: async () => { live = false; await json("POST", "api/stop", {}); },
   snap: async () => {
     live = false;
     tell("scanning");
@@ -409,29 +423,29 @@ const actions = {
     while (live && inControl && !running() && status.problem === null) {
       const began = performance.now();
       if (document.hidden) { live = false; tell("live view ended: nobody looks at the page"); break; }
-      await ask("POST", "api/frames", {}).catch(error => { live = false; throw error; });
+      await json("POST", "api/frames", {}).catch(error => { live = false; throw error; });
       await new Promise(wait => setTimeout(wait, Math.max(0, PAUSE - (performance.now() - began))));
     }
     live = false;
   },
   "new-specimen": async () => {
     tell("the specimen is drawn");
-    await ask("PUT", "api/emulator", { specimen: byId("specimen").value, seed: numberOf("seed") ?? 1, faults: byId("faults").value });
+    await json("PUT", "api/emulator", { specimen: byId("specimen").value, seed: numberOf("seed") ?? 1, faults: byId("faults").value });
     tell(`${byId("specimen").value} is under the beam`);
   },
   detune: async () => {
     const away = ["x", "y"].map(axis => numberOf(`astigmatism-${axis}`) ?? 0);
-    await ask("PUT", "api/working_distance", { value: status.working_distance + (numberOf("defocus") ?? 0) / 1000 });
+    await json("PUT", "api/working_distance", { value: status.working_distance + (numberOf("defocus") ?? 0) / 1000 });
     if (away.some(each => each)) {
       const { value } = await json("GET", "api/stigmator");
-      await ask("PUT", "api/stigmator", { value: value.map((each, k) => each + away[k]) });
+      await json("PUT", "api/stigmator", { value: value.map((each, k) => each + away[k]) });
       await readMembers();
     }
     tell("detuned; scan a frame to see it");
   },
 };
 for (const [id, action] of Object.entries(actions)) byId(id).onclick = attempt(action);
-const setter = (id, path, value) => { byId(id).onchange = attempt(async () => { await ask("PUT", path, { value: value() }); }); };
+const setter = (id, path, value) => { byId(id).onchange = attempt(async () => { await json("PUT", path, { value: value() }); }); };
 setter("set-distance", "api/working_distance", () => numberOf("set-distance"));
 setter("set-magnification", "api/magnification", () => numberOf("set-magnification"));
 setter("beam", "api/beam_on", () => byId("beam").checked);
@@ -444,4 +458,4 @@ addEventListener("keydown", event => {
   if (button && !button.disabled && !button.hidden) { event.preventDefault(); button.click(); }
 });
 addEventListener("resize", () => { if (status?.frame) drawScale(status.frame); });
-listen();
+isAlone().then(listen);

@@ -249,6 +249,7 @@ def test_forgetting_the_as_is_told(microscope, told):
         {"on_failure": "ignore"},
         {"settings": {}},
         {"evrey": 10},
+        {"track": True},
         {"max_frames": 0},
     ],
 )
@@ -256,6 +257,27 @@ def test_nonsense_is_refused_before_anything_moves(foreign, wrong):
     with pytest.raises((semdrivers.InvalidParameterError, semdrivers.OutOfRangeError)):
         FocusKeeper(foreign, **wrong)
     assert (foreign.moves, foreign.frames) == ([], 0)
+
+
+def test_a_comparison_that_fails_loses_no_picture(microscope, known, caplog):
+    """Pictures of a blank sample say nothing either: the map has its own points, and no more."""
+    pytest.importorskip("skimage")
+
+    class Broken:
+        @semdrivers.hookimpl(tryfirst=True)
+        def semdrivers_focus_between(self, microscope, first, second, row, column, depth_of_field):
+            raise RuntimeError("the comparison broke")
+
+    manager, plugin = semdrivers.get_plugin_manager(), Broken()
+    manager.register(plugin, "broken-comparison")
+    try:
+        with focused(microscope, map=known, track=True) as held:
+            heights = [held.acquire().working_distance for _ in range(3)]
+    finally:
+        manager.unregister(plugin)
+    assert heights[0] == heights[2] > heights[1]
+    assert "the comparison broke" in caplog.text
+    assert len(known.points) == 5
 
 
 def test_stage_travel_needs_a_stage(foreign):

@@ -194,6 +194,18 @@ def test_one_tab_controls_the_other_watches_and_may_take_over(tab, server):
     cancel(second)
 
 
+def test_a_tab_that_is_duplicated_watches_and_a_reload_keeps_control(tab, server):
+    first = in_control(tab(server.page))
+    with first.context.expect_page() as opened:
+        first.evaluate("() => { window.open(location.href); }")  # the copy has all that the first one stores
+    copy = opened.value
+    copy.locator("#control", has_text="watching").wait_for()
+    assert copy.locator("#autofocus").is_disabled()
+    first.reload()
+    in_control(first)
+    copy.locator("#control", has_text="watching").wait_for()
+
+
 def test_everybody_can_stop_and_the_beam_goes_off(tab, server):
     first = in_control(tab(server.page))
     second = tab(server.page)

@@ -181,6 +181,27 @@ def test_everybody_may_stop(featureless):
     assert json.loads(ask(featureless, "GET", "api/beam_on")[1]) == {"value": False}
 
 
+def test_stop_gets_through_however_many_requests_wait(featureless):
+    lease = {LEASE_HEADER: json.loads(ask(featureless, "POST", "api/lease", {})[1])["lease"]}
+    number = json.loads(ask(featureless, "POST", "api/autofocus", {**MANY, "max_frames": 10**6}, **lease)[1])["number"]
+    arrived = threading.Barrier(61)
+
+    def waits():
+        arrived.wait()
+        ask(featureless, "GET", f"api/autofocus/{number}?after=1000000&wait=30")
+
+    watchers = [threading.Thread(target=waits) for _ in range(60)]
+    for watcher in watchers:
+        watcher.start()
+    arrived.wait()
+    time.sleep(0.5)  # the threads of the server are taken meanwhile
+    assert ask(featureless, "POST", "api/stop", {})[0] == 200
+    assert any(watcher.is_alive() for watcher in watchers)  # their threads were not needed for it
+    for watcher in watchers:
+        watcher.join()
+    assert featureless.desk.run.result.status == "cancelled"
+
+
 def test_the_end_of_the_server_puts_a_run_back():
     with Emulator("featureless", seed=1, magnification=2000, working_distance=14.0) as emulator:
         with sharing(emulator.url, port=0) as server:
@@ -259,6 +280,28 @@ def test_pages_of_other_servers_are_refused(shared):
     assert ask(shared, "POST", "api/stop", {}, Origin="http://evil.example")[0] == 403
     assert ask(shared, "GET", "api/status", Host="evil.example")[0] == 403
     assert ask(shared, "GET", "api/status", Origin=f"http://{host}")[0] == 200
+
+
+def test_what_no_client_sends_is_refused_before_it_is_read(shared):
+    lease = {LEASE_HEADER: json.loads(ask(shared, "POST", "api/lease", {})[1])["lease"]}
+    nested = 1
+    for _ in range(500):
+        nested = {"a": nested}
+    status, answer = ask(shared, "PUT", "api/focus_record", {"value": nested}, **lease)
+    assert (status, "nested too deeply" in json.loads(answer)["message"]) == (422, True)
+    assert json.loads(ask(shared, "GET", "api/focus_record")[1])["value"] != nested
+    assert ask(shared, "PUT", "api/focus_record", {"value": {"a": "b" * 2**20}}, **lease)[0] == 413
+    assert ask(shared, "POST", "api/stop", {}, Transfer_Encoding="chunked")[0] == 411
+
+
+def test_no_browser_keeps_an_answer_or_shows_it_within_another_page(shared):
+    with semdrivers.connect(shared.url) as microscope:
+        number = json.loads(ask(shared, "GET", "api/status")[1])["frame"]["number"] if shared.desk.frames else 0
+        microscope.acquire()
+    for path, kept in ((f"api/frames/{number + 1}.jpg", "no-store"), ("labels", "no-cache"), ("page.js", "no-cache")):
+        with urllib.request.urlopen(shared.page + path, timeout=60) as response:
+            assert response.headers["Cache-Control"] == kept, path
+            assert response.headers["X-Frame-Options"] == "DENY", path
 
 
 @pytest.mark.parametrize(
