@@ -177,13 +177,26 @@ def _read_with_pillow(path: Path, page: int, because: Exception | None = None) -
                 return np.asarray(picture.convert("RGBA"))
             if picture.mode in ("CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa", "La"):
                 return np.asarray(picture.convert("RGB"))
-            return np.asarray(picture)
+            return _in_bands(picture)
     except InvalidParameterError:
         raise
     except Exception as error:
         why = because or error
         detail = "" if isinstance(error, UnidentifiedImageError) and not because else f" ({why})"
         raise InvalidParameterError(f"{path}: no picture that can be read{detail}") from error
+
+
+def _in_bands(picture: Any) -> NDArray[Any]:
+    """Return the pixels of a picture; of a large one a few lines at a time, since Pillow would hold it three times."""
+    width, height = picture.size
+    if picture.mode not in ("L", "I;16", "I;16L", "I;16B") or height <= _LINES:
+        return np.asarray(picture)
+    first = np.asarray(picture.crop((0, 0, width, _LINES)))
+    pixels = np.empty((height, width), first.dtype)
+    for top in range(0, height, _LINES):
+        end = min(top + _LINES, height)
+        pixels[top:end] = np.asarray(picture.crop((0, top, width, end)))
+    return pixels
 
 
 @contextmanager
