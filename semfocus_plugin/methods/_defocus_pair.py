@@ -17,7 +17,17 @@ from semdrivers.errors import ModelError
 from semdrivers.focus import Astigmatism
 from semfocus_plugin.methods._stigmation import Stigmation
 from semfocus_plugin.networks import Networks
-from semfocus_plugin.optics import HALF_SCORE, UNKNOWN, Estimate, Posterior, Sighting, half_blur, ideal_score
+from semfocus_plugin.optics import (
+    HALF_SCORE,
+    PLAIN,
+    UNKNOWN,
+    Estimate,
+    Posterior,
+    Sighting,
+    half_blur,
+    ideal_score,
+    period_of,
+)
 from semfocus_plugin.run import (
     HOPELESS,
     NOISE,
@@ -72,7 +82,7 @@ SHARP_BLUR = 2.0
 """Largest blur radius, pixels, of a frame that may be in focus where nothing out of focus can be seen."""
 
 DETAIL = 0.03
-"""Least share of the fine contrast that must be the sample's in such a frame; noise alone reaches 0.004."""
+"""Least share of the fine contrast that must be the sample's in focus; noise alone reaches 0.004, foci have 0.1."""
 
 PATIENCE = 6
 """Frames after which a run ends that has not seen that much."""
@@ -140,7 +150,10 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
                 continue
             best = max(close, key=_sharpness if posterior.period is None else lambda m: m.structure)
             blurred = min(map(_sharpness, seen))
-            flank = _unseen_lobe(run, posterior, near, at_target)
+            period = posterior.period or period_of(best.image.pixels)
+            flank = None
+            if period is not None and (posterior.period is not None or best.detail < PLAIN):
+                flank = _unseen_lobe(run, period, near, at_target)
             if flank is not None:
                 place, phase = flank, "verify"
                 continue
@@ -158,8 +171,8 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
                 outcome = _judge(run, best, blurred, near, accept, share, _shows_astigmatism(posterior))
                 if outcome.focused and stepped is not None:
                     outcome = replace(outcome, working_distance=stepped.working_distance)
-                if posterior.period is not None:
-                    outcome = _judge_periodic(posterior.period, best, at_target, near, outcome)
+                if period is not None:
+                    outcome = _judge_periodic(period, best, at_target, near, outcome, posterior.period is not None)
                 outcome = _stigmated(outcome, stigmation, posterior, near)
                 if outcome.focused:
                     stigmation.trim(posterior, near)
@@ -190,15 +203,13 @@ def _stigmated(outcome: Outcome, stigmation: Stigmation, posterior: Posterior, n
     return replace(outcome, reason="; ".join(filter(None, (outcome.reason, stigmation.note(posterior, near)))))
 
 
-def _unseen_lobe(run: FocusRun, posterior: Posterior, near: Estimate, here: list[Measurement]) -> float | None:
+def _unseen_lobe(run: FocusRun, period: float, near: Estimate, here: list[Measurement]) -> float | None:
     """Return a place where a periodic sample would show more if the estimate were a false focus, or None.
 
     Where the blur radius is 0.82 periods, and again every half period further out, contrast comes back reversed; a
     lobe nearer to the focus is always the stronger one.
     """
-    if posterior.period is None:
-        return None
-    away = LOBE * posterior.period * here[0].pixel / math.hypot(here[0].pixel, run.core) * near.unit
+    away = LOBE * period * here[0].pixel / math.hypot(here[0].pixel, run.core) * near.unit
     for side in (1, -1):
         offsets = [side * (m.working_distance - near.working_distance) / away for m in here]
         place = near.working_distance + side * away
@@ -208,9 +219,9 @@ def _unseen_lobe(run: FocusRun, posterior: Posterior, near: Estimate, here: list
 
 
 def _judge_periodic(
-    period: float, best: Measurement, here: list[Measurement], near: Estimate, outcome: Outcome
+    period: float, best: Measurement, here: list[Measurement], near: Estimate, outcome: Outcome, misled: bool
 ) -> Outcome:
-    """Return the outcome on a periodic sample: its fine structure decides, and not what a network makes of it."""
+    """Return the outcome on a periodic sample: its fine structure decides, and not what a `misled` network sees."""
     others = [m for m in here if abs(m.working_distance - near.working_distance) > 2 * near.unit]
     most = max((m.structure for m in others), default=0.0)
     least = min((m.structure for m in others), default=best.structure)
@@ -220,7 +231,7 @@ def _judge_periodic(
         return replace(outcome, focused=False, reason=reason, confidence=0.0)
     blind = best.evaluation.log_sigma is not None and best.evaluation.log_sigma > BLIND
     low = best.score < METHOD.accept_score and not blind
-    if outcome.focused or low or best.structure < OUTSHINES * max(least, 1e-12):
+    if outcome.focused or low or not misled or best.structure < OUTSHINES * max(least, 1e-12):
         return outcome
     reason = f"score {best.score:.1f}; {place}, and shows most here"
     return replace(outcome, focused=True, reason=reason, working_distance=near.working_distance, confidence=near.mass)
@@ -429,6 +440,11 @@ def _judge(
     if best.score < (accept * share if accept <= METHOD.accept_score else accept):
         reason = f"the best place found scores {best.score:.1f}, below {accept:g}"
         return Outcome(False, reason, best.working_distance, best.score, retry=False)
+    if best.detail < DETAIL:
+        reason = (
+            f"the sharpest frame shows little but noise (score {best.score:.1f}); move the stage, or scan more slowly"
+        )
+        return Outcome(False, reason, best.working_distance, best.score)
     edge = _at_limit(run, near)
     note = "" if edge is None else f"; the sharpest place is at the limit of {edge:.3f} mm, the focus may lie beyond it"
     place = run.limits.clip(near.working_distance)

@@ -17,6 +17,7 @@ from semfocus_plugin.optics._nominal import (
     ideal_score,
     trained_depth_of_field,
 )
+from semfocus_plugin.optics._periodic import PLAIN, period_of
 from semfocus_plugin.optics._posterior import Estimate, Posterior, Residual
 from semfocus_plugin.optics._relief import Relief, relief
 from semfocus_plugin.optics._sighting import PERIODIC, BlurEllipse, Sighting
@@ -29,6 +30,7 @@ __all__ = [
     "NOMINAL_APERTURE",
     "NOMINAL_PIXEL",
     "PERIODIC",
+    "PLAIN",
     "SURE",
     "TUNGSTEN",
     "UNKNOWN",
@@ -54,6 +56,7 @@ __all__ = [
     "ideal_score",
     "instrument_of",
     "learned",
+    "period_of",
     "relief",
     "spectrum",
     "trained_depth_of_field",

@@ -159,7 +159,7 @@ class Posterior:
         self._sightings, self._gain_error = sightings, gain_error
         self._stigmated = any(s.added != sightings[-1].added for s in sightings)
         here = [s for s in sightings if s.added == sightings[-1].added]
-        waves = [s.spectrum for s in sightings if s.spectrum is not None and s.misled]
+        waves = [s.spectrum for s in sightings if s.spectrum is not None and s.wave]
         strongest = max(waves, key=lambda found: found.peak, default=None)
         self.period = None if strongest is None else strongest.period
         self._samples: elliptic.Samples | None = None

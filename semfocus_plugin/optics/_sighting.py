@@ -66,6 +66,8 @@ class Sighting:
         Both radii and the direction of the blur, where the network reports them; `log_blur` is then their mean.
     added : tuple of float
         Astigmatism, both components in mm, that the stigmator had added to that of the start when the frame was taken.
+    repeats : bool
+        Whether the frame is out of focus and shows a sample that repeats itself.
     """
 
     working_distance: float
@@ -77,9 +79,15 @@ class Sighting:
     ellipse: BlurEllipse | None = None
     detail: float = 0.0
     added: tuple[float, float] = (0.0, 0.0)
+    repeats: bool = False
 
     @property
     def misled(self) -> bool:
-        """Whether a network cannot read a blur off the frame, for it shows little but one wave."""
+        """Whether a network cannot read a blur off the frame, for its sample is periodic."""
+        return self.repeats or self.wave
+
+    @property
+    def wave(self) -> bool:
+        """Whether the frame shows little but one wave."""
         seen = self.spectrum
         return self.structure and seen is not None and seen.peak >= PERIODIC and seen.dominance >= DOMINANT

@@ -14,7 +14,7 @@ import numpy as np
 from semdrivers.errors import AutofocusError
 from semdrivers.image import Image, ScanMode
 from semfocus_plugin.optics import PERIODIC, spectrum
-from semfocus_plugin.run._measurement import NOISE, Measurement
+from semfocus_plugin.run._measurement import NOISE, Measurement, repeats
 
 MOST_LATE = 2
 """Frames in a row that may be late; each is dropped and taken again, the next one ends the run."""
@@ -148,8 +148,10 @@ def contradiction(
     blur_range: float | None,
     sigma: float | None = None,
     astigmatism: float = 0.0,
-) -> Measurement | None:
-    """Return the frame that agrees least with the others on where the focus is, or None where all of them agree.
+) -> tuple[Measurement, str] | None:
+    """Return the frame that agrees least with the others on where the focus is, and whether it is "sharp" or "blurred".
+
+    None where all of them agree.
 
     The blur of every frame must be that of its distance from the focus, for one beam of about the angle that is known,
     and no less than the blur at the focus. Astigmatism leaves any blur between both radii of an ellipse. On a periodic
@@ -168,7 +170,7 @@ def contradiction(
     astigmatism : float
         Half the distance between the line foci, mm.
     """
-    if blur_range is None:
+    if blur_range is None or len(measurements) < 2:
         return None
     seen = [m for m in measurements if m.correlation > NOISE and m.evaluation.log_blur is not None]
     seen = [m for m in seen if m.setting == measurements[-1].setting]
@@ -190,21 +192,27 @@ def contradiction(
     sigmas = (-math.inf if m.evaluation.log_sigma is None else m.evaluation.log_sigma for m in seen)
     allowed = np.array([max(_CONTRADICTION, _SIGMAS * math.exp(each)) for each in sigmas])
     deviation = np.maximum(np.maximum(least - blur, blur - most), 0.0) / allowed
-    best = deviation[deviation.max(axis=1).argmin()]
-    if best.max() <= 1.0:
+    beam = int(deviation.max(axis=1).argmin())
+    odd = int(deviation[beam].argmax())
+    if deviation[beam, odd] <= 1.0:
         return None
-    readable = [m for m in seen if spectrum(m.image.pixels).peak < PERIODIC]
+    readable = [m for m in seen if _readable(m)]
     if len(readable) < len(seen):
         return contradiction(readable, focus, half_angle, blur_range, sigma, astigmatism)
-    return seen[int(best.argmax())]
+    return seen[odd], "sharp" if blur[odd] < least[beam, odd] else "blurred"
+
+
+def _readable(m: Measurement) -> bool:
+    """Return whether a network reads the blur of a frame: out of focus it misreads a periodic sample."""
+    return spectrum(m.image.pixels).peak < PERIODIC and not repeats(m)
 
 
 def lens_stands_still(measurements: Sequence[Measurement], half_angle: float, blur_range: float | None) -> str:
     """Return why the frames cannot come from a lens that moves, or an empty text.
 
     Of three places one at least differs from the others in defocus, wherever the focus lies, and so in blur. Three
-    frames of a visible sample whose blur does not differ, though the beam would make it differ by more than three times
-    what is allowed here, and so a beam of half its angle still plainly, are of one place.
+    frames of a visible sample, not a periodic one, whose blur does not differ, though the beam would make it differ by
+    more than three times what is allowed here, and so a beam of half its angle still plainly, are of one place.
 
     Parameters
     ----------
@@ -231,7 +239,7 @@ def lens_stands_still(measurements: Sequence[Measurement], half_angle: float, bl
     distance = slope * np.abs(candidates[:, None] - places)
     floors = (0.0, min(math.expm1(blur.min()), _WIDEST_FLOOR))
     expected = [np.ptp(np.log1p(np.hypot(distance, floor)), axis=1).min() for floor in floors]
-    if min(expected) < _LEAST_SPREAD:
+    if min(expected) < _LEAST_SPREAD or not all(map(_readable, seen)):
         return ""
     return (
         f"{len(seen)} frames from {places.min():.3f} to {places.max():.3f} mm show the same blur: the "

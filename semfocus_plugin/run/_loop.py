@@ -277,6 +277,8 @@ def _attempt(method: Method, focus: Focus, run: FocusRun, accept: float) -> tupl
 
 def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
     """Refuse a focus that a frame contradicts: nobody knows which of them is true."""
+    if not outcome.focused:
+        return outcome
     beam = run.beam if outcome.beam is None else outcome.beam
     odd = contradiction(
         run.measurements,
@@ -286,8 +288,6 @@ def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
         None if outcome.beam is None else outcome.beam.sigma,
         0.0 if outcome.astigmatism is None else outcome.astigmatism.amount * 1e-3,
     )
-    if not outcome.focused:
-        return outcome
     nearest = min(run.measurements, key=lambda m: abs(m.working_distance - outcome.working_distance))
     if network_files.border_share(nearest.image.pixels) > _AT_BORDER:
         reason = (
@@ -297,10 +297,11 @@ def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
         return dataclasses.replace(outcome, focused=False, retry=False, reason=reason)
     if odd is None:
         return _repeated(run, outcome)
+    frame, seems = odd
     reason = (
         f"the frames contradict each other: with the focus at {outcome.working_distance:.3f} mm, the frame at "
-        f"{odd.working_distance:.3f} mm cannot be as {'sharp' if odd.score > outcome.score / 2 else 'blurred'} as it "
-        "is; check frame buffer and lens control, and what disturbs the beam"
+        f"{frame.working_distance:.3f} mm cannot be as {seems} as it is; check frame buffer and lens control, and "
+        "what disturbs the beam"
     )
     return dataclasses.replace(outcome, focused=False, retry=False, reason=reason)
 

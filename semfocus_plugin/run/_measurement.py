@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from semdrivers.image import Image
 from semfocus_plugin.networks import Evaluation
-from semfocus_plugin.optics import NOMINAL_PIXEL
+from semfocus_plugin.optics import NOMINAL_PIXEL, PLAIN, period_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,3 +82,8 @@ def shows_nothing(measurement: Measurement) -> str:
         level = "black" if float(pixels.mean()) < 0.5 * float(pixels.max()) else "saturated"
         return f"{measurement.clipped:.0%} of the picture is {level}; correct brightness and contrast first"
     return ""
+
+
+def repeats(measurement: Measurement) -> bool:
+    """Return whether a frame is out of focus and shows a periodic sample, of which a network misreads the blur."""
+    return measurement.detail < PLAIN and period_of(measurement.image.pixels) is not None

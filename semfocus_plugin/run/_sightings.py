@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from semfocus_plugin.optics import TUNGSTEN, Posterior, Sighting, half_blur, spectrum
 from semfocus_plugin.run._focus_run import FocusRun
-from semfocus_plugin.run._measurement import NOISE, Measurement, shows_nothing
+from semfocus_plugin.run._measurement import NOISE, Measurement, repeats, shows_nothing
 
 _BEYOND = 60.0
 """Pixels of blur that the interval of possible places extends beyond the limits."""
@@ -17,6 +17,9 @@ _SCORE_SIGMA = 0.6
 
 _LEAST_SCORE = 0.3
 """Distance from either end of the scale within which a score does not depend on the blur."""
+
+_WAVE = 25.0
+"""Peak of the spectrum from which a frame shows a periodic sample, whatever its lines share; noise reaches some 15."""
 
 _LEAST_SIGMA = 0.15
 """Least standard deviation of ln(1 + blur radius) as a score implies it."""
@@ -37,9 +40,19 @@ def sighting_of(m: Measurement) -> Sighting:
     if ellipse is not None:
         blur = 0.5 * (ellipse.log_larger + ellipse.log_smaller)
         sigma = math.log(0.5 * (ellipse.sigma_larger + ellipse.sigma_smaller))
-    structure = m.correlation > NOISE and not shows_nothing(m)
     seen = spectrum(m.image.pixels)
-    return Sighting(m.working_distance, m.pixel, blur, sigma, structure, seen, ellipse, m.structure)
+    structure = (m.correlation > NOISE or seen.peak >= _WAVE) and not shows_nothing(m)
+    return Sighting(
+        m.working_distance,
+        m.pixel,
+        blur,
+        sigma,
+        structure,
+        seen,
+        ellipse,
+        m.structure,
+        repeats=structure and repeats(m),
+    )
 
 
 def _implied(m: Measurement) -> tuple[float, float]:

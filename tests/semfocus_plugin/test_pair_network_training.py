@@ -79,6 +79,7 @@ def test_a_run_leaves_history_checkpoint_and_a_described_network(trained):
     assert entry["training"]["epochs"] == 1
 
 
+@pytest.mark.slow
 def test_training_goes_on_where_it_stopped(rendered, trained, tmp_path):
     checkpoint = tmp_path / "checkpoint.pt"
     checkpoint.write_bytes((trained / "checkpoint.pt").read_bytes())
@@ -121,6 +122,7 @@ def test_bad_recipes_are_refused(call, error, words):
         call()
 
 
+@pytest.mark.slow
 def test_the_command_makes_pairs_trains_and_exports(tmp_path):
     runner = CliRunner()
     arguments = ["train", "pair", "-o", str(tmp_path), "--count", "12", "--batch", "4", "--epochs", "1"]

@@ -14,6 +14,7 @@ def semfocus(*arguments):
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 
+@pytest.mark.slow
 def test_evaluate_puts_presets_side_by_side(tiny_models, tmp_path):
     options = ["--runs", 1, "--specimen", "tin-balls", "--method", "dual-network", "--workers", 1]
     options += ["--preset", "ideal", "--preset", "hostile", "--max-frames", 12]

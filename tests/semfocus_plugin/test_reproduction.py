@@ -234,6 +234,7 @@ def test_a_reported_direction_follows_the_mirror_images(tmp_path, write_models, 
         np.testing.assert_allclose(np.abs(transposed), 90 - abs(frame.angle))
 
 
+@pytest.mark.slow
 def test_real_micrographs_are_left_out_where_there_are_none(small, tmp_path):
     pytest.importorskip("scipy")
     grain = np.random.default_rng(1).integers(0, 255, (300, 400)).astype(np.uint8)
@@ -248,6 +249,7 @@ def test_real_micrographs_are_left_out_where_there_are_none(small, tmp_path):
     assert "left out" in " ".join(shown.notes)
 
 
+@pytest.mark.slow
 def test_autofocus_is_shown_against_the_true_best(small, tmp_path, monkeypatch):
     monkeypatch.setattr(online, "TRAINED", ("tin-balls",))
     monkeypatch.setattr(online, "UNSEEN", ("fabric",))
@@ -273,6 +275,7 @@ def test_tables_of_runs_count_what_they_say(small, monkeypatch):
         assert lines["Average of iteration"]["value"] == record["frames"] - record["search_frames"]
 
 
+@pytest.mark.slow
 def test_table_s1_trains_what_it_compares(small, monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.setattr(offline, "TRAINED", ("tin-balls",))

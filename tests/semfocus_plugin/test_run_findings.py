@@ -100,6 +100,7 @@ def test_nothing_is_told_of_a_column_without(specimen, places):
     assert finding(*run(specimen, places=places)) is None
 
 
+@pytest.mark.slow
 def test_one_side_of_the_focus_is_enough():
     """Of two to five depths of field 94 to 100 % are found (docs/explanation/physics.md): a rate, not a certainty."""
     random = np.random.default_rng(5)
@@ -150,6 +151,7 @@ def test_the_amount_is_in_depths_of_field_of_the_aperture_told():
     assert astigmatism(views, focus, aperture=0.05).amount == pytest.approx(nominal.amount, rel=0.3)
 
 
+@pytest.mark.slow
 def test_larger_frames_are_told_in_the_same_unit():
     found = astigmatism(*run(amount=3.0, angle=50.0, width=640))
     assert found.amount == pytest.approx(3.0, rel=0.3)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from semfocus_plugin.lab.studies import drivers
 from semfocus_plugin.lab.studies.drivers import DRIVERS, run_once, table
 
 
+@pytest.mark.slow
 def test_a_run_has_a_sample_a_start_and_an_error_of_its_own():
     first, again, other = (run_once("tescan, 10 mrad", number, 5) for number in (2, 2, 3))
     assert first == again

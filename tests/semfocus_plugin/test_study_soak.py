@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
 from typer.testing import CliRunner
 
 from semfocus_plugin.lab.cli import app
@@ -28,6 +29,7 @@ def test_a_table_has_all_runs_and_the_largest_error():
     assert lines[-1][5:7] == ("300", "13")
 
 
+@pytest.mark.slow
 def test_half_an_hour_of_the_instrument(tmp_path):
     figure = tmp_path / "soak.png"
     ended = CliRunner().invoke(app, ["lab", "soak", "--hours", "0.5", "--every", "10", "-o", str(figure)])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from semfocus_plugin.lab.studies import tiles
 
 
+@pytest.mark.slow
 def test_a_map_keeps_a_tilted_sample_sharp_where_a_fixed_focus_does_not(tmp_path):
     picture = tmp_path / "map.png"
     by_map = tiles.run_scene("spread", "map", 2, 1, 20.0, 3, picture)

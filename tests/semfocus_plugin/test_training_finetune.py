@@ -75,6 +75,7 @@ def test_a_file_of_another_make_is_refused(tiny_models):
         shipped.read_compact(networks.read_manifest(tiny_models)[0])
 
 
+@pytest.mark.slow
 def test_a_persons_labels_are_learned_and_the_blur_is_kept(run):
     folder, _, report = run
     assert report.pictures_before["rmse"] == pytest.approx(2, abs=0.02)
@@ -88,6 +89,7 @@ def test_a_persons_labels_are_learned_and_the_blur_is_kept(run):
     assert report.pictures_before["pictures"] == 4
 
 
+@pytest.mark.slow
 def test_elliptical_blurs_are_not_held_against_a_network_that_reports_round_ones(run, frames):
     kept = aenet.read_frames((frames,))
     _, held_out = aenet.split(kept)
@@ -95,6 +97,7 @@ def test_elliptical_blurs_are_not_held_against_a_network_that_reports_round_ones
     assert run[2].kept_before["frames"] == int((larger - smaller <= 0.25).sum()) < len(held_out)
 
 
+@pytest.mark.slow
 def test_the_figures_before_are_those_of_the_score_function(run, sheet):
     pictures = finetune.read_pictures((str(sheet),))
     crops = pictures.crops(np.array([0, 1]), np.random.default_rng(1))
@@ -104,6 +107,7 @@ def test_the_figures_before_are_those_of_the_score_function(run, sheet):
     assert float(np.median(told)) == pytest.approx(float(pictures.label[1]) + 2, abs=0.02)
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_its_checkpoint_and_from_no_other_network(run, sheet, frames, tmp_path):
     _, path, report = run
     copy = tmp_path / "copy"
@@ -117,6 +121,7 @@ def test_training_goes_on_from_its_checkpoint_and_from_no_other_network(run, she
         finetune.train(recipe(sheet, frames), copy, resume=True)
 
 
+@pytest.mark.slow
 def test_what_forgot_is_exported_by_force_alone(run, sheet, frames, tmp_path):
     _, path, report = run
     (tmp_path / checkpoint.CHECKPOINT).write_bytes(path.read_bytes())

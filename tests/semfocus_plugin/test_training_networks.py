@@ -76,6 +76,7 @@ def test_training_goes_on_where_it_stopped(frames, trained, tmp_path):
     assert torch.load(checkpoint, weights_only=True)["epoch"] == 1
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_the_shipped_weights(frames, tmp_path):
     shipped = str(models_directory())
     config = aenet.AENetConfig((frames,), epochs=1, batch=8, learning_rate=1e-6, start=shipped)
@@ -185,6 +186,7 @@ def test_artefacts_along_the_lines_are_never_transposed():
     assert float(inputs[:, 0].std(dim=2).max()) < 1e-3
 
 
+@pytest.mark.slow
 def test_a_network_trained_on_windows_goes_on_from_its_checkpoint_on_whole_frames(frames, tmp_path):
     first = aenet.train(aenet.AENetConfig((frames,), epochs=1, batch=16, window=64), tmp_path / "windows")
     path = aenet.train(
@@ -199,6 +201,7 @@ def test_a_network_trained_on_windows_goes_on_from_its_checkpoint_on_whole_frame
     assert -90 <= report.ellipse.direction <= 90
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_the_ellipse_weights(frames, tmp_path):
     # In the repository: no package installs it.
     start = Path(__file__).parents[2] / "semfocus_plugin" / "lab" / "training" / "start"
