@@ -233,12 +233,12 @@ from semfocus_plugin import tiles
 
 root, kills = Path(sys.argv[1]), int(sys.argv[2])
 moments = random.Random(int(sys.argv[3]))
-TINY = semdrivers.ScanMode("TINY", 64, 48)
+SMALL = semdrivers.ScanMode("SMALL", 320, 240)
 
 
 class Bench:
     capabilities = semdrivers.Capabilities(
-        semdrivers.Range(1.0, 50.0, 0.001), semdrivers.Range(20, 1e5), scan_modes=(TINY,)
+        semdrivers.Range(1.0, 50.0, 0.001), semdrivers.Range(20, 1e5), scan_modes=(SMALL,)
     )
     working_distance, magnification, stage_position = 15.0, 5000.0, (0.0, 0.0)
 
@@ -251,15 +251,15 @@ class Bench:
 
     def acquire(self, mode):
         os.write(self.log, b"%f %f\\n" % self.stage_position)
-        pixels = np.full((48, 64), int(1000 * abs(self.stage_position[0])) % 256, np.uint8)
-        return semdrivers.Image(pixels, self.working_distance, self.magnification, 100.0, scan_mode=mode)
+        pixels = np.full((240, 320), int(1000 * abs(self.stage_position[0])) % 256, np.uint8)
+        return semdrivers.Image(pixels, self.working_distance, self.magnification, 20.0, scan_mode=mode)
 
     def close(self):
         pass
 
 
 def make():
-    return tiles.plan_tiles((6, 5), None, 0.1, place=(0.0, 0.0), field=(0.0064, 0.0048), magnification=5000.0, mode=TINY)
+    return tiles.plan_tiles((6, 5), None, 0.1, place=(0.0, 0.0), field=(0.0064, 0.0048), magnification=5000.0, mode=SMALL)
 
 
 def work(folder):
