@@ -36,6 +36,10 @@ class Patient:
                 image = microscope.acquire(settings.scan_mode)
             except semdrivers.StoppedError:
                 break
+            except semdrivers.InterlockError:  # a stop between two frames has blanked the beam
+                if not cancel.is_set():
+                    raise
+                break
             trace.append(
                 semdrivers.FocusStep(len(trace), "wait", image.working_distance, image.magnification, 1.0, 0.0, 0.0)
             )
