@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 from semfocus_plugin.optics import Estimate, Posterior, Residual, Sighting
@@ -54,19 +53,20 @@ class Stigmation:
         if stigmator is None:
             return posterior_of(self._run, sightings, pixel)
         settings = [m.setting for m in self._run.measurements]
-        if self._before is not None and not stigmator.given and settings[-1] not in self._lost:
-            after = [s for s, setting in zip(sightings, settings, strict=True) if setting == stigmator.setting]
-            change = self._before.change(after, stigmator.expected(self._left, stigmator.setting))
-            if not any(s.structure for s in after):
-                self._lost.add(stigmator.setting)
-                stigmator.lost()
-                self._run.stigmate(self._left)
-            elif change is not None:
-                stigmator.learn(self._left, stigmator.setting, change, self._before.unit(self._run.working_distance))
-        # Frames that showed what an axis does say little of the focus.
-        aside = self._lost if stigmator.setting in self._tries else self._lost | self._tries
-        kept = [pair for pair in zip(sightings, settings, strict=True) if pair[1] not in aside]
-        return posterior_of(self._run, [replace(s, added=stigmator.added(at)) for s, at in kept], pixel)
+        here = [s for s, setting in zip(sightings, settings, strict=True) if setting == self.setting]
+        if self.setting in self._tries and not any(s.structure for s in here):
+            self._tries.discard(self.setting)
+            self._lost.add(self.setting)
+            stigmator.lost()
+            self._run.stigmate(self._left)
+        kept = [
+            replace(s, added=stigmator.added(setting))
+            for s, setting in zip(sightings, settings, strict=True)
+            if setting not in self._lost
+        ]
+        self._before = posterior_of(self._run, kept, pixel, self._before)
+        stigmator.learn(*self._before.unknowns())
+        return self._before
 
     def next(self, posterior: Posterior, near: Estimate, here: list[Measurement]) -> float | None:
         """Return where the next frame tells more of the astigmatism, mm, or None where it is known and corrected.
@@ -92,41 +92,37 @@ class Stigmation:
         here = [m for m in here if m.setting == self.setting]
         worth = _LEFT if stigmator.known else _WORTH
         if found.amount > max(worth * near.unit, _CLEAR * found.mode):
-            setting, known = stigmator.towards(found.x, found.y, near.unit, posterior.gain)
-            if known and self._moves < _MOST_MOVES:
-                self._moves += 1
-                return self._moved(setting, posterior, near, found)
-            if not known and found.unseen is not None:
+            if stigmator.known:
+                if self._moves < _MOST_MOVES:
+                    self._moves += 1
+                    return self._moved(stigmator.towards(found.x, found.y), near, found)
+            elif found.unseen is not None:
                 self._refusal = (
                     "it is not known what the stigmator does, and a sample of one direction does not show it: "
                     "semfocus calibrate URL --stigmator, or move the stage to detail in all directions"
                 )
                 return None
-            sure = found.sigma <= max(_LEAST_KNOWN * near.unit, _SHARE * found.amount)
-            if not known and sure and self._trials < _MOST_TRIALS:
+            elif self._trials < _MOST_TRIALS and found.sigma <= max(_LEAST_KNOWN * near.unit, _SHARE * found.amount):
                 self._trials += 1
-                return self._tried(setting, posterior, near)
+                return self._tried(stigmator.trial(found.x, found.y, near.unit), near)
         if found.sigma > _SIGMA * near.unit and self._looks < _MOST_LOOKS:
             return self._flank(near, here)
         return None
 
-    def _moved(
-        self, setting: tuple[float, float], posterior: Posterior, near: Estimate, found: Residual
-    ) -> float | None:
+    def _moved(self, setting: tuple[float, float], near: Estimate, found: Residual) -> float | None:
         """Correct, and return where to look: the focus, which the last frame verifies."""
-        self._set(setting, posterior)
+        self._set(setting)
         stigmator = self._run.stigmator
         assert stigmator is not None
-        done = stigmator.expected(self._left, self.setting)
-        if math.hypot(done.x, done.y) < 0.3 * found.amount:
+        if stigmator.adds(self._left, self.setting) < 0.3 * found.amount:
             self._refusal = "the stigmator is at its limit; widen stigmator_bounds or max_stigmator_travel"
             return None
         return near.working_distance
 
-    def _tried(self, setting: tuple[float, float], posterior: Posterior, near: Estimate) -> float | None:
+    def _tried(self, setting: tuple[float, float], near: Estimate) -> float | None:
         """Move an axis to see what it does, and return where that shows: beside the focus, with its sign."""
         before = self.setting
-        self._set(setting, posterior)
+        self._set(setting)
         self._tries.add(self.setting)
         if self.setting == before:
             self._refusal = (
@@ -138,8 +134,8 @@ class Stigmation:
         limits = self._run.limits
         return next((place for place in places if limits.minimum <= place <= limits.maximum), near.working_distance)
 
-    def _set(self, setting: tuple[float, float], posterior: Posterior) -> None:
-        self._left, self._before = self.setting, posterior
+    def _set(self, setting: tuple[float, float]) -> None:
+        self._left = self.setting
         self._run.stigmate(setting)
 
     def _flank(self, near: Estimate, here: list[Measurement]) -> float | None:
@@ -161,10 +157,8 @@ class Stigmation:
         """Take off what the last frames show to remain: too little to be worth a frame of its own."""
         found = posterior.residual()
         stigmator = self._run.stigmator
-        if stigmator is not None and found is not None and found.amount > found.sigma:
-            setting, known = stigmator.towards(found.x, found.y, near.unit, posterior.gain)
-            if known:
-                self._run.stigmate(setting)
+        if stigmator is not None and stigmator.known and found is not None and found.amount > found.sigma:
+            self._run.stigmate(stigmator.towards(found.x, found.y))
 
     def refusal(self, posterior: Posterior, near: Estimate) -> str:
         """Return why the stigmator is not corrected, by all frames in hand, or an empty text."""
@@ -189,7 +183,7 @@ class Stigmation:
         stigmator = self._run.stigmator
         if stigmator is None or found is None:
             return ""
-        amount = math.hypot(*stigmator.added(stigmator.setting)) * 1e3
+        amount = stigmator.adds(stigmator.start, stigmator.setting) * 1e3
         left, sigma = found.amount / near.unit, found.sigma / near.unit
         note = f"stigmator corrected by {amount:.3g} µm, {left:.1f} ± {sigma:.1f} depths of field remain"
         if self._trials:

@@ -3,7 +3,6 @@
 from semfocus_plugin.optics._astigmatism import LEAST, Astigmatism, astigmatism
 from semfocus_plugin.optics._findings import finding
 from semfocus_plugin.optics._learning import SURE, Apertures, LearnedAperture, beam_of, instrument_of, learned
-from semfocus_plugin.optics._moved import Change
 from semfocus_plugin.optics._nominal import (
     HALF_SCORE,
     NOMINAL_APERTURE,
@@ -38,7 +37,6 @@ __all__ = [
     "Astigmatism",
     "Beam",
     "BlurEllipse",
-    "Change",
     "Estimate",
     "LearnedAperture",
     "Pair",

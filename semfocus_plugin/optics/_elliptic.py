@@ -40,6 +40,10 @@ _REPEATS, _LEAST_EFFECTIVE = 4, 40.0
 """Samples that must count at least; where they do not, after so many tries, their weights are evened out."""
 _FEW = 14.0
 """Samples that must count for the next mixture."""
+_FEW_UNKNOWNS, _MANY_DRAWS, _MANY_FEW = 2, 700, 40.0
+"""Unknowns of the stigmator up to which those numbers do, and the numbers of draws, and of such that count, beyond."""
+_LEAST_UNKNOWN = 0.01
+"""Least standard deviation of an unknown in a component of the mixture, as a share of that of its prior."""
 _COMPONENTS = 4
 _OUTLIER = 1e-6
 _FREEDOM = 4.0
@@ -69,8 +73,12 @@ class Samples:
         Sectors, of eight, in which frames show the sample; 0 where none are compared.
     axis : tuple of complex
         Along which directions; see `SectorPair`.
-    gain : complex
-        By which what the stigmator added is to be multiplied.
+    at_start : ndarray of shape (N,)
+        The same x + iy with the stigmator where it stood at the start of the run.
+    unknowns : ndarray of shape (N, J)
+        Of the stigmator; see `Sighting.added`.
+    seen : tuple of bool
+        Which of them the frames tell of.
     """
 
     place: Array
@@ -81,7 +89,9 @@ class Samples:
     probability: float
     directions: int
     axis: tuple[complex, ...]
-    gain: complex = 1.0
+    at_start: Array
+    unknowns: Array
+    seen: tuple[bool, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,7 +135,7 @@ def sample(
     half_angle: float,
     unit: float,
     trust: Sequence[tuple[float, float]],
-    gain_error: float = 0.0,
+    previous: Samples | None = None,
 ) -> Samples | None:
     """Return samples of the posterior with astigmatism, or None where the sampling fails.
 
@@ -149,35 +159,37 @@ def sample(
         Blur radius of a depth of field of defocus, pixels of that magnification.
     trust : sequence of tuple of float
         For every frame: probability that its blur is misread, and least standard deviation of ln(1 + radius) if not.
-    gain_error : float
-        Relative error of what the stigmator added, in amount and in direction.
+    previous : Samples, optional
+        Of the posterior before the last frame, where the sampling starts.
     """
     random = np.random.default_rng(7)
     per_mm = half_angle / pixel
-    target = _Target(sightings, pairs, half_angles, pixel, per_mm, unit, start, trust, gain_error)
+    target = _Target(sightings, pairs, half_angles, pixel, per_mm, unit, start, trust)
+    more = len(target.unknown)
     checks = _candidates(start, per_mm, unit, random, _CHECKS, spike=True)
-    spike = target.seen(np.hstack([checks, np.zeros((_CHECKS, 2))]))
+    spike = target.seen(np.hstack([checks, np.zeros((_CHECKS, more))]))
     candidates = _candidates(start, per_mm, unit, random, _CANDIDATES, spike=False)
-    width = _LEAST_WIDTH * np.array([1 / per_mm, 1, 1, 1])
-    if target.gain_error:
-        candidates = np.hstack([candidates, random.normal(0.0, gain_error, (_CANDIDATES, 2))])
-        width = np.append(width, [0.2 * gain_error] * 2)
+    candidates = np.hstack([candidates, random.normal(size=(_CANDIDATES, more))])
+    width = np.append(_LEAST_WIDTH * np.array([1 / per_mm, 1, 1, 1]), [_LEAST_UNKNOWN] * more)
+    if previous is not None and more:
+        candidates = np.vstack([candidates, _continued(previous, sightings[-1], target.unknown, per_mm, width, random)])
+    draws, few = (_DRAWS, _FEW) if more <= _FEW_UNKNOWNS else (_MANY_DRAWS, _MANY_FEW)
     seen = target.seen(candidates)
     mixture = _Mixture(seen.points, tempered(target(seen), 40.0), target.gaps, width, random)
     for _ in range(_ROUNDS):
-        points = mixture.draw(_DRAWS, random)
+        points = mixture.draw(draws, random)
         log = target(target.seen(points)) - mixture.log_density(points)
-        mixture = _Mixture(points, tempered(log, _FEW), target.gaps, width, random)
-        if 1 / float(np.square(_normalised(log)).sum()) > 0.25 * _DRAWS:
+        mixture = _Mixture(points, tempered(log, few), target.gaps, width, random)
+        if 1 / float(np.square(_normalised(log)).sum()) > 0.25 * draws:
             break
     for _ in range(_REPEATS):
-        points = mixture.draw(_FINAL, random)
+        points = mixture.draw(max(_FINAL, 2 * draws), random)
         seen = target.seen(points)
         log = target(seen) - mixture.log_density(points)
         weight = tempered(log, _LEAST_EFFECTIVE)
         if 1 / float(np.square(_normalised(log)).sum()) >= _LEAST_EFFECTIVE:
             break
-        mixture = _Mixture(points, tempered(log, _FEW), target.gaps, width, random)
+        mixture = _Mixture(points, tempered(log, few), target.gaps, width, random)
     round_evidence = _spike_evidence(target, spike)
     evidence = float(np.log(np.mean(np.exp(log - log.max()))) + log.max())
     if not math.isfinite(evidence):
@@ -185,17 +197,42 @@ def sample(
     odds = math.log(PRIOR / (1 - PRIOR)) + evidence - round_evidence
     scale = points[:, 1]
     to_mm = 1 / (per_mm * np.exp(scale))
+    x, y = points[:, 2] * to_mm, points[:, 3] * to_mm
+    unknowns = np.zeros((len(points), len(sightings[-1].added) - 1))
+    unknowns[:, target.unknown] = points[:, 4:]
     return Samples(
         points[:, 0],
         scale,
-        points[:, 2] * to_mm,
-        points[:, 3] * to_mm,
+        x,
+        y,
         weight,
         1 / (1 + math.exp(min(-odds, 700.0))),
         target.directions,
         target.axis,
-        1.0 + complex(*(weight @ points[:, 4:])) if target.gain_error else 1.0,
+        x + 1j * y - _added(sightings[-1].added, unknowns),
+        unknowns,
+        tuple(j in target.unknown for j in range(unknowns.shape[1])),
     )
+
+
+def _added(added: Sequence[complex], unknowns: Array) -> Array:
+    """Return what the stigmator added, shape (N,), for unknowns of shape (N, J)."""
+    return np.asarray(added[0] + unknowns @ np.array(added[1:], complex))
+
+
+def _continued(
+    previous: Samples, last: Sighting, unknown: Sequence[int], per_mm: float, width: Array, random: np.random.Generator
+) -> Array:
+    """Return points that continue the posterior before a frame; what that did not tell of is drawn from the prior."""
+    share = np.cumsum(previous.weight)
+    index = np.searchsorted(share[:-1] / share[-1], random.random(_CANDIDATES))
+    unknowns = random.normal(size=(_CANDIDATES, len(last.added) - 1))
+    known = [j for j, seen in enumerate(previous.seen) if seen]
+    unknowns[:, known] = previous.unknowns[index][:, known] + _LEAST_UNKNOWN * unknowns[:, known]
+    scale = previous.scale[index]
+    both = (previous.at_start[index] + _added(last.added, unknowns)) * per_mm * np.exp(scale)
+    points = np.stack([previous.place[index], scale, both.real, both.imag], axis=1)
+    return np.hstack([points + width[:4] * random.normal(size=points.shape), unknowns[:, unknown]])
 
 
 def _normalised(log: Array) -> Array:
@@ -274,12 +311,11 @@ class _Target:
         unit: float,
         start: Round,
         trust: Sequence[tuple[float, float]],
-        gain_error: float,
     ) -> None:
         self.start, self._trust, self._length = start, trust, LENGTH * unit
-        last = sightings[-1].added
-        self._added = [per_mm * complex(s.added[0] - last[0], s.added[1] - last[1]) for s in sightings]
-        self.gain_error = gain_error if any(self._added) else 0.0
+        added = per_mm * np.array([np.subtract(s.added, sightings[-1].added) for s in sightings])
+        self.unknown = np.flatnonzero(added[:, 1:].any(axis=0)).tolist()
+        self._added = added[:, [0, *(1 + j for j in self.unknown)]]
         self._sightings, self._pairs = sightings, pairs
         self._compared = sorted({k for pair in pairs for k in pair})
         self._per_mm = [angle / s.pixel for angle, s in zip(half_angles, sightings, strict=True)]
@@ -307,8 +343,7 @@ class _Target:
     def _log_prior(self, points: Array) -> Array:
         amount = np.hypot(points[:, 2], points[:, 3])
         log = -amount / self._length - math.log(2 * math.pi * self._length**2)
-        if self.gain_error:
-            log = log - 0.5 * np.square(points[:, 4:] / self.gain_error).sum(axis=1) - 2 * math.log(self.gain_error)
+        log = log - 0.5 * np.square(points[:, 4:]).sum(axis=1)
         inside = (points[:, 0] >= self.start.low) & (points[:, 0] <= self.start.high)
         log = log + self.start.log_prior(points[:, 0]) + self.start.log_scale_prior(points[:, 1])
         return np.where(inside, log, -1e6)
@@ -328,11 +363,10 @@ class _Target:
             (s.working_distance - points[:, 0]) * stretch * per_mm
             for s, per_mm in zip(self._sightings, self._per_mm, strict=True)
         ]
-        gain = stretch * (1 + points[:, 4] + 1j * points[:, 5]) if self.gain_error else stretch
         parts = []
         for added in self._added:
-            both = gain * added
-            parts.append(points[:, 2:4] + np.stack([both.real, both.imag], axis=1) if added else points[:, 2:4])
+            both = stretch * _added(added, points[:, 4:])
+            parts.append(points[:, 2:4] + np.stack([both.real, both.imag], axis=1) if added.any() else points[:, 2:4])
         return signed, parts
 
     def _disagreements(self, points: Array) -> list[Array]:
@@ -421,7 +455,8 @@ def _one_radius(sighting: Sighting, larger: Array, smaller: Array, least: float)
     return np.asarray(np.exp(-0.5 * residual**2) / (spread * math.sqrt(2 * math.pi)))
 
 
-def _moments(points: Array, weight: Array) -> tuple[Array, Array]:
+def moments(points: Array, weight: Array) -> tuple[Array, Array]:
+    """Return mean and covariance of weighted points, shapes (n,) and (n, n)."""
     share = weight / weight.sum()
     mean = share @ points
     away = points - mean
@@ -487,7 +522,7 @@ def _components(
 ) -> list[tuple[float, Array, Array]]:
     """Return share, mean and covariance of a few components: points go to the nearest of those drawn by weight."""
     mass = float(weight.sum())
-    mean, whole = _moments(points, weight)
+    mean, whole = moments(points, weight)
     whole += np.diag(least**2)
     if count == 1:
         return [(mass, mean, 1.25 * whole)]
@@ -500,6 +535,6 @@ def _components(
         member = nearest == k
         share = float(weight[member].sum())
         if share > 0.02 * mass:
-            mean, covariance = _moments(points[member], weight[member])
+            mean, covariance = moments(points[member], weight[member])
             found.append((share, mean, 1.2 * covariance + 0.05 * whole))
     return found

@@ -13,7 +13,7 @@ the mixture of both, each weighted by how well the frames agree with it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import semfocus_plugin.optics._elliptic as elliptic
-from semfocus_plugin.optics._moved import Change, added_by
 from semfocus_plugin.optics._nominal import TUNGSTEN, Beam, depth_of_field
 from semfocus_plugin.optics._sighting import Sighting
 from semfocus_plugin.optics._spectra import Pair
@@ -131,9 +130,10 @@ class Posterior:
         Its half-angle; even a known one is only likely.
     core : float
         Diameter of the focused probe, mm; sets the depth of field.
-    gain_error : float, optional
-        Relative error of what the stigmator added to the frames, in amount and in direction; None in a run that leaves
-        it alone. In one that does not, the place for a pattern along one direction is where that is sharp.
+    stigmates : bool
+        Whether the run corrects the stigmator: the place for a pattern along one direction is where that is sharp.
+    previous : Posterior, optional
+        Of the same run, where the sampling starts.
 
     Attributes
     ----------
@@ -149,14 +149,17 @@ class Posterior:
         pixel: float,
         beam: Beam | None = None,
         core: float = TUNGSTEN,
-        gain_error: float | None = None,
+        stigmates: bool = False,
+        previous: Posterior | None = None,
     ) -> None:
         self.pixel = pixel
         self.core = core
         self.beam = Beam() if beam is None else beam
         self._scale_prior = _scale_prior(self.beam.sigma)
         self._pairs = tuple(_comparisons(sightings))
-        self._sightings, self._gain_error = sightings, gain_error
+        self._stigmates = stigmates
+        self._previous = None if previous is None else previous._samples
+        self._unknowns = len(sightings[-1].added) - 1
         self._stigmated = any(s.added != sightings[-1].added for s in sightings)
         here = [s for s in sightings if s.added == sightings[-1].added]
         waves = [s.spectrum for s in sightings if s.spectrum is not None and s.wave]
@@ -224,7 +227,7 @@ class Posterior:
         at_focus = float(self.beam.angle(middle))
         unit = math.hypot(self.pixel, self.core) / self.pixel
         found = elliptic.sample(
-            *(sightings, self._pairs, start, angles, self.pixel, at_focus, unit, trust, self._gain_error or 0.0)
+            *(sightings, self._pairs, start, angles, self.pixel, at_focus, unit, trust, self._previous)
         )
         if found is not None and self._stigmated:
             found = replace(found, probability=1.0)
@@ -235,7 +238,7 @@ class Posterior:
     def _mix_in(self, found: elliptic.Samples) -> None:
         share = found.probability
         middle = float(self.probability @ self.places)
-        axis = None if self._gain_error is None else _pattern(found)
+        axis = _pattern(found) if self._stigmates else None
         along = 0.0 if axis is None or axis[1] else found.x * axis[0].real + found.y * axis[0].imag
         nodes = np.concatenate([self.places, found.place - along])
         weight = np.concatenate([(1 - share) * self.probability, share * found.weight])
@@ -251,33 +254,11 @@ class Posterior:
         self.places, self.probability = places, mixed / mixed.sum()
         self._scale = (1 - share) * self._scale + share * float(found.weight @ found.scale)
 
-    @property
-    def gain(self) -> complex:
-        """What the stigmator was seen to add, over what it was said to."""
-        return 1.0 if self._samples is None else self._samples.gain
-
-    def change(self, frames: Sequence[Sighting], expected: Change) -> Change | None:
-        """Return what a move of the stigmator, after the frames of this posterior, added to the astigmatism.
-
-        Parameters
-        ----------
-        frames : sequence of Sighting
-            Taken after the move.
-        expected : Change
-            What is known of it before.
-        """
-        samples = self._samples
-        if samples is None:
-            return None
-
-        def per_mm(sighting: Sighting) -> float:
-            return float(self.beam.angle(sighting.working_distance)) / sighting.pixel
-
-        last = self._sightings[-1].added
-        before = [(s, samples.gain * complex(s.added[0] - last[0], s.added[1] - last[1])) for s in self._sightings]
-        return added_by(
-            samples, before, frames, expected, per_mm, _trust, self.unit(float(self.probability @ self.places))
-        )
+    def unknowns(self) -> tuple[Array, Array]:
+        """Return mean and covariance of the unknowns of the stigmator, in standard deviations before the run."""
+        if self._samples is None:
+            return np.zeros(self._unknowns), np.eye(self._unknowns)
+        return elliptic.moments(self._samples.unknowns, self._samples.weight)
 
     def measured_beam(self) -> Beam:
         """Return the half-angle that the frames say, what was known of it included."""

@@ -64,8 +64,9 @@ class Sighting:
         Fine structure of the frame, to be compared with other frames of the same field and magnification.
     ellipse : BlurEllipse, optional
         Both radii and the direction of the blur, where the network reports them; `log_blur` is then their mean.
-    added : tuple of float
-        Astigmatism, both components in mm, that the stigmator had added to that of the start when the frame was taken.
+    added : tuple of complex
+        Astigmatism, x + iy in mm, that the stigmator had added to that of the start when the frame was taken: as far as
+        it was known before the run, then what each unknown of the stigmator adds for a standard deviation of it.
     repeats : bool
         Whether the frame is out of focus and shows a sample that repeats itself.
     """
@@ -78,7 +79,7 @@ class Sighting:
     spectrum: Spectrum | None = None
     ellipse: BlurEllipse | None = None
     detail: float = 0.0
-    added: tuple[float, float] = (0.0, 0.0)
+    added: tuple[complex, ...] = (0j,)
     repeats: bool = False
 
     @property

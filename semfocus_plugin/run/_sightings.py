@@ -64,7 +64,9 @@ def _implied(m: Measurement) -> tuple[float, float]:
     return math.log1p(radius), math.log(min(max(_SCORE_SIGMA * slope, _LEAST_SIGMA), 1.0))
 
 
-def posterior_of(run: FocusRun, sightings: Sequence[Sighting], pixel: float) -> Posterior:
+def posterior_of(
+    run: FocusRun, sightings: Sequence[Sighting], pixel: float, previous: Posterior | None = None
+) -> Posterior:
     """Return the posterior over the limits of a run and a little beyond: the focus need not lie within.
 
     Parameters
@@ -75,9 +77,11 @@ def posterior_of(run: FocusRun, sightings: Sequence[Sighting], pixel: float) -> 
         The frames.
     pixel : float
         At the magnification to focus for, mm.
+    previous : Posterior, optional
+        Before the last frame, in a run that corrects the stigmator.
     """
     beam, low, high = run.beam, run.limits.minimum, run.limits.maximum
     beyond = _BEYOND * pixel / float(beam.angle(high))
     low = low - beyond if beam.at is None else max(0.2, low - beyond)
-    error = None if run.stigmator is None else run.stigmator.gain_error
-    return Posterior(list(sightings), low, high + beyond, pixel, beam, run.core, error)
+    stigmates = run.stigmator is not None
+    return Posterior(list(sightings), low, high + beyond, pixel, beam, run.core, stigmates, previous)

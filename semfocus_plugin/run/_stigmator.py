@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,15 +12,15 @@ from numpy.typing import NDArray
 from semdrivers.errors import AutofocusError
 from semdrivers.focus import AutofocusSettings
 from semdrivers.microscope import Microscope, Range, has_member, stigmator_of
-from semfocus_plugin.optics import Change
+
+Array = NDArray[Any]
 
 Matrix = Sequence[Sequence[float]]
 """Rows x and y of `Astigmatism` in µm, columns the change of either axis by one unit of the instrument."""
 
 _ERROR = 0.05
 """Relative error of a matrix that the instrument reports or somebody calibrated: the axes turn with the lens."""
-_LEAST_ERROR = 0.04
-"""Depths of field; error of a change that was seen, at least."""
+_QUARTER = np.array([[0.0, -1.0], [1.0, 0.0]])
 _TAKE_UP = 0.01
 """Share of its range by which an axis is set too low before it is set: its iron remembers where it came from."""
 _FIRST = 0.01
@@ -60,24 +61,23 @@ class Stigmator:
         self.start = stigmator_of(microscope)
         self.setting = self.start
         self._limits = [self._limits_of(value, capabilities.stigmator, settings) for value in self.start]
-        self._moves: dict[tuple[tuple[float, float], tuple[float, float]], Change] = {}
         self.given = matrix is not None
         self._settled = False
+        self._trying, self._trials = 0, [0, 0]
         if matrix is None:
-            self._matrix = np.zeros((2, 2))
-            self._error = np.full(2, math.inf)
+            self._prior = np.zeros((2, 2))
+            self._unknowns = [np.zeros((2, 2)) for _ in range(4)]
             if not all(math.isfinite(each.maximum - each.minimum) for each in self._limits):
                 raise AutofocusError(
                     "this instrument reports neither what its stigmator does nor its limits: pass stigmator_bounds, in "
                     "its units"
                 )
         else:
-            self._matrix = np.array(matrix, float) * 1e-3
-            if self._matrix.shape != (2, 2) or not np.linalg.cond(self._matrix) < 100:
+            self._prior = np.array(matrix, float) * 1e-3
+            if self._prior.shape != (2, 2) or not np.linalg.cond(self._prior) < 100:
                 raise AutofocusError(f"the matrix of the stigmator {matrix!r} has no inverse; calibrate it again")
-            self._error = _ERROR * np.hypot(*self._matrix)
-        self._prior = self._matrix.copy()
-        self._unit = 0.0
+            self._unknowns = [_ERROR * self._prior, _ERROR * _QUARTER @ self._prior]
+        self._mean, self._covariance = np.zeros(len(self._unknowns)), np.eye(len(self._unknowns))
         self._steps = [_FIRST * (each.maximum - each.minimum) if matrix is None else 0.0 for each in self._limits]
 
     @staticmethod
@@ -94,15 +94,23 @@ class Stigmator:
             )
         return limits
 
-    def added(self, setting: tuple[float, float]) -> tuple[float, float]:
-        """Return the astigmatism that a setting adds to that of the start, mm, as far as it is known."""
-        x, y = self._matrix @ np.subtract(setting, self.start)
-        return float(x), float(y)
+    def added(self, setting: tuple[float, float]) -> tuple[complex, ...]:
+        """Return the astigmatism that a setting adds to that of the start, as `Sighting.added` has it."""
+        step = np.subtract(setting, self.start)
+        return tuple(complex(*(part @ step)) for part in (self._prior, *self._unknowns))
+
+    def learn(self, mean: Array, covariance: Array) -> None:
+        """Take over what the frames say of the unknowns, in standard deviations of each before the run."""
+        self._mean, self._covariance = mean, covariance
 
     @property
-    def gain_error(self) -> float:
-        """Relative error of that."""
-        return _ERROR if self.given else min(max(self.error, _ERROR), _KNOWN)
+    def _matrix(self) -> NDArray[np.float64]:
+        """What it does, as known by now, mm."""
+        return self._prior + np.tensordot(self._mean, np.array(self._unknowns), 1)
+
+    def adds(self, before: tuple[float, float], after: tuple[float, float]) -> float:
+        """Return the amount of astigmatism that a move adds, as known by now, mm."""
+        return float(np.hypot(*(self._matrix @ np.subtract(after, before))))
 
     @property
     def matrix(self) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -117,7 +125,13 @@ class Stigmator:
 
     def _unknown(self) -> list[int]:
         norms = np.hypot(*self._matrix)
-        return [axis for axis in (0, 1) if not self._errors()[axis] <= _KNOWN * norms[axis]]
+        return [axis for axis in (0, 1) if not self._tried(axis) or not self._errors()[axis] <= _KNOWN * norms[axis]]
+
+    def _errors(self) -> NDArray[np.float64]:
+        """Return the standard deviation of either component of the effect of both axes, mm a unit."""
+        unknowns = np.array(self._unknowns)
+        variance = np.einsum("iab,ij,jab->b", unknowns, self._covariance, unknowns)
+        return np.asarray(np.sqrt(0.5 * variance))
 
     @property
     def error(self) -> float:
@@ -125,62 +139,51 @@ class Stigmator:
         norms = np.hypot(*self._matrix)
         return float((self._errors() / np.maximum(norms, 1e-30)).max()) if norms.all() else math.inf
 
-    def expected(self, before: tuple[float, float], after: tuple[float, float]) -> Change:
-        """Return what a move adds, with what is not known of it."""
-        step = np.subtract(after, before)
-        x, y = self._matrix @ step
-        return Change(float(x), float(y), math.sqrt(float(step @ self._covariance() @ step)))
-
-    def learn(self, before: tuple[float, float], after: tuple[float, float], change: Change, unit: float) -> None:
-        """Remember what a move was seen to do; `unit` is a depth of field, mm."""
-        if before == after:
-            return
-        self._unit = unit
-        sigma = math.hypot(change.sigma, _LEAST_ERROR * unit)
-        self._moves[before, after] = Change(change.x, change.y, sigma)
-        total = np.diag(self._prior_weights()) @ self._prior.T
-        for (one, other), seen in self._moves.items():
-            total = total + np.outer(np.subtract(other, one), (seen.x, seen.y)) / seen.sigma**2
-        self._matrix = (self._covariance() @ total).T
+    def _tried(self, axis: int) -> bool:
+        return any(part[:, axis].any() for part in (self._prior, *self._unknowns))
 
     def lost(self) -> None:
-        """Note that nothing was left to see after the first move of an axis: it was too far."""
-        self._steps = [
-            step / _GROWTH if error == math.inf and not self._tried(axis) else step
-            for axis, (error, step) in enumerate(zip(self._error.tolist(), self._steps, strict=True))
-        ]
+        """Note that nothing was left to see after the last move of an axis to see what it does: it was too far."""
+        axis = self._trying
+        self._steps[axis] /= _GROWTH
+        if self._trials[axis] == 1:
+            for part in self._unknowns:
+                part[:, axis] *= _GROWTH
 
-    def _tried(self, axis: int) -> bool:
-        return any(one[axis] != two[axis] for one, two in self._moves)
+    def towards(self, x: float, y: float) -> tuple[float, float]:
+        """Return the setting that takes off astigmatism (mm), as far as the limits allow; what it does is known."""
+        return self._reached(np.add(self.setting, np.linalg.solve(self._matrix, (-x, -y))))
 
-    def towards(self, x: float, y: float, unit: float, gain: complex = 1.0) -> tuple[tuple[float, float], bool]:
-        """Return the setting that takes off astigmatism (mm), and whether enough is known for that.
+    def trial(self, x: float, y: float, unit: float) -> tuple[float, float]:
+        """Return a setting that shows what an axis does, where that is not known.
 
-        Where it is not, the setting is one that shows what an axis does: of the other, what is known is used. What the
-        stigmator adds is `gain` times what it is said to.
+        Of the other axis, what is known is used to take off astigmatism (x, y), mm; `unit` is a depth of field, mm.
         """
-        self._unit = unit
-        norms = np.hypot(*self._matrix)
-        unknown = self._unknown()
-        wanted = np.array([x, y])
-        if not unknown:
-            wanted = np.array([(complex(x, y) / gain).real, (complex(x, y) / gain).imag])
-            step = np.linalg.solve(self._matrix, -wanted)
-            return self._reached(np.add(self.setting, step)), True
+        matrix, unknown = self._matrix, self._unknown()
+        left = np.array([x, y])
         axis, other = unknown[0], 1 - unknown[0]
+        norms = np.hypot(*matrix)
         step = np.zeros(2)
         if other not in unknown:
-            step[other] = -(self._matrix[:, other] @ wanted) / norms[other] ** 2
-            self._steps[axis] = self._steps[axis] or _AIM * unit / float(norms[other])
+            step[other] = -(matrix[:, other] @ left) / norms[other] ** 2
+            left = left + matrix[:, other] * step[other]
+        side = 1.0
         if self._tried(axis):
-            shown = float(norms[axis]) * self._steps[axis]
-            self._steps[axis] *= min(_AIM * unit / max(shown, 1e-30), _GROWTH)
-        elif other not in unknown:
-            self._steps[axis] = _AIM * unit / float(norms[other])
+            shown = math.hypot(norms[axis], self._errors()[axis]) * self._steps[axis]
+            self._steps[axis] *= min(_AIM * unit / shown, _GROWTH)
+            side = math.copysign(1.0, -(matrix[:, axis] @ left))
+        else:
+            if other not in unknown:
+                self._steps[axis] = _AIM * unit / float(norms[other])
+            for row in (0, 1):
+                self._unknowns[2 * axis + row][row, axis] = _WIDTH * unit / self._steps[axis]
+        self._trying = axis
+        self._trials[axis] += 1
         limits = self._limits[axis]
         room = limits.maximum - self.setting[axis], self.setting[axis] - limits.minimum
-        step[axis] = self._steps[axis] if room[0] >= min(self._steps[axis], room[1]) else -self._steps[axis]
-        return self._reached(np.add(self.setting, step)), False
+        here, there = room if side > 0 else room[::-1]
+        step[axis] = side * (self._steps[axis] if here >= min(self._steps[axis], there) else -self._steps[axis])
+        return self._reached(np.add(self.setting, step))
 
     def move(self, setting: tuple[float, float]) -> tuple[float, float]:
         """Set the stigmator as near to a setting as its limits allow, from below; returns it as read back."""
@@ -209,21 +212,3 @@ class Stigmator:
             for value, limits in zip(wanted.tolist(), self._limits, strict=True)
         )
         return x, y
-
-    def _prior_weights(self) -> NDArray[np.float64]:
-        """Return the weight of either axis of the prior matrix; that of an unknown one follows from its first move."""
-        widths = [
-            _WIDTH * self._unit / max(step, 1e-30) if math.isinf(error) else error
-            for error, step in zip(self._error.tolist(), self._steps, strict=True)
-        ]
-        return np.array([1 / width**2 if width > 0 else 1e30 for width in widths])
-
-    def _covariance(self) -> NDArray[np.float64]:
-        weight = np.diag(self._prior_weights())
-        for (one, other), seen in self._moves.items():
-            step = np.subtract(other, one)
-            weight = weight + np.outer(step, step) / seen.sigma**2
-        return np.asarray(np.linalg.inv(weight))
-
-    def _errors(self) -> NDArray[np.float64]:
-        return np.asarray(np.sqrt(np.diag(self._covariance())))
