@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from semfocus_plugin.optics import Estimate, Posterior, Residual, Sighting
@@ -11,12 +12,14 @@ _LEFT = 0.4
 """Depths of field of astigmatism that are not worth a frame: they are taken off at the end."""
 _CLEAR = 1.6
 """Standard deviations from which astigmatism is corrected."""
-_SIGMA = 0.24
+_SIGMA = 0.2
 """Depths of field to which what remains must be known."""
-_LEAST_KNOWN, _SHARE = 0.65, 0.15
+_LEAST_KNOWN, _SHARE = 1.5, 0.3
 """The same, in depths of field or as a share of it, before the stigmator is moved to see what it does."""
 _WORTH = 0.35
 """Depths of field of astigmatism that are worth such a move."""
+_GAIN_ERROR = 0.1
+"""Relative error of a move by what was measured on the way."""
 _SURE = 0.6
 """Probability of the place from which the stigmator is moved."""
 _FLANK = 5.0
@@ -105,9 +108,18 @@ class Stigmation:
             elif self._trials < _MOST_TRIALS and found.sigma <= max(_LEAST_KNOWN * near.unit, _SHARE * found.amount):
                 self._trials += 1
                 return self._tried(stigmator.trial(found.x, found.y, near.unit), near)
-        if found.sigma > _SIGMA * near.unit and self._looks < _MOST_LOOKS:
+        unsure = math.hypot(found.sigma, self._drift(near, here))
+        if unsure > _SIGMA * near.unit and self._looks < _MOST_LOOKS:
             return self._flank(near, here)
         return None
+
+    def _drift(self, near: Estimate, here: list[Measurement]) -> float:
+        """Return the error (mm) of the last correction by what was measured on the way, until a flank shows it."""
+        stigmator = self._run.stigmator
+        assert stigmator is not None
+        if stigmator.given or any(abs(m.working_distance - near.working_distance) > 2 * near.unit for m in here):
+            return 0.0
+        return _GAIN_ERROR * stigmator.adds(self._left, self.setting)
 
     def _moved(self, setting: tuple[float, float], near: Estimate, found: Residual) -> float | None:
         """Correct, and return where to look: the focus, which the last frame verifies."""
@@ -130,7 +142,8 @@ class Stigmation:
                 "max_stigmator_travel"
             )
             return None
-        places = (near.working_distance + side * _FLANK * near.unit for side in (1, -1))
+        last = 1 if self._run.working_distance > near.working_distance else -1
+        places = (near.working_distance - side * _FLANK * near.unit for side in (last, -last))
         limits = self._run.limits
         return next((place for place in places if limits.minimum <= place <= limits.maximum), near.working_distance)
 

@@ -256,9 +256,12 @@ class Posterior:
 
     def unknowns(self) -> tuple[Array, Array]:
         """Return mean and covariance of the unknowns of the stigmator, in standard deviations before the run."""
-        if self._samples is None:
-            return np.zeros(self._unknowns), np.eye(self._unknowns)
-        return elliptic.moments(self._samples.unknowns, self._samples.weight)
+        mean, covariance = np.zeros(self._unknowns), np.eye(self._unknowns)
+        samples = self._samples
+        if samples is not None and any(samples.seen):
+            seen = np.flatnonzero(samples.seen)
+            mean[seen], covariance[np.ix_(seen, seen)] = elliptic.moments(samples.unknowns[:, seen], samples.weight)
+        return mean, covariance
 
     def measured_beam(self) -> Beam:
         """Return the half-angle that the frames say, what was known of it included."""

@@ -217,7 +217,7 @@ def lens_stands_still(measurements: Sequence[Measurement], half_angle: float, bl
     Parameters
     ----------
     measurements : sequence of Measurement
-        Of one run; those of the present magnification that show a sample and report a blur are compared.
+        Of one run; those of the present magnification and stigmator that show a sample and report a blur are compared.
     half_angle : float
         Half-angle of the beam as far as it is known, rad.
     blur_range : float or None
@@ -227,7 +227,9 @@ def lens_stands_still(measurements: Sequence[Measurement], half_angle: float, bl
         return ""
     largest = math.log1p(_TRUSTED * blur_range)
     seen = [m for m in measurements if m.correlation > NOISE and (m.evaluation.log_blur or 0.0) < largest]
-    seen = [m for m in seen if math.isclose(m.magnification, measurements[-1].magnification, rel_tol=1e-2)]
+    last = measurements[-1]
+    seen = [m for m in seen if math.isclose(m.magnification, last.magnification, rel_tol=1e-2)]
+    seen = [m for m in seen if m.setting == last.setting]
     places = np.array([m.working_distance for m in seen])
     if len(np.unique(places)) < 3:
         return ""

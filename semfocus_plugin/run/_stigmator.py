@@ -25,10 +25,11 @@ _TAKE_UP = 0.01
 """Share of its range by which an axis is set too low before it is set: its iron remembers where it came from."""
 _FIRST = 0.01
 """Share of its range by which an axis is moved first where nothing is known of it."""
-_AIM, _WIDTH = 4.0, 6.0
+_AIM, _WIDTH = 3.0, 6.0
 """Depths of field that such a move should add, and those that it may."""
-_GROWTH = 5.0
-"""Factor by which such a move grows at most where it shows too little, and shrinks where the frame shows nothing."""
+_LEAST_GROWTH, _GROWTH = 1.5, 5.0
+"""Factors by which such a move grows at least and at most where it shows too little; by the latter it shrinks where the
+frame shows nothing."""
 _KNOWN = 0.3
 """Relative error from which the effect of an axis counts as known."""
 
@@ -169,8 +170,8 @@ class Stigmator:
             left = left + matrix[:, other] * step[other]
         side = 1.0
         if self._tried(axis):
-            shown = math.hypot(norms[axis], self._errors()[axis]) * self._steps[axis]
-            self._steps[axis] *= min(_AIM * unit / shown, _GROWTH)
+            most = (norms[axis] + self._errors()[axis]) * self._steps[axis]
+            self._steps[axis] *= min(max(2 * _AIM * unit / most, _LEAST_GROWTH), _GROWTH)
             side = math.copysign(1.0, -(matrix[:, axis] @ left))
         else:
             if other not in unknown:
