@@ -12,8 +12,8 @@ _LEFT = 0.4
 """Depths of field of astigmatism that are not worth a frame: they are taken off at the end."""
 _CLEAR = 1.6
 """Standard deviations from which astigmatism is corrected."""
-_SIGMA = 0.2
-"""Depths of field to which what remains must be known."""
+_SIGMA, _SIGMA_MEASURED = 0.24, 0.2
+"""Depths of field to which what remains must be known, the latter where the run measures what the stigmator does."""
 _LEAST_KNOWN, _SHARE = 1.5, 0.3
 """The same, in depths of field or as a share of it, before the stigmator is moved to see what it does."""
 _WORTH = 0.35
@@ -109,7 +109,8 @@ class Stigmation:
                 self._trials += 1
                 return self._tried(stigmator.trial(found.x, found.y, near.unit), near)
         unsure = math.hypot(found.sigma, self._drift(near, here))
-        if unsure > _SIGMA * near.unit and self._looks < _MOST_LOOKS:
+        enough = _SIGMA if stigmator.given else _SIGMA_MEASURED
+        if unsure > enough * near.unit and self._looks < _MOST_LOOKS:
             return self._flank(near, here)
         return None
 
