@@ -7,7 +7,6 @@ import itertools
 import socket
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import semdrivers
+from firmware_protocol.stream import crc32
 from semdrivers.image import ScanMode
 from semfocus_plugin import networks
 from semfocus_plugin.networks import AENet, State, preprocess
@@ -115,7 +115,7 @@ def _usb(seconds: float) -> Iterator[Figure]:
     with _emulator() as (emulator, microscope):
         emulator.column.render = lambda conditions: ready
         took = _time("", lambda: microscope.acquire(mode), seconds)
-        copied = _time("", lambda: zlib.crc32(bytearray(ready.data)), seconds)
+        copied = _time("", lambda: crc32(bytearray(ready.data)), seconds)
     for name, figure in (
         ("copy and CRC-32 of a SLOW frame", copied),
         ("images over USB, SLOW frames through the driver, with all settings", took),
