@@ -499,6 +499,9 @@ class Microscope(Protocol, metaclass=PartType):
 _TRIES = 3
 """How often a value is put back at most when Ctrl-C comes in between."""
 
+_AT_ONCE = frozenset({"stigmator"})
+"""Members without travel: one that reads its value stands there."""
+
 _MEMBERS = ("capabilities", "working_distance", "magnification", "acquire", "close")
 
 
@@ -543,7 +546,8 @@ def put_back(microscope: object, values: Mapping[str, Any], *, changed_only: boo
         Names of members, such as ``"working_distance"``, with the values to set, in this order; to
         ``"stage_position"`` the stage moves.
     changed_only : bool
-        Whether to leave alone a member that reads its value already.
+        Whether to leave alone a member that reads its value already. A stigmator, whose coils follow at once, is left
+        alone then in any case: each set on the way may leave it elsewhere.
 
     Returns
     -------
@@ -562,7 +566,7 @@ def put_back(microscope: object, values: Mapping[str, Any], *, changed_only: boo
             try:
                 if isinstance(value, float | np.floating):
                     number(name, value)
-                if not changed_only or getattr(microscope, name) != value:
+                if not (changed_only or name in _AT_ONCE) or getattr(microscope, name) != value:
                     if name == "stage_position":
                         microscope.move_stage(*value)  # type: ignore[attr-defined]
                     else:
@@ -624,8 +628,8 @@ def restoring(
 ) -> Iterator[Mapping[str, Any]]:
     """Remember members of a microscope, and put them back at the end of the block.
 
-    After an exception each is set, also one that reads its value: a move may be under way. What cannot be put back is
-    a note of that exception.
+    After an exception each is set, also one that reads its value, but for a stigmator: a move may be under way. What
+    cannot be put back is a note of that exception.
 
     Parameters
     ----------

@@ -108,13 +108,13 @@ class Stigmation:
             elif self._trials < _MOST_TRIALS and found.sigma <= max(_LEAST_KNOWN * near.unit, _SHARE * found.amount):
                 self._trials += 1
                 return self._tried(stigmator.trial(found.x, found.y, near.unit), near)
-        unsure = math.hypot(found.sigma, self._drift(near, here))
+        unsure = math.hypot(found.sigma, self._unverified(near, here))
         enough = _SIGMA if stigmator.given else _SIGMA_MEASURED
         if unsure > enough * near.unit and self._looks < _MOST_LOOKS:
             return self._flank(near, here)
         return None
 
-    def _drift(self, near: Estimate, here: list[Measurement]) -> float:
+    def _unverified(self, near: Estimate, here: list[Measurement]) -> float:
         """Return the error (mm) of the last correction by what was measured on the way, until a flank shows it."""
         stigmator = self._run.stigmator
         assert stigmator is not None

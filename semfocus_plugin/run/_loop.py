@@ -39,6 +39,9 @@ _MOST_VIEWS = 4
 _AT_BORDER = 0.75
 """Share of the fine structure at the border from which a frame shows nothing else; 0.2 is usual."""
 
+_WORTH_KEEPING = 0.2
+"""Relative error up to which what a run has measured of a stigmator is kept: later runs correct by it."""
+
 _REPEATS = 2
 """Further frames of one place where frames look like mixtures: a frame that is one late has come with the second."""
 
@@ -212,7 +215,7 @@ def run(
     if apertures is not None and instrument is not None and sure and outcome.beam is not None:
         apertures.put(instrument, learned(outcome.beam, known))
     measured = None if run.stigmator is None or run.stigmator.given or not run.stigmator.known else run.stigmator
-    if keep_matrix is not None and settings.learn_aperture and sure and measured is not None:
+    if keep_matrix is not None and settings.learn_aperture and sure and measured and measured.error <= _WORTH_KEEPING:
         keep_matrix(measured.matrix, measured.error, run.frames)
     cause = "" if status == "cancelled" else _finding(run, outcome)
     return AutofocusResult(

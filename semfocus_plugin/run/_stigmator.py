@@ -63,7 +63,7 @@ class Stigmator:
         self.setting = self.start
         self._limits = [self._limits_of(value, capabilities.stigmator, settings) for value in self.start]
         self.given = matrix is not None
-        self._settled = False
+        self._settled = self._away = False
         self._trying, self._trials = 0, [0, 0]
         if matrix is None:
             self._prior = np.zeros((2, 2))
@@ -195,6 +195,7 @@ class Stigmator:
             else now
             for value, now, limits in zip(target, self.setting, self._limits, strict=True)
         )
+        self._away = True
         if below != self.setting:
             self._microscope.stigmator = below  # type: ignore[attr-defined]
         self._microscope.stigmator = target  # type: ignore[attr-defined]
@@ -203,9 +204,10 @@ class Stigmator:
         return self.setting
 
     def restore(self) -> None:
-        """Set the stigmator to its start."""
-        if self.setting != self.start:
+        """Set the stigmator to its start, where it was moved, or may have been before a fault."""
+        if self._away and (self.setting != self.start or stigmator_of(self._microscope) != self.start):
             self.move(self.start)
+        self._away = False
 
     def _reached(self, wanted: NDArray[np.float64]) -> tuple[float, float]:
         x, y = (
