@@ -88,8 +88,9 @@ def settings_of(microscope: Any, mode: ScanMode | None = None) -> dict[str, floa
     -------
     dict
         ``stage_x``, ``stage_y`` (mm), ``stage_tilt``, ``stage_rotation`` (degrees), ``stigmator_x``, ``stigmator_y``
-        (units of the instrument), ``beam_shift_x``, ``beam_shift_y`` (mm), ``brightness``, ``contrast`` (0 to 1), ``voltage`` (kV), ``dwell_time`` (s). What is
-        not offered or no number is left out, and so is all that follows an error: no picture is lost for want of them.
+        (units of the instrument), ``beam_shift_x``, ``beam_shift_y`` (mm), ``brightness``, ``contrast`` (0 to 1),
+        ``voltage`` (kV), ``dwell_time`` (s). What is not offered or no number is left out, and so is all that follows
+        an error: no picture is lost for want of them.
     """
     settings: dict[str, float] = {}
     try:

@@ -723,7 +723,7 @@ class HasBeamShift(Protocol, metaclass=PartType):
 
     @property
     def beam_shift(self) -> tuple[float, float]:
-        """Where the field lies, (x, y) in mm at the sample: to the right and downwards in the picture from its own zero."""
+        """Where the field lies, (x, y) in mm at the sample: to the right and downwards in the picture from its zero."""
         ...
 
     @beam_shift.setter

@@ -1,9 +1,9 @@
 """How far one picture lies from another, and the drift that several pictures of a run show.
 
 The shift is the maximum of a cross-correlation in which every frequency counts by what both pictures carry of it
-(Knapp & Carter, The generalized correlation method for estimation of time delay, IEEE Trans. ASSP 24, 1976): frames of a
-run are blurred unequally, and the sharper one shows what the other does not. The uncertainty comes from the phases that
-are left. A lens moves the picture too, so the drift is fitted together with a shift by the working distance.
+(Knapp & Carter, The generalized correlation method for estimation of time delay, IEEE Trans. ASSP 24, 1976): frames of
+a run are blurred unequally, and the sharper one shows what the other does not. The uncertainty comes from the phases
+that are left. A lens moves the picture too, so the drift is fitted together with a shift by the working distance.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _LENS = 3000.0
 _FASTEST = 1000.0
 """nm/s; standard deviation of a drift before anything is seen."""
 _MODEL, _TURN = 0.1, 1.0
-"""Pixels by which a shift errs besides, and pixels more with every mm of working distance, since a lens turns the picture
+"""Pixels by which a shift errs besides, and pixels more with every mm of working distance: a lens turns the picture
 about its middle, and what is seen may lie beside it."""
 _AGREE = 4.0
 """Sum of squares, over their number, from which pictures do not move as lens and drift would have them."""
@@ -106,11 +106,11 @@ def shift_between(first: NDArray[Any], second: NDArray[Any], blur: float = 0.0) 
         found = _residual_shift(one, other, blur)
         if found is None:
             return None
+        shift = Shift(column + found.x, row + found.y, found.covariance)
         if not (round(found.x) or round(found.y)):
             break
-        row, column = row + round(found.y), column + round(found.x)
-        found = Shift(found.x - round(found.x), found.y - round(found.y), found.covariance)
-    return Shift(column + found.x, row + found.y, found.covariance)
+        row, column = round(shift.y), round(shift.x)
+    return shift
 
 
 def _residual_shift(first: NDArray[Any], second: NDArray[Any], blur: float) -> Shift | None:
@@ -132,7 +132,7 @@ def _residual_shift(first: NDArray[Any], second: NDArray[Any], blur: float) -> S
     ring = np.minimum(0.5 * rings * (by_number + by_width), rings - 1).astype(np.intp)
     count = np.maximum(np.bincount(ring, minlength=rings), 1)
     power, cross = [], (np.conj(one) * other)[used]
-    shared = 1.0
+    shared: Array = np.ones(rings)
     for transform in (one, other):
         each = np.square(np.abs(transform))
         noise = float(np.median(each[k > _NOISE])) / math.log(2)

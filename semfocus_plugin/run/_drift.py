@@ -33,9 +33,7 @@ def drift_shown_by(measurements: Sequence[Measurement]) -> Drift | None:
         and math.isclose(m.pixel, last.pixel, rel_tol=1e-3)
     ][-_MOST_FRAMES:]
     times = _times(alike)
-    frames = [
-        Frame(m.image.pixels, time, m.working_distance, _blur(m)) for m, time in zip(alike, times, strict=True)
-    ]
+    frames = [Frame(m.image.pixels, time, m.working_distance, _blur(m)) for m, time in zip(alike, times, strict=True)]
     found = drift_of(frames, last.pixel * 1e6)
     return None if found is None else Drift(*found, seconds=times[-1] - times[0])
 

@@ -470,26 +470,37 @@ class FocusRun:
         Cancelled
             When the caller's event is set; `restore` puts the field back.
         """
-        field, drift = self._field, self.drift
-        if field is None or drift is None or not field.should_follow(drift):
+        field = self._field
+        if field is None:
             return
-        self._drift = drift
         try:
-            before = self._look("drift")
-            moved = field.move(*drift.shift)
-            problem = "it is less than a step" if not any(moved) else ""
-            problem = problem or field.followed(before, self._look("drift"), drift, moved)
+            frame = None
+            if self.drift is None:
+                frame = self._look("drift")
+                self._drift = drift_shown_by([*self._measurements, frame])
+            drift = self.drift
+            if drift is None or not field.should_follow(drift):
+                return
+            problem = self._problem_of_following(field, drift, frame or self._look("drift"))
         except BudgetSpent as spent:
             problem = f"it could not be checked {spent}"
+        if problem:
+            self._field_note = f"the drift was not corrected: {problem}"
+            field.restore()
+
+    def _problem_of_following(self, field: Field, drift: Drift, before: Measurement) -> str:
+        """Move the field by a drift, and check that by a frame; returns what is wrong with that, or an empty text."""
+        try:
+            moved = field.move(*drift.shift)
         except StoppedError:
             raise
         except DeviceError as error:
-            problem = str(error)
-        if problem:
-            self._field_note = f"the drift of {math.hypot(*drift.shift):.0f} nm was not corrected: {problem}"
-            field.restore()
-        else:
-            self._drift = dataclasses.replace(drift, corrected=moved)
+            return str(error)
+        if not any(moved):
+            return "it is less than a step"
+        problem = field.followed(before, self._look("drift"), drift, moved)
+        self._drift = drift if problem else dataclasses.replace(drift, corrected=moved)
+        return problem
 
     def set_magnification(self, magnification: float) -> float:
         """Look at another magnification, where the settings allow it; the loop puts it back.

@@ -98,7 +98,10 @@ class ElectronColumn:
         )
         direction_of_drift = math.cos(2 * math.pi * drift), math.sin(2 * math.pi * drift)
         self._drift = tuple((self.preset.drift + self.preset.lateral_drift) * each for each in direction_of_drift)
-        self._speed = -self.preset.lateral_drift * direction_of_drift[0], -self.preset.lateral_drift * direction_of_drift[1]
+        self._speed = (
+            -self.preset.lateral_drift * direction_of_drift[0],
+            -self.preset.lateral_drift * direction_of_drift[1],
+        )
         direction = 2 * math.pi * random.random()
         away = self.preset.image_shift * profile.shift_coupling
         self._shift = away * math.cos(direction), away * math.sin(direction)
@@ -140,7 +143,7 @@ class ElectronColumn:
         )
 
     def _drifted(self, conditions: ScanConditions) -> ScanConditions:
-        """Return the conditions with what has drifted under the beam: another stage position, and the rest as a shift."""
+        """Return the conditions with the drift in them: another stage position, and the rest as a shift."""
         if not self.preset.lateral_drift:
             return conditions
         pixel = optics.pixel_size(conditions.magnification, conditions.width, self.profile.field_width_at_unity)
