@@ -32,6 +32,8 @@ _CLEAR = 7.0
 """Standard deviations of its noise by which the maximum must stand out."""
 _SECOND = 0.7
 """Of the maximum, at which another one makes it ambiguous, as on a periodic sample."""
+_BOTH_WAYS = 0.01
+"""Of the curvature of the maximum along its sharper axis: what shows one direction alone moves along it unseen."""
 _OVERLAP = 0.5
 """Share of each side of the frame that both must show."""
 _STEPS = 8
@@ -161,12 +163,13 @@ def _residual_shift(first: NDArray[Any], second: NDArray[Any], blur: float) -> S
         except np.linalg.LinAlgError:
             return None
         where = where - inverse @ (waves @ turned.imag)
-        if np.abs(where - start).max() > 2:
+        if not np.abs(where - start).max() <= 2:
             return None
     turned = terms * np.exp(1j * (where @ waves))
     curvature = (waves * turned.real) @ waves.T
     peak = 2 * float(turned.real.sum())
-    if peak < _CLEAR * spread or np.linalg.eigvalsh(curvature)[0] <= 0:
+    least, most = np.linalg.eigvalsh(curvature)
+    if not (peak >= _CLEAR * spread and least > _BOTH_WAYS * most):
         return None
     x = _signed(np.arange(width), width)[None, :] - where[0]
     y = _signed(np.arange(height), height)[:, None] - where[1]

@@ -61,6 +61,9 @@ def test_frames_that_do_not_show_the_same_have_no_shift(micrograph):
     assert shift_between(noise[0], noise[1]) is None
     assert shift_between(noise[0] + ramp, noise[1] + ramp) is None
     assert shift_between(noise[0] + lines, noise[1] + lines) is None  # A period further fits as well
+    edge = np.where(np.arange(SHAPE[1]) < 150, 0, 90)[None, :]
+    assert shift_between(noise[0] + edge, noise[1] + edge) is None  # It may have moved along
+    assert shift_between(np.zeros(SHAPE) + edge, np.zeros(SHAPE) + edge) is None
     assert shift_between(taken(micrograph, 1), noise[0]) is None
     assert shift_between(taken(micrograph, 1), taken(micrograph[::-1], 2)) is None
     assert shift_between(taken(micrograph, 1), taken(micrograph, 2, x=170.0)) is None  # Less than half is common
