@@ -67,8 +67,8 @@ class Sighting:
     added : tuple of complex
         Astigmatism, x + iy in mm, that the stigmator had added to that of the start when the frame was taken: as far as
         it was known before the run, then what each unknown of the stigmator adds for a standard deviation of it.
-    repeats : bool
-        Whether the frame is out of focus and shows a sample that repeats itself.
+    period : float or None
+        Pixels after which the sample repeats itself, where the frame shows that and is out of focus.
     """
 
     working_distance: float
@@ -80,12 +80,12 @@ class Sighting:
     ellipse: BlurEllipse | None = None
     detail: float = 0.0
     added: tuple[complex, ...] = (0j,)
-    repeats: bool = False
+    period: float | None = None
 
     @property
     def misled(self) -> bool:
         """Whether a network cannot read a blur off the frame, for its sample is periodic."""
-        return self.repeats or self.wave
+        return self.period is not None or self.wave
 
     @property
     def wave(self) -> bool:
