@@ -144,6 +144,7 @@ def test_columns_of_their_own_whose_stigmator_is_turned(kind):
     assert run.worst <= 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "seed", "kind"), [(2, 11, "emulator-unknown"), (1, 31, "micrographs-unknown")])
 def test_what_the_stigmator_does_need_not_be_known(number, seed, kind):
     run = run_once(number, seed, kind, "")
@@ -152,6 +153,7 @@ def test_what_the_stigmator_does_need_not_be_known(number, seed, kind):
     assert run.frames <= 12
 
 
+@pytest.mark.slow
 def test_frames_between_the_line_foci_are_alike_and_no_lens_is_blamed():
     run = run_once(3, 12, "emulator-unknown", "")
     assert run.status == "focused", run
@@ -171,7 +173,7 @@ class Noted(StigmatedColumn):
         StigmatedColumn.stigmator.fset(self, value)
 
 
-@pytest.mark.parametrize("end", ["refused", "cancelled", "fault"])
+@pytest.mark.parametrize("end", [pytest.param("refused", marks=pytest.mark.slow), "cancelled", "fault"])
 def test_an_end_without_focus_puts_the_stigmator_back_once_and_the_rest_too(end):
     sample = random_texture((240 + 2 * MARGIN, 320 + 2 * MARGIN), np.random.default_rng(5))
     column = Noted(sample, pixel=2e-4, focus=15.0, aperture=0.045, core=36e-6, position=15.0, seed=3)
