@@ -61,21 +61,22 @@ def main() -> None:
         (copy / "mutation.toml").write_text(_CONFIG.format(**values), encoding="utf-8")
         session = copy / "mutation.sqlite"
 
-        def cosmic_ray(command: str) -> None:
+        def cosmic_ray(command: str, *arguments: str) -> None:
             subprocess.run(
-                [sys.executable, "-m", "cosmic_ray.cli", command, "mutation.toml", str(session)],
+                [sys.executable, "-m", "cosmic_ray.cli", command, "mutation.toml", *arguments],
                 cwd=copy,
                 env={**os.environ, "PYTHONPATH": str(copy)},
                 check=True,
             )
 
-        cosmic_ray("init")
+        cosmic_ray("baseline")  # tests that fail by themselves would kill every mutant
+        cosmic_ray("init", str(session))
         with use_db(str(session), WorkDB.Mode.open) as work:
             items = sorted((item for item in work.pending_work_items if not _in_a_type(item)), key=_place)
             chosen = random.Random(options.seed).sample(items, min(options.mutants, len(items)))
             for job in {item.job_id for item in work.pending_work_items} - {item.job_id for item in chosen}:
                 work.set_result(job, WorkResult(worker_outcome=WorkerOutcome.SKIPPED))
-        cosmic_ray("exec")
+        cosmic_ray("exec", str(session))
         with use_db(str(session), WorkDB.Mode.open) as work:
             outcomes = {job: result.test_outcome for job, result in work.results}
             diffs = {job: result.diff for job, result in work.results}
