@@ -101,7 +101,7 @@ def test_a_cell_wider_than_a_piece_is_not_claimed_whole():
 def test_frames_before_the_stigmator_moved_still_count():
     before, after = column(9, 4.0, -2.0), column(9, 1.0, 0.5)
     unit = before.depth_of_field
-    added = -3.0 * unit, 2.5 * unit
+    added = (complex(-3.0, 2.5) * unit,)
     sightings = [sight(before, place) for place in (8.0, -7.0)]
     sightings.append(dataclasses.replace(sight(after, 0.5), added=added))
     posterior = Posterior(sightings, 15.0 - 60 * unit, 15.0 + 60 * unit, 2e-4, Beam(), 36e-6)
