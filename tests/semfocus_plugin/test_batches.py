@@ -203,10 +203,14 @@ def test_a_large_picture_is_scored_like_its_parts():
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
-def test_a_mosaic_of_16384_pixels_is_scored_in_a_gigabyte(tmp_path):
-    path = tmp_path / "mosaic.tif"
+@pytest.mark.parametrize("ending", ["tif", "png"])
+def test_a_mosaic_of_16384_pixels_is_scored_in_a_gigabyte(tmp_path, ending):
+    path = tmp_path / f"mosaic.{ending}"
     mosaic = np.tile(PIXELS.astype(">u2") * 16, (55, 41))[:16384, :16384]
-    tifffile.imwrite(path, mosaic, tile=(512, 512), byteorder=">")
+    if ending == "tif":
+        tifffile.imwrite(path, mosaic, tile=(512, 512), byteorder=">")
+    else:
+        Pillow.fromarray(mosaic.astype(np.uint16)).save(path, compress_level=1)
     code = "import sys; from semfocus_plugin.lab.cli import app\n"
     code += "try: app(['score', sys.argv[1], '--magnification', '500'])\n"
     # Not ru_maxrss, which begins with the memory of the process that forked this one.
