@@ -41,6 +41,7 @@ __all__ = [
     "StoppedError",
     "TransportError",
     "error_named",
+    "installation",
 ]
 
 
@@ -203,3 +204,8 @@ def error_named(name: str, message: str) -> Exception:
         return kind(message)
     except TypeError:
         return SemDriversError(f"{name}: {message}")
+
+
+def installation(extra: str) -> str:
+    """Return what to type for an extra of the package, for the message of an error: the package is on no index."""
+    return f"pip install '.[{extra}]' in the folder of the semdrivers repository"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +19,8 @@ _PIECE = 2**16
 def png_strips(path: Path, lines: int) -> Iterator[Any] | None:
     """Return the strips of a PNG file as Pillow's pictures, from the top; None for a kind that is not read so.
 
-    A line refers to the one above it. So each strip becomes a PNG file that begins with the last line of the strip above
-    as it is, and Pillow undoes the filters.
+    A line refers to the one above it. So each strip becomes a PNG file that begins with the last line of the strip
+    above, as it is, and Pillow undoes the filters.
 
     Parameters
     ----------
@@ -34,10 +33,10 @@ def png_strips(path: Path, lines: int) -> Iterator[Any] | None:
         start = file.read(len(_SIGNATURE) + 8 + 13)
     if len(start) < len(_SIGNATURE) + 8 + 13 or not start.startswith(_SIGNATURE):
         return None
-    _, _, width, height, depth, colour, _, _, interlaced = struct.unpack(">I4sIIBBBBB", start[len(_SIGNATURE) :])
+    size, (depth, colour, _, _, interlaced) = start[-13:-5], start[-5:]
     if interlaced or colour not in _CHANNELS or (depth != 8 and (depth, colour) != (16, 0)):
         return None
-    return _strips(path, width, height, depth, colour, lines)
+    return _strips(path, _whole(size[:4]), _whole(size[4:]), depth, colour, lines)
 
 
 def _strips(path: Path, width: int, height: int, depth: int, colour: int, lines: int) -> Iterator[Any]:
@@ -54,7 +53,7 @@ def _strips(path: Path, width: int, height: int, depth: int, colour: int, lines:
                 continue
             data += packed.decompress(body)
             while top < height and len(data) >= (count := min(lines, height - top)) * line:
-                size = struct.pack(">IIBBBBB", width, count + bool(above), depth, colour, 0, 0, 0)
+                size = _four(width) + _four(count + bool(above)) + bytes((depth, colour, 0, 0, 0))
                 filtered = zlib.compress(above + data[: count * line], 0)
                 made = _SIGNATURE + _chunk(b"IHDR", size) + palette + _chunk(b"IDAT", filtered) + _chunk(b"IEND", b"")
                 with Pillow.open(io.BytesIO(made)) as picture:
@@ -71,16 +70,24 @@ def _pieces(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
     """Yield the chunks of a file with their kind; those of pixels, which may be as large as the file, in pieces."""
     file.seek(len(_SIGNATURE))
     while len(head := file.read(8)) == 8:
-        left, kind, check = *struct.unpack(">I4s", head), zlib.crc32(head[4:])
+        left, kind, check = _whole(head[:4]), head[4:], zlib.crc32(head[4:])
         while left:
             piece = file.read(min(left, _PIECE if kind == b"IDAT" else left))
             if not piece:
                 return
             left, check = left - len(piece), zlib.crc32(piece, check)
             yield kind, piece
-        if file.read(4) != struct.pack(">I", check):
+        if file.read(4) != _four(check):
             raise ValueError(f"a chunk {kind!r} is damaged")
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    return _four(len(body)) + kind + body + _four(zlib.crc32(kind + body))
+
+
+def _whole(data: bytes) -> int:
+    return int.from_bytes(data, "big")
+
+
+def _four(number: int) -> bytes:
+    return number.to_bytes(4, "big")

@@ -118,7 +118,7 @@ def _of_tags(path: Path, width: int, height: int) -> Conditions:
 
 
 def _value(page: Any, code: int) -> Any:
-    """Return what a tag holds; text of UTF-16, which tifffile takes to end at its first zero, as if it were of 8 bits."""
+    """Return what a tag holds; text of UTF-16, which ends at its first zero for tifffile, as if it were of 8 bits."""
     import tifffile
 
     tag, file = page.tags[code], page.parent.filehandle
@@ -128,7 +128,7 @@ def _value(page: Any, code: int) -> Any:
         return tag.value
     text = held.replace(b"\0", b"").lstrip(b"\xff\xfe")
     read = tifffile.TIFF.TAG_READERS.get(code)
-    return text if read is None else read(io.BytesIO(text), "<", 1, len(text), 4)
+    return text if read is None else read(tifffile.FileHandle(io.BytesIO(text)), "<", 1, len(text), 4)
 
 
 def _fei(values: list[Any], width: int, height: int) -> Conditions:

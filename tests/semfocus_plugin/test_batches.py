@@ -17,6 +17,7 @@ from PIL import ImageDraw, ImageFont
 from typer.testing import CliRunner
 
 import semdrivers
+from semdrivers._cli import app as semdrivers_app
 from semdrivers.data_bar import detect_bar_rows, without_bar
 from semfocus_plugin import labelling
 from semfocus_plugin import networks as scoring
@@ -217,3 +218,24 @@ def test_a_mosaic_of_16384_pixels_is_scored_in_a_gigabyte(tmp_path, ending):
     code += "finally: print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     ran = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     assert int(ran.stdout.split()[-1]) <= 1e6
+
+
+def test_a_file_that_is_not_there_has_one_exit_code_in_every_list_and_another_where_all_depends_on_it(tmp_path):
+    absent = tmp_path / "absent"
+    for command in ("score", "report"):
+        ran = CliRunner().invoke(app, [command, f"{absent}.json"])
+        assert (ran.exit_code, ran.stdout) == (1, ""), command
+        assert "absent.json" in ran.stderr
+    assert CliRunner().invoke(semdrivers_app, ["show", f"{absent}.json"]).exit_code == 1
+    for words in (
+        ("label", absent),
+        ("view", "emulator://tin-balls", "--labels", absent),
+        ("run", f"series://{absent}"),
+    ):
+        assert CliRunner().invoke(app, [str(word) for word in words]).exit_code == 2, words
+
+
+def test_one_of_a_thing_is_no_plural(tmp_path):
+    Pillow.fromarray(PIXELS).save(tmp_path / "one.png")
+    ran = CliRunner().invoke(app, ["label", str(tmp_path), "--magnification", "5000"])
+    assert ran.stdout.startswith("1 picture, 0 labelled")

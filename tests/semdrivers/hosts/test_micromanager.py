@@ -12,7 +12,7 @@ import pytest
 
 import semdrivers
 
-pytest.importorskip("pymmcore_plus", reason="pymmcore-plus is not installed: pip install 'semdrivers[pymmcore]'")
+pytest.importorskip("pymmcore_plus", reason="pymmcore-plus is not installed: pip install '.[pymmcore]'")
 
 from pymmcore_plus import CMMCorePlus
 
