@@ -23,7 +23,8 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 __all__ = [
     "AutofocusError",
@@ -42,6 +43,7 @@ __all__ = [
     "TransportError",
     "error_named",
     "installation",
+    "translated",
 ]
 
 
@@ -209,3 +211,22 @@ def error_named(name: str, message: str) -> Exception:
 def installation(extra: str) -> str:
     """Return what to type for an extra of the package, for the message of an error: the package is on no index."""
     return f"pip install '.[{extra}]' in the folder of the semdrivers repository"
+
+
+@contextmanager
+def translated(what: str, kind: type[SemDriversError] = DeviceError) -> Iterator[None]:
+    """Turn whatever somebody else's library raises into an error of this package; those of this package pass.
+
+    Parameters
+    ----------
+    what : str
+        Instrument and what is done, for the message.
+    kind : type of SemDriversError
+        The error.
+    """
+    try:
+        yield
+    except SemDriversError:
+        raise
+    except Exception as error:
+        raise kind(f"{what}: {type(error).__name__}: {error}") from error
