@@ -57,7 +57,10 @@ class Link:
         if self._owed:
             if len(self._sockets) == _KEPT:
                 self._sockets[0].close()
-            self._sockets.append(self._opened())
+            try:
+                self._sockets.append(self._opened())
+            except OSError as error:
+                raise TransportError(f"{self._name}: {command} {arguments}: {error}") from error
         datagram = zem.encode(command, arguments, *self._socket.getsockname()[:2])
         problem = "no answer"
         for attempt in range(1 if deadline is not None else _TRIES):

@@ -107,7 +107,8 @@ def _report_tiles(folder: Path, out: Path, figures: Path | None, overwrite: bool
     from semfocus_plugin.cli._tile import as_text, facts_of
 
     plan = tiles.Plan.load(folder / tiles.PLAN)
-    records = tiles.read_tiles(folder, plan)
+    problems: list[str] = []
+    records = tiles.read_tiles(folder, plan, damaged=problems)
     look = tiles.second_look(records)
     known = FocusMap.load(folder / tiles.MAP) if (folder / tiles.MAP).exists() else FocusMap()
     facts = facts_of(plan, records, look, known, sum(record.seconds for record in records.values()))
@@ -121,9 +122,10 @@ def _report_tiles(folder: Path, out: Path, figures: Path | None, overwrite: bool
     lines = {name.replace("_", " "): as_text(value) for name, value in facts.items()}
     tiles.write_report(out, plan, records, look, lines, pictures, overwrite=overwrite)
     if json:
-        print_json({"files": files, **facts})
+        print_json({"files": files, **facts, "problems": problems})
     else:
         output.print(f"{len(records)} of {counted(len(plan.tiles), 'tile')}, in {out}", markup=False, soft_wrap=True)
+    end_batch(problems)
 
 
 def _read(paths: list[Path], problems: list[str]) -> Iterator[tuple[Path, AutofocusResult]]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from semdrivers.autofocus import BY_MAP, autofocus
 from semdrivers.base import described
-from semdrivers.errors import InvalidParameterError, OutOfRangeError, StoppedError
+from semdrivers.errors import InvalidParameterError, OutOfRangeError, SemDriversError, StoppedError
 from semdrivers.focus import AutofocusResult, AutofocusSettings, NotFocusedError
 from semdrivers.image import Image, ScanMode, read_image
 from semdrivers.maps import FocusMap
@@ -128,13 +128,37 @@ def open_folder(folder: Path, plan: Callable[[], Plan], *, resume: bool, overwri
     return made
 
 
-def read_tiles(folder: Path, plan: Plan, known: Mapping[int, TileRecord] | None = None) -> dict[int, TileRecord]:
-    """Return the tiles that were taken, by index; the files of those that are `known` are not read again."""
+def read_tiles(
+    folder: Path, plan: Plan, known: Mapping[int, TileRecord] | None = None, damaged: list[str] | None = None
+) -> dict[int, TileRecord]:
+    """Return the tiles that were taken, by index.
+
+    Parameters
+    ----------
+    folder : Path
+        From `open_folder`.
+    plan : Plan
+        Which tiles there may be.
+    known : mapping, optional
+        Tiles whose files are not read again.
+    damaged : list of str, optional
+        Takes one line for each file that cannot be read, as one that is being copied; by default the first one raises.
+
+    Raises
+    ------
+    InvalidParameterError
+        When a file is none of these tiles.
+    """
     records = dict(known or {})
     for tile in plan.tiles:
         path = folder / PICTURES / tile.name
         if tile.index not in records and path.exists():
-            records[tile.index] = _record(tile, path, read_image(path))
+            try:
+                records[tile.index] = _record(tile, path, read_image(path))
+            except (SemDriversError, OSError) as error:
+                if damaged is None:
+                    raise
+                damaged.append(str(error))
     return records
 
 
@@ -355,16 +379,21 @@ def _record(tile: Tile, path: Path, image: Image) -> TileRecord:
     about = image.metadata.get("tile")
     if not isinstance(about, dict):
         raise InvalidParameterError(f"{path} is none of these tiles: its file says nothing of a tile")
-    numbers = {name: math.nan if about[name] is None else float(about[name]) for name in ("score", "dose", "seconds")}
-    return TileRecord(
-        tile=tile,
-        path=path,
-        x=float(about["stage"][0]),
-        y=float(about["stage"][1]),
-        working_distance=image.working_distance,
-        pixel_size=image.pixel_size,
-        focus=str(about["focus"]),
-        reason=str(about["reason"]),
-        frames=int(about["focusing_frames"]),
-        **numbers,
-    )
+    try:
+        numbers = {
+            name: math.nan if about[name] is None else float(about[name]) for name in ("score", "dose", "seconds")
+        }
+        return TileRecord(
+            tile=tile,
+            path=path,
+            x=float(about["stage"][0]),
+            y=float(about["stage"][1]),
+            working_distance=image.working_distance,
+            pixel_size=image.pixel_size,
+            focus=str(about["focus"]),
+            reason=str(about["reason"]),
+            frames=int(about["focusing_frames"]),
+            **numbers,
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InvalidParameterError(f"{path} is none of these tiles: {type(error).__name__}: {error}") from error

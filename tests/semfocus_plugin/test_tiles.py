@@ -140,6 +140,19 @@ def test_the_mosaic_is_the_picture_again(cut):
     assert np.mean(mosaic[20:-20, 20:-20] == part[20:-20, 20:-20]) > 0.9
 
 
+@pytest.mark.parametrize("no_tile", [b"half of a picture", {"stage": None}])
+def test_a_file_that_is_being_copied_or_is_no_tile_is_named_and_the_others_are_reported(cut, tmp_path, no_tile):
+    plan((4, 4), (0.0, 0.0, 3 * 130e-6 * PIXEL, 3 * 95e-6 * PIXEL)).save(tmp_path / "plan.json")
+    path = cut[1][5].path
+    if isinstance(no_tile, bytes):
+        path.write_bytes(no_tile)
+    else:
+        Image(cut[0], 15.0, 5000.0, PIXEL, metadata={"tile": no_tile}).save(path, overwrite=True)
+    done = semfocus("report", tmp_path, "-o", tmp_path / "r.html")
+    assert (done.exit_code, path.name in done.stderr) == (1, True), done.output
+    assert "15 of 16 tiles" in done.stdout
+
+
 def test_the_mosaic_opens_with_scale_and_levels(tmp_path):
     mosaic = (255 * texture(1100, 1300)).astype(np.uint8)
     path = tiles.write_mosaic(tmp_path / "mosaic.ome.tif", mosaic, PIXEL)
