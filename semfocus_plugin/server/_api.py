@@ -22,6 +22,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Field, Strict, create_model
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 import semdrivers
 from semdrivers import AutofocusSettings
@@ -87,6 +88,7 @@ _POLICY = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _MOST_SENT = 2**20
 """Bytes of a request at most; the longest that any client needs is a record of autofocus."""
+_MOST_DISCARDED = 16 * _MOST_SENT
 _FORMATS = {"tif": "image/tiff", "jpg": "image/jpeg", "png": "image/png"}
 
 
@@ -436,9 +438,21 @@ def _add_guard(app: FastAPI, any_host: bool) -> None:
     async def guard(request: Request, following: Callable[[Request], Awaitable[Response]]) -> Response:
         """Refuse what a page of another server sends through the browser of somebody who may use this one.
 
-        Nothing may be kept by a browser: the numbers of frames begin again with every server.
+        The request is read whole first: a connection closed before that takes the answer with it. Nothing may be kept
+        by a browser: the numbers of frames begin again with every server.
         """
         refused = refusal(request)
+        try:
+            if refused is None:
+                await request.body()
+            else:
+                discarded = 0
+                async for part in request.stream():
+                    discarded += len(part)
+                    if discarded > _MOST_DISCARDED:
+                        break
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
         if refused is not None:
             return JSONResponse({"error": "SemDriversError", "message": refused[1]}, refused[0])
         response = await following(request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import socket
 import threading
 import time
 import urllib.error
@@ -370,7 +371,24 @@ def test_what_no_client_sends_is_refused_before_it_is_read(shared):
     assert (status, "nested too deeply" in json.loads(answer)["message"]) == (422, True)
     assert json.loads(ask(shared, "GET", "api/focus_record")[1])["value"] != nested
     assert ask(shared, "PUT", "api/focus_record", {"value": {"a": "b" * 2**20}}, **lease)[0] == 413
-    assert ask(shared, "POST", "api/stop", {}, Transfer_Encoding="chunked")[0] == 411
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "body", "status"),
+    [
+        ("api/stop", "Transfer-Encoding: chunked", [b"2\r\n", b"{}", b"\r\n0\r\n\r\n"], 411),
+        ("api/stop", f"Content-Length: {2**21}", [b"a" * 2**20] * 2, 413),
+        ("api/stop", "Content-Length: 2\r\nOrigin: http://evil.example", [b"{", b"}"], 403),
+        ("api/status", "Content-Length: 2", [b"{", b"}"], 405),
+    ],
+)
+def test_a_refusal_reaches_a_client_that_is_still_sending(shared, path, headers, body, status):
+    with socket.create_connection((shared.host, shared.port), timeout=60) as link:
+        link.sendall(f"POST /{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n\r\n".encode())
+        for part in body:
+            time.sleep(0.05)
+            link.sendall(part)
+        assert link.makefile("rb").readline().split()[1] == b"%d" % status
 
 
 def test_no_browser_keeps_an_answer_or_shows_it_within_another_page(shared):
