@@ -41,6 +41,9 @@ MAX_PAYLOAD = 4096
 _HEADER = struct.Struct("<2sBBHHHHH")
 _CRC16 = struct.Struct("<H")
 _CRC32 = struct.Struct("<I")
+_KINDS = {int(each): each for each in Kind}
+_STATES = {int(each): each for each in Status}
+_WAITS = {int(each): each for each in (Wait.NOTHING, Wait.ALL)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,17 +218,16 @@ def _open(
 ) -> Envelope | Damaged:
     if version != VERSION:
         return Damaged(Problem.VERSION, version, kind, sequence, opcode, f"version {version}, not {VERSION}")
-    try:
-        known = Kind(kind)
-    except ValueError:
+    known = _KINDS.get(kind)
+    if known is None:
         return Damaged(Problem.KIND, version, kind, sequence, opcode, f"kind {kind}")
     try:
-        state = Status(status)
+        state = _STATES[status] if status in _STATES else Status(status)
         message_type = _message_type(known, opcode, state)
         message = Unknown(payload) if message_type is None else decode_payload(message_type, payload)
     except ValueError as error:
         return Damaged(Problem.LAYOUT, version, kind, sequence, opcode, str(error))
-    return Envelope(known, sequence, opcode, message, Wait(flags), state)
+    return Envelope(known, sequence, opcode, message, _WAITS[flags] if flags in _WAITS else Wait(flags), state)
 
 
 def _message_type(kind: Kind, opcode: int, status: Status) -> type | None:

@@ -7,9 +7,11 @@ records are a 16-bit count and the records. See ``spec.md``, section *Payloads*.
 from __future__ import annotations
 
 import dataclasses
+import enum
+import operator
 import struct
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 __all__ = [
@@ -55,6 +57,12 @@ Decoder = Callable[[bytes, int], tuple[Any, int]]
 
 def encode_payload(message: object) -> bytes:
     """Return the payload of a message; raises `PayloadError`, naming the field, when a value does not fit."""
+    packing = _packings.get(type(message))
+    if packing is not None:
+        try:
+            return packing.encode(message)
+        except (struct.error, TypeError):
+            pass  # the way field by field says which one does not fit
     out = bytearray()
     for name, encode, _ in _layout(type(message)):
         value = getattr(message, name)
@@ -70,6 +78,12 @@ def decode_payload(kind: type[_T], payload: bytes) -> _T:
 
     Raises `PayloadError` when it is too short or too long, a text is no UTF-8, or a code is not in its enumeration.
     """
+    packing = _packings.get(kind)
+    if packing is not None:
+        try:
+            return kind(*packing.decode(payload))
+        except (struct.error, KeyError):
+            pass  # the way field by field says what is wrong
     message, end = _decode_record(kind, payload, 0)
     if end != len(payload):
         raise PayloadError(f"{kind.__name__} takes {end} bytes, its payload has {len(payload)}")
@@ -89,13 +103,42 @@ def _decode_record(kind: type[_T], payload: bytes, offset: int) -> tuple[_T, int
     return kind(*values), offset
 
 
+class _Packing:
+    """All fields of a record at once, where each is a number, a switch or a code."""
+
+    def __init__(self, names: list[str], wires: list[tuple[type, str]]) -> None:
+        self._struct = struct.Struct("<" + "".join("B" if kind is bool else each for kind, each in wires))
+        values = operator.attrgetter(*names)
+        self._values = values if len(names) > 1 else lambda message: (values(message),)
+        self._codes = [(place, _codes(kind)) for place, (kind, _) in enumerate(wires) if kind not in (int, float)]
+
+    def encode(self, message: object) -> bytes:
+        return self._struct.pack(*self._values(message))
+
+    def decode(self, payload: bytes) -> list[Any]:
+        values = list(self._struct.unpack(payload))
+        for place, codes in self._codes:
+            values[place] = codes[values[place]]
+        return values
+
+
+def _codes(kind: type) -> Mapping[int, Any]:
+    """Return what each number of a switch or a code stands for."""
+    return {0: False, 1: True} if kind is bool else {each.value: each for each in typing.cast(type[enum.Enum], kind)}
+
+
 _layouts: dict[type, tuple[tuple[str, Encoder, Decoder], ...]] = {}
+_packings: dict[type, _Packing] = {}
 
 
 def _layout(kind: type) -> tuple[tuple[str, Encoder, Decoder], ...]:
     if kind not in _layouts:
         hints = typing.get_type_hints(kind, include_extras=True)
-        _layouts[kind] = tuple((field.name, *_codec(hints[field.name])) for field in dataclasses.fields(kind))
+        names = [field.name for field in dataclasses.fields(kind)]
+        _layouts[kind] = tuple((name, *_codec(hints[name])) for name in names)
+        wires = [typing.get_args(hints[name]) for name in names if typing.get_origin(hints[name]) is not tuple]
+        if names and len(wires) == len(names) and all(wire.format != "text" for _, wire in wires):
+            _packings[kind] = _Packing(names, [(value_type, wire.format) for value_type, wire in wires])
     return _layouts[kind]
 
 

@@ -1,8 +1,9 @@
 """The control link: requests to the instrument and their answers, over any transport.
 
 A request is sent again under the same sequence number until it is answered or its deadline is over; the
-instrument answers a repetition from its cache, so nothing moves twice. A thread reads, renews the lease and
-delivers events.
+instrument answers a repetition from its cache, so nothing moves twice. Whoever waits for an answer reads the line
+himself, because handing an answer over from thread to thread takes longer than the answer. The link's thread reads
+while nobody waits, renews the lease and delivers events.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from firmware_protocol.authentication import CHALLENGE_SIZE, proof_of
@@ -60,6 +63,20 @@ _SILENCE = 0.3
 _MOST_DAMAGED = 8
 _GOODBYE = 1.0
 _TURN = 0.001
+_REST = 0.005
+"""Seconds after a request for which the link's thread leaves the line to the next one."""
+
+
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """A thread's turn at sending, or at reading. A signal handler that interrupts it takes its place meanwhile."""
+
+    thread: int = field(default_factory=threading.get_ident)
+    interrupted: _Turn | None = None
+
+    def may_follow(self, other: _Turn | None) -> bool:
+        """Whether this turn may begin while `other` lasts."""
+        return other is None or (other is not self and other.thread == self.thread)
 
 
 class ControlLink:
@@ -119,7 +136,11 @@ class ControlLink:
         self._observer = observer
         self._decoder = Decoder()
         self._lock = threading.RLock()  # a signal handler may stop the instrument in the middle of a request
-        self._sender: object = None
+        self._sender: _Turn | None = None
+        self._reader: _Turn | None = None
+        self._heard = time.monotonic()
+        self._events: queue.SimpleQueue[tuple[object, threading.Event]] = queue.SimpleQueue()
+        """Those that another thread read, for the link's own."""
         self._waiting: dict[int, _Answers] = {}
         self._sequence = 0
         self._subscribers: tuple[Callable[[Event], object], ...] = ()
@@ -129,7 +150,7 @@ class ControlLink:
         self._received = 0
         self._lease = 0.0
         self._last_sent = time.monotonic()
-        self._thread = threading.Thread(target=self._read, name=f"control link {name}", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name=f"control link {name}", daemon=True)
         self._thread.start()
         try:
             self._hello = self._say_hello(deadline)
@@ -319,7 +340,7 @@ class ControlLink:
                 repeat = now + pause
                 pause *= 2  # a slow line must not drown in repetitions
             try:
-                answer = answers.get(timeout=max(0.0, min(end, last, repeat) - time.monotonic()))
+                answer = self._next(answers, min(end, last, repeat))
             except queue.Empty:
                 continue
             if isinstance(answer, SemDriversError):
@@ -370,9 +391,10 @@ class ControlLink:
 
         A signal handler may raise (Ctrl-C) between any two calls, also between taking a lock with a time limit and
         the `try` behind it. So who sends is a mark, set under a lock that `with` takes and cleared without a call.
+        Where a handler sends in the middle of a message, that one is damaged, and is sent again.
         """
         start = self._last_sent = time.monotonic()
-        me = object()
+        me = _Turn()
         try:
             while not self._may_send(me):
                 if time.monotonic() - start > timeout:
@@ -381,34 +403,79 @@ class ControlLink:
             self._transport.send(data, start + timeout - time.monotonic())
         finally:
             if self._sender is me:
-                self._sender = None
+                self._sender = me.interrupted
 
-    def _may_send(self, one: object) -> bool:
+    def _may_send(self, one: _Turn) -> bool:
         with self._lock:
-            if self._sender is None:
-                self._sender = one
+            if one.may_follow(self._sender):
+                one.interrupted, self._sender = self._sender, one
             return self._sender is one
 
-    def _read(self) -> None:
-        """Body of the link's thread."""
-        heard = time.monotonic()
+    def _next(self, answers: _Answers, end: float) -> Envelope | Damaged | SemDriversError:
+        """Return the next answer to a request, read by this thread unless another reads; raises `queue.Empty` at `end`.
+
+        The place of the reader is a mark, for the same reason as in `_send`.
+        """
+        me = _Turn()
         try:
-            while not self._closed:
-                data = self._transport.receive(_TICK)
-                now = time.monotonic()
-                if data:
-                    heard = now
-                    self._received += len(data)
-                    self._deliver(self._decoder.feed(data))
-                elif self._decoder.waiting and now - heard > _SILENCE:
-                    self._deliver(self._decoder.abandon())
-                if self._lease and now - self._last_sent > self._lease / 3:
-                    self._keep_alive()
+            while True:
+                left = end - time.monotonic()
+                if left <= 0 or not answers.empty():
+                    return answers.get_nowait()
+                if self._may_read(me):
+                    self._take_in(min(left, _TICK))
+                else:
+                    with suppress(queue.Empty):
+                        return answers.get(timeout=min(left, _REST))
+        finally:
+            if self._reader is me:
+                self._reader = me.interrupted
+
+    def _may_read(self, one: _Turn) -> bool:
+        with self._lock:
+            if one.may_follow(self._reader):
+                if self._reader is not None:  # interrupted, perhaps in the middle of the decoder's work: it keeps that
+                    discarded, self._decoder = self._decoder.discarded, Decoder()
+                    self._decoder.discarded = discarded
+                one.interrupted, self._reader = self._reader, one
+            return self._reader is one
+
+    def _take_in(self, timeout: float) -> None:
+        """Read what comes within `timeout` seconds and deliver it; when the line is broken, so is the link."""
+        try:
+            data = self._transport.receive(timeout)
+            now = time.monotonic()
+            if data:
+                self._heard = now
+                self._received += len(data)
+                self._deliver(self._decoder.feed(data))
+            elif self._decoder.waiting and now - self._heard > _SILENCE:
+                self._deliver(self._decoder.abandon())
         except SemDriversError as error:
             self._fail(error)
         except Exception as error:
             _log.exception("%s: the control link failed", self.name)
             self._fail(TransportError(f"{self.name}: the control link failed: {error!r}"))
+
+    def _serve(self) -> None:
+        """Body of the link's thread."""
+        me = _Turn()
+        while not self._closed and self._lost is None:
+            since = time.monotonic() - self._last_sent
+            if self._lease and since > self._lease / 3:
+                try:
+                    self._keep_alive()
+                except SemDriversError as error:
+                    self._fail(error)
+                continue
+            reads = since > _REST and self._may_read(me)
+            with suppress(queue.Empty):
+                event, done = self._events.get(timeout=0 if reads else _REST)
+                self._notify(event)
+                done.set()
+            if reads:
+                self._take_in(_TICK)
+                self._reader = None
 
     def _keep_alive(self) -> None:
         with self._lock:
@@ -418,7 +485,12 @@ class ControlLink:
     def _deliver(self, items: list[Envelope | Damaged]) -> None:
         for item in items:
             if isinstance(item, Envelope) and item.kind is Kind.EVENT:
-                self._notify(item.message)
+                if threading.current_thread() is self._thread:
+                    self._notify(item.message)
+                else:  # an answer that came behind it waits until it is known
+                    done = threading.Event()
+                    self._events.put((item.message, done))
+                    done.wait(_GOODBYE)
             elif item.kind in (Kind.REPLY, Kind.PENDING) and item.opcode in REPLIES:
                 with self._lock:
                     answers = self._waiting.get(item.sequence)

@@ -246,8 +246,9 @@ class SerialTransport:
         self.name = name
         self._line = line
         self._closed = threading.Event()
-        self._reading = threading.Lock()
-        self._writing = threading.Lock()
+        self._reading = threading.RLock()  # a signal handler may ask in the middle of a call
+        self._writing = threading.RLock()
+        self._reads = 0
 
     def send(self, data: bytes, timeout: float) -> None:
         deadline = time.monotonic() + timeout
@@ -266,9 +267,12 @@ class SerialTransport:
         deadline = time.monotonic() + timeout
         with self._reading:
             while not self._closed.is_set():
+                self._reads = mine = self._reads + 1
                 try:
                     data: bytes = self._line.read(max(1, min(self._line.in_waiting, CHUNK)))
                 except (OSError, TypeError) as error:
+                    if self._reads != mine:
+                        return b""  # a signal handler has read what was there; pyserial takes that for a lost device
                     raise TransportError(f"{self.name} broke while receiving: {error}") from error
                 if data or time.monotonic() >= deadline:
                     return data

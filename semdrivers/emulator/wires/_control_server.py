@@ -151,6 +151,8 @@ class _Connection:
     stuck: float = 0.0
     """Since when it has fetched nothing of what waits for it; 0 while nothing waits."""
     broken: bool = False
+    events: int = selectors.EVENT_READ
+    """What the selector watches for."""
 
 
 def _in_control(what: object) -> bool:
@@ -296,14 +298,17 @@ class ControlServer:
         while not self._closing.is_set():
             ready = self._selector.select(pause)
             end = time.monotonic() + _SHARE
-            for key, events in sorted(ready, key=lambda each: not _in_control(each[0].data)):
+            if len(ready) > 1:
+                ready.sort(key=lambda each: not _in_control(each[0].data))
+            for key, events in ready:
                 if not isinstance(key.data, _Connection):
                     key.data()
                 elif _in_control(key.data) or time.monotonic() < end:
                     self._exchange(key.data, events)
             while self._calls:
                 self._calls.popleft()()
-            self._work_off()
+            if any(each.items for each in self._connections):
+                self._work_off()
             pause = min(self._desk.tick(), self._look_after())
 
     def _accept(self) -> None:
@@ -496,7 +501,8 @@ class ControlServer:
         if connection.outgoing and not connection.stuck and not connection.pipe.lasting:
             connection.stuck = time.monotonic()
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.outgoing else 0)
-        if self._selector.get_key(connection.pipe.fileno()).events != events:
+        if connection.events != events:
+            connection.events = events
             self._selector.modify(connection.pipe.fileno(), events, connection)
 
     def _drop(self, connection: _Connection, why: str) -> None:

@@ -218,6 +218,8 @@ class Faults:
 
     def at(self, occasion: Occasion) -> tuple[str, ...]:
         """Count an occasion and return the names of the faults that happen at it, in the order of the text."""
+        if not self._rules:
+            return ()
         with self._lock:
             self._occasions[occasion] += 1
             index = self._occasions[occasion]

@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a campaign; returns 1 when something forbidden happened."""
     parser = argparse.ArgumentParser(prog="python -m semfocus_plugin.lab.campaign", description=campaign.__doc__)
     parser.add_argument("--runs", type=int, default=300, help="runs in all, the earlier ones included")
+    parser.add_argument("--seed", type=int, default=0, help="another seed is another campaign")
     parser.add_argument("--out", type=Path, default=Path("campaign.jsonl"), help="one line a run")
     parser.add_argument("--resume", action="store_true", help="go on with the file that is there")
     options = parser.parse_args(arguments)
@@ -32,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     done = {run.number for run in runs}
     numbers = [number for number in range(options.runs) if number not in done]
     with options.out.open("a", encoding="utf-8") as file:
-        for run in map(campaign.carry_out, numbers):
+        for number in numbers:
+            run = campaign.carry_out(number, options.seed)
             runs.append(run)
             print(json.dumps(asdict(run)), file=file, flush=True)
             if run.forbidden:

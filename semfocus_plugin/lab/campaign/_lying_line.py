@@ -34,13 +34,13 @@ class LyingLine:
     ----------
     target : int
         Loopback port of the honest instrument.
-    seed : int
-        Random seed; fixes which answers are replaced, and by what.
+    run : tuple of int
+        Number of the run and seed of the campaign; they fix which answers are replaced, and by what.
     """
 
-    def __init__(self, target: int, seed: int) -> None:
+    def __init__(self, target: int, run: tuple[int, int]) -> None:
         self._target = target
-        self._random = np.random.default_rng([seed, 3])
+        self._random = np.random.default_rng([run[0], 3, run[1]])
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self.lies: list[str] = []

@@ -87,9 +87,9 @@ class Run:
     forbidden: tuple[str, ...]
 
 
-def faults_of(number: int) -> str:
+def faults_of(number: int, seed: int = 0) -> str:
     """Return the faults of a run: each alone, then in pairs, then up to four at random."""
-    names, random = sorted(FAULTS), np.random.default_rng([number, 1])
+    names, random = sorted(FAULTS), np.random.default_rng([number, 1, seed])
     pairs = list(combinations(names, 2))
     if number < len(names):
         chosen = [names[number]]
@@ -103,13 +103,15 @@ def faults_of(number: int) -> str:
 _warm = False
 
 
-def carry_out(number: int) -> Run:
+def carry_out(number: int, seed: int = 0) -> Run:
     """Carry out a run.
 
     Parameters
     ----------
     number : int
         Which one; 0 for the first.
+    seed : int
+        Random seed of the campaign; fixes specimens, magnifications, moments and lies of all its runs.
     """
     global _warm
     if not _warm:  # what is made once a process (threads of the networks, handles of the USB library) is no leak
@@ -117,19 +119,19 @@ def carry_out(number: int) -> Run:
         for first in range(len(LINKS)):
             if LINKS[first] in ("tcp", "serial", "bridge", "killed"):
                 carry_out(first)
-    random = np.random.default_rng([number, 2])
-    link, faults = LINKS[number % len(LINKS)], faults_of(number)
+    random = np.random.default_rng([number, 2, seed])
+    link, faults = LINKS[number % len(LINKS)], faults_of(number, seed)
     before, began = _resources(), time.monotonic()
     specimen = str(random.choice(["tin-balls", "tem-grid", "gold-nanoparticles"]))
-    seed, magnification = int(random.integers(1_000_000)), float(round(np.exp(random.uniform(7, 9.5))))
+    specimen_seed, magnification = int(random.integers(1_000_000)), float(round(np.exp(random.uniform(7, 9.5))))
     emulator = Emulator(
-        specimen, magnification=magnification, seed=seed, usb_port=0, serial=link == "serial", faults=faults
+        specimen, magnification=magnification, seed=specimen_seed, usb_port=0, serial=link == "serial", faults=faults
     )
     with emulator, ExitStack() as stack:
         url = emulator.remote_url if link == "bridge" else emulator.serial_url if link == "serial" else emulator.url
         port, usb = urlsplit(emulator.url).port or 0, urlsplit(emulator.url).query
         if link == "lying":
-            url = f"em30://127.0.0.1:{stack.enter_context(LyingLine(port, number)).port}?{usb}"
+            url = f"em30://127.0.0.1:{stack.enter_context(LyingLine(port, (number, seed))).port}?{usb}"
         watched = _Watched(emulator, "knob-turned" in faults)
         given = ""
         if link in ("killed", "starved"):

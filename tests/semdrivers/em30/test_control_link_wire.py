@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
 import time
@@ -390,6 +392,43 @@ def test_the_lease_is_renewed_by_keep_alives() -> None:
             time.sleep(0.02)
     assert peer.sent.count(KeepAlive()) >= 3
     peer.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="no such signal")
+def test_a_signal_handler_may_ask_while_its_own_thread_waits_for_an_answer(peer: ScriptedPeer) -> None:
+    def interrupt(request: Envelope) -> bytes:
+        os.kill(os.getpid(), signal.SIGALRM)
+        return encode(request.reply(APPLIED))[:10]  # what the handler then reads begins in the middle of an answer
+
+    peer.script = [interrupt, ok(VALUE), ok(APPLIED)]
+    asked: list[object] = []
+    with peer.link() as link:
+        before = signal.signal(signal.SIGALRM, lambda *_: asked.append(link.request(WD, deadline=1.0)))
+        try:
+            assert link.request(SET, deadline=1.0) == APPLIED
+        finally:
+            signal.signal(signal.SIGALRM, before)
+    assert asked == [VALUE]
+
+
+def test_threads_that_ask_at_once_each_get_their_own_answer(peer: ScriptedPeer) -> None:
+    peer.script = [lambda request: encode(request.reply(ParameterValue(request.message.parameter, 1.0, 0.0)))] * 200
+    wrong: list[object] = []
+
+    def ask(parameter: Parameter) -> None:
+        for _ in range(50):
+            answer = link.request(GetParameter(parameter))
+            if answer.parameter is not parameter:
+                wrong.append(answer)
+
+    with peer.link() as link:
+        threads = [threading.Thread(target=ask, args=(parameter,)) for parameter in list(Parameter)[:4]]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
+    assert (wrong, len(peer.sent)) == ([], 200)
 
 
 def test_observers_renew_no_lease() -> None:

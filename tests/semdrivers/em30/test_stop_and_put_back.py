@@ -426,6 +426,26 @@ def test_an_interrupt_between_any_two_calls_leaves_the_link_usable(emulator):
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timer")
+@pytest.mark.parametrize("wire", ["tcp", "serial"])
+def test_a_signal_handler_may_stop_in_the_middle_of_any_call(wire):
+    """In the middle of sending, too, where its own thread holds the line."""
+    random = np.random.default_rng(2)
+    with Emulator("tin-balls", usb_port=0, serial=wire == "serial") as emulator:
+        with semdrivers.connect(emulator.serial_url if wire == "serial" else emulator.url) as microscope:
+            stops: list[None] = []
+            before = signal.signal(signal.SIGALRM, lambda *_: stops.append(microscope.stop()))
+            try:
+                for _ in range(20):
+                    done = len(stops) + 1
+                    signal.setitimer(signal.ITIMER_REAL, random.uniform(2e-5, 1.2e-3))
+                    while len(stops) < done:
+                        assert microscope.working_distance > 0
+            finally:
+                signal.signal(signal.SIGALRM, before)
+        assert len(stops) == 20
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP")
 def test_a_lease_lost_in_sleep_is_asked_for_again_to_put_the_lens_back():
     with emulated(profile=dataclasses.replace(SLOWEST, lease_time=0.6)) as emulator:
