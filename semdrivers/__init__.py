@@ -48,6 +48,7 @@ from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import (
     Capabilities,
     HasBeam,
+    HasBeamShift,
     HasDetector,
     HasStage,
     HasStageOrientation,
@@ -99,6 +100,7 @@ __all__ = [
     "FrameSkippedError",
     "HardwareFault",
     "HasBeam",
+    "HasBeamShift",
     "HasDetector",
     "HasStage",
     "HasStageOrientation",

@@ -28,7 +28,16 @@ from semdrivers.errors import InvalidParameterError
 from semdrivers.files import check_free, plain
 from semdrivers.image import ScanMode
 from semdrivers.instruments import read_instruments
-from semdrivers.microscope import HasBeam, HasDetector, HasStage, HasStageOrientation, HasStigmator, HasStop, HasVacuum
+from semdrivers.microscope import (
+    HasBeam,
+    HasBeamShift,
+    HasDetector,
+    HasStage,
+    HasStageOrientation,
+    HasStigmator,
+    HasStop,
+    HasVacuum,
+)
 
 app = application(
     "semdrivers", "Drivers for scanning electron microscopes, an emulator of one, and the plugins they use."
@@ -44,6 +53,7 @@ _OPTIONAL = {
     "stage": HasStage,
     "stage tilt and rotation": HasStageOrientation,
     "stigmator": HasStigmator,
+    "beam shift": HasBeamShift,
     "detector": HasDetector,
     "beam": HasBeam,
     "vacuum": HasVacuum,

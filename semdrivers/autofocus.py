@@ -26,6 +26,7 @@ from semdrivers.focus import AutofocusResult, AutofocusSettings, FocusStep, Prog
 from semdrivers.microscope import (
     WHOLE_FRAME,
     Capabilities,
+    HasBeamShift,
     HasStage,
     LimitsTravel,
     Microscope,
@@ -49,7 +50,7 @@ BY_MAP = "focus-map"
 """Method of a result that a `semdrivers.maps.FocusMap` gave without a frame."""
 
 _log = logging.getLogger("semdrivers.autofocus")
-_PLACE, _STAGE = "working_distance", "stage_position"
+_PLACE, _STAGE, _SHIFT = "working_distance", "stage_position", "beam_shift"
 _ASIDE = 2.0  # Depths of field from the prediction of a map at which a run begins
 _AROUND = [(0.5, 0.0), (0.0, 0.5), (-0.5, 0.0), (0.0, -0.5), (0.7, 0.7), (-0.7, 0.7), (-0.7, -0.7), (0.7, -0.7)]
 """Where ``move_to_contrast`` looks, in radii from the target."""
@@ -146,6 +147,15 @@ def autofocus(
             result = _beside(microscope, settings, progress, cancel, start, focus)
         stays: tuple[str, ...] = () if settings.restore_on_failure and not result.focused else ("working_distance",)
         stays += ("stigmator",) if result.focused else ()
+        moved = None if result.drift is None else result.drift.corrected
+        if moved is not None and _SHIFT in start:
+            stays += (_SHIFT,)
+        elif moved is not None:
+            # By the stage, which goes back from beside the target to where the target now is
+            x, y = start[_STAGE]
+            start = {**start, _STAGE: (x + moved[0] * 1e-6, y + moved[1] * 1e-6)}
+        if settings.correct_drift and not _aside(settings):
+            stays += (_STAGE,)
         for failure in put_back(microscope, {name: start[name] for name in start if name not in stays}).values():
             raise failure
         if map is not None and result.method != BY_MAP:
@@ -277,7 +287,7 @@ def _beside(
         )
     if result is not first:
         result = dataclasses.replace(result, reason=f"{result.reason}; at the target: {first.reason}")
-    if _STAGE in start and result.focused:
+    if _STAGE in start and _aside(settings) and result.focused:
         now = tuple(microscope.stage_position)
         result = dataclasses.replace(result, measured_at=None if now == start[_STAGE] else now)
     return result
@@ -368,18 +378,31 @@ def _start(microscope: Microscope, settings: AutofocusSettings) -> dict[str, Any
     """Return what to put back, in that order; raises before anything has moved where a run cannot begin from it."""
     if settings.stigmate and not has_member(microscope, "stigmator"):
         raise InvalidParameterError("stigmate=True needs a microscope whose stigmator can be set (HasStigmator)")
-    aside = settings.focus_offset is not None or settings.move_to_contrast
+    aside = _aside(settings)
     if aside and not isinstance(microscope, HasStage):
         name = "move_to_contrast" if settings.focus_offset is None else "focus_offset"
         raise InvalidParameterError(f"{name} needs a stage, and {type(microscope).__name__} has none; leave it out")
     values: dict[str, Any] = {"magnification": read_number(microscope, "magnification")}
     if settings.stigmate:
         values["stigmator"] = stigmator_of(microscope)
+    if settings.correct_drift and not isinstance(microscope, HasBeamShift | HasStage):
+        raise InvalidParameterError(
+            f"correct_drift needs a beam shift or a stage, and {type(microscope).__name__} has neither; leave it out"
+        )
+    if settings.correct_drift and isinstance(microscope, HasBeamShift):
+        values[_SHIFT] = tuple(microscope.beam_shift)
+    elif settings.correct_drift:
+        aside = True
     if aside and isinstance(microscope, HasStage):
         values[_STAGE] = tuple(microscope.stage_position)
     values[_PLACE] = read_number(microscope, _PLACE, "mm")
     allowed_range(microscope.capabilities.working_distance, settings.bounds, values[_PLACE])
     return values
+
+
+def _aside(settings: AutofocusSettings) -> bool:
+    """Return whether the run may be made beside the target."""
+    return settings.focus_offset is not None or settings.move_to_contrast
 
 
 def _bounds(settings: AutofocusSettings, start: float) -> tuple[float, float] | None:

@@ -19,6 +19,7 @@ from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import (
     Capabilities,
     HasBeam,
+    HasBeamShift,
     HasDetector,
     HasStage,
     HasStageOrientation,
@@ -36,6 +37,7 @@ _OPTIONAL = (
     HasStage,
     HasStageOrientation,
     HasStigmator,
+    HasBeamShift,
     HasDetector,
     HasBeam,
     HasVacuum,
@@ -54,6 +56,7 @@ _SETTINGS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
     (HasStage, "stage_position", ("stage_x", "stage_y")),
     (HasStageOrientation, "stage_orientation", ("stage_tilt", "stage_rotation")),
     (HasStigmator, "stigmator", ("stigmator_x", "stigmator_y")),
+    (HasBeamShift, "beam_shift", ("beam_shift_x", "beam_shift_y")),
     (HasDetector, "brightness", ("brightness",)),
     (HasDetector, "contrast", ("contrast",)),
     (HasVoltage, "voltage", ("voltage",)),
@@ -85,8 +88,9 @@ def settings_of(microscope: Any, mode: ScanMode | None = None) -> dict[str, floa
     -------
     dict
         ``stage_x``, ``stage_y`` (mm), ``stage_tilt``, ``stage_rotation`` (degrees), ``stigmator_x``, ``stigmator_y``
-        (units of the instrument), ``brightness``, ``contrast`` (0 to 1), ``voltage`` (kV), ``dwell_time`` (s). What is
-        not offered or no number is left out, and so is all that follows an error: no picture is lost for want of them.
+        (units of the instrument), ``beam_shift_x``, ``beam_shift_y`` (mm), ``brightness``, ``contrast`` (0 to 1),
+        ``voltage`` (kV), ``dwell_time`` (s). What is not offered or no number is left out, and so is all that follows
+        an error: no picture is lost for want of them.
     """
     settings: dict[str, float] = {}
     try:

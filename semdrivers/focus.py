@@ -22,6 +22,7 @@ __all__ = [
     "Astigmatism",
     "AutofocusResult",
     "AutofocusSettings",
+    "Drift",
     "FocusRecord",
     "FocusStep",
     "FrameSkippedError",
@@ -34,7 +35,7 @@ __all__ = [
 
 _FLAGS = (
     "may_change_magnification", "restore_on_failure", "may_change_brightness", "learn_aperture", "stigmate",
-    "move_to_contrast",
+    "move_to_contrast", "correct_drift",
 )  # fmt: skip
 
 
@@ -99,6 +100,10 @@ class AutofocusSettings:
     contrast_radius : float
         How far from the target those places may lie, mm. Choose more than two widths of a field: fields that overlap
         share their dose.
+    correct_drift : bool
+        Whether the field follows the sample by what it has drifted during a run that is focused, where that is known:
+        by the beam shift where the microscope is a `HasBeamShift`, otherwise by the stage, which is not moved by less
+        than 1 µm. One or two frames more show whether the picture came back; where it did not, nothing stays moved.
     """
 
     method: str | None = None
@@ -121,6 +126,7 @@ class AutofocusSettings:
     focus_offset: tuple[float, float] | None = None
     move_to_contrast: bool = False
     contrast_radius: float = 0.1
+    correct_drift: bool = False
 
     def __post_init__(self) -> None:
         if self.method is not None and not isinstance(self.method, str):
@@ -256,6 +262,7 @@ class FocusRecord(TypedDict):
     method: str
     depth_of_field: NotRequired[float | None]
     measured_at: NotRequired[tuple[float, float] | None]
+    drift: NotRequired[dict[str, Any] | None]
     frames_since: NotRequired[int]
     """Frames between the run and this frame; recorded by `semdrivers.hosts` alone."""
     lens_offset: NotRequired[float | None]
@@ -311,6 +318,39 @@ class Astigmatism:
         return math.degrees(0.5 * math.atan2(self.y, self.x)) % 180.0
 
 
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How the picture drifted during a run, apart from what the lens moved it.
+
+    Parameters
+    ----------
+    x, y : float
+        Speed to the right and downwards in the picture, nm/s.
+    sigma : float
+        Standard deviation of each, nm/s.
+    seconds : float
+        From the first frame to the last.
+    corrected : tuple of float or None
+        By how much the field followed it in the end, (x, y) in nm; None where it was left.
+    """
+
+    x: float
+    y: float
+    sigma: float
+    seconds: float
+    corrected: tuple[float, float] | None = None
+
+    @property
+    def shift(self) -> tuple[float, float]:
+        """How far the picture drifted from the first frame to the last, (x, y) in nm."""
+        return self.x * self.seconds, self.y * self.seconds
+
+    @property
+    def shift_sigma(self) -> float:
+        """Standard deviation of each component of `shift`, nm."""
+        return self.sigma * self.seconds
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutofocusResult:
     """How a run ended. It has no truth value: ask `focused`.
@@ -351,6 +391,9 @@ class AutofocusResult:
     measured_at : tuple of float or None
         Stage position (x, y) in mm at which the focus was measured, where that was beside the target
         (`AutofocusSettings.focus_offset` and ``move_to_contrast``); None where it was at the target.
+    drift : Drift or None
+        How the picture drifted during the run; None where the frames do not show it to a pixel, or the method does not
+        measure it.
 
     Raises
     ------
@@ -377,6 +420,7 @@ class AutofocusResult:
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     depth_of_field: float | None = None
     measured_at: tuple[float, float] | None = None
+    drift: Drift | None = None
 
     def __post_init__(self) -> None:
         if self.status not in _STATUSES:
@@ -433,6 +477,9 @@ class AutofocusResult:
             known["trace"] = tuple(map(FocusStep.from_dict, known.get("trace", ())))
             if known.get("astigmatism") is not None:
                 known["astigmatism"] = Astigmatism(**known["astigmatism"])
+            if known.get("drift") is not None:
+                moved = known["drift"].get("corrected")
+                known["drift"] = Drift(**{**known["drift"], "corrected": None if moved is None else tuple(moved)})
             for name in ("posterior", "measured_at", "stigmator", "start_stigmator"):
                 if known.get(name) is not None:
                     known[name] = tuple(map(float, known[name]))

@@ -37,6 +37,7 @@ __all__ = [
     "WHOLE_FRAME",
     "Capabilities",
     "HasBeam",
+    "HasBeamShift",
     "HasDetector",
     "HasStage",
     "HasStageOrientation",
@@ -714,6 +715,19 @@ class HasStigmator(Protocol, metaclass=PartType):
 
     @stigmator.setter
     def stigmator(self, value: tuple[float, float]) -> None: ...
+
+
+@runtime_checkable
+class HasBeamShift(Protocol, metaclass=PartType):
+    """A deflection that moves the scanned field over a sample that stays where it is."""
+
+    @property
+    def beam_shift(self) -> tuple[float, float]:
+        """Where the field lies, (x, y) in mm at the sample: to the right and downwards in the picture from its zero."""
+        ...
+
+    @beam_shift.setter
+    def beam_shift(self, value: tuple[float, float]) -> None: ...
 
 
 @runtime_checkable

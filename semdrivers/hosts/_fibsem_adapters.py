@@ -52,13 +52,14 @@ DISPLAY = 0.128
 """Width in metres of the picture that magnification refers to: 128 mm, so 1000× is a field of 128 µm."""
 
 _LENS_ERROR, _FIELD_ERROR, _DETECTOR_ERROR, _STIGMATOR_ERROR = 0.001, 0.01, 0.01, 0.01
-_STAGE_ERROR = 0.005
+_STAGE_ERROR, _BEAM_SHIFT_ERROR = 0.005, 1e-5
 _CUT = 10e-6
 """m by which fibsem keeps below the widest field that AutoScript reports, without a word."""
 _NEEDED = {
     "stage_position": "get_stage_position",
     "move_stage": "move_stage_absolute",
     "stigmator": "get_stigmation",
+    "beam_shift": "get_beam_shift",
     "brightness": "get_detector_brightness",
     "contrast": "get_detector_contrast",
     "beam_on": "is_blanked",
@@ -67,7 +68,8 @@ _NEEDED = {
 
 
 class MicroscopeOfFibsem(KeepsFocusRecord):
-    """The electron beam of a fibsem microscope, as a `Microscope` with stage, detector, stigmator and beam.
+    """The electron beam of a fibsem microscope, as a `Microscope` with stage, detector, stigmator, beam and its
+    shift.
 
     Beam off means blanked, and the high voltage stays as it is; on a TESCAN, whose beam fibsem cannot blank, it means
     switched off. The stigmator has the units of the instrument; fibsem has none on a TESCAN. On an instrument in
@@ -205,6 +207,10 @@ class MicroscopeOfFibsem(KeepsFocusRecord):
             if name == "stigmator":
                 point = self.fibsem.get_stigmation(BeamType.ELECTRON)
                 return reported("stigmator x", point.x), reported("stigmator y", point.y)
+            if name == "beam_shift":
+                # fibsem's is that of the picture, upwards (its alignment undoes a shift by beam_shift(-dx, dy))
+                point = self.fibsem.get_beam_shift(BeamType.ELECTRON)
+                return -reported("beam shift x", point.x) * MM, reported("beam shift y", point.y) * MM
             if name == "beam_on":
                 return self._powered() and (_is_tescan(self.fibsem) or not self.fibsem.is_blanked(BeamType.ELECTRON))
             return reported(name, getattr(self.fibsem, f"get_detector_{name}")(BeamType.ELECTRON))
@@ -226,6 +232,8 @@ class MicroscopeOfFibsem(KeepsFocusRecord):
                 )
             if name == "stigmator":
                 self._set_stigmator(value)
+            elif name == "beam_shift":
+                self._set_beam_shift(value)
             elif name in ("brightness", "contrast"):
                 value = within(name, value, 0.0, 1.0)
                 getattr(self.fibsem, f"set_detector_{name}")(value, BeamType.ELECTRON)
@@ -260,6 +268,16 @@ class MicroscopeOfFibsem(KeepsFocusRecord):
         self.fibsem.set_stigmation(Point(x, y), BeamType.ELECTRON)
         for axis, target, read in zip("xy", (x, y), self._read("stigmator"), strict=True):
             check_read_back(f"{self!r}: stigmator {axis}", target, read, _STIGMATOR_ERROR)
+
+    def _set_beam_shift(self, value: Any) -> None:
+        try:
+            x, y = value
+        except (TypeError, ValueError):
+            raise InvalidParameterError(f"beam_shift must be (x, y) in mm, not {value!r}") from None
+        x, y = number("beam shift x", x, "mm"), number("beam shift y", y, "mm")
+        self.fibsem.set_beam_shift(Point(-x / MM, y / MM), BeamType.ELECTRON)
+        for axis, target, read in zip("xy", (x, y), self._read("beam_shift"), strict=True):
+            check_read_back(f"{self!r}: beam shift {axis}", target, read, _BEAM_SHIFT_ERROR, "mm")
 
     def _set_beam(self, value: Any) -> None:
         if not isinstance(value, bool | np.bool_):

@@ -25,6 +25,7 @@ from semfocus_plugin.cli._serve import serve, view
 from semfocus_plugin.cli._tile import tile
 from semfocus_plugin.cli._where import (
     ContrastRadius,
+    CorrectDrift,
     FocusOffset,
     FocusRegion,
     MoveToContrast,
@@ -124,6 +125,7 @@ def run(
     focus_offset: FocusOffset = None,
     move_to_contrast: MoveToContrast = False,
     contrast_radius: ContrastRadius = 0.1,
+    correct_drift: CorrectDrift = False,
     stigmate: Annotated[
         bool, typer.Option("--stigmate", help="Correct the stigmator too; it is put back unless focused.")
     ] = False,
@@ -174,6 +176,7 @@ def run(
         focus_offset=numbers("--focus-offset", focus_offset, 2),
         move_to_contrast=move_to_contrast,
         contrast_radius=contrast_radius,
+        correct_drift=correct_drift,
         stigmate=stigmate,
         stigmator_bounds=stigmator_bounds,
         max_stigmator_travel=max_stigmator_travel,

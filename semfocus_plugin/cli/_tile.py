@@ -20,6 +20,7 @@ from semdrivers.image import ScanMode
 from semdrivers.microscope import HasBeam, HasStage
 from semfocus_plugin.cli._where import (
     ContrastRadius,
+    CorrectDrift,
     FocusOffset,
     FocusRegion,
     MoveToContrast,
@@ -77,6 +78,7 @@ def tile(
     focus_offset: FocusOffset = None,
     move_to_contrast: MoveToContrast = False,
     contrast_radius: ContrastRadius = 0.1,
+    correct_drift: CorrectDrift = False,
     webhook: WebhookUrl = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the tiles of the folder, whatever ended them.")
@@ -109,6 +111,7 @@ def tile(
         focus_offset=numbers("--focus-offset", focus_offset, 2),
         move_to_contrast=move_to_contrast,
         contrast_radius=contrast_radius,
+        correct_drift=correct_drift,
     )
     if method is not None:
         semdrivers.get_plugin_manager().check_autofocus_method(method)

@@ -30,6 +30,11 @@ MoveToContrast = Annotated[
 """The option `--move-to-contrast`."""
 ContrastRadius = Annotated[float, typer.Option(help="Furthest from the target that is tried, mm.")]
 """The option `--contrast-radius`."""
+CorrectDrift = Annotated[
+    bool,
+    typer.Option("--correct-drift", help="Have the field follow the sample, as far as its drift is measured."),
+]
+"""The option `--correct-drift`."""
 WebhookUrl = Annotated[
     str | None,
     typer.Option(help="http(s) address to which a failed focus and the end are posted; none by default."),

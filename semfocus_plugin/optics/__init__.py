@@ -1,6 +1,7 @@
 """Defocus and blur: nominal values, the posterior over working distance, spectra, astigmatism and relief."""
 
 from semfocus_plugin.optics._astigmatism import LEAST, Astigmatism, astigmatism
+from semfocus_plugin.optics._drift import Frame, Shift, drift_of, shift_between
 from semfocus_plugin.optics._findings import finding
 from semfocus_plugin.optics._learning import SURE, Apertures, LearnedAperture, beam_of, instrument_of, learned
 from semfocus_plugin.optics._moved import Change
@@ -40,17 +41,20 @@ __all__ = [
     "BlurEllipse",
     "Change",
     "Estimate",
+    "Frame",
     "LearnedAperture",
     "Pair",
     "Posterior",
     "Relief",
     "Residual",
+    "Shift",
     "Sighting",
     "View",
     "astigmatism",
     "beam_of",
     "check_probe_diameter",
     "depth_of_field",
+    "drift_of",
     "finding",
     "half_blur",
     "ideal_score",
@@ -58,6 +62,7 @@ __all__ = [
     "learned",
     "period_of",
     "relief",
+    "shift_between",
     "spectrum",
     "trained_depth_of_field",
     "transfer",

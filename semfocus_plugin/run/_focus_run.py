@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from semdrivers.data_bar import bar_rows_of
-from semdrivers.errors import AutofocusError, InterlockError, SemDriversError, StoppedError
+from semdrivers.errors import AutofocusError, DeviceError, InterlockError, SemDriversError, StoppedError
 from semdrivers.files import counted
-from semdrivers.focus import AutofocusSettings, FocusStep, Progress
+from semdrivers.focus import AutofocusSettings, Drift, FocusStep, Progress
 from semdrivers.grey_levels import check_bit_depth, full_scale, in_unit, native
 from semdrivers.image import Image
 from semdrivers.microscope import TAKE_UP, HasStop, Microscope, Range, offered_mode, put_back, read_number
@@ -34,6 +34,7 @@ from semfocus_plugin.networks import (
 from semfocus_plugin.optics import NOMINAL_PIXEL, UNKNOWN, Beam, depth_of_field
 from semfocus_plugin.run._brightness import SCARCE, Exposure, Unusable
 from semfocus_plugin.run._dose import Dose
+from semfocus_plugin.run._drift import Field, drift_shown_by
 from semfocus_plugin.run._frame_checks import MOST_LATE, FrameChecks, FrameMismatchError, lens_stands_still
 from semfocus_plugin.run._frame_size import fitted
 from semfocus_plugin.run._limits import limits_of
@@ -140,6 +141,9 @@ class FocusRun:
         self.astigmatism: tuple[float, float, float] | None = None
         """The same of the astigmatism, in a run that corrects the stigmator; see `FocusStep.astigmatism`."""
         self._on_grid = True
+        self._drift: Drift | None = None
+        self._field = Field(microscope) if settings.correct_drift else None
+        self._field_note = ""
         self.stigmator = Stigmator(microscope, settings, matrix) if settings.stigmate else None
 
     @property
@@ -211,6 +215,8 @@ class FocusRun:
             notes.append(
                 f"{len(self._spoiled)} spoiled frame(s) taken again: {', '.join(dict.fromkeys(self._spoiled))}"
             )
+        if self._field_note:
+            notes.append(self._field_note)
         if self._late:
             notes.append(f"{self._late} late frame(s) taken again")
         return "; ".join(notes)
@@ -289,6 +295,7 @@ class FocusRun:
     def _look(self, phase: str, again: bool = True) -> Measurement:
         """Acquire a frame here and score it; once more where it was spoiled."""
         self._check_next()
+        began = time.perf_counter()
         image = self._acquire()
         pixels = image.pixels
         self._full_scale = max(self._full_scale, full_scale(pixels, image.bit_depth))
@@ -313,6 +320,7 @@ class FocusRun:
             image=image,
             full_scale=self._full_scale,
             setting=(0.0, 0.0) if self.stigmator is None else self.stigmator.setting,
+            time=began,
         )
         damage = spoiled(pixels) if again and len(self._spoiled) < self._retakes else ""
         self._record("spoiled" if damage else phase, evaluation)
@@ -450,6 +458,51 @@ class FocusRun:
         self._check_cancelled()
         return self.stigmator.move(setting)
 
+    @property
+    def drift(self) -> Drift | None:
+        """How the picture drifts, as far as the frames show it."""
+        return drift_shown_by(self._measurements) if self._drift is None else self._drift
+
+    def follow_drift(self) -> None:
+        """Have the field follow the drift, where the settings ask for it; the focus stands whatever comes of that.
+
+        Raises
+        ------
+        Cancelled
+            When the caller's event is set; `restore` puts the field back.
+        """
+        field = self._field
+        if field is None:
+            return
+        try:
+            frame = None
+            if self.drift is None:
+                frame = self._look("drift")
+                self._drift = drift_shown_by([*self._measurements, frame])
+            drift = self.drift
+            if drift is None or not field.should_follow(drift):
+                return
+            problem = self._problem_of_following(field, drift, frame or self._look("drift"))
+        except BudgetSpent as spent:
+            problem = f"it could not be checked {spent}"
+        if problem:
+            self._field_note = f"the drift was not corrected: {problem}"
+            field.restore()
+
+    def _problem_of_following(self, field: Field, drift: Drift, before: Measurement) -> str:
+        """Move the field by a drift, and check that by a frame; returns what is wrong with that, or an empty text."""
+        try:
+            moved = field.move(*drift.shift)
+        except StoppedError:
+            raise
+        except DeviceError as error:
+            return str(error)
+        if not any(moved):
+            return "it is less than a step"
+        problem = field.followed(before, self._look("drift"), drift, moved)
+        self._drift = drift if problem else dataclasses.replace(drift, corrected=moved)
+        return problem
+
     def set_magnification(self, magnification: float) -> float:
         """Look at another magnification, where the settings allow it; the loop puts it back.
 
@@ -489,8 +542,12 @@ class FocusRun:
         try:
             self._put_back(values)
         finally:
-            if self.stigmator is not None:
-                self.stigmator.restore()
+            try:
+                if self.stigmator is not None:
+                    self.stigmator.restore()
+            finally:
+                if self._field is not None:
+                    self._field.restore()
         self._exposure.restored()
 
     def restore_magnification(self) -> None:

@@ -234,6 +234,7 @@ def run(
         posterior=run.posterior,
         provenance={"models": {card.name: card.sha256 for card in network_files.read_manifest()}} if shipped else {},
         depth_of_field=_depth_of_field(run, outcome),
+        drift=run.drift,
     )
 
 
@@ -262,6 +263,7 @@ def _attempt(method: Method, focus: Focus, run: FocusRun, accept: float) -> tupl
             if outcome.focused:
                 run.restore_magnification()
                 run.move(outcome.working_distance)
+                run.follow_drift()
                 return "focused", outcome
             if not outcome.retry or attempt + 1 == method.attempts:
                 break

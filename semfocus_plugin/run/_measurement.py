@@ -35,6 +35,8 @@ class Measurement:
         Grey level at which it saturates; 1 in floating point.
     setting : tuple of float
         Of the stigmator, in the units of the instrument; zeros where it is left alone.
+    time : float
+        When the scan began, s: by this computer's clock.
     """
 
     working_distance: float
@@ -47,6 +49,7 @@ class Measurement:
     image: Image
     full_scale: int = 255
     setting: tuple[float, float] = (0.0, 0.0)
+    time: float = 0.0
 
     @property
     def score(self) -> float:

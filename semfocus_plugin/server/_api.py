@@ -63,6 +63,7 @@ _WRITABLE: dict[str, Any] = {
     "working_distance": Number,
     "magnification": Number,
     "stigmator": Pair,
+    "beam_shift": Pair,
     "brightness": Number,
     "contrast": Number,
     "beam_on": Flag,

@@ -19,10 +19,10 @@ from typing import Any
 from semdrivers.autofocus import BY_MAP, autofocus
 from semdrivers.base import described
 from semdrivers.errors import InvalidParameterError, OutOfRangeError, SemDriversError, StoppedError
-from semdrivers.focus import AutofocusResult, AutofocusSettings, NotFocusedError
+from semdrivers.focus import AutofocusResult, AutofocusSettings, Drift, NotFocusedError
 from semdrivers.image import Image, ScanMode, read_image
 from semdrivers.maps import FocusMap
-from semdrivers.microscope import WHOLE_FRAME, approach, offered_mode
+from semdrivers.microscope import WHOLE_FRAME, HasBeamShift, approach, offered_mode, put_back
 from semdrivers.notify import Listener, notify
 from semdrivers.tracking import FocusTracker, limits_from
 from semfocus_plugin.networks import score
@@ -36,6 +36,7 @@ PLAN = "plan.json"
 PICTURES = "tiles"
 OUTPUTS = ("mosaic.ome.tif", "map.png", "report.html")
 
+_SPEED, _CHANGE = 20.0, 0.2  # nm/s before a drift is measured; nm/s by which it changes in a second, by √s
 _BLURRED = 1.5  # Below the median of the scores: worth a second look
 _log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class TileRecord:
     path : Path
         Its file.
     x, y : float
-        Stage position as read back, mm.
+        Where it lies, mm: the stage position as read back, less the drift that the stage follows.
     working_distance : float
         mm.
     pixel_size : float
@@ -197,7 +198,8 @@ def take_tiles(
     plan : Plan
         What to take.
     settings : AutofocusSettings, optional
-        How to focus.
+        How to focus. With ``correct_drift`` the tiles follow the drift of the sample: as fast as the runs that focus
+        measure it, by the stage that moves from tile to tile anyway.
     progress : callable, optional
         Called with the record of every tile and the number of tiles that are done.
     cancel : threading.Event, optional
@@ -245,6 +247,7 @@ class _Taking:
     ) -> None:
         self.microscope, self.folder, self.plan = microscope, folder, plan
         self.settings = AutofocusSettings() if settings is None else settings
+        self.drift = _Drifting(microscope, clock) if self.settings.correct_drift else None
         self.progress, self.cancel = progress, threading.Event() if cancel is None else cancel
         path = folder / MAP
         self.map = FocusMap.load(path, clock=clock) if path.exists() else FocusMap(clock=clock)
@@ -261,6 +264,8 @@ class _Taking:
         if microscope.magnification != self.plan.magnification:
             microscope.magnification = self.plan.magnification
         self.done = sum((self.folder / PICTURES / tile.name).exists() for tile in self.plan.tiles)
+        if self.drift is not None:
+            self.drift.gone = _drift_of_last(self.folder, self.plan)
         if self.done < len(self.plan.tiles):
             self._measure_first()
         for tile in self._missing():
@@ -303,10 +308,15 @@ class _Taking:
             raise NotFocusedError(f"none of {tried} places shows a focus to start from: {result.reason}", result)
 
     def _focus(self, x: float, y: float) -> AutofocusResult:
+        if self.drift is not None:
+            gone = self.drift.followed_by_stage()
+            x, y = x + gone[0] * 1e-6, y + gone[1] * 1e-6
         self.microscope.move_stage(x, y)
         points = len(self.map.points)
         result = autofocus(self.microscope, settings=self.settings, cancel=self.cancel, map=self.map)
         self.frames += result.frames
+        if self.drift is not None and result.drift is not None:
+            self.drift.measured(result.drift)
         if len(self.map.points) > points:
             self.map.save(self.folder / MAP, overwrite=True)
         return result
@@ -333,6 +343,7 @@ class _Taking:
         now = time.perf_counter()
         about = {
             "stage": [x, y],
+            "drift": [0.0, 0.0] if self.drift is None else list(self.drift.apart_from_beam()),
             "row": tile.row,
             "column": tile.column,
             "focus": focus,
@@ -375,19 +386,79 @@ class _Taking:
             return math.nan
 
 
+class _Drifting:
+    """How far a sample has drifted under the beam, as the runs that focus have measured its speed.
+
+    Parameters
+    ----------
+    microscope : Microscope
+        With a stage. Its beam shift, where it has one, follows within a run alone.
+    clock : callable
+        s.
+    """
+
+    def __init__(self, microscope: Any, clock: Callable[[], float]) -> None:
+        self._microscope, self._clock, self._time = microscope, clock, clock()
+        self._zero = tuple(microscope.beam_shift) if isinstance(microscope, HasBeamShift) else None
+        self._speed, self._variance = (0.0, 0.0), _SPEED**2
+        self.gone = (0.0, 0.0)
+        """nm, to the right and downwards."""
+
+    def followed_by_stage(self) -> tuple[float, float]:
+        """Set the beam shift to its zero; return how far the stage has to follow by now, nm."""
+        if self._zero is not None:
+            for failure in put_back(self._microscope, {"beam_shift": self._zero}).values():
+                raise failure
+        return self._now()
+
+    def apart_from_beam(self) -> tuple[float, float]:
+        """Return how far it has drifted by now, less what the beam shift makes up for, nm."""
+        x, y = self._now()
+        if self._zero is None:
+            return x, y
+        shift = self._microscope.beam_shift
+        return x - (shift[0] - self._zero[0]) * 1e6, y - (shift[1] - self._zero[1]) * 1e6
+
+    def _now(self) -> tuple[float, float]:
+        time = self._clock()
+        seconds, self._time = max(time - self._time, 0.0), time
+        self.gone = self.gone[0] + self._speed[0] * seconds, self.gone[1] + self._speed[1] * seconds
+        self._variance = min(self._variance + _CHANGE**2 * seconds, _SPEED**2)
+        return self.gone
+
+    def measured(self, drift: Drift) -> None:
+        """Take a measured speed into account."""
+        share = self._variance / (self._variance + drift.sigma**2)
+        self._speed = tuple(  # type: ignore[assignment]
+            old + share * (new - old) for old, new in zip(self._speed, (drift.x, drift.y), strict=True)
+        )
+        self._variance *= 1 - share
+
+
+def _drift_of_last(folder: Path, plan: Plan) -> tuple[float, float]:
+    """Return how far the sample had drifted at the last tile that is there, nm; what came after it is not known."""
+    for tile in reversed(plan.tiles):
+        path = folder / PICTURES / tile.name
+        if path.exists():
+            x, y = read_image(path).metadata["tile"].get("drift", (0.0, 0.0))
+            return float(x), float(y)
+    return 0.0, 0.0
+
+
 def _record(tile: Tile, path: Path, image: Image) -> TileRecord:
     about = image.metadata.get("tile")
     if not isinstance(about, dict):
         raise InvalidParameterError(f"{path} is none of these tiles: its file says nothing of a tile")
     try:
+        gone = about.get("drift", (0.0, 0.0))
         numbers = {
             name: math.nan if about[name] is None else float(about[name]) for name in ("score", "dose", "seconds")
         }
         return TileRecord(
             tile=tile,
             path=path,
-            x=float(about["stage"][0]),
-            y=float(about["stage"][1]),
+            x=float(about["stage"][0]) - gone[0] * 1e-6,
+            y=float(about["stage"][1]) - gone[1] * 1e-6,
             working_distance=image.working_distance,
             pixel_size=image.pixel_size,
             focus=str(about["focus"]),

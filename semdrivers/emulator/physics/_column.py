@@ -41,6 +41,8 @@ _FWHM_TO_SIGMA = 1 / 2.3548
 _UPRIGHT = 15.0
 """Working distance, mm, at which the axes of the stigmator lie as they are named."""
 _FAST_WIDTH, _FAST_HEIGHT = 320, 240
+_STEP = 8
+"""Pixels by which the window on a drifting specimen moves; the rest is a shift of the picture, for which it lasts."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +96,12 @@ class ElectronColumn:
             amount * math.cos(2 * turn) + of_column * math.cos(turn_of_column),
             amount * math.sin(2 * turn) + of_column * math.sin(turn_of_column),
         )
-        self._drift = tuple(self.preset.drift * turned(2 * math.pi * drift) for turned in (math.cos, math.sin))
+        direction_of_drift = math.cos(2 * math.pi * drift), math.sin(2 * math.pi * drift)
+        self._drift = tuple((self.preset.drift + self.preset.lateral_drift) * each for each in direction_of_drift)
+        self._speed = (
+            -self.preset.lateral_drift * direction_of_drift[0],
+            -self.preset.lateral_drift * direction_of_drift[1],
+        )
         direction = 2 * math.pi * random.random()
         away = self.preset.image_shift * profile.shift_coupling
         self._shift = away * math.cos(direction), away * math.sin(direction)
@@ -118,6 +125,7 @@ class ElectronColumn:
 
     def truth(self, conditions: ScanConditions, width: int = _FAST_WIDTH) -> Truth:
         """Return the ideal at these conditions, for a frame `width` pixels wide: FAST by default."""
+        conditions = self._drifted(conditions)
         best = self.best_working_distance(conditions)
         pixel = optics.pixel_size(conditions.magnification, width, self.profile.field_width_at_unity)
         alpha = optics.half_angle(best, self.profile.aperture_radius)
@@ -125,7 +133,29 @@ class ElectronColumn:
         distance = conditions.working_distance + conditions.focus_offset
         defocus = distance - best
         disc = optics.half_angle(distance, self.profile.aperture_radius) * abs(defocus) * 1e6
-        return Truth(best, depth, disc / pixel, optics.ideal_score(defocus / depth), self._astigmatism(conditions))
+        return Truth(
+            best,
+            depth,
+            disc / pixel,
+            optics.ideal_score(defocus / depth),
+            self._astigmatism(conditions),
+            self._speed,
+        )
+
+    def _drifted(self, conditions: ScanConditions) -> ScanConditions:
+        """Return the conditions with the drift in them: another stage position, and the rest as a shift."""
+        if not self.preset.lateral_drift:
+            return conditions
+        pixel = optics.pixel_size(conditions.magnification, conditions.width, self.profile.field_width_at_unity)
+        gone = [speed * conditions.start_time for speed in self._speed]
+        whole = [_STEP * pixel * round(each / (_STEP * pixel)) for each in gone]
+        return dataclasses.replace(
+            conditions,
+            stage_x=conditions.stage_x - whole[0] * 1e-6,
+            stage_y=conditions.stage_y - whole[1] * 1e-6,
+            shift_x=gone[0] - whole[0],
+            shift_y=gone[1] - whole[1],
+        )
 
     def _astigmatism(self, conditions: ScanConditions) -> tuple[float, float]:
         """Both components, µm: of the column, and what the stigmator adds; its axes turn with the working distance."""
@@ -147,6 +177,7 @@ class ElectronColumn:
 
     def render(self, conditions: ScanConditions) -> NDArray[Any]:
         """Return the frame, shape (height, width), uint8 or uint16."""
+        conditions = self._drifted(conditions)
         random = np.random.default_rng([self.seed, 2, conditions.frame_id, conditions.width])
         if conditions.beam_on:
             moving = self.preset.lens_motion and conditions.lens_travel
@@ -191,8 +222,13 @@ class ElectronColumn:
         astigmatism, angle = math.hypot(a, b), 0.5 * math.atan2(b, a)
         typical_disc = alpha * (abs(away) * 1e3 + astigmatism) * 1e3 / pixel
         x, y = (
-            (each * away * 1e3 + self.preset.stigmator_shift * axis) / pixel
-            for each, axis in zip(self._shift, (conditions.stigmator_x, conditions.stigmator_y), strict=True)
+            (each * away * 1e3 + self.preset.stigmator_shift * axis + moved) / pixel
+            for each, axis, moved in zip(
+                self._shift,
+                (conditions.stigmator_x, conditions.stigmator_y),
+                (conditions.shift_x, conditions.shift_y),
+                strict=True,
+            )
         )
         reach = max(typical_disc / _WIDEST_DISC, (typical_disc + math.hypot(x, y)) / _MARGIN)
         octave = 0
@@ -280,7 +316,7 @@ class ElectronColumn:
     def _displaced(self, signal: Array, conditions: ScanConditions, random: np.random.Generator) -> Array:
         """Shift every line by jitter, hum and drift."""
         preset = self.preset
-        if not (preset.line_jitter or preset.hum or preset.drift):
+        if not (preset.line_jitter or preset.hum or preset.drift or preset.lateral_drift):
             return signal
         height, width = signal.shape
         pixel = optics.pixel_size(conditions.magnification, width, self.profile.field_width_at_unity)

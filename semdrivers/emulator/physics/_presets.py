@@ -24,7 +24,8 @@ class ColumnPreset:
     hum : float
         Amplitude of the mains hum in the deflection, nm.
     drift : float
-        Largest drift of the sample, nm/s.
+        Drift of the sample within a frame, nm/s, which the next frame knows nothing of; its direction follows from the
+        seed.
     detector_lag : float
         Time constant along the line, pixels of the 320-pixel frame.
     row_gain : float
@@ -55,6 +56,8 @@ class ColumnPreset:
         Curvature of the sample: the best working distance grows by so many µm at 1 mm from stage (0, 0), by the square.
     height_drift : float
         Drift of the best working distance, nm/s.
+    lateral_drift : float
+        Drift of the sample from frame to frame and within each, nm/s, in the direction of `drift`.
     lens_hysteresis, image_shift, image_rotation, magnification_change : float
         How much of the profile's lens hysteresis, and of its couplings of shift, rotation and magnification to the
         working distance, there is; 1 for all of it.
@@ -87,6 +90,7 @@ class ColumnPreset:
     tilt: float = 10.0
     bow: float = 0.0
     height_drift: float = 0.0
+    lateral_drift: float = 0.0
     lens_hysteresis: float = 0.0
     image_shift: float = 0.0
     image_rotation: float = 0.0

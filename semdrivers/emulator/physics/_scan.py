@@ -70,6 +70,8 @@ class ScanConditions:
         mm by which the focus lies beyond the reading, by hysteresis of the lens.
     lens_travel : float
         mm that the lens has still to go when the scan begins; 0 once it has settled.
+    shift_x, shift_y : float
+        nm by which the picture lies further to the right and further down.
     exposures : tuple of Exposure
         What was scanned before, anywhere on the sample.
     """
@@ -95,6 +97,8 @@ class ScanConditions:
     stigmator_y: float = 0.0
     focus_offset: float = 0.0
     lens_travel: float = 0.0
+    shift_x: float = 0.0
+    shift_y: float = 0.0
     exposures: tuple[Exposure, ...] = ()
 
 
@@ -116,6 +120,8 @@ class Truth:
     astigmatism : tuple of float
         Both components of the half-difference of the two foci, µm, stigmator included: it is corrected where the
         stigmator is less by these.
+    drift : tuple of float
+        Speed of the picture to the right and downwards, nm/s.
     """
 
     working_distance: float
@@ -123,6 +129,7 @@ class Truth:
     blur_radius: float
     score: float
     astigmatism: tuple[float, float] = (0.0, 0.0)
+    drift: tuple[float, float] = (0.0, 0.0)
 
 
 class Column(Protocol):
