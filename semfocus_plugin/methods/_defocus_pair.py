@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 from semdrivers.errors import ModelError
 from semdrivers.focus import Astigmatism
@@ -29,6 +30,7 @@ from semfocus_plugin.optics import (
     period_of,
 )
 from semfocus_plugin.run import (
+    DETAIL,
     HOPELESS,
     NOISE,
     FocusRun,
@@ -81,9 +83,6 @@ LEAST_SHARE = 0.12
 SHARP_BLUR = 2.0
 """Largest blur radius, pixels, of a frame that may be in focus where nothing out of focus can be seen."""
 
-DETAIL = 0.03
-"""Least share of the fine contrast that must be the sample's in focus; noise alone reaches 0.004, foci have 0.1."""
-
 PATIENCE = 6
 """Frames after which a run ends that has not seen that much."""
 
@@ -92,6 +91,12 @@ PATIENCE_ZOOMED = 9
 
 PATIENCE_PERIODIC = 14
 """The same for a periodic sample, whose score says little."""
+
+LOST = 4
+"""Frames of a periodic sample after which, where none is plain, every other place is one not looked at so far."""
+
+SHOWS = 0.4
+"""Periods of blur radius within which a periodic sample is plain."""
 
 LOBE = 0.82
 """Periods of blur radius at which a periodic sample comes back with reversed contrast."""
@@ -179,14 +184,15 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
                 return _with_measurements(run, outcome, posterior, near)
             place, phase = flank, "verify"
             continue
-        refusal = _hopeless(run, posterior, seen)
+        refusal = _hopeless(run, posterior, sightings, seen)
         if refusal:
             best = best_of(seen)
             return Outcome(False, refusal, best.working_distance, best.score)
         if run.may_change_magnification:
             _look(run, _comfortable(run, posterior, target))
         here = [m for m in seen if _same(m.magnification, run.magnification)]
-        place, phase = _next(run, posterior, here), "search"
+        place = _past_the_lobes(run, posterior, sightings, here) or _next(run, posterior, here)
+        phase = "search"
         if place is None:
             outcome = _sharpest(run, posterior, at_target, near, accept)
             outcome = _stigmated(outcome, stigmation, posterior, near)
@@ -218,6 +224,29 @@ def _unseen_lobe(run: FocusRun, period: float, near: Estimate, here: list[Measur
     return None
 
 
+def _past_the_lobes(
+    run: FocusRun, posterior: Posterior, sightings: list[Sighting], here: list[Measurement]
+) -> float | None:
+    """Return the nearest place to the start where a periodic sample would be plain if the focus were there, or None.
+
+    Lobes all look like a focus nearby, and on them the frames say little of which way it lies.
+    """
+    periods = [s.period for s in sightings if s.period is not None]
+    if len(here) < LOST or len(here) % 2 or not periods or any(m.detail >= PLAIN for m in here):
+        return None
+    pixel = here[0].pixel
+    reach = SHOWS * min(periods) * pixel / math.hypot(pixel, run.core) * posterior.unit(run.working_distance)
+    low, high = run.limits.minimum, run.limits.maximum
+    taken = sorted(m.working_distance for m in here)
+    places = [
+        max(low, taken[0] - 2 * reach),
+        *(0.5 * (a + b) for a, b in pairwise(taken)),
+        min(high, taken[-1] + 2 * reach),
+    ]
+    new = [place for place in places if min(abs(place - other) for other in taken) >= reach]
+    return min(new, key=lambda place: abs(place - here[0].working_distance), default=None)
+
+
 def _judge_periodic(
     period: float, best: Measurement, here: list[Measurement], near: Estimate, outcome: Outcome, misled: bool
 ) -> Outcome:
@@ -229,10 +258,15 @@ def _judge_periodic(
     if best.structure < most:
         reason = f"{place}, and another working distance shows more of it than the best one found: move the stage"
         return replace(outcome, focused=False, reason=reason, confidence=0.0)
+    if outcome.focused or best.structure < OUTSHINES * max(least, 1e-12):
+        return outcome
     blind = best.evaluation.log_sigma is not None and best.evaluation.log_sigma > BLIND
     low = best.score < METHOD.accept_score and not blind
-    if outcome.focused or low or not misled or best.structure < OUTSHINES * max(least, 1e-12):
-        return outcome
+    if low or not misled:
+        # A network may read a large blur off the sharpest frame; the contrast of so plain a one is never reversed.
+        sides = {m.working_distance > near.working_distance for m in others if OUTSHINES * m.structure < best.structure}
+        if best.detail < PLAIN or len(sides) < 2:
+            return outcome
     reason = f"score {best.score:.1f}; {place}, and shows most here"
     return replace(outcome, focused=True, reason=reason, working_distance=near.working_distance, confidence=near.mass)
 
@@ -376,7 +410,7 @@ def _within(run: FocusRun, near: Estimate) -> bool:
     return run.limits.minimum - near.unit <= near.working_distance <= run.limits.maximum + near.unit
 
 
-def _hopeless(run: FocusRun, posterior: Posterior, seen: tuple[Measurement, ...]) -> str:
+def _hopeless(run: FocusRun, posterior: Posterior, sightings: list[Sighting], seen: tuple[Measurement, ...]) -> str:
     """Return why to give up, or an empty text."""
     nothing = [shows_nothing(m) for m in seen]
     if len(seen) >= 2 and all(nothing):
@@ -384,7 +418,7 @@ def _hopeless(run: FocusRun, posterior: Posterior, seen: tuple[Measurement, ...]
     best = max(m.score for m in seen)
     noise = sum(m.correlation <= NOISE for m in seen)
     patience = PATIENCE_ZOOMED if run.may_change_magnification and 2 * noise <= len(seen) else PATIENCE
-    if posterior.period is not None:
+    if posterior.period is not None or any(s.period is not None for s in sightings):
         patience = PATIENCE_PERIODIC
     if len(seen) >= patience and best < HOPELESS:
         return (

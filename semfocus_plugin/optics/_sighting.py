@@ -66,8 +66,8 @@ class Sighting:
         Both radii and the direction of the blur, where the network reports them; `log_blur` is then their mean.
     added : tuple of float
         Astigmatism, both components in mm, that the stigmator had added to that of the start when the frame was taken.
-    repeats : bool
-        Whether the frame is out of focus and shows a sample that repeats itself.
+    period : float or None
+        Pixels after which the sample repeats itself, where the frame shows that and is out of focus.
     """
 
     working_distance: float
@@ -79,12 +79,12 @@ class Sighting:
     ellipse: BlurEllipse | None = None
     detail: float = 0.0
     added: tuple[float, float] = (0.0, 0.0)
-    repeats: bool = False
+    period: float | None = None
 
     @property
     def misled(self) -> bool:
         """Whether a network cannot read a blur off the frame, for its sample is periodic."""
-        return self.repeats or self.wave
+        return self.period is not None or self.wave
 
     @property
     def wave(self) -> bool:

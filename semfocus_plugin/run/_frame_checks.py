@@ -13,8 +13,8 @@ import numpy as np
 
 from semdrivers.errors import AutofocusError
 from semdrivers.image import Image, ScanMode
-from semfocus_plugin.optics import PERIODIC, spectrum
-from semfocus_plugin.run._measurement import NOISE, Measurement, repeats
+from semfocus_plugin.optics import PERIODIC, period_of, spectrum
+from semfocus_plugin.run._measurement import NOISE, Measurement, falsely_sharp
 
 MOST_LATE = 2
 """Frames in a row that may be late; each is dropped and taken again, the next one ends the run."""
@@ -203,8 +203,9 @@ def contradiction(
 
 
 def _readable(m: Measurement) -> bool:
-    """Return whether a network reads the blur of a frame: out of focus it misreads a periodic sample."""
-    return spectrum(m.image.pixels).peak < PERIODIC and not repeats(m)
+    """Return whether a network reads the blur of a frame: not that of a periodic sample, nor of little but noise."""
+    pixels = m.image.pixels
+    return not falsely_sharp(m) and spectrum(pixels).peak < PERIODIC and period_of(pixels) is None
 
 
 def lens_stands_still(measurements: Sequence[Measurement], half_angle: float, blur_range: float | None) -> str:

@@ -76,6 +76,13 @@ NOISE = 0.012
 """Correlation between lines below which a frame holds nothing but noise."""
 
 
+DETAIL = 0.03
+"""Least share of the fine contrast that must be the sample's in focus; noise alone reaches 0.004, foci have 0.1."""
+
+_SHARP = math.log1p(3.0)
+"""ln(1 + blur radius) of a frame that may be in focus."""
+
+
 def shows_nothing(measurement: Measurement) -> str:
     """Return why no method could use the frame (beam off, detector saturated), or an empty text."""
     pixels = measurement.image.pixels
@@ -87,6 +94,12 @@ def shows_nothing(measurement: Measurement) -> str:
     return ""
 
 
-def repeats(measurement: Measurement) -> bool:
-    """Return whether a frame is out of focus and shows a periodic sample, of which a network misreads the blur."""
-    return measurement.detail < PLAIN and period_of(measurement.image.pixels) is not None
+def misleading_period(measurement: Measurement) -> float | None:
+    """Return the period in pixels of a sample whose blur a network misreads in this frame out of focus, or None."""
+    return None if measurement.detail >= PLAIN else period_of(measurement.image.pixels)
+
+
+def falsely_sharp(measurement: Measurement) -> bool:
+    """Return whether a network reads a focus off a frame that shows little but noise."""
+    blur = measurement.evaluation.log_blur
+    return blur is not None and blur < _SHARP and measurement.detail < DETAIL

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from semfocus_plugin.optics import TUNGSTEN, Posterior, Sighting, half_blur, spectrum
 from semfocus_plugin.run._focus_run import FocusRun
-from semfocus_plugin.run._measurement import NOISE, Measurement, repeats, shows_nothing
+from semfocus_plugin.run._measurement import NOISE, Measurement, falsely_sharp, misleading_period, shows_nothing
 
 _BEYOND = 60.0
 """Pixels of blur that the interval of possible places extends beyond the limits."""
@@ -41,7 +41,7 @@ def sighting_of(m: Measurement) -> Sighting:
         blur = 0.5 * (ellipse.log_larger + ellipse.log_smaller)
         sigma = math.log(0.5 * (ellipse.sigma_larger + ellipse.sigma_smaller))
     seen = spectrum(m.image.pixels)
-    structure = (m.correlation > NOISE or seen.peak >= _WAVE) and not shows_nothing(m)
+    structure = (m.correlation > NOISE or seen.peak >= _WAVE) and not shows_nothing(m) and not falsely_sharp(m)
     return Sighting(
         m.working_distance,
         m.pixel,
@@ -51,7 +51,7 @@ def sighting_of(m: Measurement) -> Sighting:
         seen,
         ellipse,
         m.structure,
-        repeats=structure and repeats(m),
+        period=misleading_period(m) if structure else None,
     )
 
 

@@ -131,6 +131,7 @@ def test_no_emulated_frame_has_a_bar(specimen):
             assert detect_bar_rows(microscope.acquire().pixels) == 0
 
 
+@pytest.mark.slow
 def test_no_row_of_a_real_micrograph_is_taken_for_a_bar_and_the_real_bars_are_found(data_folder):
     known = {
         "fibresem_sample01_img08": 166,
@@ -151,6 +152,7 @@ def test_no_row_of_a_real_micrograph_is_taken_for_a_bar_and_the_real_bars_are_fo
             assert detect_bar_rows(view) == 0, path.name
 
 
+@pytest.mark.slow
 def test_no_plane_of_a_recorded_series_has_a_bar(data_folder):
     paths = sorted((data_folder / "series").rglob("*.png"))
     assert len(paths) >= 3

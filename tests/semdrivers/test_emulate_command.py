@@ -45,6 +45,7 @@ def test_another_process_is_a_microscope_like_any():
     assert image.pixels.shape == (240, 320)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_in_another_process():
     with (
         emulator("--seed", "3", "--magnification", "2000") as (told, _),

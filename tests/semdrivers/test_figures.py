@@ -79,6 +79,7 @@ def test_another_ending_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_several_threads_draw_at_once(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         paths = list(pool.map(lambda i: plot_result(result().to_dict(), tmp_path / f"{i}.png"), range(4)))

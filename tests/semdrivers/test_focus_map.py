@@ -140,6 +140,7 @@ def test_a_map_comes_back_from_its_file(tmp_path):
         FocusMap.load(tmp_path / "none.json")
 
 
+@pytest.mark.slow
 def test_a_map_is_drawn(tmp_path):
     with pytest.raises(semdrivers.InvalidParameterError, match="no point"):
         FocusMap().plot(tmp_path / "map.png")
@@ -192,6 +193,7 @@ def scanned():
         yield emulator, microscope, known, runs
 
 
+@pytest.mark.slow
 def test_autofocus_measures_first_and_then_follows_the_map(scanned):
     emulator, microscope, known, runs = scanned
     assert all(run.focused and run.frames for run in runs)

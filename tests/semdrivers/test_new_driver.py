@@ -19,6 +19,7 @@ from semdrivers.scaffold import new_driver
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_what_is_written_passes_its_tests(tmp_path, monkeypatch):
     done = CliRunner().invoke(app, ["new-driver", "bench-sem", "--folder", str(tmp_path)])
     assert done.exit_code == 0, done.stderr

@@ -43,6 +43,7 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", VARIANTS)
 def test_a_saved_picture_is_valid_by_the_schema(tmp_path, changes):
     xmlschema = pytest.importorskip("xmlschema", reason="validation needs xmlschema, of the extra 'test'")
@@ -54,6 +55,7 @@ def test_a_saved_picture_is_valid_by_the_schema(tmp_path, changes):
         schema.validate(file.ome_metadata)
 
 
+@pytest.mark.slow
 def test_ome_types_opens_a_saved_picture(tmp_path):
     ome_types = pytest.importorskip("ome_types", reason="needs ome-types, of the extra 'test'")
     ome = ome_types.from_tiff(saved(tmp_path / "frame.ome.tif"), validate=True)
@@ -64,6 +66,7 @@ def test_ome_types_opens_a_saved_picture(tmp_path):
     assert (objective.nominal_magnification, objective.working_distance) == (5000, 12.345)
 
 
+@pytest.mark.slow
 def test_bioio_opens_a_saved_picture_at_its_scale(tmp_path):
     bioio = pytest.importorskip("bioio", reason="needs bioio and bioio-ome-tiff, of the extra 'test'")
     pytest.importorskip("bioio_ome_tiff", reason="needs bioio-ome-tiff, of the extra 'test'")

@@ -53,6 +53,7 @@ def records(installed: Path, **environment: str) -> dict[str, dict[str, object]]
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_every_entry_point_leaves_a_record(installed):
     found = records(installed)
     assert {"builtin", "semfocus", "example", "example-broken-hook", "example-broken-import"} <= set(found)
@@ -114,6 +115,7 @@ def test_the_allow_list_keeps_the_others_out_and_says_so(installed):
     assert found["example-broken-import"]["error"] == "left out by SEMDRIVERS_PLUGINS"
 
 
+@pytest.mark.slow
 def test_an_empty_allow_list_means_none(installed):
     found = records(installed, SEMDRIVERS_PLUGINS="")
     assert {record["error"] for record in found.values()} == {"left out by SEMDRIVERS_PLUGINS"}
@@ -128,6 +130,7 @@ def test_an_allow_list_with_an_unknown_name_is_refused(installed):
     assert "unknown plugin 'exampel' (did you mean 'example'?)" in done.stderr
 
 
+@pytest.mark.slow
 def test_tracing_writes_every_hook_call_to_stderr(installed):
     code = "import semdrivers; semdrivers.connect('example://one')"
     done = run_python(code, installed, SEMDRIVERS_TRACE="1")

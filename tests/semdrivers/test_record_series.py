@@ -27,6 +27,7 @@ def focused():
         yield microscope
 
 
+@pytest.mark.slow
 def test_the_folder_opens_as_a_series_and_autofocus_finds_its_focus(focused, tmp_path):
     pytest.importorskip("semfocus_plugin")
     start, beam = focused.working_distance, focused.beam_on

@@ -115,6 +115,7 @@ def test_a_recording_keeps_sizes_and_replays_them(tmp_path):
         assert np.array_equal(replay.acquire(LARGE).pixels, taken.pixels)
 
 
+@pytest.mark.slow
 def test_a_microscope_with_other_frames_and_one_magnification_keeps_the_contract():
     microscope = OtherSizes(semdrivers.connect(URL))
     outcomes = [run_check(check, microscope) for check in CHECKS if "autofocus" not in check.__name__]
@@ -123,6 +124,7 @@ def test_a_microscope_with_other_frames_and_one_magnification_keeps_the_contract
     assert {"magnification changes", "pixel size follows magnification"} <= skipped
 
 
+@pytest.mark.slow
 def test_autofocus_works_on_large_frames_alone():
     pytest.importorskip("semfocus_plugin")
     from semdrivers.emulator import Emulator

@@ -40,6 +40,7 @@ def kept_apart(tmp_path, monkeypatch):
     monkeypatch.setenv(calibration.CALIBRATION_VARIABLE, str(tmp_path / "calibrations"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.7, 1.0, 1.4])
 def test_the_aperture_is_found_within_a_tenth_and_the_start_restored(scale):
     profile = dataclasses.replace(EM30, aperture_radius=EM30.aperture_radius * scale)
@@ -205,6 +206,7 @@ def test_a_missing_file_is_told_as_such(tmp_path):
         calibration.load(tmp_path / "none.json")
 
 
+@pytest.mark.slow
 def test_the_command_keeps_a_file_and_prints_one_object(tmp_path):
     out = tmp_path / "here.json"
     url = "emulator://tin-balls?seed=12&magnification=1500"

@@ -99,6 +99,7 @@ def test_a_sheet_that_a_spreadsheet_saved_is_read_by_all(night, delimiter, encod
         assert microscope.capabilities.working_distance.minimum == 12.5
 
 
+@pytest.mark.slow
 def test_evaluate_takes_what_can_be_read_of_a_folder(night):
     names = ["a.ome.tif", *BAD, "gone.png", "z.ome.tif"]
     (night / "MANIFEST.csv").write_text("file;bar_rows\n" + "".join(f"{name};0\n" for name in names), encoding="utf-8")
@@ -191,6 +192,7 @@ def test_the_pixel_size_decides_over_a_makers_magnification():
     assert scoring.score(image) == pytest.approx(scoring.score(PIXELS, magnification=5000.0), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_large_picture_is_scored_like_its_parts():
     random = np.random.default_rng(7)
     field = np.kron(random.normal(0, 1, (600, 600)), np.ones((4, 4)))

@@ -195,6 +195,7 @@ def test_reliability_groups_by_confidence_and_counts_blank_samples_as_wrong():
     assert report.reliability(records, "paper") == ()
 
 
+@pytest.mark.slow
 def test_figures_are_drawn(tmp_path):
     rows = report.rows(
         [
@@ -213,6 +214,7 @@ def test_figures_are_drawn(tmp_path):
         assert path.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_method_keeps_its_colour_whatever_it_is_compared_with(tmp_path):
     alone, among = (
         figures.draw_comparison(report.rows([record(method=name) for name in names], BENCHMARK), tmp_path / file)
@@ -223,6 +225,7 @@ def test_a_method_keeps_its_colour_whatever_it_is_compared_with(tmp_path):
     assert used <= {colour for colour in figures.COLOURS if colour in among.read_text()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dual-network", "golden-section", "pair-bound"])
 def test_a_run_leaves_an_honest_record(tiny_models, method):
     (trial,) = trials.draw_trials(trials.TRACKS["near"], 1, 1)

@@ -64,6 +64,7 @@ def test_corrections_end_at_the_window(monkeypatch):
     assert answer.working_distance == 14.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["near", "unseen"])
 def test_it_comes_within_a_few_depths_of_field_on_the_emulator(name):
     drawn = trials.draw_trials(trials.TRACKS[name], 5, trials.DEVELOPMENT_SEED)

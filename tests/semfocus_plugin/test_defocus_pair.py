@@ -80,6 +80,7 @@ def test_the_magnification_stays_where_it_may_not_change(simulate):
     assert {step.magnification for step in result.trace} == {5000.0}
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 500), low=st.floats(0.05, 4), high=st.floats(0.05, 4), travel=st.floats(0.02, 3))
 def test_it_never_leaves_the_limits(simulate, seed, low, high, travel):

@@ -164,6 +164,7 @@ def test_a_frame_of_which_a_part_is_old_is_taken_again(method):
     assert not result.focused or method == "paper" or abs(result.working_distance - 15.0) < 0.27, result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lie", "method", "start"),
     [

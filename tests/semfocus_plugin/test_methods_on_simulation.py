@@ -29,6 +29,7 @@ def focus(simulate, seed, name="dual-network", settings=None, progress=None, can
     return microscope, result, start
 
 
+@pytest.mark.slow
 @RUNS
 @pytest.mark.parametrize("blur_range", [None, 24.0, 100.0])
 @pytest.mark.parametrize("magnification", [None, 20_000.0])

@@ -70,6 +70,7 @@ def test_held_out_specimens_are_not_among_the_pairs():
     assert drawn <= {"tin-balls", "tem-grid", "gold-nanoparticles", "texture"}
 
 
+@pytest.mark.slow
 def test_a_run_leaves_history_checkpoint_and_a_described_network(trained):
     (line,) = (trained / "history.jsonl").read_text().splitlines()
     assert {"median_error", "median_error_within_9", "right_sign", "epoch"} <= json.loads(line).keys()

@@ -20,6 +20,7 @@ def probe_of(simulate, settings=None, frames=100, progress=None, cancel=None, **
     return microscope, FocusRun(microscope, settings, networks.evaluator, frames, progress, cancel)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     start=st.floats(10, 20),

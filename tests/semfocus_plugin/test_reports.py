@@ -43,6 +43,7 @@ def test_a_report_holds_all_in_one_file(night, tmp_path):
     assert page.count("<tr>") >= result.frames
 
 
+@pytest.mark.slow
 def test_before_and_after_are_shown_where_the_pictures_say_so(night, tmp_path):
     result = json.loads((night / "one.json").read_text())
     assert semfocus("report", night / "one.json", "-o", tmp_path / "a.html").exit_code == 0
@@ -59,6 +60,7 @@ def test_before_and_after_are_shown_where_the_pictures_say_so(night, tmp_path):
     assert "data:image/png" not in (tmp_path / "b.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_figures_for_print_are_vectors_with_real_fonts(night, tmp_path):
     assert semfocus("report", night, "-o", tmp_path / "c.html", "--figures", tmp_path / "pdf").exit_code == 0
     for name in ("one.pdf", "one-before-after.pdf"):
@@ -67,6 +69,7 @@ def test_figures_for_print_are_vectors_with_real_fonts(night, tmp_path):
         assert b"/Type3" not in content
 
 
+@pytest.mark.slow
 def test_a_report_of_tiles_shows_them_and_the_map_complete_or_not(tmp_path):
     folder, mode = tmp_path / "tiles", semdrivers.ScanMode.FAST
     (folder / "tiles").mkdir(parents=True)
@@ -105,6 +108,7 @@ def test_a_report_says_what_became_of_the_stigmator(night):
     assert "(1.5, -2), from (40, 0)" in page
 
 
+@pytest.mark.slow
 def test_a_report_is_kept_unless_configured(night, tmp_path):
     out = tmp_path / "kept.html"
     out.write_text("mine")
@@ -121,6 +125,7 @@ def test_what_is_no_result_is_named(tmp_path):
     assert not (tmp_path / "r.html").exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_result_of_a_folder_is_named_and_two_of_one_name_have_figures_each(night, tmp_path):
     text = (night / "one.json").read_text()
     for name in ("monday", "tuesday"):

@@ -144,6 +144,7 @@ def test_a_page_shows_the_papers_number_beside_ours():
     assert record["lines"][0]["ours"]["tem-grid"]["count"] == 2
 
 
+@pytest.mark.slow
 def test_histories_of_runs_that_follow_each_other_are_joined(tmp_path):
     for name, epochs in (("first", 2), ("second", 3)):
         (tmp_path / name).mkdir()
@@ -169,6 +170,7 @@ def small(tiny_models, monkeypatch):
     monkeypatch.setattr(estimates, "RESAMPLES", 20)
 
 
+@pytest.mark.slow
 def test_table_1_is_written_in_every_format(small, tmp_path):
     files = [tmp_path / "sub" / f"t.{ending}" for ending in ("md", "json", "png")]
     ran = semfocus("--table", 1, "--runs", 1, "--seed", 3, "--workers", 1, *[w for f in files for w in ("-o", f)])

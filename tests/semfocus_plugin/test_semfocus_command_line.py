@@ -131,6 +131,7 @@ def test_ctrl_c_cancels_and_puts_the_lens_back(tiny_models):
     assert place == start.split(" mm")[0]
 
 
+@pytest.mark.slow
 def test_demo_writes_its_files_and_one_object(tiny_models, tmp_path):
     found = semfocus("demo", "--json", "--out", tmp_path / "demo", "--seed", 2)
     told = json.loads(found.stdout)
@@ -166,6 +167,7 @@ def test_demo_writes_its_files_and_one_object(tiny_models, tmp_path):
     assert not stale.exists()
 
 
+@pytest.mark.slow
 def test_evaluate_writes_table_and_json(tiny_models, tmp_path):
     table = tmp_path / "table.md"
     options = ["--runs", 1, "--specimen", "tin-balls", "--method", "dual-network", "--workers", 1]
@@ -183,6 +185,7 @@ def test_evaluate_writes_table_and_json(tiny_models, tmp_path):
     assert "neither a specimen" in found.stderr
 
 
+@pytest.mark.slow
 def test_benchmark_measures_every_part(tiny_models):
     told = json.loads(semfocus("speed", "--seconds", 0.01, "--json").stdout)
     names = " ".join(figure["name"] for figure in told["figures"])

@@ -26,6 +26,7 @@ def test_sound_frames_are_left_alone_and_discharges_found(preset):
     assert found >= 0.95 * len(sound)
 
 
+@pytest.mark.slow
 def test_real_micrographs_are_left_alone(data_folder):
     count = alarms = 0
     for window in study.windows(data_folder):
@@ -127,6 +128,7 @@ class Charging:
         return self._evaluator(pixels, magnification)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("retakes", [2, 0])
 def test_without_another_frame_streaks_would_pass_for_sharpness(simulate, retakes):
     false = 0

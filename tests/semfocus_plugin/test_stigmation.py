@@ -44,6 +44,7 @@ def misset(emulator, microscope, x, y, away):
     return unit
 
 
+@pytest.mark.slow
 def test_the_command_shows_the_ellipse_while_it_corrects(emulator, tmp_path):
     with semdrivers.connect(emulator.url) as microscope:
         misset(emulator, microscope, -2.5, 4.5, -9.0)

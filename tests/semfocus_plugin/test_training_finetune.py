@@ -142,6 +142,7 @@ def test_what_forgot_is_exported_by_force_alone(run, sheet, frames, tmp_path):
     assert networks.load(tmp_path).controllers
 
 
+@pytest.mark.slow
 def test_what_cannot_be_learned_from_is_refused_with_a_reason(sheet, frames, tmp_path):
     few = write_sheet(tmp_path / "few.csv", [Row("a.png", 1000.0, label=3.0)])
     with pytest.raises(InvalidParameterError, match=r"a\.png"):

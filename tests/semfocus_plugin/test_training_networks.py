@@ -59,6 +59,7 @@ def trained(frames, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_training_run_leaves_history_checkpoint_and_a_model_that_loads(trained):
     (line,) = (trained / "history.jsonl").read_text().splitlines()
     assert {"mse", "accuracy", "precision", "correlation", "epoch"} <= json.loads(line).keys()

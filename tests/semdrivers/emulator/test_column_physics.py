@@ -122,6 +122,7 @@ def test_astigmatism_turns_over_through_focus() -> None:
     assert elongation(-0.15) > 1 / 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMED)
 def test_specimen_has_structure_at_every_magnification_of_its_range(name: str) -> None:
     """Sharp frames hold much more detail at the scale of a pixel than frames ten depths of field away."""

@@ -461,6 +461,7 @@ def test_a_flood_of_hellos_ends_with_the_client_that_sends_it(serve: Served) -> 
         assert link.request(WD).value == 15.0
 
 
+@pytest.mark.slow
 @needs_pty
 def test_idle_connections_disturb_neither_owner_nor_newcomer(
     serve: Served, few_descriptors: None, idle_connections: Callable[[int], AbstractContextManager[None]]

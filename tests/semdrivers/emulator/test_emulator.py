@@ -231,6 +231,7 @@ def other_process(request):
         child.wait(20)
 
 
+@pytest.mark.slow
 def test_driver_and_emulator_in_two_processes(other_process):
     child, url = other_process
     assert "usb=tcp://127.0.0.1:" in url

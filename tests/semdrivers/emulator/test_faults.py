@@ -224,6 +224,7 @@ RAIN = ",".join(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_in_a_rain_of_faults_no_bad_frame_is_returned(seed):
     with Emulator(PICTURE, pixel_size=50.0, seed=seed, working_distance=14.0, preset="ideal", faults=RAIN) as running:

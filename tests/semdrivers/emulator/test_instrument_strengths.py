@@ -61,6 +61,7 @@ def test_automatic_contrast_fills_the_grey_scale_whatever_is_set(bits: int) -> N
     assert np.ptp(flat) == 0
 
 
+@pytest.mark.slow
 def test_the_scan_generator_offers_further_frame_sizes() -> None:
     with Emulator("tin-balls", seed=1, rasters="512x442, 1024x884") as emulator:
         for width, height, bits in ((512, 442, 8), (1024, 884, 16)):

@@ -85,6 +85,7 @@ def test_the_image_grows_with_the_working_distance(away: float) -> None:
     assert scale == pytest.approx(1 + 4 * EM30.magnification_coupling * away, abs=0.003)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tin-balls", "gold-nanoparticles", "fabric"])
 def test_in_focus_nothing_is_shifted_so_the_truth_stays(name: str) -> None:
     at = dataclasses.replace(CONDITIONS, magnification=9000.0)

@@ -72,6 +72,7 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "session.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.slow
 def test_a_night_on_an_emulator_in_another_process_comes_home_as_a_folder(tmp_path):
     folder = tmp_path / "night"
     arguments = ["--specimen", "featureless", "--seed", "3", "--magnification", "2000", "--save-session", str(folder)]

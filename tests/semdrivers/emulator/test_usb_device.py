@@ -386,6 +386,7 @@ class TestBridge:
         assert found.serial_number == "EMU000042"
         other.close()
 
+    @pytest.mark.slow
     def test_idle_connections_disturb_neither_client_nor_newcomer(self, bridged, few_descriptors, idle_connections):
         found = bridged.open()
         with idle_connections(bridged.pipe.port):

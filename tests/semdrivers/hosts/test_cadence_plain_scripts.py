@@ -41,6 +41,7 @@ def test_any_driver_s_picture_says_how_it_was_taken(foreign, offer_method):
         assert "stage_x" not in held.acquire().metadata
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("emulator", ["tin-balls"], indirect=True)
 def test_four_places_of_differing_height_are_sharp_and_say_so(microscope, emulator, places, error, told, best_method):
     heights, images = [], []

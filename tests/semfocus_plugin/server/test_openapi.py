@@ -49,6 +49,7 @@ def hold(examples):
         return [operation.label for operation in operations]
 
 
+@pytest.mark.slow
 def test_answers_are_as_described_and_never_a_fault_of_the_server():
     called = hold(UNHURRIED)
     for name in ("PUT /api/working_distance", "POST /api/frames", "POST /api/autofocus", "POST /api/move_stage"):

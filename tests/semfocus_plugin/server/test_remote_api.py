@@ -362,6 +362,7 @@ def test_metrics_count_runs_frames_and_seconds(shared):
     assert more["semfocus_dose_electrons_per_square_micrometre_total"] > 0
 
 
+@pytest.mark.slow
 def test_the_command_serves_until_it_is_terminated():
     import signal
     import subprocess
