@@ -217,6 +217,48 @@ def test_overrides_stand_above_settings(foreign, offer_method):
     assert settings.max_frames == 5
 
 
+@pytest.mark.parametrize(
+    ("limits", "bounds"),
+    [
+        ({}, None),
+        ({"max_travel": 0.5}, (11.5, 12.5)),
+        ({"max_travel": 0.5, "bounds": (11.75, 20.0)}, (11.75, 12.5)),
+        ({"max_travel": 0.5, "bounds": (5.0, 12.25)}, (11.5, 12.25)),
+    ],
+)
+def test_a_method_gets_the_travel_as_bounds_on_both_sides_of_the_start(foreign, offer_method, limits, bounds):
+    seen = []
+
+    def focus(microscope, settings, progress, cancel):
+        seen.append(settings.bounds)
+        return result_of(microscope)
+
+    offer_method(focus)
+    semdrivers.autofocus(foreign, method="test-method", **limits)
+    assert seen == [bounds]
+
+
+def test_runs_around_a_place_get_the_frames_and_the_seconds_that_are_left(foreign, offer_method):
+    class Staged(type(foreign)):
+        stage_position = (0.0, 0.0)
+
+        def move_stage(self, x, y):
+            self.stage_position = (x, y)
+            return self.stage_position
+
+    seen = []
+
+    def focus(microscope, settings, progress, cancel):
+        seen.append((settings.max_frames, settings.max_seconds, microscope.stage_position))
+        return result_of(microscope, "refused", frames=2, elapsed=3.0, trace=())
+
+    offer_method(focus)
+    limits = {"max_frames": 9, "max_seconds": 8.5}
+    result = semdrivers.autofocus(Staged(), method="test-method", move_to_contrast=True, contrast_radius=0.1, **limits)
+    assert seen == [(9, 8.5, (0.0, 0.0)), (7, 5.5, (0.05, 0.0)), (5, 2.5, (0.0, 0.05))]
+    assert (result.frames, result.elapsed) == (6, 9.0)
+
+
 @pytest.mark.parametrize("answer", ["focused", True, {"status": "focused"}])
 def test_a_plugin_that_returns_something_else_broke_its_contract(foreign, offer_method, answer):
     offer_method(lambda *arguments: answer)

@@ -41,3 +41,9 @@ def test_a_campaign_goes_on_where_it_ended(tmp_path, capsys):
 def test_nothing_forbidden_happens_in_many_runs(first):
     runs = [carry_out(number) for number in range(first, first + 20)]
     assert [run for run in runs if run.forbidden] == [], table(runs)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("starved" not in LINKS, reason="no signals")
+def test_a_knob_that_is_turned_at_the_limit_of_a_run_is_no_move_of_the_run():
+    assert carry_out(208, seed=15).forbidden == ()

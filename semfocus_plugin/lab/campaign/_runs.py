@@ -53,6 +53,8 @@ FORBIDDEN = {
 _DEADLINE = 180.0
 """Seconds on a busy computer; every wait of the driver ends within 60."""
 _GRACE = 5.0
+_KNOB = 0.1
+"""mm by which somebody turns the lens under the fault `knob-turned`, at the limit of the run beyond it."""
 _MOST_EVENTS = 12
 """Events of the instrument (settings, ends of scans) before a signal, at most: about as many as a run has."""
 _STARVED = 20.0
@@ -240,7 +242,8 @@ class _Watched:
             allowed.append((now[0], self._start[1]))  # it focused, and did not live to report that
         if given != "SIGKILL" and not self._knob_turned and now not in allowed and "could not be put back" not in text:
             self.forbidden.add("left elsewhere")
-        if max(abs(each - self._start[0]) for each in self._places) > TRAVEL + 1e-6:
+        travel = TRAVEL + _KNOB if self._knob_turned else TRAVEL
+        if max(abs(each - self._start[0]) for each in self._places) > travel + 1e-6:
             self.forbidden.add("limits passed")
         if self._beam_stays_on(instrument.profile.lease_time + _GRACE):
             self.forbidden.add("beam on")
