@@ -92,7 +92,7 @@ def open_folder(folder: Path, plan: Callable[[], Plan], *, resume: bool, overwri
     Parameters
     ----------
     folder : Path
-        New or empty, unless `resume` or `overwrite`.
+        New or empty, or with a plan of which no tile was taken, unless `resume` or `overwrite`.
     plan : callable
         Makes the plan of a new run.
     resume : bool
@@ -114,10 +114,11 @@ def open_folder(folder: Path, plan: Callable[[], Plan], *, resume: bool, overwri
             path.unlink(missing_ok=True)
         return kept
     left = [path for path in folder.iterdir() if path.suffix != ".tmp"] if folder.exists() else []
-    if overwrite and left and (folder / PLAN).exists():
+    none_taken = not any(pictures.glob("[!.]*"))
+    if (overwrite or none_taken) and left and (folder / PLAN).exists():
         for path in [*pictures.glob("tile_r*_c*.ome.tif"), *(folder / name for name in (*OUTPUTS, MAP, PLAN))]:
             path.unlink(missing_ok=True)
-    elif [path for path in left if path != pictures or any(pictures.glob("[!.]*"))]:
+    elif [path for path in left if path != pictures or not none_taken]:
         raise InvalidParameterError(
             f"{folder} is in use: --resume goes on with the tiles in it, --overwrite replaces them"
             if (folder / PLAN).exists()

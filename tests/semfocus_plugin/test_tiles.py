@@ -61,6 +61,20 @@ def test_a_plan_comes_back_from_its_file(tmp_path):
         tiles.Plan.load(tmp_path / "plan.json")
 
 
+def test_a_plan_of_which_no_tile_was_taken_gives_way(tmp_path):
+    """As after a region beyond the limits of the stage, which the first move reports."""
+    folder = tmp_path / "night"
+    tiles.open_folder(folder, lambda: plan(region=(500.0, 0.0, 500.1, 0.1)), resume=False, overwrite=False)
+    FocusMap().save(folder / tiles.MAP)
+    made = plan()
+    assert tiles.open_folder(folder, lambda: made, resume=False, overwrite=False) == made
+    assert tiles.Plan.load(folder / tiles.PLAN) == made
+    assert not (folder / tiles.MAP).exists()
+    (folder / "tiles" / made.tiles[0].name).write_bytes(b"a picture")
+    with pytest.raises(semdrivers.InvalidParameterError, match="--resume"):
+        tiles.open_folder(folder, plan, resume=False, overwrite=False)
+
+
 def texture(height, width, seed=0):
     """A field with power at all frequencies, 0 to 1."""
     noise = np.fft.rfft2(np.random.default_rng(seed).standard_normal((height, width)))
