@@ -23,7 +23,7 @@ import semdrivers
 from semdrivers._builtin import NOT_RUN
 from semdrivers.base import described
 from semdrivers.connection import LEAST_TOKEN, TOKEN_VARIABLE, opened, read_token
-from semdrivers.console import FAULT, REFUSED, application, fail, messages, output, print_json, problem_of
+from semdrivers.console import FAULT, REFUSED, application, end_batch, fail, messages, output, print_json, problem_of
 from semdrivers.errors import InvalidParameterError
 from semdrivers.files import check_free, plain
 from semdrivers.image import ScanMode
@@ -276,11 +276,7 @@ def show(
             width = max(len(name) for name, _ in shown)
             for name, value in shown:
                 output.print(f"[bold]{name:<{width}}[/bold]  {escape(value)}", soft_wrap=True)
-    failed = [row for row in rows if row["error"] is not None]
-    for row in failed:
-        fail(row["error"])
-    if failed:
-        raise typer.Exit(FAULT)
+    end_batch([row["error"] for row in rows if row["error"] is not None])
 
 
 def _known(path: Path) -> dict[str, Any]:

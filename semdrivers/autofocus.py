@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from semdrivers.claims import claimed, layers
 from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeError
-from semdrivers.files import plain
+from semdrivers.files import counted, plain
 from semdrivers.focus import AutofocusResult, AutofocusSettings, FocusStep, Progress, RecordsFocus
 from semdrivers.microscope import (
     WHOLE_FRAME,
@@ -228,7 +228,8 @@ def _by_map(
     approach(microscope, aim, limits)
     return AutofocusResult(
         status="focused",
-        reason=f"the focus map of {len(map.points)} points predicts it to ±{sigma / depth:.2f} depths of field",
+        reason=f"the focus map of {counted(len(map.points), 'point')} predicts it to ±{sigma / depth:.2f} depths of "
+        "field",
         working_distance=microscope.working_distance,
         start_working_distance=here,
         score=map.score_near(x, y),

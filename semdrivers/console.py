@@ -1,8 +1,10 @@
 """What the command lines share: one look, one way to fail, one way to print JSON, one log.
 
-Exit codes: 0 done, 1 a fault, 2 wrong usage (an option or a value that cannot be), 3 refused (autofocus found no focus
-that it can stand by), 4 no link to the instrument, 130 interrupted. An error is one message on stderr; with ``--json``
-it is a JSON object on stdout too. Nothing but the answer itself goes to stdout.
+Exit codes: 0 done, 1 a fault, 2 wrong usage (an option or a value that cannot be, a file or folder that the whole
+command needs and that is not there), 3 refused (autofocus found no focus that it can stand by), 4 no link to the
+instrument, 130 interrupted. Where a command takes any number of files, one that is not there or damaged is a fault: the
+others are done. An error is one message on stderr; with ``--json`` it is a JSON object on stdout too. Nothing but the
+answer itself goes to stdout.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -44,6 +46,7 @@ __all__ = [
     "WRONG_USAGE",
     "CommandGroup",
     "application",
+    "end_batch",
     "exit_code_of",
     "fail",
     "messages",
@@ -303,6 +306,17 @@ def fail(message: str) -> None:
     """Print an error to stderr: what a user reads before an exit code other than 0."""
     messages.print("[bold red]error:[/bold red]", end=" ")
     messages.print(message, markup=False, soft_wrap=True)
+
+
+def end_batch(problems: Sequence[str]) -> None:
+    """Print the problems of a batch, whose other items are done, and leave as after a fault if there are any.
+
+    A file of a list is such an item, one that is not there included.
+    """
+    for problem in problems:
+        fail(problem)
+    if problems:
+        raise typer.Exit(FAULT)
 
 
 def problem_of(item: object, error: Exception) -> str:

@@ -103,7 +103,15 @@ def detect_bar_rows(pixels: NDArray[Any]) -> int:
         Rows from the bar's first to the picture's last; below 0, from the picture's first to the last of a bar at the
         top; 0 where there is no bar.
     """
-    return _rows_at_the_bottom(pixels) or -_rows_at_the_bottom(pixels[::-1])
+    return _bars_at_the_bottom(pixels) or -_bars_at_the_bottom(pixels[::-1])
+
+
+def _bars_at_the_bottom(pixels: NDArray[Any]) -> int:
+    """Return the rows of all bars that stand on each other, such as one of the maker and one of the laboratory."""
+    rows = 0
+    while more := _rows_at_the_bottom(pixels[: len(pixels) - rows]):
+        rows += more
+    return rows
 
 
 def bar_rows_of(pixels: NDArray[Any], metadata: Mapping[str, Any], given: int | None = None) -> int:

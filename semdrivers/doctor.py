@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from semdrivers.connection import connect
+from semdrivers.errors import installation
 from semdrivers.instruments import read_instruments, settings_folder
 from semdrivers.plugins import get_plugin_manager
 
@@ -70,7 +71,7 @@ def _usb() -> tuple[str, str]:
     try:
         devices = list(usb.core.find(find_all=True))
     except usb.core.NoBackendError:
-        return "note", "no libusb was found; images over USB need it: pip install 'semdrivers[usb-libusb]'"
+        return "note", f"no libusb was found; images over USB need it: {installation('usb-libusb')}"
     return "good", f"libusb answers, {len(devices)} devices are visible"
 
 

@@ -23,7 +23,8 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 __all__ = [
     "AutofocusError",
@@ -41,6 +42,8 @@ __all__ = [
     "StoppedError",
     "TransportError",
     "error_named",
+    "installation",
+    "translated",
 ]
 
 
@@ -203,3 +206,27 @@ def error_named(name: str, message: str) -> Exception:
         return kind(message)
     except TypeError:
         return SemDriversError(f"{name}: {message}")
+
+
+def installation(extra: str) -> str:
+    """Return what to type for an extra of the package, for the message of an error: the package is on no index."""
+    return f"pip install '.[{extra}]' in the folder of the semdrivers repository"
+
+
+@contextmanager
+def translated(what: str, kind: type[SemDriversError] = DeviceError) -> Iterator[None]:
+    """Turn whatever somebody else's library raises into an error of this package; those of this package pass.
+
+    Parameters
+    ----------
+    what : str
+        Instrument and what is done, for the message.
+    kind : type of SemDriversError
+        The error.
+    """
+    try:
+        yield
+    except SemDriversError:
+        raise
+    except Exception as error:
+        raise kind(f"{what}: {type(error).__name__}: {error}") from error

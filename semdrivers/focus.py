@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict, cast, overload, runtime_checkable
 
 from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeError, SemDriversError
-from semdrivers.files import plain, replacing
+from semdrivers.files import counted, plain, replacing
 from semdrivers.image import ScanMode
 from semdrivers.microscope import PartType, checked_limits, number, whole_number, within
 
@@ -449,7 +449,7 @@ class AutofocusResult:
         return (
             f"<AutofocusResult {self.status}: working distance {self.working_distance:.3f} mm "
             f"(from {self.start_working_distance:.3f} mm), score {self.score:.1f}, "
-            f"confidence {self.confidence:.2f}, {self.frames} frames, {self.elapsed:.1f} s, "
+            f"confidence {self.confidence:.2f}, {counted(self.frames, 'frame')}, {self.elapsed:.1f} s, "
             f"{self.method}; {self.reason}>"
         )
 

@@ -13,6 +13,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -238,18 +239,25 @@ class RemoteMicroscope(MicroscopeBase):
                     break
                 if cancel is not None and cancel.is_set():
                     self._wire.ask("DELETE", f"autofocus/{run}", control=True)
-        except BaseException:
-            self._wire.ask("DELETE", f"autofocus/{run}", control=True)
+        except BaseException as error:
+            try:
+                self._wire.ask("DELETE", f"autofocus/{run}", control=True)
+            except SemDriversError as other:
+                error.add_note(f"the run was not cancelled: {other}")
             raise
         if state["error"] is not None:
             raise error_named(state["error"]["error"], state["error"]["message"])
         return AutofocusResult.from_dict(state["result"])
 
     def close(self) -> None:
-        """Give up control. The server keeps its link to the instrument. A second call does nothing."""
+        """Give up control. The server keeps its link to the instrument. A second call does nothing.
+
+        A server that is not there any more needs nothing given up.
+        """
         if not self._closed:
             self._closed = True
-            self._wire.release()
+            with suppress(TransportError):
+                self._wire.release()
 
     def _check_open(self) -> None:
         if self._closed:

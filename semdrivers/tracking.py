@@ -12,7 +12,7 @@ import math
 from importlib.util import find_spec
 from typing import Any
 
-from semdrivers.errors import InvalidParameterError
+from semdrivers.errors import InvalidParameterError, installation
 from semdrivers.focus import AutofocusResult, AutofocusSettings
 from semdrivers.image import Image
 from semdrivers.maps import FocusMap
@@ -47,7 +47,7 @@ class FocusTracker:
 
     def __init__(self, microscope: Any, map: FocusMap) -> None:
         if find_spec("skimage") is None:
-            raise InvalidParameterError("tracking needs scikit-image: pip install 'semdrivers[tiles]'")
+            raise InvalidParameterError(f"tracking needs scikit-image: {installation('tiles')}")
         if not get_plugin_manager().hook.semdrivers_focus_between.get_hookimpls():
             raise InvalidParameterError("no installed plugin compares pictures; leave track out, or load semfocus")
         self._microscope, self._map, self._side = microscope, map, 1

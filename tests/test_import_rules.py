@@ -108,7 +108,11 @@ def test_firmware_protocol_does_no_io():
 
 
 def test_only_firmware_protocol_packs_wire_bytes():
-    assert breaches(lambda path, name: path.startswith("firmware_protocol/") or name not in WIRE_MODULES) == []
+    def allowed(path, name):
+        compressed_file = (path, name) == ("semdrivers/files/_png.py", "zlib")  # no wire
+        return path.startswith("firmware_protocol/") or name not in WIRE_MODULES or compressed_file
+
+    assert breaches(allowed) == []
 
 
 def test_semdrivers_imports_neither_the_plugin_nor_a_network_runtime():

@@ -56,6 +56,9 @@ _FIXED: Mapping[str, tuple[Value, ...]] = {
 }
 """Answers that never change here; a client of the maker's waits for an answer without an end."""
 _CHUNK = 16384
+_JOIN = 5.0
+"""Seconds that a data connection is waited for whose port was registered."""
+
 _UNREAD = 10.0
 """Seconds after which a client that does not read its data is dropped."""
 
@@ -143,6 +146,7 @@ class TescanEmulator:
         self._firewall, self._version = firewall, tuple(map(int, version.split(".")))
         self._wanted_port, self.port = port, 0
         self._lock = threading.RLock()
+        self._joined = threading.Condition(self._lock)
         self._settled = 0.0
         self._bits = 8
         self._scan = 0
@@ -150,7 +154,6 @@ class TescanEmulator:
         self._holder: object = None
         self._sockets: list[socket.socket] = []
         self._expected: dict[int, _Client] = {}
-        self._waiting: dict[int, socket.socket] = {}
         self._closed = False
 
     # Life
@@ -222,6 +225,7 @@ class TescanEmulator:
                 port = next(iter(self._expected))
             if port in self._expected:
                 self._expected.pop(port).data = data
+                self._joined.notify_all()
                 return
         _shut(data)
 
@@ -357,6 +361,8 @@ class TescanEmulator:
 
     def _start(self, given: Reader, client: _Client) -> int:
         frame, width, height, left, top, right, bottom = (given.unsigned() for _ in range(7))
+        # The client is connected once the system has its data connection, which is before it is accepted here.
+        self._joined.wait_for(lambda: client not in self._expected.values(), _JOIN)
         inside = left <= right < width and top <= bottom < height
         if self._due("scan-busy") or self._scan or self.operator_scans or not inside or client.data is None:
             return -1

@@ -16,7 +16,7 @@ from semdrivers.files._plotting import (
 )
 from semdrivers.files._report import Entry, Picture, plot_pair, report_fragment, report_page
 from semdrivers.files._tables import TableRow, composed, named_file, read_table, table_columns
-from semdrivers.files._text import decimal, decoded
+from semdrivers.files._text import counted, decimal, decoded
 from semdrivers.files._vendors import vendor_conditions
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "check_free",
     "composed",
     "conditions_of",
+    "counted",
     "decimal",
     "decoded",
     "describe",

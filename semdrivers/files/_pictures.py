@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semdrivers.errors import InvalidParameterError
+from semdrivers.files._png import png_strips
 
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MOST_PIXELS = 2**28
@@ -23,6 +24,9 @@ _MOST_PIXELS = 2**28
 
 _LINES = 256
 """Lines of a picture that are converted at a time, so that a large one is not held several times."""
+
+_LARGE = 2**22
+"""Pixels from which a picture is converted so."""
 
 _BUFFER = 2**24
 """Bytes of a file that are held beside what is decoded."""
@@ -173,11 +177,10 @@ def _read_with_pillow(path: Path, page: int, because: Exception | None = None) -
             if page:
                 picture.seek(page)
             _check_size(path, picture.width * picture.height)
-            if picture.mode in ("P", "PA"):
-                return np.asarray(picture.convert("RGBA"))
-            if picture.mode in ("CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa", "La"):
-                return np.asarray(picture.convert("RGB"))
-            return _in_bands(picture)
+            as_a_whole = picture.mode == "F" or (picture.mode == "I" and picture.format != "PNG")
+            if picture.width * picture.height < _LARGE or as_a_whole:
+                return _samples(picture)
+            return _in_strips(path, picture)
     except InvalidParameterError:
         raise
     except Exception as error:
@@ -186,17 +189,33 @@ def _read_with_pillow(path: Path, page: int, because: Exception | None = None) -
         raise InvalidParameterError(f"{path}: no picture that can be read{detail}") from error
 
 
-def _in_bands(picture: Any) -> NDArray[Any]:
-    """Return the pixels of a picture; of a large one a few lines at a time, since Pillow would hold it three times."""
+def _samples(picture: Any) -> NDArray[Any]:
+    if picture.mode in ("P", "PA"):
+        return np.asarray(picture.convert("RGBA"))
+    if picture.mode in ("CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa", "La"):
+        return np.asarray(picture.convert("RGB"))
+    return np.asarray(picture)
+
+
+def _in_strips(path: Path, picture: Any) -> NDArray[Any]:
+    """Return the grey levels of a large picture, converted a few lines at a time, and decoded so where it is a PNG."""
     width, height = picture.size
-    if picture.mode not in ("L", "I;16", "I;16L", "I;16B") or height <= _LINES:
-        return np.asarray(picture)
-    first = np.asarray(picture.crop((0, 0, width, _LINES)))
-    pixels = np.empty((height, width), first.dtype)
-    for top in range(0, height, _LINES):
-        end = min(top + _LINES, height)
-        pixels[top:end] = np.asarray(picture.crop((0, top, width, end)))
-    return pixels
+    strips: Iterator[Any] | None = None
+    if picture.format == "PNG":
+        strips = png_strips(path, _LINES)
+    elif picture.format == "JPEG":
+        picture.draft("L", picture.size)  # which is the luma that colour would become
+    if strips is None:
+        bands = ((top, min(top + _LINES, height)) for top in range(0, height, _LINES))
+        strips = (picture.crop((0, top, width, end)) for top, end in bands)
+    grey, top = np.empty((0, width), np.uint8), 0
+    for strip in strips:
+        levels = _to_grey(path, _samples(strip))
+        if top == 0:
+            grey = np.empty((height, width), levels.dtype)
+        grey[top : top + len(levels)] = levels
+        top += len(levels)
+    return grey
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from semdrivers.errors import InvalidParameterError
 from semdrivers.files._atomic import check_free, replacing
+from semdrivers.files._text import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,7 +128,7 @@ def result_figure(result: Mapping[str, Any]) -> Figure:
     panels = figure.subplots(1, 3 if blurred else 2)
     figure.suptitle(
         f"{result['method']}: {result['status']} at {result['working_distance']:.3f} mm "
-        f"in {result['frames']} frames ({result['elapsed']:.1f} s)",
+        f"in {counted(result['frames'], 'frame')} ({result['elapsed']:.1f} s)",
         color=_STATUS.get(result["status"], _INK),
         fontsize=11,
         fontweight="bold",

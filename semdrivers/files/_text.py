@@ -29,6 +29,11 @@ def decoded(data: bytes) -> str:
         return data.decode("cp1252", "replace")
 
 
+def counted(number: int, thing: str) -> str:
+    """Return a number of things whose plural ends in s: 1 frame, 2 frames."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def decimal(text: object) -> float | None:
     """Return the finite number that a text holds, with a decimal point or comma; None where it holds none."""
     word = str(text if text is not None else "").strip().replace("\u2212", "-").replace("\u00a0", "").replace(" ", "")

@@ -8,6 +8,7 @@ Fisher), 34683 (XML of the same makers and of Phenom), 34118 (Zeiss and LEO), 50
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,9 @@ _METRES = {
 }
 _VOLTS = {"v": 1.0, "volt": 1.0, "volts": 1.0, "kv": 1e3, "mv": 1e-3, "ev": 1.0, "kev": 1e3}
 _TEXT_LIMIT = 1_000_000
+_BINARY = 33560
+"""The one tag that holds no text."""
+
 _NAMES = {
     "vendor": "maker",
     "instrument": "instrument",
@@ -107,10 +111,24 @@ def _of_tags(path: Path, width: int, height: int) -> Conditions:
     with file:
         page = file.pages.first
         for codes, read in _READERS:
-            values = [page.tags[code].value for code in codes if code in page.tags]
+            values = [_value(page, code) for code in codes if code in page.tags]
             if values and (conditions := read(values, width, height)):
                 return conditions
         return _of_description(page, width)
+
+
+def _value(page: Any, code: int) -> Any:
+    """Return what a tag holds; text of UTF-16, which ends at its first zero for tifffile, as if it were of 8 bits."""
+    import tifffile
+
+    tag, file = page.tags[code], page.parent.filehandle
+    file.seek(tag.valueoffset)
+    held = file.read(tag.valuebytecount)
+    if code == _BINARY or held.count(0) <= len(held) // 3:
+        return tag.value
+    text = held.replace(b"\0", b"").lstrip(b"\xff\xfe")
+    read = tifffile.TIFF.TAG_READERS.get(code)
+    return text if read is None else read(tifffile.FileHandle(io.BytesIO(text)), "<", 1, len(text), 4)
 
 
 def _fei(values: list[Any], width: int, height: int) -> Conditions:
@@ -262,7 +280,7 @@ _READERS: tuple[tuple[tuple[int, ...], Callable[[list[Any], int, int], Condition
     ((34118,), _zeiss),
     ((50431,), _tescan),
     ((34683,), _xml),
-    ((33560,), _sis),
+    ((_BINARY,), _sis),
 )
 
 

@@ -1,7 +1,7 @@
 """Thin adapters of any `Microscope` to the frameworks that people run their instruments from.
 
 A plain script uses the names of this package. Every host has a module here and an extra of the distribution, both of
-the host's name: `semdrivers.hosts.bluesky` needs ``pip install 'semdrivers[bluesky]'``.
+the host's name: `semdrivers.hosts.bluesky` needs ``pip install '.[bluesky]'``.
 
 Nothing but your program imports the module of a host, so the other hosts need not be installed.
 """

@@ -16,6 +16,7 @@ from semdrivers.autofocus import autofocus
 from semdrivers.base import described
 from semdrivers.claims import Claim, check_free, claimed
 from semdrivers.errors import BusyError, InvalidParameterError, OutOfRangeError
+from semdrivers.files import counted
 from semdrivers.focus import (
     AutofocusResult,
     AutofocusSettings,
@@ -94,7 +95,7 @@ class FocusPolicy:
         Keep the map up to date by the pictures themselves, without extra frames: each is taken a quarter of a depth of
         field above or below the focus, in turn, at the map's prediction for its place and time; two that follow each
         other and overlap are compared. It needs `map`, pictures that pass through the keeper, and
-        ``pip install 'semdrivers[tiles]'``. Nothing else need be given then.
+        ``pip install '.[tiles]'``. Nothing else need be given then.
     on_event : callable, optional
         Called with a `semdrivers.notify.Event` when a focusing failed (``"not-focused"``, with its ``result``) and at
         the end of a run (``"ended"``, with its ``frames``), such as a `semdrivers.notify.Webhook`. What it raises is
@@ -343,9 +344,9 @@ class FocusKeeper:
         if self._tracker is not None and self._since:
             return "the focus is tracked"
         if policy.every is not None and self._since >= policy.every:
-            return f"{self._since} frames since the last focusing"
+            return f"{counted(self._since, 'frame')} since the last focusing"
         if self._stigmates() and self._since_stigmated is not None:
-            return f"{self._since_stigmated} frames since the stigmator was corrected"
+            return f"{counted(self._since_stigmated, 'frame')} since the stigmator was corrected"
         if policy.score_drop is not None and self._first_score is not None and self._last_score is not None:
             drop = self._first_score - self._last_score
             if drop >= policy.score_drop:

@@ -31,7 +31,7 @@ from fibsem.structures import (
 
 from semdrivers.base import KeepsFocusRecord
 from semdrivers.connection import limits_option, split_url
-from semdrivers.errors import DeviceError, InterlockError, InvalidParameterError, NotConnectedError, SemDriversError
+from semdrivers.errors import InterlockError, InvalidParameterError, NotConnectedError, translated
 from semdrivers.files import plain
 from semdrivers.image import SCAN_MODES, Image, ScanMode
 from semdrivers.microscope import (
@@ -175,9 +175,10 @@ class MicroscopeOfFibsem(KeepsFocusRecord):
     def close(self) -> None:
         """Disconnect where fibsem was connected for this microscope; else leave it: it is its owner's."""
         with self._lock:
-            if not self._closed and self._on_close is not None:
-                self._on_close()
-            self._closed = True
+            closed, self._closed = self._closed, True
+            if not closed and self._on_close is not None:
+                with translated(f"{self!r}, disconnecting"):
+                    self._on_close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {type(self.fibsem).__name__}>"
@@ -187,12 +188,8 @@ class MicroscopeOfFibsem(KeepsFocusRecord):
         """Hold the lock, and turn what fibsem or the maker's library raises into a `DeviceError`."""
         with self._lock:
             self._check_open()
-            try:
+            with translated(f"{self!r}, {what}"):
                 yield
-            except SemDriversError:
-                raise
-            except Exception as error:
-                raise DeviceError(f"{self!r}, {what}: {type(error).__name__}: {error}") from error
 
     def _check_open(self) -> None:
         if self._closed:
@@ -348,7 +345,7 @@ def connect(url: str, options: Mapping[str, Any]) -> MicroscopeOfFibsem:
     if "working_distance" in given:
         allowed = limits_option(url, "working_distance", given["working_distance"], least=0)
         limits = allowed.minimum, allowed.maximum
-    try:
+    with translated("fibsem could not connect", NotConnectedError):
         fibsem, _ = utils.setup_session(
             session_path=Path(tempfile.gettempdir()),
             config_path=path,
@@ -356,8 +353,6 @@ def connect(url: str, options: Mapping[str, Any]) -> MicroscopeOfFibsem:
             ip_address=given.get("host"),
             manufacturer=given.get("manufacturer"),
         )
-    except Exception as error:
-        raise NotConnectedError(f"fibsem could not connect: {type(error).__name__}: {error}") from error
     try:
         microscope = MicroscopeOfFibsem(fibsem, working_distance=limits)
     except BaseException:

@@ -18,11 +18,10 @@ from semdrivers.base import KeepsFocusRecord
 from semdrivers.connection import limits_option, number_option, split_path_url
 from semdrivers.errors import (
     BusyError,
-    DeviceError,
     InvalidParameterError,
     NotConnectedError,
     OutOfRangeError,
-    SemDriversError,
+    translated,
 )
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import (
@@ -176,9 +175,10 @@ class MicroscopeOfCore(KeepsFocusRecord):
     def close(self) -> None:
         """Unload the devices where the core was made for this microscope. A second call does nothing."""
         with self._lock:
-            if not self._closed and self._unload is not None:
-                self._unload()
-            self._closed = True
+            closed, self._closed = self._closed, True
+            if not closed and self._unload is not None:
+                with translated("Micro-Manager, unloading the devices"):
+                    self._unload()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._core.getCameraDevice()} and {self._core.getFocusDevice()}>"
@@ -236,12 +236,8 @@ class MicroscopeOfCore(KeepsFocusRecord):
         """Hold the lock, and turn what the core raises into a `DeviceError`."""
         with self._lock:
             self._check_open()
-            try:
+            with translated(f"Micro-Manager, {what}"):
                 yield
-            except SemDriversError:
-                raise
-            except Exception as error:
-                raise DeviceError(f"Micro-Manager, {what}: {error}") from error
 
     def _check_open(self) -> None:
         if self._closed:
@@ -281,10 +277,8 @@ def connect(url: str, options: Mapping[str, Any]) -> MicroscopeOfCore:
         values["working_distance"] = limits.minimum, limits.maximum
     core = CMMCorePlus()
     try:
-        try:
+        with translated(f"Micro-Manager could not load {path}", NotConnectedError):
             core.loadSystemConfiguration(path)
-        except (RuntimeError, OSError) as error:
-            raise NotConnectedError(f"Micro-Manager could not load {path}: {error}") from error
         microscope = MicroscopeOfCore(core, **values)
     except BaseException:
         core.unloadAllDevices()

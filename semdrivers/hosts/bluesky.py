@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from semdrivers.errors import installation
 from semdrivers.focus import AutofocusResult, FrameSkippedError, NotFocusedError
 from semdrivers.hosts._cadence import FocusKeeper, FocusPolicy
 from semdrivers.microscope import Microscope
@@ -26,7 +27,7 @@ try:
     from bluesky.preprocessors import plan_mutator
     from bluesky.utils import FailedStatus, Msg
 except ImportError as error:
-    raise ImportError("semdrivers.hosts.bluesky needs Bluesky 1.15: pip install 'semdrivers[bluesky]'") from error
+    raise ImportError(f"semdrivers.hosts.bluesky needs Bluesky 1.15: {installation('bluesky')}") from error
 
 from semdrivers.hosts._bluesky_devices import Devices, devices
 

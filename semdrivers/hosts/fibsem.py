@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from semdrivers.errors import InvalidParameterError
+from semdrivers.errors import InvalidParameterError, installation
 from semdrivers.files import check_free, plain, replacing
 from semdrivers.focus import NotFocusedError
 from semdrivers.hosts._cadence import FocusKeeper, FocusPolicy
@@ -28,7 +28,7 @@ try:
 
     from semdrivers.hosts._fibsem_adapters import DISPLAY, MM, FibsemLike, MicroscopeOfFibsem, connect
 except ImportError as error:
-    raise ImportError("semdrivers.hosts.fibsem needs fibsem 0.5.3: pip install 'semdrivers[fibsem]'") from error
+    raise ImportError(f"semdrivers.hosts.fibsem needs fibsem 0.5.3: {installation('fibsem')}") from error
 
 __all__ = ["FibsemLike", "FocusedFibsem", "MicroscopeOfFibsem", "connect", "run_auto_focus", "save_image"]
 

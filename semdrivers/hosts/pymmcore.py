@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from semdrivers.errors import installation
 from semdrivers.files import plain
 from semdrivers.focus import FrameSkippedError, NotFocusedError, Progress
 from semdrivers.hosts._cadence import FocusKeeper, FocusPolicy, PolledEvent
@@ -45,9 +46,7 @@ try:
         load_microscope,
     )
 except ImportError as error:
-    raise ImportError(
-        "semdrivers.hosts.pymmcore needs pymmcore-plus 0.18: pip install 'semdrivers[pymmcore]'"
-    ) from error
+    raise ImportError(f"semdrivers.hosts.pymmcore needs pymmcore-plus 0.18: {installation('pymmcore')}") from error
 
 __all__ = [
     "BeamShutter",

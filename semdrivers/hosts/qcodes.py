@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from semdrivers.connection import connect
-from semdrivers.errors import InvalidParameterError
+from semdrivers.errors import InvalidParameterError, installation
 from semdrivers.focus import AutofocusResult, FrameSkippedError, NotFocusedError
 from semdrivers.hosts._cadence import FocusKeeper, FocusPolicy
 from semdrivers.image import Image, ScanMode
@@ -29,7 +29,7 @@ try:
     from qcodes.parameters import Parameter, ParameterWithSetpoints
     from qcodes.validators import Arrays, Bool, Enum, Numbers, Strings
 except ImportError as error:
-    raise ImportError("semdrivers.hosts.qcodes needs QCoDeS 0.58: pip install 'semdrivers[qcodes]'") from error
+    raise ImportError(f"semdrivers.hosts.qcodes needs QCoDeS 0.58: {installation('qcodes')}") from error
 
 __all__ = ["MicroscopeInstrument"]
 

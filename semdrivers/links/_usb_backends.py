@@ -19,7 +19,7 @@ from ssl import SSLContext
 from typing import Any
 
 from firmware_protocol.usb import PRODUCT_ID, VENDOR_ID
-from semdrivers.errors import InvalidParameterError, NotConnectedError
+from semdrivers.errors import InvalidParameterError, NotConnectedError, installation
 
 _IDS = re.compile(r"([0-9a-fA-F]{1,4}):([0-9a-fA-F]{1,4})(?::(.+))?")
 _BRIDGE = re.compile(r"tcp://(\[[^\]]+\]|[^:/?#]+):(\d{1,5})/?")
@@ -137,6 +137,6 @@ def libusb_backend() -> Any:
         backend = libusb_package.get_libusb1_backend()
     if backend is None:
         raise NotConnectedError(
-            "libusb is not installed: run pip install 'semdrivers[usb-libusb]', or install your system's libusb-1.0"
+            f"libusb is not installed: install your system's libusb-1.0, or run {installation('usb-libusb')}"
         )
     return backend

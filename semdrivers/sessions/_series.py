@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from semdrivers.connection import split_path_url
 from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semdrivers.files import decimal, named_file, read_pixels, read_table, table_columns
+from semdrivers.files import counted, decimal, named_file, read_pixels, read_table, table_columns
 from semdrivers.image import SCAN_MODES, Image, ScanMode, read_image
 from semdrivers.microscope import Capabilities, Range, number
 from semdrivers.plugins import get_plugin_manager
@@ -257,7 +257,7 @@ class Series(Recorded):
         return image
 
     def __repr__(self) -> str:
-        return f"<Series of {sum(map(len, self._planes.values()))} pictures in {self.folder}>"
+        return f"<Series of {counted(sum(map(len, self._planes.values())), 'picture')} in {self.folder}>"
 
     def _go(self, target: float) -> None:
         """Go to a working distance within the series: to the nearest picture, or between two."""

@@ -17,7 +17,14 @@ import numpy as np
 
 from semdrivers.base import KeepsFocusRecord
 from semdrivers.connection import limits_option, number_option, split_url
-from semdrivers.errors import DeviceError, InvalidParameterError, NotConnectedError, ProtocolError, TransportError
+from semdrivers.errors import (
+    DeviceError,
+    InvalidParameterError,
+    NotConnectedError,
+    ProtocolError,
+    TransportError,
+    translated,
+)
 from semdrivers.files import read_pixels
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import Capabilities, Range, check_read_back, offered_mode, reported, within
@@ -141,7 +148,8 @@ class SmartSem(KeepsFocusRecord):
                         self._call_api("Execute", "CMD_UNFREEZE_ALL")
             finally:
                 if self._on_close is not None:
-                    self._on_close()
+                    with translated("SmartSEM: closing"):
+                        self._on_close()
 
     def _read(self, name: str) -> Any:
         return self._number("AP_WD") * _MM if name == "working_distance" else self._number("AP_MAG")
@@ -182,10 +190,8 @@ class SmartSem(KeepsFocusRecord):
 
     def _call_api(self, method: str, *arguments: Any) -> Any:
         """Call the object. It returns a status, 0 where all is well, alone or before what was asked for."""
-        try:
+        with translated(f"SmartSEM: {method}{arguments}"):
             answer = getattr(self._api, method)(*arguments)
-        except Exception as error:
-            raise DeviceError(f"SmartSEM: {method}{arguments}: {error}") from error
         status, *values = answer if isinstance(answer, tuple) else (answer,)
         if status != 0:
             raise DeviceError(f"SmartSEM: {method}{arguments} returns the status {status}")
@@ -230,13 +236,11 @@ def connect(url: str, options: Mapping[str, Any]) -> SmartSem:
         values["working_distance"] = limits_option(url, "working_distance", given["working_distance"], least=0)
     try:
         from win32com.client import Dispatch
-
-        api = Dispatch(_CONTROL)
-        status = api.InitialiseRemoting()
     except ImportError as error:
         raise NotConnectedError(f"{url}: SmartSEM is reached on Windows alone, with pywin32 ({error})") from error
-    except Exception as error:
-        raise NotConnectedError(f"{url}: there is no {_CONTROL}; install SmartSEM's remote control: {error}") from error
+    with translated(f"{url}: there is no {_CONTROL}; install SmartSEM's remote control", NotConnectedError):
+        api = Dispatch(_CONTROL)
+        status = api.InitialiseRemoting()
     if status != 0:
         raise NotConnectedError(f"{url}: InitialiseRemoting returns the status {status}")
     try:

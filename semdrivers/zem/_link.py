@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections import deque
 
 from firmware_protocol import zem
 from semdrivers.errors import DeviceError, NotConnectedError, TransportError
 
 _TRIES = 3
 """Datagrams may be lost. Every request here may come twice: a value is set to what it is to be, not changed by it."""
+
+_KEPT = 8
+"""Sockets that stay open, so that a late answer ends in silence and in no error at the instrument."""
 
 
 class Link:
@@ -33,10 +37,10 @@ class Link:
 
     def __init__(self, host: str, port: int, timeout: float, name: str) -> None:
         self._timeout, self._name, self._host = timeout, name, host
+        self._owed = False
         try:
-            address = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_DGRAM)[0][4]
-            self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            self._socket.connect(address)
+            self._address = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_DGRAM)[0][4]
+            self._sockets = deque([self._opened()], maxlen=_KEPT)
         except OSError as error:
             raise NotConnectedError(f"{name}: {error}") from error
 
@@ -50,9 +54,17 @@ class Link:
         TransportError
             When no answer comes, after three tries.
         """
+        if self._owed:
+            if len(self._sockets) == _KEPT:
+                self._sockets[0].close()
+            try:
+                self._sockets.append(self._opened())
+            except OSError as error:
+                raise TransportError(f"{self._name}: {command} {arguments}: {error}") from error
         datagram = zem.encode(command, arguments, *self._socket.getsockname()[:2])
         problem = "no answer"
-        for _ in range(1 if deadline is not None else _TRIES):
+        for attempt in range(1 if deadline is not None else _TRIES):
+            self._owed = True
             try:
                 self._drain()
                 self._socket.send(datagram)
@@ -62,13 +74,24 @@ class Link:
                 continue
             if answer is None:
                 continue
+            self._owed = attempt > 0
             if answer.error:
                 raise DeviceError(f"{self._name}: {command} {arguments}: {answer.error}")
             return answer.values
         raise TransportError(f"{self._name}: {command} {arguments}: {problem}")
 
+    @property
+    def _socket(self) -> socket.socket:
+        return self._sockets[-1]
+
+    def _opened(self) -> socket.socket:
+        """Return a socket of its own port, where no answer to an earlier request can come: answers have no number."""
+        one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        one.connect(self._address)
+        return one
+
     def _drain(self) -> None:
-        """Drop what came late: an old answer must not be taken for a new one."""
+        """Drop a second copy of an answer."""
         self._socket.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -114,5 +137,6 @@ class Link:
         return bytes(data)
 
     def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
+        """Close the sockets."""
+        for one in self._sockets:
+            one.close()

@@ -15,6 +15,7 @@ import numpy as np
 
 import semdrivers
 from semdrivers.errors import AutofocusError, ModelError
+from semdrivers.files import counted
 from semdrivers.focus import AutofocusSettings, Progress
 from semdrivers.microscope import Microscope, restoring
 from semfocus_plugin import networks as network_files
@@ -117,7 +118,8 @@ def calibrate(
         try:
             fit, pixel, series = _series(run, networks)
         except Cancelled:
-            raise CalibrationCancelled(f"calibration cancelled after {run.frames} frames of the series") from None
+            done = counted(run.frames, "frame")
+            raise CalibrationCancelled(f"calibration cancelled after {done} of the series") from None
         return Calibration(
             model=capabilities.model,
             serial=capabilities.serial,

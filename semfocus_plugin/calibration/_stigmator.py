@@ -20,7 +20,7 @@ import numpy as np
 
 import semdrivers
 from semdrivers.errors import AutofocusError, InvalidParameterError
-from semdrivers.files import replacing
+from semdrivers.files import counted, replacing
 from semdrivers.focus import AutofocusSettings, Progress
 from semdrivers.microscope import Microscope, Range, has_member, restoring, stigmator_of
 from semfocus_plugin import networks as network_files
@@ -128,7 +128,7 @@ def calibrate_stigmator(
         try:
             columns, sigmas = _columns(run, microscope, capabilities.stigmator)
         except Cancelled:
-            raise CalibrationCancelled(f"calibration cancelled after {run.frames} frames") from None
+            raise CalibrationCancelled(f"calibration cancelled after {counted(run.frames, 'frame')}") from None
         except BudgetSpent:
             raise AutofocusError("the astigmatism could not be measured within the frames of a calibration") from None
     (a, b), (c, d) = columns

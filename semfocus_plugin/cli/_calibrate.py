@@ -13,7 +13,7 @@ from rich.table import Table
 import semdrivers
 from semdrivers.console import INTERRUPTED, fail, output, print_json
 from semdrivers.errors import InvalidParameterError
-from semdrivers.files import check_free, plot_calibration
+from semdrivers.files import check_free, counted, plot_calibration
 
 
 def calibrate(
@@ -117,7 +117,7 @@ def calibrate(
             "depth of field",
             f"{fit.depth_of_field * 1e3:.1f} ± {fit.depth_of_field_sigma * 1e3:.1f} µm at {fit.magnification:g}×",
         ),
-        ("deviation from the fit", f"{fit.residual:.2f} in ln(1 + blur radius), {fit.frames} frames"),
+        ("deviation from the fit", f"{fit.residual:.2f} in ln(1 + blur radius), {counted(fit.frames, 'frame')}"),
         ("kept in", str(path)),
     ):
         table.add_row(name, text)
@@ -155,7 +155,7 @@ def _stigmator(url: str, settings: semdrivers.AutofocusSettings, out: Path | Non
         x, y = column
         turn = math.degrees(0.5 * math.atan2(y, x)) % 180
         table.add_row(f"a unit of axis {axis}", f"adds {math.hypot(x, y):.3g} µm of astigmatism at {turn:.0f}°")
-    table.add_row("uncertainty", f"{found.sigma:.0%}, {found.frames} frames")
+    table.add_row("uncertainty", f"{found.sigma:.0%}, {counted(found.frames, 'frame')}")
     table.add_row("kept in", str(path))
     output.print(table)
 
@@ -174,7 +174,13 @@ def _show(url: str, json: bool) -> None:
     kept, store = calibration_for(capabilities), apertures_in_use()
     known = store.get(instrument) if store is not None and instrument is not None else None
     beam = beam_of(capabilities, place, None if kept is None else kept.beam, known)
-    source = "calibrated" if kept is not None else f"learned in {known.runs} runs" if known is not None else "nominal"
+    source = (
+        "calibrated"
+        if kept is not None
+        else f"learned in {counted(known.runs, 'run')}"
+        if known is not None
+        else "nominal"
+    )
     if source == "nominal" and beam.sigma is not None:
         source = "reported by the instrument"
     values = {

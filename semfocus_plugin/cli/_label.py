@@ -10,8 +10,9 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from semdrivers.console import FAULT, CommandGroup, application, fail, messages, output, print_json
+from semdrivers.console import CommandGroup, application, end_batch, messages, output, print_json
 from semdrivers.errors import InvalidParameterError
+from semdrivers.files import counted
 from semfocus_plugin.cli._moved import moved
 from semfocus_plugin.labelling import Row
 
@@ -76,12 +77,12 @@ def sheet(
         print_json({"sheet": path, "page": page, "pictures": rows, "problems": problems, "labelled": labelled})
     else:
         output.print(
-            f"{len(rows)} pictures, {labelled} labelled, in {path}; label them on {page}, and save the CSV over the "
-            f"sheet, or label into the sheet at once with the live page: semfocus view URL --labels {path}",
+            f"{counted(len(rows), 'picture')}, {labelled} labelled, in {path}; label them on {page}, and save the CSV "
+            f"over the sheet, or label into the sheet at once with the live page: semfocus view URL --labels {path}",
             markup=False,
             soft_wrap=True,
         )
-    _end(problems)
+    end_batch(problems)
 
 
 @label.command()
@@ -107,7 +108,7 @@ def compare(
         print_json({"sheet": path, "problems": problems, "disagreements": apart})
     else:
         output.print(_table(apart) if apart else f"no label is {threshold:g} or more from its score")
-    _end(problems)
+    end_batch(problems)
 
 
 def _scored(
@@ -136,13 +137,6 @@ def _scored(
     if not rows:
         raise InvalidParameterError(f"{folder}: holds no pictures (TIFF, PNG, JPEG or BMP)")
     return path, rows, problems
-
-
-def _end(problems: list[str]) -> None:
-    for problem in problems:
-        fail(problem)
-    if problems:
-        raise typer.Exit(FAULT)
 
 
 def _table(rows: list[Row]) -> Table:

@@ -12,19 +12,9 @@ from rich.table import Table
 
 import semdrivers
 from semdrivers.base import described
-from semdrivers.console import (
-    FAULT,
-    INTERRUPTED,
-    REFUSED,
-    application,
-    fail,
-    messages,
-    output,
-    print_json,
-    problem_of,
-)
+from semdrivers.console import INTERRUPTED, REFUSED, application, end_batch, messages, output, print_json, problem_of
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semdrivers.files import check_free
+from semdrivers.files import check_free, counted
 from semdrivers.microscope import LimitsTravel, number
 from semdrivers.notify import notify
 from semfocus_plugin.cli._calibrate import calibrate
@@ -335,12 +325,9 @@ def score(
             if row["error"] is None:
                 blurred = "" if row["blur_pixels"] is None else f"{row['blur_pixels']:.1f} px"
                 table.add_row(f"{row['score']:.2f}", blurred, escape(_page_name(row)))
-        output.print(table)
-    failed = [row for row in rows if row["error"] is not None]
-    for row in failed:
-        fail(row["error"])
-    if failed:
-        raise typer.Exit(FAULT)
+        if table.rows:
+            output.print(table)
+    end_batch([row["error"] for row in rows if row["error"] is not None])
 
 
 def _magnification(path: Path, image: semdrivers.Image, given: dict[str, float], override: bool) -> float:
@@ -400,7 +387,7 @@ def models(
             if card.details.get(key):
                 output.print(f"  {key}: {_short(card.details[key])}", markup=False)
     if verify:
-        output.print(f"{len(cards)} models verified")
+        output.print(f"{counted(len(cards), 'model')} verified")
     output.print("[bold]methods[/bold] (the first is the default)")
     for name, text in methods.items():
         output.print(f"  {name}: {text}", markup=False)
@@ -418,7 +405,7 @@ def print_result(result: semdrivers.AutofocusResult) -> None:
     output.print(f"[bold {colour}]{result.status}[/]", end=" ")
     output.print(
         f"at {result.working_distance:.3f} mm (from {result.start_working_distance:.3f} mm), score "
-        f"{result.score:.1f}, confidence {result.confidence:.2f}, {result.frames} frames, "
+        f"{result.score:.1f}, confidence {result.confidence:.2f}, {counted(result.frames, 'frame')}, "
         f"{result.elapsed:.1f} s, {result.method}: {result.reason}",
         markup=False,
         soft_wrap=True,

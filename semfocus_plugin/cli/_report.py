@@ -13,9 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from semdrivers import AutofocusResult, FocusMap, Image, read_image
-from semdrivers.console import FAULT, fail, output, print_json, problem_of
+from semdrivers.console import end_batch, output, print_json, problem_of
 from semdrivers.errors import InvalidParameterError, SemDriversError
-from semdrivers.files import Entry, Picture, check_free, plot_pair, replacing, report_page
+from semdrivers.files import Entry, Picture, check_free, counted, plot_pair, replacing, report_page
 
 _SAME_PLACE = 1e-4
 """Largest difference of two working distances that are one, mm."""
@@ -64,9 +64,11 @@ def report(
         return
     problems: list[str] = []
     read = list(_read(results, problems))
+    if problems and not read:
+        if json:
+            print_json({"files": [], "runs": 0, "problems": problems})
+        end_batch(problems)
     if not read:
-        for problem in problems:
-            fail(problem)
         raise InvalidParameterError(
             "there is no result of an autofocus run; `semfocus run URL --record run.json` keeps one"
         )
@@ -92,14 +94,11 @@ def report(
     else:
         shown = sum(entry.after is not None for entry in entries)
         output.print(
-            f"{len(entries)} run{'s' * (len(entries) != 1)}, {shown} with pictures, in {out}",
+            f"{counted(len(entries), 'run')}, {shown} with pictures, in {out}",
             markup=False,
             soft_wrap=True,
         )
-    for problem in problems:
-        fail(problem)
-    if problems:
-        raise typer.Exit(FAULT)
+    end_batch(problems)
 
 
 def _report_tiles(folder: Path, out: Path, figures: Path | None, overwrite: bool, json: bool) -> None:
@@ -108,7 +107,8 @@ def _report_tiles(folder: Path, out: Path, figures: Path | None, overwrite: bool
     from semfocus_plugin.cli._tile import as_text, facts_of
 
     plan = tiles.Plan.load(folder / tiles.PLAN)
-    records = tiles.read_tiles(folder, plan)
+    problems: list[str] = []
+    records = tiles.read_tiles(folder, plan, damaged=problems)
     look = tiles.second_look(records)
     known = FocusMap.load(folder / tiles.MAP) if (folder / tiles.MAP).exists() else FocusMap()
     facts = facts_of(plan, records, look, known, sum(record.seconds for record in records.values()))
@@ -122,9 +122,10 @@ def _report_tiles(folder: Path, out: Path, figures: Path | None, overwrite: bool
     lines = {name.replace("_", " "): as_text(value) for name, value in facts.items()}
     tiles.write_report(out, plan, records, look, lines, pictures, overwrite=overwrite)
     if json:
-        print_json({"files": files, **facts})
+        print_json({"files": files, **facts, "problems": problems})
     else:
-        output.print(f"{len(records)} of {len(plan.tiles)} tiles, in {out}", markup=False, soft_wrap=True)
+        output.print(f"{len(records)} of {counted(len(plan.tiles), 'tile')}, in {out}", markup=False, soft_wrap=True)
+    end_batch(problems)
 
 
 def _read(paths: list[Path], problems: list[str]) -> Iterator[tuple[Path, AutofocusResult]]:

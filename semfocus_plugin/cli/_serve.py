@@ -108,6 +108,8 @@ def run_server(
             f"--expose needs a token of at least {LEAST_TOKEN} characters: write one into a file for --token-file, or "
             f"into the environment variable {TOKEN_VARIABLE}"
         )
+    if labels is not None and not labels.is_file():
+        raise InvalidParameterError(f"--labels {labels}: there is no such file; `semfocus label FOLDER` writes a sheet")
     over = threading.Event()
     host = "0.0.0.0" if expose else LOOPBACK
     with sharing(url, host=host, port=port, token=token, tiles=tiles, labels=labels) as shared:

@@ -14,7 +14,8 @@ import typer
 import semdrivers
 from semdrivers.autofocus import ended_in_order
 from semdrivers.console import INTERRUPTED, REFUSED, messages, output, print_json
-from semdrivers.errors import InvalidParameterError
+from semdrivers.errors import InvalidParameterError, installation
+from semdrivers.files import counted
 from semdrivers.image import ScanMode
 from semdrivers.microscope import HasBeam, HasStage
 from semfocus_plugin.cli._where import (
@@ -115,7 +116,7 @@ def tile(
     if method is not None:
         semdrivers.get_plugin_manager().check_autofocus_method(method)
     if (mosaic or track) and find_spec("skimage") is None:
-        raise InvalidParameterError("tiles need scikit-image: pip install 'semdrivers[tiles]', or pass --no-mosaic")
+        raise InvalidParameterError(f"tiles need scikit-image: {installation('tiles')}, or pass --no-mosaic")
     if resume and overwrite:
         raise InvalidParameterError("--resume and --overwrite exclude each other: leave one out")
     size, corners = _grid(grid), numbers("--region", region, 4)
@@ -155,12 +156,12 @@ def tile(
             def show(record: tiles.TileRecord, done: int) -> None:
                 nonlocal frames
                 frames += record.frames
-                bar.update(task, completed=done, description=f"tiles, {frames} frames for focus")
+                bar.update(task, completed=done, description=f"tiles, {counted(frames, 'frame')} for focus")
                 if not messages.is_terminal:
                     left = (time.perf_counter() - began) / max(done, 1) * (total - done)
                     messages.print(
                         f"{done} of {total}: {record.path.name} by {record.focus}, score {record.score:.1f}; "
-                        f"{frames} frames for focus, {left / 60:.0f} min left",
+                        f"{counted(frames, 'frame')} for focus, {left / 60:.0f} min left",
                         markup=False,
                     )
 
@@ -181,7 +182,9 @@ def tile(
         for name, value in facts.items():
             output.print(f"{name.replace('_', ' ')}: {as_text(value)}", markup=False, soft_wrap=True)
     if not complete:
-        messages.print(f"stopped after {len(records)} of {len(plan.tiles)} tiles; --resume goes on", markup=False)
+        messages.print(
+            f"stopped after {len(records)} of {counted(len(plan.tiles), 'tile')}; --resume goes on", markup=False
+        )
         raise typer.Exit(INTERRUPTED)
     if any(record.focus == "none" for record in records.values()):
         raise typer.Exit(REFUSED)

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from semdrivers.errors import AutofocusError
+from semdrivers.errors import AutofocusError, installation
 from semfocus_plugin import networks
 
 __all__ = ["Workers", "required", "run_all"]
@@ -58,9 +58,7 @@ def required(module: str, purpose: str, extra: str) -> Any:
         absent = (error.name or module).partition(".")[0]
         if absent == "semfocus_plugin":
             raise
-        raise AutofocusError(
-            f"{purpose} needs {absent}, which is not installed: pip install 'semdrivers[{extra}]'"
-        ) from None
+        raise AutofocusError(f"{purpose} needs {absent}, which is not installed: {installation(extra)}") from None
 
 
 def _usual_workers(tasks: int) -> int:

@@ -22,7 +22,7 @@ from semdrivers import read_image
 from semdrivers.console import problem_of
 from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semdrivers.files import TableRow, composed, read_table, replacing, table_columns
+from semdrivers.files import TableRow, composed, counted, read_table, replacing, table_columns
 from semfocus_plugin.networks import evaluate, magnification_of
 
 COLUMNS = ("file", "magnification", "score", "log_blur", "log_blur_sigma", "bar_rows", "label")
@@ -93,8 +93,8 @@ def write_sheet(path: str | Path, rows: Iterable[Row], *, overwrite: bool = Fals
         lost = [row.file for row in read_sheet(path) if row.label is not None and composed(row.file) not in labelled]
         if lost:
             raise InvalidParameterError(
-                f"{path}: {len(lost)} labels in it would be lost, the first that of {lost[0]}; keep them, or use "
-                "another name"
+                f"{path}: {counted(len(lost), 'label')} in it would be lost, the first that of {lost[0]}; keep them, "
+                "or use another name"
             )
     # The byte order mark makes Excel read the names of files as UTF-8.
     with replacing(path, overwrite=True) as partial, partial.open("w", newline="", encoding="utf-8-sig") as file:

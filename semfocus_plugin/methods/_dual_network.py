@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from functools import partial
 
+from semdrivers.files import counted
 from semfocus_plugin.methods._control import RECOGNISED, control
 from semfocus_plugin.methods._defocus_pair import settle
 from semfocus_plugin.methods._search import zigzag
@@ -60,7 +61,9 @@ def focus(run: FocusRun, accept: float, *, controller: Controller) -> Outcome:
     recognised = search(run, start)
     if recognised is None:
         best = best_of(run.measurements)
-        reason = f"no sample recognised within reach; the best of {run.frames} frames scores {best.score:.1f}"
+        reason = (
+            f"no sample recognised within reach; the best of {counted(run.frames, 'frame')} scores {best.score:.1f}"
+        )
         return Outcome(False, reason, best.working_distance, best.score)
     finest = FINE * run.depth_of_field
     control(run, recognised, controller, steps=MAX_STEPS, patience=PATIENCE, spare=SPARE, finest=finest)

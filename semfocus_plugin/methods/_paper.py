@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from semdrivers.files import counted
 from semfocus_plugin.methods._control import RECOGNISED, control
 from semfocus_plugin.methods._search import zigzag
 from semfocus_plugin.networks import Controller, Networks, paper_factor
@@ -33,7 +34,7 @@ def focus(run: FocusRun, accept: float, *, controller: Controller) -> Outcome:
     if best.score < accept:
         reason = f"the best score of {best.score:.1f} is below {accept:g}"
         return Outcome(False, reason, best.working_distance, best.score, retry=True)
-    reason = f"the best of {run.frames} frames scores {best.score:.1f}"
+    reason = f"the best of {counted(run.frames, 'frame')} scores {best.score:.1f}"
     return Outcome(True, reason, best.working_distance, best.score, confidence=best.score / 9.0)
 
 

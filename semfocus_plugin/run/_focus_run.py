@@ -16,6 +16,7 @@ from contextlib import contextmanager
 
 from semdrivers.data_bar import bar_rows_of
 from semdrivers.errors import AutofocusError, DeviceError, InterlockError, SemDriversError, StoppedError
+from semdrivers.files import counted
 from semdrivers.focus import AutofocusSettings, Drift, FocusStep, Progress
 from semdrivers.grey_levels import check_bit_depth, full_scale, in_unit, native
 from semdrivers.image import Image
@@ -576,7 +577,7 @@ class FocusRun:
         self._check_cancelled()
         self._check_time()
         if self.max_frames <= len(self._steps):
-            raise BudgetSpent(f"within {self.max_frames} frames")
+            raise BudgetSpent(f"within {counted(self.max_frames, 'frame')}")
         if self.remaining <= 0:
             raise BudgetSpent(f"within max_dose {self._settings.max_dose:g} electrons/µm²")
 

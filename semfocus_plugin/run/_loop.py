@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from semdrivers.errors import AutofocusError
+from semdrivers.files import counted
 from semdrivers.focus import Astigmatism, AutofocusResult, AutofocusSettings, Progress
 from semdrivers.microscope import Microscope
 from semfocus_plugin import networks as network_files
@@ -273,7 +274,7 @@ def _attempt(method: Method, focus: Focus, run: FocusRun, accept: float) -> tupl
         return "refused", outcome
     except Cancelled as cancelled:
         why = str(cancelled) or "cancelled by the caller"
-        return "cancelled", _unfinished(run, f"{why}, after {run.frames} frames")
+        return "cancelled", _unfinished(run, f"{why}, after {counted(run.frames, 'frame')}")
     except Unusable as unusable:
         return "refused", _unfinished(run, str(unusable))
     except BudgetSpent as spent:

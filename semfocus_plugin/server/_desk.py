@@ -17,7 +17,14 @@ from urllib.parse import parse_qs, quote
 import semdrivers
 from semdrivers import AutofocusResult, AutofocusSettings, Capabilities, FocusStep, Image, ScanMode
 from semdrivers.base import WrappedMicroscope
-from semdrivers.errors import BusyError, InvalidParameterError, NotConnectedError, SemDriversError, TransportError
+from semdrivers.errors import (
+    BusyError,
+    InvalidParameterError,
+    NotConnectedError,
+    SemDriversError,
+    TransportError,
+    translated,
+)
 from semdrivers.files import Entry, Picture, plain, report_page
 from semdrivers.microscope import HasStop
 from semfocus_plugin.calibration import default_travel
@@ -196,7 +203,7 @@ class Desk:
             "methods": semdrivers.get_plugin_manager().autofocus_methods(),
             "frame": self.frames[-1].to_dict() if self.frames else None,
             "run": None if run is None else run.to_dict(),
-            "runs": [self.summary(each) for each in self.runs if each.ended],
+            "runs": [self.summary(each) for each in list(self.runs) if each.ended],
         }
 
     def emulator(self) -> dict[str, Any] | None:
@@ -502,7 +509,8 @@ class Desk:
         A frame comes by a link of its own on some instruments: that the lens still moves says nothing of it.
         """
         try:
-            yield
+            with translated(f"{self.url.partition('?')[0]}: {member}"):
+                yield
         except (TransportError, NotConnectedError) as error:
             if self.problem is None:
                 self.problem, self._failed = str(error), member

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from semdrivers.errors import InvalidParameterError, NotConnectedError
+from semdrivers.errors import InvalidParameterError, NotConnectedError, installation
 from semdrivers.remote import PORT, checked_token
 from semfocus_plugin.server._desk import LEASE, Desk
 
@@ -99,7 +99,7 @@ def sharing(
 
         from semfocus_plugin.server._api import create_app
     except ImportError as error:
-        raise NotConnectedError(f"the server needs the extra view: pip install 'semdrivers[view]' ({error})") from error
+        raise NotConnectedError(f"the server needs the extra view: {installation('view')} ({error})") from error
     try:
         listening = socket.create_server((host, port))
     except (OSError, OverflowError) as error:

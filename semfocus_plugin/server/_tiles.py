@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from semdrivers import FocusMap
+from semdrivers.errors import InvalidParameterError
 from semdrivers.files import plain
 from semfocus_plugin.tiles import MAP, PLAN, Plan, TileRecord, read_tiles
 
@@ -37,10 +39,14 @@ class WatchedTiles:
                 planned = (self.folder / PLAN).stat().st_mtime_ns
                 plan = Plan.load(self.folder / PLAN)
                 known = self._records if planned == self._planned else {}
-                records = read_tiles(self.folder, plan, known)
-                points = FocusMap.load(self.folder / MAP).points if (self.folder / MAP).exists() else ()
-            except FileNotFoundError:  # not begun, or removed to begin again
-                return nothing
+                records = read_tiles(self.folder, plan, known, damaged=[])  # read again the next time
+            except (OSError, InvalidParameterError) as error:
+                if (self.folder / PLAN).is_file():
+                    raise InvalidParameterError(f"{self.folder} cannot be shown: {error}") from error
+                return nothing  # not begun, or removed to begin again
+            points: tuple[Any, ...] = ()
+            with suppress(OSError, InvalidParameterError):  # none yet
+                points = FocusMap.load(self.folder / MAP).points
             self._records, self._planned = records, planned
         tiles = [
             {"row": each.tile.row, "column": each.tile.column, **{name: getattr(each, name) for name in _TILE}}

@@ -18,7 +18,7 @@ from typing import Any
 
 from semdrivers.autofocus import BY_MAP, autofocus
 from semdrivers.base import described
-from semdrivers.errors import InvalidParameterError, OutOfRangeError, StoppedError
+from semdrivers.errors import InvalidParameterError, OutOfRangeError, SemDriversError, StoppedError
 from semdrivers.focus import AutofocusResult, AutofocusSettings, Drift, NotFocusedError
 from semdrivers.image import Image, ScanMode, read_image
 from semdrivers.maps import FocusMap
@@ -92,7 +92,7 @@ def open_folder(folder: Path, plan: Callable[[], Plan], *, resume: bool, overwri
     Parameters
     ----------
     folder : Path
-        New or empty, unless `resume` or `overwrite`.
+        New or empty, or with a plan of which no tile was taken, unless `resume` or `overwrite`.
     plan : callable
         Makes the plan of a new run.
     resume : bool
@@ -114,10 +114,11 @@ def open_folder(folder: Path, plan: Callable[[], Plan], *, resume: bool, overwri
             path.unlink(missing_ok=True)
         return kept
     left = [path for path in folder.iterdir() if path.suffix != ".tmp"] if folder.exists() else []
-    if overwrite and left and (folder / PLAN).exists():
+    none_taken = not any(pictures.glob("[!.]*"))
+    if (overwrite or none_taken) and left and (folder / PLAN).exists():
         for path in [*pictures.glob("tile_r*_c*.ome.tif"), *(folder / name for name in (*OUTPUTS, MAP, PLAN))]:
             path.unlink(missing_ok=True)
-    elif [path for path in left if path != pictures or any(pictures.glob("[!.]*"))]:
+    elif [path for path in left if path != pictures or not none_taken]:
         raise InvalidParameterError(
             f"{folder} is in use: --resume goes on with the tiles in it, --overwrite replaces them"
             if (folder / PLAN).exists()
@@ -129,13 +130,37 @@ def open_folder(folder: Path, plan: Callable[[], Plan], *, resume: bool, overwri
     return made
 
 
-def read_tiles(folder: Path, plan: Plan, known: Mapping[int, TileRecord] | None = None) -> dict[int, TileRecord]:
-    """Return the tiles that were taken, by index; the files of those that are `known` are not read again."""
+def read_tiles(
+    folder: Path, plan: Plan, known: Mapping[int, TileRecord] | None = None, damaged: list[str] | None = None
+) -> dict[int, TileRecord]:
+    """Return the tiles that were taken, by index.
+
+    Parameters
+    ----------
+    folder : Path
+        From `open_folder`.
+    plan : Plan
+        Which tiles there may be.
+    known : mapping, optional
+        Tiles whose files are not read again.
+    damaged : list of str, optional
+        Takes one line for each file that cannot be read, as one that is being copied; by default the first one raises.
+
+    Raises
+    ------
+    InvalidParameterError
+        When a file is none of these tiles.
+    """
     records = dict(known or {})
     for tile in plan.tiles:
         path = folder / PICTURES / tile.name
         if tile.index not in records and path.exists():
-            records[tile.index] = _record(tile, path, read_image(path))
+            try:
+                records[tile.index] = _record(tile, path, read_image(path))
+            except (SemDriversError, OSError) as error:
+                if damaged is None:
+                    raise
+                damaged.append(str(error))
     return records
 
 
@@ -425,17 +450,22 @@ def _record(tile: Tile, path: Path, image: Image) -> TileRecord:
     about = image.metadata.get("tile")
     if not isinstance(about, dict):
         raise InvalidParameterError(f"{path} is none of these tiles: its file says nothing of a tile")
-    gone = about.get("drift", (0.0, 0.0))
-    numbers = {name: math.nan if about[name] is None else float(about[name]) for name in ("score", "dose", "seconds")}
-    return TileRecord(
-        tile=tile,
-        path=path,
-        x=float(about["stage"][0]) - gone[0] * 1e-6,
-        y=float(about["stage"][1]) - gone[1] * 1e-6,
-        working_distance=image.working_distance,
-        pixel_size=image.pixel_size,
-        focus=str(about["focus"]),
-        reason=str(about["reason"]),
-        frames=int(about["focusing_frames"]),
-        **numbers,
-    )
+    try:
+        gone = about.get("drift", (0.0, 0.0))
+        numbers = {
+            name: math.nan if about[name] is None else float(about[name]) for name in ("score", "dose", "seconds")
+        }
+        return TileRecord(
+            tile=tile,
+            path=path,
+            x=float(about["stage"][0]) - gone[0] * 1e-6,
+            y=float(about["stage"][1]) - gone[1] * 1e-6,
+            working_distance=image.working_distance,
+            pixel_size=image.pixel_size,
+            focus=str(about["focus"]),
+            reason=str(about["reason"]),
+            frames=int(about["focusing_frames"]),
+            **numbers,
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InvalidParameterError(f"{path} is none of these tiles: {type(error).__name__}: {error}") from error

@@ -174,3 +174,13 @@ def test_the_user_comes_before_the_file_and_the_file_before_the_detection():
     for rows in (260, -260):
         with pytest.raises(OutOfRangeError, match=rf"x\.tif: bar_rows must be within 0 and 259 .* not {rows}"):
             without_bar(picture, rows, "x.tif")
+
+
+@pytest.mark.parametrize("upper", STYLES)
+@pytest.mark.parametrize("lower", STYLES)
+def test_bars_that_stand_on_each_other_are_cut_together(upper, lower):
+    if upper != lower:
+        drawn = np.vstack([bar(24, 640, upper, text="SEM HV 15.0kV Det SE"), bar(40, 640, lower)])
+        for picture in (np.vstack([sample(480, 640), drawn]), np.vstack([drawn, sample(480, 640)])):
+            for view in (picture, compressed(picture, 80)):
+                assert abs(detect_bar_rows(view)) == pytest.approx(64, abs=4)

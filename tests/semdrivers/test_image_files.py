@@ -16,7 +16,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image as Pillow
 
 import semdrivers
-from semdrivers.files import conditions_of, describe
+from semdrivers.errors import InvalidParameterError
+from semdrivers.files import conditions_of, describe, read_pixels
 from semdrivers.image import SCAN_MODES
 
 OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
@@ -340,6 +341,41 @@ def test_one_bit(tmp_path, grey):
     picture = Pillow.fromarray(grey > 127)
     pixels = semdrivers.read_pixels(saved(tmp_path, "a.png", picture))
     assert np.array_equal(pixels, np.where(grey > 127, 255, 0))
+
+
+@pytest.mark.parametrize("kind", ["L", "LA", "RGB", "P", "1", "I;16"])
+def test_a_large_picture_is_read_in_strips_as_a_small_one_is(tmp_path, kind):
+    rows, columns = np.mgrid[:2050, :2050]
+    values = (rows * columns // 64 % 256 ^ (rows * 7) % 32).astype(np.uint8)
+    if kind == "I;16":
+        Pillow.fromarray(values.astype(np.uint16) * 251 + 3).save(tmp_path / "large.png", compress_level=1)
+    else:
+        colours = np.dstack([values, values // 2, values // 3])
+        Pillow.fromarray(colours).convert(kind).save(tmp_path / "large.png", compress_level=1)
+    with Pillow.open(tmp_path / "large.png") as picture:
+        for top in range(0, 2050, 1025):
+            picture.crop((0, top, 2050, top + 1025)).save(tmp_path / f"{top}.png", compress_level=0)
+    expected = np.vstack([read_pixels(tmp_path / f"{top}.png") for top in (0, 1025)])
+    assert np.array_equal(read_pixels(tmp_path / "large.png"), expected)
+
+
+@pytest.mark.parametrize("damage", ["shorter", "a bit", "no end"])
+def test_a_damaged_large_picture_is_an_error(tmp_path, damage):
+    path = tmp_path / "large.png"
+    Pillow.fromarray(np.zeros((2050, 2050), np.uint8)).save(path, compress_level=0)
+    whole = bytearray(path.read_bytes())
+    if damage == "a bit":
+        whole[len(whole) // 2] ^= 8
+    path.write_bytes(whole[: {"shorter": len(whole) // 2, "a bit": None, "no end": 2000 * 2051}[damage]])
+    with pytest.raises(InvalidParameterError, match=r"large\.png: no picture that can be read"):
+        read_pixels(path)
+
+
+def test_a_large_jpeg_with_colours_becomes_its_luma(tmp_path):
+    rows, columns = np.mgrid[:2050, :2050]
+    colours = np.dstack([rows // 9, columns // 9, (rows + columns) // 18]).astype(np.uint8)
+    Pillow.fromarray(colours).save(tmp_path / "large.jpg", quality=95)
+    assert np.abs(read_pixels(tmp_path / "large.jpg") - colours @ [0.299, 0.587, 0.114]).mean() < 1
 
 
 def test_an_ordinary_picture_has_unknown_conditions(tmp_path, grey):

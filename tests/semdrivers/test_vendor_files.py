@@ -90,7 +90,7 @@ def test_jeol_and_hitachi_text_in_the_encodings_of_their_programs(tmp_path):
     hitachi = "[SemImageFile]\r\nInstructName=SU8000\r\nDataSize=320x240\r\nPixelSize=20\r\nSignalName=SE(M)\r\n"
     hitachi += "AcceleratingVoltage=2000 Volt\r\nMagnification=5000\r\nWorkingDistance=8200 um\r\n"
     for name, text, detector, kilovolts in (("jeol", jeol, "SED", 5.0), ("hitachi", hitachi, "SE(M)", 2.0)):
-        for encoding in ("utf-8", "utf-16", "utf-16-le", "cp1252"):
+        for encoding in ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp1252"):
             path = tiff(tmp_path / f"{name}-{encoding}.tif")
             path.with_suffix(".txt").write_bytes(text.encode(encoding))
             image = semdrivers.read_image(path)
@@ -113,6 +113,18 @@ def test_xml_of_phenom_and_of_thermo_fisher(tmp_path):
     thermo += '<X unit="m" unitPrefixPower="-9">3.3</X></PixelSize></BinaryResult></Metadata>'
     image = semdrivers.read_image(tiff(tmp_path / "t.tif", (34683, "s", thermo)))
     assert (image.pixel_size, image.working_distance) == (pytest.approx(3.3), pytest.approx(4.2))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_tags_whose_text_is_utf16(tmp_path, encoding):
+    zeiss = "0\r\nAP_MAG\r\nMag = 20.00 K X\r\nAP_WD\r\nWD = 10.1 mm\r\nAP_IMAGE_PIXEL_SIZE\r\n"
+    zeiss += "Image Pixel Size = 0.1 µm\r\n"
+    xml = '<?xml version="1.0" encoding="utf-16"?><FeiImage><pixelWidth unit="nm">100</pixelWidth>'
+    xml += '<workingDistance unit="mm">10.1</workingDistance></FeiImage>'
+    tescan = TESCAN.replace("2.5e-8", "1e-7").replace("9.5e-3", "0.0101")
+    for code, text in ((34682, FEI), (34680, FEI), (34118, zeiss), (34683, xml), (50431, tescan)):
+        image = semdrivers.read_image(tiff(tmp_path / f"{code}.tif", (code, "B", text.encode(encoding))))
+        assert (image.pixel_size, image.working_distance) == (pytest.approx(100.0), pytest.approx(10.1)), code
 
 
 def test_olympus_sis(tmp_path):

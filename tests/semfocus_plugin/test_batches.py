@@ -17,6 +17,7 @@ from PIL import ImageDraw, ImageFont
 from typer.testing import CliRunner
 
 import semdrivers
+from semdrivers._cli import app as semdrivers_app
 from semdrivers.data_bar import detect_bar_rows, without_bar
 from semfocus_plugin import labelling
 from semfocus_plugin import networks as scoring
@@ -205,13 +206,38 @@ def test_a_large_picture_is_scored_like_its_parts():
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
-def test_a_mosaic_of_16384_pixels_is_scored_in_a_gigabyte(tmp_path):
-    path = tmp_path / "mosaic.tif"
+@pytest.mark.parametrize("ending", ["tif", "png"])
+def test_a_mosaic_of_16384_pixels_is_scored_in_a_gigabyte(tmp_path, ending):
+    path = tmp_path / f"mosaic.{ending}"
     mosaic = np.tile(PIXELS.astype(">u2") * 16, (55, 41))[:16384, :16384]
-    tifffile.imwrite(path, mosaic, tile=(512, 512), byteorder=">")
+    if ending == "tif":
+        tifffile.imwrite(path, mosaic, tile=(512, 512), byteorder=">")
+    else:
+        Pillow.fromarray(mosaic.astype(np.uint16)).save(path, compress_level=1)
     code = "import sys; from semfocus_plugin.lab.cli import app\n"
     code += "try: app(['score', sys.argv[1], '--magnification', '500'])\n"
     # Not ru_maxrss, which begins with the memory of the process that forked this one.
     code += "finally: print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     ran = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     assert int(ran.stdout.split()[-1]) <= 1e6
+
+
+def test_a_file_that_is_not_there_has_one_exit_code_in_every_list_and_another_where_all_depends_on_it(tmp_path):
+    absent = tmp_path / "absent"
+    for command in ("score", "report"):
+        ran = CliRunner().invoke(app, [command, f"{absent}.json"])
+        assert (ran.exit_code, ran.stdout) == (1, ""), command
+        assert "absent.json" in ran.stderr
+    assert CliRunner().invoke(semdrivers_app, ["show", f"{absent}.json"]).exit_code == 1
+    for words in (
+        ("label", absent),
+        ("view", "emulator://tin-balls", "--labels", absent),
+        ("run", f"series://{absent}"),
+    ):
+        assert CliRunner().invoke(app, [str(word) for word in words]).exit_code == 2, words
+
+
+def test_one_of_a_thing_is_no_plural(tmp_path):
+    Pillow.fromarray(PIXELS).save(tmp_path / "one.png")
+    ran = CliRunner().invoke(app, ["label", str(tmp_path), "--magnification", "5000"])
+    assert ran.stdout.startswith("1 picture, 0 labelled")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'semdrivers[train]')")
+torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
 
 from typer.testing import CliRunner
 

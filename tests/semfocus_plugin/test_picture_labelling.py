@@ -138,7 +138,7 @@ def test_a_sheet_saved_by_a_spreadsheet_is_read(tmp_path):
     sheet.write_text("file;magnification;label\r\nnacht\\ä.png;5000,5;7,5\r\n;;\r\n", encoding="utf-8-sig")
     assert labelling.read_sheet(sheet) == [Row("nacht/ä.png", 5000.5, label=7.5)]
     rows = [Row('odd, "name".png', 1.0, 2.0, 3.0, 0.5, 4, 5.0)]
-    with pytest.raises(InvalidParameterError, match=r"1 labels in it would be lost, the first that of nacht/ä\.png"):
+    with pytest.raises(InvalidParameterError, match=r"1 label in it would be lost, the first that of nacht/ä\.png"):
         labelling.write_sheet(sheet, rows)
     assert labelling.read_sheet(labelling.write_sheet(sheet, rows, overwrite=True)) == rows
     with sheet.open(newline="", encoding="utf-8-sig") as file:

@@ -120,7 +120,7 @@ def test_a_report_is_kept_unless_configured(night, tmp_path):
 def test_what_is_no_result_is_named(tmp_path):
     (tmp_path / "x.json").write_text("{}")
     done = semfocus("report", tmp_path / "x.json", "-o", tmp_path / "r.html")
-    assert done.exit_code == 2
+    assert done.exit_code == 1
     assert "x.json" in done.output
     assert not (tmp_path / "r.html").exists()
 

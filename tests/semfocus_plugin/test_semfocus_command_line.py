@@ -202,7 +202,7 @@ def test_training_without_torch_says_what_to_install(tmp_path):
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert found.returncode == 1
-    assert "semdrivers[train]" in found.stderr
+    assert "pip install '.[train]'" in found.stderr
 
 
 def test_dataset_checks_its_options(tmp_path):

@@ -61,6 +61,20 @@ def test_a_plan_comes_back_from_its_file(tmp_path):
         tiles.Plan.load(tmp_path / "plan.json")
 
 
+def test_a_plan_of_which_no_tile_was_taken_gives_way(tmp_path):
+    """As after a region beyond the limits of the stage, which the first move reports."""
+    folder = tmp_path / "night"
+    tiles.open_folder(folder, lambda: plan(region=(500.0, 0.0, 500.1, 0.1)), resume=False, overwrite=False)
+    FocusMap().save(folder / tiles.MAP)
+    made = plan()
+    assert tiles.open_folder(folder, lambda: made, resume=False, overwrite=False) == made
+    assert tiles.Plan.load(folder / tiles.PLAN) == made
+    assert not (folder / tiles.MAP).exists()
+    (folder / "tiles" / made.tiles[0].name).write_bytes(b"a picture")
+    with pytest.raises(semdrivers.InvalidParameterError, match="--resume"):
+        tiles.open_folder(folder, plan, resume=False, overwrite=False)
+
+
 def texture(height, width, seed=0):
     """A field with power at all frequencies, 0 to 1."""
     noise = np.fft.rfft2(np.random.default_rng(seed).standard_normal((height, width)))
@@ -138,6 +152,19 @@ def test_the_mosaic_is_the_picture_again(cut):
     height, width = mosaic.shape
     part = whole[origin[0] : origin[0] + height, origin[1] : origin[1] + width]
     assert np.mean(mosaic[20:-20, 20:-20] == part[20:-20, 20:-20]) > 0.9
+
+
+@pytest.mark.parametrize("no_tile", [b"half of a picture", {"stage": None}])
+def test_a_file_that_is_being_copied_or_is_no_tile_is_named_and_the_others_are_reported(cut, tmp_path, no_tile):
+    plan((4, 4), (0.0, 0.0, 3 * 130e-6 * PIXEL, 3 * 95e-6 * PIXEL)).save(tmp_path / "plan.json")
+    path = cut[1][5].path
+    if isinstance(no_tile, bytes):
+        path.write_bytes(no_tile)
+    else:
+        Image(cut[0], 15.0, 5000.0, PIXEL, metadata={"tile": no_tile}).save(path, overwrite=True)
+    done = semfocus("report", tmp_path, "-o", tmp_path / "r.html")
+    assert (done.exit_code, path.name in done.stderr) == (1, True), done.output
+    assert "15 of 16 tiles" in done.stdout
 
 
 def test_the_mosaic_opens_with_scale_and_levels(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'semdrivers[train]')")
+torch = pytest.importorskip("torch", reason="torch is not installed (pip install '.[train]')")
 
 from semdrivers import Image
 from semdrivers.errors import InvalidParameterError, ModelError, OutOfRangeError

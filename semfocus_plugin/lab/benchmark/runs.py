@@ -18,7 +18,7 @@ from firmware_protocol.profile import EM30
 from semdrivers.base import WrappedMicroscope
 from semdrivers.emulator import Emulator
 from semdrivers.emulator.physics import probe_core_of
-from semdrivers.errors import InvalidParameterError
+from semdrivers.errors import InvalidParameterError, installation
 from semdrivers.focus import AutofocusResult, AutofocusSettings
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import HasStage, HasStigmator, Microscope
@@ -234,7 +234,7 @@ def choose_methods(names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str
         missing = peers.missing_packages(peer)
         if peer.name in chosen and missing:
             chosen.remove(peer.name)
-            skipped[peer.name] = f"not installed: {', '.join(missing)} (pip install 'semdrivers[benchmark]')"
+            skipped[peer.name] = f"not installed: {', '.join(missing)} ({installation('benchmark')})"
     return tuple(chosen), skipped
 
 

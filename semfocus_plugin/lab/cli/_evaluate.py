@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import semdrivers
-from semdrivers.console import FAULT, fail, messages, output, print_json, problem_of
+from semdrivers.console import end_batch, messages, output, print_json, problem_of
 from semdrivers.errors import InvalidParameterError
 from semfocus_plugin.cli import Json, MaxFrames, MethodName, Overwrite, progress_bars
 from semfocus_plugin.lab.cli._shared import Dask, Workers, check_outputs, engine, print_table, write_report
@@ -99,12 +99,7 @@ def evaluate(
         output.print(legend, end="", markup=False, soft_wrap=True)
         print_table(heads, lines)
     failed = [run for run in records if run.status == "error"]
-    for run in failed:
-        fail(f"{run.specimen}, seed {run.seed}: {run.reason}")
-    for problem in problems:
-        fail(problem)
-    if failed or problems:
-        raise typer.Exit(FAULT)
+    end_batch([*(f"{run.specimen}, seed {run.seed}: {run.reason}" for run in failed), *problems])
 
 
 def _specimens(

@@ -13,13 +13,13 @@ from typing import Annotated, Any
 
 import typer
 
-from semdrivers.console import FAULT, application, fail, output
+from semdrivers.console import application, end_batch, output
 from semdrivers.errors import AutofocusError, InvalidParameterError
 from semfocus_plugin.cli import moved, progress_bar
 from semfocus_plugin.lab.cli._shared import Dask, Workers, engine, print_table
 from semfocus_plugin.lab.parallel import required
 
-train = application("train", "Train the networks (needs torch: pip install 'semdrivers\\[train]').")
+train = application("train", "Train the networks (needs torch: pip install '.\\[train]').")
 
 Frames = Annotated[
     list[Path] | None,
@@ -152,10 +152,7 @@ def finetune(
     path = export.export_aenet(checkpoint, out)
     _bring(out, "acnet")
     _announce(path)
-    for problem in problems:
-        fail(problem)
-    if problems:
-        raise typer.Exit(FAULT)
+    end_batch(problems)
 
 
 @train.command()

@@ -9,7 +9,7 @@ import pytest
 
 import semdrivers
 
-pytest.importorskip("bluesky", reason="Bluesky is not installed: pip install 'semdrivers[bluesky]'")
+pytest.importorskip("bluesky", reason="Bluesky is not installed: pip install '.[bluesky]'")
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("fibsem", reason="fibsem is not installed: pip install 'semdrivers[fibsem]'")
+pytest.importorskip("fibsem", reason="fibsem is not installed: pip install '.[fibsem]'")
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 

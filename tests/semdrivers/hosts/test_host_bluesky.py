@@ -9,7 +9,7 @@ import pytest
 
 import semdrivers
 
-pytest.importorskip("bluesky", reason="Bluesky is not installed: pip install 'semdrivers[bluesky]'")
+pytest.importorskip("bluesky", reason="Bluesky is not installed: pip install '.[bluesky]'")
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
@@ -115,7 +115,7 @@ def test_a_grid_scan_follows_a_focus_map_without_frames_for_it(RE, sem, microsco
 
 @pytest.mark.parametrize("emulator", ["gold-nanoparticles"], indirect=True)
 def test_the_pictures_of_a_grid_scan_keep_the_map_up_to_date(RE, sem, microscope, documents, known, error, told):
-    pytest.importorskip("skimage", reason="scikit-image is not installed: pip install 'semdrivers[tiles]'")
+    pytest.importorskip("skimage", reason="scikit-image is not installed: pip install '.[tiles]'")
     errors = []
     RE.subscribe(lambda name, event: errors.append(error(microscope.working_distance)), "event")
     grid = bp.grid_scan([sem.detector], sem.stage_y, 0.2, 0.224, 2, sem.stage_x, 0.2, 0.26, 3, snake_axes=True)

@@ -11,7 +11,7 @@ import pytest
 
 import semdrivers
 
-pytest.importorskip("fibsem", reason="fibsem is not installed: pip install 'semdrivers[fibsem]'")
+pytest.importorskip("fibsem", reason="fibsem is not installed: pip install '.[fibsem]'")
 
 from fibsem import acquire as fibsem_acquire
 from fibsem import autofunctions, utils

@@ -9,7 +9,7 @@ import pytest
 
 import semdrivers
 
-pytest.importorskip("pymmcore_plus", reason="pymmcore-plus is not installed: pip install 'semdrivers[pymmcore]'")
+pytest.importorskip("pymmcore_plus", reason="pymmcore-plus is not installed: pip install '.[pymmcore]'")
 
 import useq
 from pymmcore_plus.experimental.unicore import UniMMCore
@@ -99,7 +99,7 @@ def test_a_grid_plan_follows_a_focus_map_without_frames_for_it(core, microscope,
 
 @pytest.mark.parametrize("emulator", ["gold-nanoparticles"], indirect=True)
 def test_the_pictures_of_a_grid_plan_keep_the_map_up_to_date(core, microscope, frames, known, error, told):
-    pytest.importorskip("skimage", reason="scikit-image is not installed: pip install 'semdrivers[tiles]'")
+    pytest.importorskip("skimage", reason="scikit-image is not installed: pip install '.[tiles]'")
     errors = []
     core.mda.events.frameReady.connect(lambda *_: errors.append(error(microscope.working_distance)))
     grid = {"rows": 2, "columns": 3, "overlap": (30, 25)}

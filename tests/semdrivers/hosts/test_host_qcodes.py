@@ -10,7 +10,7 @@ import pytest
 
 import semdrivers
 
-pytest.importorskip("qcodes", reason="QCoDeS is not installed: pip install 'semdrivers[qcodes]'")
+pytest.importorskip("qcodes", reason="QCoDeS is not installed: pip install '.[qcodes]'")
 
 from qcodes.dataset import (
     LinSweep,

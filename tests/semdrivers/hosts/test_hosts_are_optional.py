@@ -44,7 +44,7 @@ def test_an_absent_host_names_its_extra(host):
     blocked = "; ".join(f"sys.modules[{name!r}] = None" for name in HOSTS[host])
     done = run_python(f"import sys; {blocked}; import semdrivers.hosts.{host}")
     assert done.returncode == 1
-    assert f"pip install 'semdrivers[{host}]'" in done.stderr.splitlines()[-1]
+    assert f"pip install '.[{host}]'" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("host", HOSTS)

@@ -10,7 +10,7 @@ import pytest
 
 import semdrivers
 
-pytest.importorskip("pymmcore_plus", reason="pymmcore-plus is not installed: pip install 'semdrivers[pymmcore]'")
+pytest.importorskip("pymmcore_plus", reason="pymmcore-plus is not installed: pip install '.[pymmcore]'")
 
 import useq
 from pymmcore_plus import DeviceType, PixelFormat, PropertyType

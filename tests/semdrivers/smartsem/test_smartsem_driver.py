@@ -87,6 +87,18 @@ def test_a_parameter_that_the_version_lacks_is_named(api):
             microscope.acquire()
 
 
+def test_what_the_object_raises_is_an_error_of_the_device_to_the_end(api):
+    def gone(*_):
+        raise OSError("the server is gone")
+
+    api.ClosingControl = gone
+    microscope = semdrivers.connect("smartsem://?settle=0")
+    api.Get = gone
+    for act in (lambda: microscope.working_distance, microscope.close):
+        with pytest.raises(semdrivers.DeviceError, match="OSError: the server is gone"):
+            act()
+
+
 def test_what_goes_wrong_is_named(api):
     with semdrivers.connect("smartsem://?settle=0&working_distance=5:30&frame_time=0.2") as microscope:
         here = microscope.working_distance

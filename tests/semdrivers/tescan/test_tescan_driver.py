@@ -232,6 +232,23 @@ def test_the_emulator_ignores_what_it_does_not_know_and_answers_when_asked(emula
     assert Reader(values[1]).number() == 21.0
 
 
+def test_a_scan_is_started_for_a_data_connection_that_comes_while_it_is_asked_for(emulator):
+    with (
+        socket.create_connection(("127.0.0.1", emulator.port), 10) as client,
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM) as data,
+    ):
+        data.bind(("127.0.0.1", 0))
+        client.sendall(sharksem.encode("TcpRegDataPort", [data.getsockname()[1]], number=1, flags=Flags.ANSWER))
+        client.recv(36, socket.MSG_WAITALL)
+        client.sendall(sharksem.encode("GUISetScanning", [0], number=2, flags=Flags.ANSWER))
+        client.recv(32, socket.MSG_WAITALL)
+        numbers = [1, 64, 64, 0, 0, 63, 63, 1]
+        client.sendall(sharksem.encode("ScScanXY", numbers, number=3, flags=Flags.ANSWER))
+        data.connect(("127.0.0.1", emulator.port + 1))
+        assert sharksem.decode_head(client.recv(32, socket.MSG_WAITALL)).number == 3
+        assert Reader(client.recv(4, socket.MSG_WAITALL)).integer() == 0
+
+
 def test_the_field_changes_a_little_with_the_working_distance_and_the_magnification_is_put_back(microscope, emulator):
     microscope.magnification = 3000
     microscope.working_distance = microscope.working_distance + 2

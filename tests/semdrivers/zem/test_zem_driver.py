@@ -116,6 +116,38 @@ def test_a_picture_that_comes_from_nowhere_is_named(where):
             microscope.acquire()
 
 
+def test_a_late_answer_is_not_taken_for_a_new_one():
+    """A server of ours whose answers to the lens come after the next request that asks the same."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        values, late, held = dict(ODD), [], []
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    request, client = server.recvfrom(4096)
+                    command = request[1:].decode().partition(":")[0]
+                    body = f"${command}:{values.get(command, 'Invalid command')},".encode()
+                    digits = f"{zem.crc(body) & 0xFF:02X}{zem.crc(body) >> 8:02X}"
+                    answer = body + digits.encode() + b"%", client
+                    if command == "GetWD" and late:
+                        held.append(answer)
+                        continue
+                    for each in (*held, answer) if command == "GetWD" else (answer,):
+                        server.sendto(*each)
+
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"zem://127.0.0.1:{server.getsockname()[1]}?timeout=0.3"
+        with semdrivers.connect(url) as microscope:
+            late.append(True)
+            with pytest.raises(semdrivers.TransportError, match="GetWD : no answer"):
+                _ = microscope.working_distance
+            late.clear()
+            values["GetWD"] = "14.25"
+            assert len(held) == 3
+            assert microscope.working_distance == 14.25
+
+
 def test_silence_lost_packets_and_bad_addresses():
     """A server of ours that loses the first packet of each kind, and answers with a wrong CRC to the second."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:

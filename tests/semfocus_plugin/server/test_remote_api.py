@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import socket
 import threading
@@ -20,6 +22,7 @@ pytest.importorskip("fastapi", reason="the extra view is not installed")
 pytest.importorskip("prometheus_client", reason="the extra view is not installed")
 
 from semfocus_plugin.server import sharing
+from semfocus_plugin.tiles import open_folder, plan_tiles
 
 TIN = "emulator://tin-balls?seed=1&magnification=2000"
 TOKEN = "0123456789abcdef"
@@ -170,6 +173,82 @@ def test_a_client_that_vanishes_in_the_middle_leaves_a_run_that_ends_by_itself(f
     run.wait(10**6, 30)
     assert run.result.status == "cancelled"
     assert microscope.working_distance == start
+
+
+def test_a_server_that_is_gone_hides_no_other_error_and_needs_nothing_given_up():
+    class Vanished(Exception):
+        pass
+
+    with contextlib.ExitStack() as running:
+        server = running.enter_context(sharing("emulator://featureless?seed=1&magnification=2000", port=0))
+
+        def progress(step):
+            running.close()
+            raise Vanished
+
+        with (
+            pytest.raises(Vanished) as raised,
+            semdrivers.connect(server.url) as microscope,
+        ):
+            microscope.autofocus(progress=progress, **MANY)
+    assert "the run was not cancelled" in raised.value.__notes__[0]
+
+
+class OddPlugin:
+    """A driver that raises what it should not."""
+
+    @semdrivers.hookimpl
+    def semdrivers_connect(self, url, options):
+        return OddMicroscope() if url.startswith("odd://") else None
+
+
+class OddMicroscope:
+    capabilities = semdrivers.Capabilities(
+        semdrivers.Range(5.0, 30.0), semdrivers.Range(100.0, 1e5), (semdrivers.ScanMode.FAST,)
+    )
+    working_distance, magnification = 10.0, 1000.0
+
+    def acquire(self, mode=semdrivers.ScanMode.FAST):
+        return {}["detector"]
+
+    def close(self):
+        pass
+
+
+def test_what_a_driver_raises_is_an_error_of_the_device():
+    """Whatever it is: the answer once said that there is no server of ours at the address."""
+    odd, plugins = OddPlugin(), semdrivers.get_plugin_manager()
+    plugins.register(odd)
+    try:
+        with sharing("odd://bench", port=0) as server, semdrivers.connect(server.url) as microscope:
+            with pytest.raises(semdrivers.DeviceError, match="acquire: KeyError: 'detector'"):
+                microscope.acquire()
+            with pytest.raises(semdrivers.DeviceError, match="acquire: KeyError: 'detector'"):
+                microscope.autofocus()
+    finally:
+        plugins.unregister(odd)
+
+
+def test_tiles_are_shown_while_one_of_them_is_being_copied(tmp_path):
+    folder, url = tmp_path / "night", "emulator://tin-balls?seed=1&magnification=5000"
+    with semdrivers.connect(url) as microscope, sharing(url, port=0, tiles=folder) as server:
+        field = 320e-6 * microscope.acquire().pixel_size, 240e-6 * microscope.acquire().pixel_size
+        mode = microscope.capabilities.scan_modes[0]
+        plan = plan_tiles((2, 1), None, 0.1, place=(0.0, 0.0), field=field, magnification=5000, mode=mode)
+        open_folder(folder, lambda: plan, resume=False, overwrite=False)
+        about = dict.fromkeys(("score", "dose", "seconds"), 1.0) | {"stage": [0.0, 0.0], "focus": "map", "reason": ""}
+        about["focusing_frames"] = 0
+        whole = dataclasses.replace(microscope.acquire(), metadata={"tile": about}).save(tmp_path / "whole.tif")
+        for tile, length in zip(plan.tiles, (None, 20_000), strict=True):
+            (folder / "tiles" / tile.name).write_bytes(whole.read_bytes()[:length])
+
+        def shown():
+            status, answer = ask(server, "GET", "api/tiles")
+            return status, len(json.loads(answer)["tiles"])
+
+        assert shown() == (200, 1)
+        (folder / "tiles" / plan.tiles[1].name).write_bytes(whole.read_bytes())
+        assert shown() == (200, 2)
 
 
 def test_everybody_may_stop(featureless):
