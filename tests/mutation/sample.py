@@ -20,7 +20,7 @@ from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkResult
 
 ROOMS = {
-    "codecs": ("firmware_protocol", "tests/firmware_protocol"),
+    "codecs": ("firmware_protocol", "tests/firmware_protocol tests/semdrivers/tescan/test_sharksem_codec.py"),
     "put-back": (
         "semdrivers/autofocus.py",
         "tests/semdrivers/test_autofocus_contract.py tests/semdrivers/test_focus_map.py "
