@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hmac
 
 import pytest
 
-from firmware_protocol import replies, sharksem, stream, usb
+from firmware_protocol import authentication, replies, sharksem, stream, usb
 
 NUMBERS = {
     # Universal Serial Bus Specification, revision 2.0, tables 9-4 and 9-5
@@ -66,3 +67,8 @@ def test_a_string_of_126_characters_is_the_longest():
 
 def test_fields_of_a_refusal_that_do_not_apply_are_0_or_empty():
     assert dataclasses.astuple(replies.Refusal()) == (0.0, 0.0, 0, 0, "")
+
+
+def test_a_proof_is_that_of_the_specification():
+    said = b"EM-30 authentication 1" + bytes(range(32)) + b"\x07\0\0\0\0\0\0\0"
+    assert authentication.proof_of("a token", bytes(range(32)), 7) == hmac.new(b"a token", said, "sha256").digest()
