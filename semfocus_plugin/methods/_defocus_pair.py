@@ -191,8 +191,8 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
         if run.may_change_magnification:
             _look(run, _comfortable(run, posterior, target))
         here = [m for m in seen if _same(m.magnification, run.magnification)]
-        place = _past_the_lobes(run, posterior, sightings, here) or _next(run, posterior, here)
-        phase = "search"
+        place, phase = _past_the_lobes(run, posterior, sightings, here), "search"
+        place = _next(run, posterior, here) if place is None else place  # 0 mm is a place, too
         if place is None:
             outcome = _sharpest(run, posterior, at_target, near, accept)
             outcome = _stigmated(outcome, stigmation, posterior, near)

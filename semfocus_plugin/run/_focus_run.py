@@ -475,11 +475,10 @@ class FocusRun:
         if field is None:
             return
         try:
-            frame = None
-            if self.drift is None:
+            frame, drift = None, self.drift
+            if drift is None:
                 frame = self._look("drift")
-                self._drift = drift_shown_by([*self._measurements, frame])
-            drift = self.drift
+                drift = self._drift = drift_shown_by([*self._measurements, frame])
             if drift is None or not field.should_follow(drift):
                 return
             problem = self._problem_of_following(field, drift, frame or self._look("drift"))
