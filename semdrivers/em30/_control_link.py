@@ -139,7 +139,7 @@ class ControlLink:
         self._sender: _Turn | None = None
         self._reader: _Turn | None = None
         self._heard = time.monotonic()
-        self._events: queue.SimpleQueue[tuple[object, threading.Event]] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[tuple[object, queue.SimpleQueue[None]]] = queue.SimpleQueue()
         """Those that another thread read, for the link's own."""
         self._waiting: dict[int, _Answers] = {}
         self._sequence = 0
@@ -470,9 +470,9 @@ class ControlLink:
                 continue
             reads = since > _REST and self._may_read(me)
             with suppress(queue.Empty):
-                event, done = self._events.get(timeout=0 if reads else _REST)
+                event, known = self._events.get(timeout=0 if reads else _REST)
                 self._notify(event)
-                done.set()
+                known.put(None)
             if reads:
                 self._take_in(_TICK)
                 self._reader = None
@@ -488,9 +488,10 @@ class ControlLink:
                 if threading.current_thread() is self._thread:
                     self._notify(item.message)
                 else:  # an answer that came behind it waits until it is known
-                    done = threading.Event()
-                    self._events.put((item.message, done))
-                    done.wait(_GOODBYE)
+                    known: queue.SimpleQueue[None] = queue.SimpleQueue()  # an interrupt breaks the wait of an Event
+                    self._events.put((item.message, known))
+                    with suppress(queue.Empty):
+                        known.get(timeout=_GOODBYE)
             elif item.kind in (Kind.REPLY, Kind.PENDING) and item.opcode in REPLIES:
                 with self._lock:
                     answers = self._waiting.get(item.sequence)

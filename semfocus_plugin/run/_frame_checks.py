@@ -6,6 +6,7 @@ computed from it is a false one. Every frame is therefore compared with what was
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -32,10 +33,22 @@ _LEAST_SPREAD = 0.4
 _WIDEST_FLOOR = 4.0
 """Blur radius in pixels that a sample which is soft by nature shows in focus."""
 
+_FURTHER = 1.5
+"""Ratio of the distances of two frames from the focus from which the further one is not the sharper one."""
+
 _CONTRADICTION = 0.5
 """Least difference of ln(1 + blur radius) that neither noise nor a beam of half or twice its angle explains."""
 _SIGMAS = 2.5
 """Least such difference in standard deviations of what the network reports of the frame."""
+
+_LEAST_PLACES = 5
+"""Places whose fine structure falls from the focus outwards by chance in one order of twenty, or fewer."""
+
+_PLAINLY = 1.15
+"""Ratio of the fine structure of two frames from which one shows more than the other, whatever a network reads."""
+
+_MOVED = 1.3
+"""The same of frames between which the lens has moved, whatever charging and brightness do."""
 
 _OLD_FRAMES = 16
 """A frame whose number is behind the last one's by no more is old; a counter that begins anew goes back further."""
@@ -181,6 +194,10 @@ def contradiction(
     blur = np.array([min(m.evaluation.log_blur or 0.0, largest) for m in seen])
     slope = half_angle / seen[-1].pixel
     distance = slope * np.array([abs(m.working_distance - focus) for m in seen])
+    best = seen[distance.argmin()]
+    for m, away in zip(seen, distance, strict=True):
+        if away > _FURTHER * distance.min() and _reads_sharper(m, best) and _PLAINLY * m.structure >= best.structure:
+            return m, "sharp"
     amount = slope * astigmatism
     floor = max(math.expm1(blur[distance.argmin()]) - amount, 0.0)
     reach = math.log(2) if sigma is None else min(2 * max(sigma, _LEAST_SIGMA), math.log(2))
@@ -200,6 +217,46 @@ def contradiction(
     if len(readable) < len(seen):
         return contradiction(readable, focus, half_angle, blur_range, sigma, astigmatism)
     return seen[odd], "sharp" if blur[odd] < least[beam, odd] else "blurred"
+
+
+def in_order(measurements: Sequence[Measurement], focus: float) -> bool:
+    """Return whether the fine structure of the frames is largest at the focus, and falls from there on either side.
+
+    It needs no network and no model of the beam: halos around the probe, rings and samples of few edges mislead the
+    network about how far away a frame is, and hardly about which of two frames shows more. Frames of another place than
+    they say are out of order.
+
+    Parameters
+    ----------
+    measurements : sequence of Measurement
+        Of one run; those of the present magnification and stigmator are compared.
+    focus : float
+        Where the focus is said to be, mm.
+    """
+    last = measurements[-1]
+    shown: dict[float, Measurement] = {}
+    for m in measurements:
+        if m.setting == last.setting and math.isclose(m.magnification, last.magnification, rel_tol=1e-2):
+            shown[m.working_distance] = max(m, shown.get(m.working_distance, m), key=lambda each: each.structure)
+    if len(shown) < _LEAST_PLACES:
+        return False
+    best = shown[min(shown, key=lambda place: abs(place - focus))]
+    above = [shown[place].structure for place in sorted(shown) if place >= best.working_distance]
+    below = [shown[place].structure for place in sorted(shown, reverse=True) if place <= best.working_distance]
+    falls = all(
+        side[0] > _PLAINLY * side[-1] and all(further <= closer for closer, further in itertools.pairwise(side))
+        for side in (above, below)
+    )
+    return falls and not any(_reads_sharper(m, best) for m in shown.values())
+
+
+def _reads_sharper(m: Measurement, best: Measurement) -> bool:
+    """Return whether a network reads less blur off a frame than off another one, beyond its uncertainty of either."""
+    blurs = m.evaluation.log_blur, best.evaluation.log_blur
+    if blurs[0] is None or blurs[1] is None:
+        return m.score > best.score
+    sigmas = (math.exp(each.evaluation.log_sigma or 0.0) for each in (m, best))
+    return blurs[0] < blurs[1] - math.hypot(*sigmas)
 
 
 def _readable(m: Measurement) -> bool:
@@ -235,7 +292,8 @@ def lens_stands_still(measurements: Sequence[Measurement], half_angle: float, bl
     if len(np.unique(places)) < 3:
         return ""
     blur = np.array([m.evaluation.log_blur or 0.0 for m in seen])
-    if np.ptp(blur) > _SCATTER:
+    shown = [m.structure for m in seen]
+    if np.ptp(blur) > _SCATTER or max(shown) > _MOVED * min(shown):
         return ""
     slope = half_angle / seen[-1].pixel
     candidates = np.linspace(places.min() - np.ptp(places), places.max() + np.ptp(places), 121)

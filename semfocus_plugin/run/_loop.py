@@ -24,7 +24,7 @@ from semfocus_plugin.networks import Networks
 from semfocus_plugin.optics import SURE, Apertures, Beam, View, beam_of, depth_of_field, finding, instrument_of, learned
 from semfocus_plugin.run._brightness import Unusable
 from semfocus_plugin.run._focus_run import MOST_RETAKES, BudgetSpent, Cancelled, FocusRun
-from semfocus_plugin.run._frame_checks import contradiction
+from semfocus_plugin.run._frame_checks import contradiction, in_order
 from semfocus_plugin.run._measurement import Measurement
 from semfocus_plugin.run._mixtures import averaged, differ, mixture
 from semfocus_plugin.run._stigmator import Matrix
@@ -301,7 +301,7 @@ def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
             "enlarge region"
         )
         return dataclasses.replace(outcome, focused=False, retry=False, reason=reason)
-    if odd is None:
+    if odd is None or in_order(run.measurements, outcome.working_distance):
         return _repeated(run, outcome)
     frame, seems = odd
     reason = (

@@ -100,7 +100,9 @@ def averaged(frames: Sequence[Measurement]) -> bool:
 def differ(first: Measurement, again: Measurement) -> bool:
     """Whether two frames of one place are not equally sharp."""
     structure = abs(math.log(max(first.structure, 1e-12) / max(again.structure, 1e-12)))
-    noise = math.sqrt(2 / first.image.pixels.size) / max(min(first.detail, again.detail), 1e-3)
+    rows, columns = first.image.pixels.shape
+    detail = max(min(first.detail, again.detail), 1e-3)
+    noise = math.sqrt(2 / (rows * columns)) / detail + math.sqrt(2 / rows) * (1 - detail)  # of pixels, and of lines
     lines, parts = zip(*(_structure(_levels(m)) for m in (first, again)), strict=True)
     uneven = max(float(np.abs(np.diff(lines, axis=0)).max()), float(np.ptp(np.diff(parts, axis=0))))
     return structure > _REPEATED + _SIGMAS * noise or uneven >= _UNEVEN

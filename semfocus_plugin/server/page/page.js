@@ -214,9 +214,10 @@ const fetchFrame = async () => {
 };
 const look = async number => {
   lastLook = performance.now();
+  const asked = run;
   try {
     const seen = await json("GET", `api/frames/${number}/score`);
-    if (!running()) setScore(seen.score);
+    if (!running() && run === asked) setScore(seen.score);  // a run that ended meanwhile has a later frame's
     showBlur(seen.blur);
   } catch (error) { if (error.status !== 404) tell(error.message, true); }
 };

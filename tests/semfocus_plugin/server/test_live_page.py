@@ -90,6 +90,22 @@ def cancel(page):
     page.locator("#run-title.cancelled").wait_for()
 
 
+def test_a_score_that_comes_after_the_run_does_not_replace_that_of_its_last_frame(tab):
+    with sharing("emulator://tin-balls?seed=1&magnification=2000", port=0) as server:
+        page = in_control(tab(server.page))
+        held = []
+        page.route("**/api/frames/*/score", lambda route: held.append(route))  # playwright takes no bound method
+        with page.expect_request("**/score"):
+            page.keyboard.press("n")
+        page.keyboard.press("a")
+        page.locator("#run-title.focused").wait_for()
+        last = page.locator("#score").inner_text()
+        with page.expect_response("**/score"):
+            held[0].fulfill(json={"score": 0.4, "blur": None})
+        page.evaluate("new Promise(done => setTimeout(done, 50))")
+        assert page.locator("#score").inner_text() == last
+
+
 def test_focus_with_one_key_and_see_why_it_is_believed(tab):
     with sharing("emulator://tin-balls?seed=1&magnification=2000", port=0) as server:
         page = in_control(tab(server.page))
