@@ -166,8 +166,12 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
             open_flanks = _open_flanks(run, near, at_target)
             flank = next((place for place in open_flanks if not _taken(run, place, at_target, least)), None)
             share = _share_of_peak(posterior, near)
-            pinned = near.half_width < 1.5 * run.fineness * near.unit and _sharpness(best) - blurred >= SHOWN * share
+            narrow = near.half_width < 1.5 * run.fineness * near.unit
+            if flank is None and not narrow and not _taken(run, near.working_distance, stigmated, 0.5 * near.unit):
+                flank = near.working_distance  # a focus that is known to two depths of field gets a frame of its own
+            pinned = narrow and _sharpness(best) - blurred >= SHOWN * share
             pinned = pinned and (run.beam.sigma is not None or _sides_known(seen, best))
+            pinned = pinned and (share < 1 or _sharp(best))
             stepped = None if _shows_astigmatism(posterior) else _sharpest_step(run, near, stigmated)
             beside = None if stepped is None else _open_step(run, stepped, at_target)
             if (flank is None or pinned) and beside is not None:

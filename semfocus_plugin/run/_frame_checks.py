@@ -33,9 +33,6 @@ _LEAST_SPREAD = 0.4
 _WIDEST_FLOOR = 4.0
 """Blur radius in pixels that a sample which is soft by nature shows in focus."""
 
-_FURTHER = 1.5
-"""Ratio of the distances of two frames from the focus from which the further one is not the sharper one."""
-
 _CONTRADICTION = 0.5
 """Least difference of ln(1 + blur radius) that neither noise nor a beam of half or twice its angle explains."""
 _SIGMAS = 2.5
@@ -194,10 +191,6 @@ def contradiction(
     blur = np.array([min(m.evaluation.log_blur or 0.0, largest) for m in seen])
     slope = half_angle / seen[-1].pixel
     distance = slope * np.array([abs(m.working_distance - focus) for m in seen])
-    best = seen[distance.argmin()]
-    for m, away in zip(seen, distance, strict=True):
-        if away > _FURTHER * distance.min() and _reads_sharper(m, best) and _PLAINLY * m.structure >= best.structure:
-            return m, "sharp"
     amount = slope * astigmatism
     floor = max(math.expm1(blur[distance.argmin()]) - amount, 0.0)
     reach = math.log(2) if sigma is None else min(2 * max(sigma, _LEAST_SIGMA), math.log(2))

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.special import j1
 
 import semdrivers
 from semdrivers import Capabilities, Image, Range, ScanMode
@@ -46,7 +47,11 @@ class Column:
         pixel = 0.4 / self.magnification
         radius = 0.003 * abs(place - self.best) / pixel
         k = 2 * np.pi * np.hypot(np.fft.fftfreq(240)[:, None], np.fft.rfftfreq(320))
-        signal = np.fft.irfft2(np.fft.rfft2(self.scene) * np.exp(-((k * max(radius, 0.4)) ** 2) / 8), (240, 320))
+        transfer = np.exp(-((k * max(radius, 0.4)) ** 2) / 8)
+        if self.lie == "hollow beam":
+            x = k * radius + 1e-9
+            transfer = (2 * j1(x) - j1(x / 2)) / (0.75 * x) * np.exp(-((0.4 * k) ** 2) / 8)
+        signal = np.fft.irfft2(np.fft.rfft2(self.scene) * transfer, (240, 320))
         noise = self.random.normal(0, 6, (240, 320)) if self.lie != "no noise" else 0.0
         levels = np.clip(128 + 25 * signal + noise, 1, 254)
         pixels = (256 * levels).astype(np.uint16) if self.lie == "no noise" else levels.astype(np.uint8)
@@ -181,6 +186,17 @@ def test_sharpness_that_does_not_depend_on_the_lens_is_no_focus(lie, method, sta
     assert result.status == "refused", result
     assert any(why in result.reason for why in ("contradict", "hardly depends", "no focus could be confirmed"))
     assert microscope.working_distance == start
+
+
+@pytest.mark.parametrize(
+    "away", [20, 30, *(pytest.param(away, marks=pytest.mark.slow) for away in (-35, -30, -15, 15, 25))]
+)
+def test_a_beam_that_misleads_the_network_far_from_the_focus_costs_no_focus(away):
+    field = 0.4 / 1000 / 0.003
+    microscope = Column("hollow beam", seed=1, start=15.0 + away * field)
+    result = semdrivers.autofocus(microscope)
+    assert result.focused, result
+    assert abs(microscope.place - 15.0) < 2 * field
 
 
 @pytest.mark.parametrize("method", METHODS)
