@@ -372,7 +372,7 @@ class ElectronColumn:
 
 
 def _surfaces_of(specimen: Specimen) -> _Surfaces:
-    """Return what has been drawn of a specimen. Those that are equal share it, so a second instrument starts at once."""
+    """Return what has been drawn of a specimen; equal ones share it, so that a second instrument starts at once."""
     if isinstance(specimen, Hashable) and type(specimen).__eq__ is not object.__eq__:
         with contextlib.suppress(TypeError):  # a field of it has no hash
             return _drawn(specimen)
