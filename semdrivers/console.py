@@ -39,22 +39,9 @@ from semdrivers.files import plain
 from semdrivers.focus import FrameSkippedError, NotFocusedError
 
 __all__ = [
-    "FAULT",
-    "INTERRUPTED",
-    "NO_LINK",
-    "REFUSED",
-    "WRONG_USAGE",
-    "CommandGroup",
-    "application",
-    "end_batch",
-    "exit_code_of",
-    "fail",
-    "messages",
-    "output",
-    "print_json",
-    "printable",
-    "problem_of",
-]
+    "FAULT", "INTERRUPTED", "NO_LINK", "REFUSED", "WRONG_USAGE", "CommandGroup", "application", "end_batch",
+    "exit_code_of", "fail", "messages", "output", "print_json", "printable", "problem_of",
+]  # fmt: skip
 
 FAULT = 1
 """Exit code of whatever went wrong and has no code of its own."""

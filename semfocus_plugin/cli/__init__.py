@@ -5,17 +5,6 @@ from semfocus_plugin.cli._main import Json, MaxFrames, MethodName, Overwrite, ap
 from semfocus_plugin.cli._moved import moved
 
 __all__ = [
-    "FrameTable",
-    "Json",
-    "MaxFrames",
-    "MethodName",
-    "Overwrite",
-    "app",
-    "bar",
-    "cancelled_by_interrupt",
-    "leave",
-    "moved",
-    "print_result",
-    "progress_bar",
-    "progress_bars",
-]
+    "FrameTable", "Json", "MaxFrames", "MethodName", "Overwrite", "app", "bar", "cancelled_by_interrupt", "leave",
+    "moved", "print_result", "progress_bar", "progress_bars",
+]  # fmt: skip
