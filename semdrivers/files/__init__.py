@@ -1,6 +1,6 @@
 """Files: pictures, OME-XML, makers' metadata, tables, plots, plain values. They know arrays and plain values alone."""
 
-from semdrivers.files._atomic import check_free, replacing
+from semdrivers.files._atomic import check_free, naming, replacing
 from semdrivers.files._json import parse_json, read_json
 from semdrivers.files._omexml import conditions_of, describe
 from semdrivers.files._pictures import page_count, read_pixels, tiff_bit_depth, tiff_description
@@ -33,6 +33,7 @@ __all__ = [
     "draw_result",
     "draw_scale_bar",
     "named_file",
+    "naming",
     "page_count",
     "parse_json",
     "plain",

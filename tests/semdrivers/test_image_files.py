@@ -224,8 +224,9 @@ def test_a_failed_write_leaves_the_earlier_file_and_no_other(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tifffile, "imwrite", fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as raised:
         frame(working_distance=1.0).save(path, overwrite=True)
+    assert raised.value.filename == str(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
