@@ -2,8 +2,8 @@
 
 Programs that know OME find the physical pixel size and the magnification in their places, and people find the
 conditions as key-value annotations. The whole record, with its types, is one JSON annotation besides; reading
-back uses that one. It is UTF-8, as OME-TIFF has it: a reference such as ``&#181;`` would be spoiled by Bio-Formats, which
-Fiji reads such files with, and the unit of a pixel with it.
+back uses that one. It is UTF-8, as OME-TIFF has it: Bio-Formats, which Fiji reads such files with, spoils references to
+characters, such as the ``&#181;`` of a unit.
 """
 
 from __future__ import annotations
