@@ -37,6 +37,7 @@ _WIDTH = 640  # Pixels of a STANDARD frame
 _FAST, _PICTURE = (mode.frame_time for mode in EM30.scan_modes[:2])  # s
 _ELECTRONS = EM30.beam_current * 1e-12 / 1.602e-19  # Electrons a second
 _EXPECTED, _NO_DRIFT = 10.0, 1e-3  # nm/s: what a map counts on by default, and one that counts on none
+_ASTIGMATISM = 0.3  # Depths of field with which `astigmatic` takes its tiles
 _SHEET = 1536, 1152  # Pixels
 _FIELDS, _MOVE = 6, 0.5  # Fields of a foreign instrument; s of a move of its lens or stage
 TILT = math.tan(math.radians(2.0))
@@ -65,10 +66,11 @@ class Scene:
     strategies: tuple[str, ...]
 
 
+_TRACKED = ("map", "tracked", "astigmatic")
 SCENES = {
-    "spread": Scene(5000.0, 15.0, 5.0, ("fixed", "plane", "each", "map")),
+    "spread": Scene(5000.0, 15.0, 5.0, ("fixed", "plane", "each", "map", "astigmatic")),
     "joined": Scene(
-        15000.0, 0.9, 5.0, ("fixed", "plane", "map without drift", "map", "tracked without drift", "tracked")
+        15000.0, 0.9, 5.0, ("fixed", "plane", *(way + more for way in _TRACKED for more in (" without drift", "")))
     ),
     "foreign": Scene(5000.0, 15.0, 5.0, ("fixed", "plane", "each", "map")),
 }
@@ -132,9 +134,10 @@ def run_scene(
         magnification=bench.microscope.magnification,
         mode=semdrivers.ScanMode.STANDARD,
         track=strategy.startswith("tracked"),
+        astigmatism=_ASTIGMATISM if strategy.startswith("astigmatic") else 0.0,
     )
     began = bench.now()
-    taken = _by_map if strategy.startswith(("map", "tracked")) else _without_map
+    taken = _by_map if strategy.startswith(_TRACKED) else _without_map
     found = list(taken(bench, plan, strategy, keep))
     seconds = bench.now() - began
     bench.microscope.close()
@@ -210,7 +213,8 @@ class _Foreign:
 
         self._column = wild_column(random, drawn)
         self._level, self._stage, self._seconds, self._seed = self._column.focus, (0.0, 0.0), 0.0, seed
-        self.field = tuple(n * self._column.pixel for n in reversed(self._column.shape))
+        height, width = (n * self._column.pixel for n in self._column.shape)
+        self.field = width, height
         larger = self.field[0] * what.magnification / EM30.field_width_at_unity
         self._bow, self._drift, self.drift = 1e-3 * what.bow / larger, 1e-6 * drift * larger, _EXPECTED * larger
         turn = random.uniform(0, 2 * math.pi)
@@ -287,7 +291,19 @@ class _Unwired(MicroscopeBase):
             semdrivers.Range(profile.magnification_minimum, profile.magnification_maximum, profile.magnification_step),
             SCAN_MODES,
             model=profile.model,
+            stigmator=semdrivers.Range(*(sign * profile.stigmator_range for sign in (-1, 1))),
+            stigmator_matrix=((1.0, 0.0), (0.0, 1.0)),
         )
+
+    @property
+    def stigmator(self) -> tuple[float, float]:
+        """Both axes, µm."""
+        return self._instrument.value(Parameter.STIGMATOR_X), self._instrument.value(Parameter.STIGMATOR_Y)
+
+    @stigmator.setter
+    def stigmator(self, value: tuple[float, float]) -> None:
+        for parameter, each in zip((Parameter.STIGMATOR_X, Parameter.STIGMATOR_Y), value, strict=True):
+            self._settle(self._instrument.set_parameter(parameter, each).time)
 
     @property
     def stage_position(self) -> tuple[float, float]:
