@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,10 @@ settings.load_profile("unhurried")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 """Tests run in as many processes as there are cores."""
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+"""Each of the many processes that tests start would compile every module again."""
 
 for _name in ("COLUMNS", "LINES"):  # the size of the terminal of whoever runs the tests, which readline exports
     os.environ.pop(_name, None)
