@@ -12,7 +12,7 @@ from rich.table import Table
 
 from semdrivers.console import CommandGroup, Json, application, end_batch, messages, output, print_json
 from semdrivers.errors import InvalidParameterError
-from semdrivers.files import counted
+from semdrivers.files import counted, replacing
 from semfocus_plugin.cli._moved import moved
 from semfocus_plugin.labelling import Row
 
@@ -70,7 +70,8 @@ def sheet(
     )
     labelling.write_sheet(path, rows)
     page = path.with_suffix(".html")
-    page.write_text(labelling.page(labelling.for_review(rows), previews, path.name), encoding="utf-8")
+    with replacing(page, overwrite=True) as partial:
+        partial.write_text(labelling.page(labelling.for_review(rows), previews, path.name), encoding="utf-8")
     labelled = sum(row.label is not None for row in rows)
     if json:
         print_json({"sheet": path, "page": page, "pictures": rows, "problems": problems, "labelled": labelled})

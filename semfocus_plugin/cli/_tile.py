@@ -58,6 +58,13 @@ def tile(
             help="Take neighbours ¼ depth of field above and below the focus, and track it by what both show."
         ),
     ] = False,
+    track_astigmatism: Annotated[
+        float,
+        typer.Option(
+            help="Take tiles with so much astigmatism, depths of field, of either sign in turn, and track the focus by "
+            "how it shows; 0.3 serves, 0 is off."
+        ),
+    ] = 0.0,
     bounds: Bounds = None,
     max_travel: Annotated[
         float | None,
@@ -135,6 +142,7 @@ def tile(
                 magnification=microscope.magnification,
                 mode=chosen,
                 track=track,
+                astigmatism=track_astigmatism,
             )
 
         plan = tiles.open_folder(out, make, resume=resume, overwrite=overwrite)
