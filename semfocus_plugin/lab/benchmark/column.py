@@ -18,9 +18,12 @@ from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import Capabilities, Range
 from semfocus_plugin.lab.parallel import required
 
-__all__ = ["MARGIN", "SimulatedColumn"]
+__all__ = ["MARGIN", "PROBES", "SimulatedColumn"]
 
 _Array = NDArray[np.float32]
+
+PROBES = ("disc", "gaussian", "hollow", "halo", "soft")
+"""Shapes of a geometric probe out of focus; all but the disc are no instrument's of which a network has seen frames."""
 
 MARGIN = 48
 """Pixels around a field that its blurred picture may draw from."""
@@ -50,6 +53,8 @@ class SimulatedColumn:
         Working distance at the start, mm.
     astigmatism : tuple of float
         Half the distance between the line foci as (a cos 2θ, a sin 2θ), mm; along θ the radius is α |z + a|.
+    probe : str
+        Of `PROBES`: what the probe out of focus looks like, where it follows geometry.
     wavelength : float
         mm; above 0 the probe follows wave optics, else geometry.
     electrons : float
@@ -87,6 +92,7 @@ class SimulatedColumn:
     core: float
     position: float
     astigmatism: tuple[float, float] = (0.0, 0.0)
+    probe: str = "disc"
     wavelength: float = 0.0
     electrons: float = 150.0
     lag: float = 0.0
@@ -205,7 +211,7 @@ class SimulatedColumn:
     def _seen(self, defocus: float, place: float) -> _Array:
         """Return the whole sample at a defocus (mm) with the lens at `place` (mm)."""
         alpha = self.aperture / place
-        transfer = self._wave_transfer(defocus, alpha) if self.wavelength else self._disc_transfer(defocus, alpha)
+        transfer = self._wave_transfer(defocus, alpha) if self.wavelength else self._plain_transfer(defocus, alpha)
         sigma = self.core / self.pixel * _FWHM_TO_SIGMA
         transfer = transfer * np.exp(-0.5 * sigma**2 * (self._kx**2 + self._ky**2))
         return np.asarray(np.fft.irfft2(self._waves * transfer, self.sample.shape), dtype=np.float32)
@@ -215,14 +221,22 @@ class SimulatedColumn:
         x, y = self.astigmatism
         return math.hypot(x, y), 0.5 * math.atan2(y, x)
 
-    def _disc_transfer(self, defocus: float, alpha: float) -> NDArray[np.float64]:
+    def _plain_transfer(self, defocus: float, alpha: float) -> NDArray[np.float64]:
         amount, turn = self._axes()
         along = self._kx * math.cos(turn) + self._ky * math.sin(turn)
         across = self._ky * math.cos(turn) - self._kx * math.sin(turn)
         scale = alpha / self.pixel
         x = np.hypot(along * (defocus + amount) * scale, across * (defocus - amount) * scale) + 1e-9
+        gaussian = np.exp(-(x**2) / 8)  # as wide as the disc: the same second moment
+        if self.probe == "gaussian":
+            return np.asarray(gaussian)
         j1 = required("scipy.special", "a geometric probe", "benchmark").j1
-        return np.asarray(2 * j1(x) / x)
+        disc = 2 * j1(x) / x
+        if self.probe == "hollow":  # half the radius is dark
+            return np.asarray((4 * disc - 2 * j1(x / 2) / (x / 2)) / 3)
+        if self.probe == "halo":  # a quarter of the current, three times as wide
+            return np.asarray(0.75 * disc + 0.25 * gaussian**9)
+        return np.asarray(0.5 * (disc + gaussian) if self.probe == "soft" else disc)
 
     def _wave_transfer(self, defocus: float, alpha: float) -> NDArray[np.complex128]:
         """Return the transfer of the probe that a wave makes, by two matrix transforms of the pupil.

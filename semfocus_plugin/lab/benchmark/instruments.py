@@ -18,7 +18,7 @@ from semdrivers.errors import InvalidParameterError
 from semdrivers.files import read_pixels
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import Capabilities, Range
-from semfocus_plugin.lab.benchmark.column import MARGIN, SimulatedColumn
+from semfocus_plugin.lab.benchmark.column import MARGIN, PROBES, SimulatedColumn
 from semfocus_plugin.lab.benchmark.pictures import Picture
 from semfocus_plugin.lab.benchmark.textures import PERIODIC, periodic, sample_for
 
@@ -151,6 +151,13 @@ def _wild(number: int, random: np.random.Generator, pictures: Sequence[Picture],
     column = wild_column(random, lambda shape: sample_for(pictures, number + 2 * visit, shape, other))
     column.seed += visit
     return _station(column, "micrograph" if pictures and number % 2 == 0 else "texture", other.uniform(-9, 9))
+
+
+def _probes(number: int, random: np.random.Generator, pictures: Sequence[Picture]) -> Station:
+    probe = PROBES[1 + number % (len(PROBES) - 1)]
+    column = wild_column(random, lambda shape: sample_for(pictures, number // 4, shape, random))
+    column.probe = probe
+    return _station(column, probe, random.uniform(-20, 20))
 
 
 def _plain(sample: Any, random: np.random.Generator, **more: Any) -> SimulatedColumn:
@@ -288,7 +295,14 @@ def _series(number: int, random: np.random.Generator, folder: Path) -> Station:
 
 
 _DRAWN: Mapping[str, Callable[[int, np.random.Generator, Sequence[Picture]], Station]] = MappingProxyType(
-    {"wave": _wave, "wild": _wild, "periodic": _periodic, "limits": _limits, "astigmatic": _astigmatic}
+    {
+        "wave": _wave,
+        "wild": _wild,
+        "probes": _probes,
+        "periodic": _periodic,
+        "limits": _limits,
+        "astigmatic": _astigmatic,
+    }
 )
 
 

@@ -150,6 +150,13 @@ TRACKS: Mapping[str, Track] = MappingProxyType(
                 instrument="wild",
                 earlier=2,
             ),
+            Track(
+                "probes",
+                "such instruments whose probe is no disc: Gaussian, hollow, with a halo, soft; start within ±20 DoF",
+                (),
+                reach=20.0,
+                instrument="probes",
+            ),
             Track("periodic", "periodic samples, start 4 to 40 DoF away", (), _FAR, instrument="periodic"),
             Track("series", "focal series recorded on real instruments", (), instrument="series"),
         )
