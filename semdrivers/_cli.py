@@ -23,7 +23,19 @@ import semdrivers
 from semdrivers._builtin import NOT_RUN
 from semdrivers.base import PARTS, described
 from semdrivers.connection import LEAST_TOKEN, TOKEN_VARIABLE, opened, read_token
-from semdrivers.console import FAULT, REFUSED, application, end_batch, fail, messages, output, print_json, problem_of
+from semdrivers.console import (
+    FAULT,
+    REFUSED,
+    Json,
+    Url,
+    application,
+    end_batch,
+    fail,
+    messages,
+    output,
+    print_json,
+    problem_of,
+)
 from semdrivers.errors import InvalidParameterError
 from semdrivers.files import check_free, plain
 from semdrivers.image import ScanMode
@@ -34,10 +46,6 @@ app = application(
     "semdrivers", "Drivers for scanning electron microscopes, an emulator of one, and the plugins they use."
 )
 
-Url = Annotated[
-    str, typer.Argument(help="Address of the microscope, such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 
 _CONDITIONS = ("working_distance", "magnification", "pixel_size", "frame_id")
 

@@ -67,15 +67,9 @@ _SETTINGS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
 """Protocol, property, and the names that its values have in the metadata of a frame."""
 
 __all__ = [
-    "METHODS",
-    "PARTS",
-    "PROPERTIES",
-    "KeepsFocusRecord",
-    "MicroscopeBase",
-    "WrappedMicroscope",
-    "described",
+    "METHODS", "PARTS", "PROPERTIES", "KeepsFocusRecord", "MicroscopeBase", "WrappedMicroscope", "described",
     "settings_of",
-]
+]  # fmt: skip
 
 
 def settings_of(microscope: Any, mode: ScanMode | None = None) -> dict[str, float]:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from semdrivers.console import CommandGroup, application, end_batch, messages, output, print_json
+from semdrivers.console import CommandGroup, Json, application, end_batch, messages, output, print_json
 from semdrivers.errors import InvalidParameterError
 from semdrivers.files import counted, replacing
 from semfocus_plugin.cli._moved import moved
@@ -25,7 +25,6 @@ BarRows = Annotated[
     typer.Option(help="Rows of a data bar at the bottom of each, below 0 at the top; known or detected by default."),
 ]
 Sheet = Annotated[Path | None, typer.Option("--out", "-o", help="The sheet (.csv); FOLDER/labels.csv by default.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 
 
 class _SheetByDefault(CommandGroup):

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from semdrivers.console import FAULT, application, fail, messages, output
+from semdrivers.console import FAULT, Overwrite, application, fail, messages, output
 from semdrivers.errors import InvalidParameterError
-from semfocus_plugin.cli import Overwrite, progress_bars
+from semfocus_plugin.cli import progress_bars
 from semfocus_plugin.lab.cli._shared import Dask, Pictures, Workers, check_outputs, engine, write_report
 from semfocus_plugin.lab.parallel import required
 
