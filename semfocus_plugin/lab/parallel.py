@@ -129,9 +129,7 @@ def _on_cluster(call: Callable[..., _Result], tasks: Sequence[tuple[Any, ...]], 
     with client:
         _check_cluster(client, address)
         here, name = _decisive(), getattr(call, "__name__", "task")
-        futures = [
-            client.submit(_as_here, here, call, *arguments, key=f"{name}-{uuid.uuid4()}") for arguments in tasks
-        ]
+        futures = [client.submit(_as_here, here, call, *arguments, key=f"{name}-{uuid.uuid4()}") for arguments in tasks]
         futures.reverse()
         try:
             while futures:
@@ -139,13 +137,13 @@ def _on_cluster(call: Callable[..., _Result], tasks: Sequence[tuple[Any, ...]], 
                 yield futures.pop().result()
         except (concurrent.futures.CancelledError, distributed.comm.CommClosedError) as error:
             raise AutofocusError(
-                f"the Dask scheduler at {address} was lost with {len(futures) + 1} of {len(tasks)} tasks not handed over "
-                f"({error}); start it, and call again"
+                f"the Dask scheduler at {address} was lost with {len(futures) + 1} of {len(tasks)} tasks not handed "
+                f"over ({error}); start it, and call again"
             ) from None
         except distributed.KilledWorker as error:
             raise AutofocusError(
-                f"every worker of the cluster at {address} that began a task died of it ({error}): they may lack memory; "
-                "see their logs"
+                f"every worker of the cluster at {address} that began a task died of it ({error}): they may lack "
+                "memory; see their logs"
             ) from None
         finally:
             client.cancel(futures)

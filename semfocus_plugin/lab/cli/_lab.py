@@ -403,7 +403,9 @@ def control(
 def cluster(
     workers: Annotated[list[int] | None, typer.Option(min=1, help="Workers, repeatable; 1, 2, 4 by default.")] = None,
     size: Annotated[int, typer.Option(min=1, help="How much work: runs of each track or specimen.")] = 4,
-    work: Annotated[list[str] | None, typer.Option(help="Command, such as dataset; repeatable. All by default.")] = None,
+    work: Annotated[
+        list[str] | None, typer.Option(help="Command, such as dataset; repeatable. All by default.")
+    ] = None,
 ) -> None:
     """Compare one process with Dask workers of this computer, one of them killed at last: hashes, time, efficiency.
 

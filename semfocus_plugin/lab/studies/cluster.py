@@ -73,7 +73,12 @@ def table(
             made, seconds, core = _on_workers(WORK[name], size, count, kill) if count else _here(WORK[name], size)
             alone = alone or (seconds, core)
             cells = (seconds, 1), (alone[0] / seconds, 2), (core, 1), (alone[1] / core, 2)
-            yield name, where, made[:16], *("" if math.isnan(value) else f"{value:.{digits}f}" for value, digits in cells)
+            yield (
+                name,
+                where,
+                made[:16],
+                *("" if math.isnan(value) else f"{value:.{digits}f}" for value, digits in cells),
+            )
 
 
 def _here(work: Work, size: int) -> tuple[str, float, float]:

@@ -208,7 +208,7 @@ class Store:
         self.local = Path(self._root) if "file" in self._files.protocol else None
 
     def names(self) -> set[str]:
-        """Return the names of the files; none where there is no such folder, as storage of objects has no empty ones."""
+        """Return the names of the files; none where there is no folder, as storage of objects has no empty ones."""
         with translated(self._folder, AutofocusError):
             self._files.invalidate_cache()
             try:
