@@ -60,10 +60,11 @@ def test_a_dataset_in_a_bucket_has_the_bytes_of_a_folder_and_is_resumed_by_what_
         np.testing.assert_array_equal(near["pixels"], far["pixels"])
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_workers_that_are_killed_leave_whole_files_in_a_bucket(bucket, tmp_path):
     distributed = pytest.importorskip("distributed")
-    config = DatasetConfig(count=48, seed=3, shard_size=4)
+    config = DatasetConfig(count=24, seed=3, shard_size=4)
     datasets.build(config, tmp_path, workers=1)
     address, killed = f"{bucket}/killed", threading.Event()
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}

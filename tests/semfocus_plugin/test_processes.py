@@ -52,6 +52,7 @@ def trained(data, folder, processes: int, *options: str) -> list[float]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_processes_learn_as_one_and_one_goes_on_where_two_stopped(tmp_path):
     datasets.build(DatasetConfig(count=192, seed=5, shard_size=32), tmp_path / "data", workers=1)
     one = trained(tmp_path / "data", tmp_path / "one", 1, "--epochs", "4", "--learning-rate", "0.001")

@@ -33,9 +33,8 @@ Work = Callable[[int, Workers, Callable[[object], object]], str]
 """Does work of a size somewhere, calling a function after every part of it, and returns the hash of what came out."""
 
 _SEED = 7
-_ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
+_ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": 128 << 20, "MALLOC_MMAP_THRESHOLD_": 32 << 20}
 """Of the workers: Dask has them hand freed memory back at once, and every frame then costs its pages again."""
-_METHODS = METHODS[0].name, "brent"
 
 
 def table(
@@ -91,7 +90,7 @@ def _here(work: Work, size: int) -> tuple[str, float, float]:
 def _on_workers(work: Work, size: int, count: int, kill: bool) -> tuple[str, float, float]:
     """Return the hash, the seconds, and processor seconds of workers, scheduler and client together."""
     dask, distributed = (required(name, "computing on a Dask cluster", "dask") for name in ("dask", "distributed"))
-    dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in _ENVIRONMENT.items()})
+    dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": str(value) for name, value in _ENVIRONMENT.items()})
     options = {"n_workers": count, "threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster, set_as_default=False) as client:
         client.run(_warm)
