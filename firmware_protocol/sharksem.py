@@ -15,22 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = [
-    "CONTROL_PORT",
-    "HEAD_SIZE",
-    "LARGEST_BODY",
-    "Flags",
-    "Message",
-    "Pixels",
-    "Reader",
-    "Value",
-    "decode_head",
-    "decode_pixels",
-    "encode",
-    "encode_pixels",
-    "entries",
-    "parse_map",
-    "write_map",
-]
+    "CONTROL_PORT", "HEAD_SIZE", "LARGEST_BODY", "Flags", "Message", "Pixels", "Reader", "Value", "decode_head",
+    "decode_pixels", "encode", "encode_pixels", "entries", "parse_map", "write_map",
+]  # fmt: skip
 
 CONTROL_PORT = 8300
 """TCP port of the control connection; the data connection has the next one."""

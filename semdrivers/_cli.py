@@ -21,44 +21,33 @@ from rich.table import Table
 
 import semdrivers
 from semdrivers._builtin import NOT_RUN
-from semdrivers.base import described
+from semdrivers.base import PARTS, described
 from semdrivers.connection import LEAST_TOKEN, TOKEN_VARIABLE, opened, read_token
-from semdrivers.console import FAULT, REFUSED, application, end_batch, fail, messages, output, print_json, problem_of
+from semdrivers.console import (
+    FAULT,
+    REFUSED,
+    Json,
+    Url,
+    application,
+    end_batch,
+    fail,
+    messages,
+    output,
+    print_json,
+    problem_of,
+)
 from semdrivers.errors import InvalidParameterError
 from semdrivers.files import check_free, plain
 from semdrivers.image import ScanMode
 from semdrivers.instruments import read_instruments
-from semdrivers.microscope import (
-    HasBeam,
-    HasBeamShift,
-    HasDetector,
-    HasStage,
-    HasStageOrientation,
-    HasStigmator,
-    HasStop,
-    HasVacuum,
-)
+from semdrivers.microscope import has_part
 
 app = application(
     "semdrivers", "Drivers for scanning electron microscopes, an emulator of one, and the plugins they use."
 )
 
-Url = Annotated[
-    str, typer.Argument(help="Address of the microscope, such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 
 _CONDITIONS = ("working_distance", "magnification", "pixel_size", "frame_id")
-_OPTIONAL = {
-    "stage": HasStage,
-    "stage tilt and rotation": HasStageOrientation,
-    "stigmator": HasStigmator,
-    "beam shift": HasBeamShift,
-    "detector": HasDetector,
-    "beam": HasBeam,
-    "vacuum": HasVacuum,
-    "stop within a frame": HasStop,
-}
 
 
 class Make(enum.StrEnum):
@@ -664,7 +653,7 @@ def _describe(url: str, microscope: Any) -> dict[str, Any]:
         "scan_modes": [
             {"name": mode.name.lower(), "width": mode.width, "height": mode.height} for mode in capabilities.scan_modes
         ],
-        "offers": [name for name, protocol in _OPTIONAL.items() if isinstance(microscope, protocol)],
+        "offers": [name for part, name in PARTS.items() if has_part(microscope, part)],
     }
 
 

@@ -20,7 +20,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from semdrivers.claims import claimed, layers
-from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeError
+from semdrivers.errors import AutofocusError, DeviceError, InvalidParameterError, OutOfRangeError
 from semdrivers.files import counted, plain
 from semdrivers.focus import AutofocusResult, AutofocusSettings, FocusStep, Progress, RecordsFocus
 from semdrivers.microscope import (
@@ -54,6 +54,8 @@ _PLACE, _STAGE, _SHIFT = "working_distance", "stage_position", "beam_shift"
 _ASIDE = 2.0  # Depths of field from the prediction of a map at which a run begins
 _AROUND = [(0.5, 0.0), (0.0, 0.5), (-0.5, 0.0), (0.0, -0.5), (0.7, 0.7), (-0.7, 0.7), (-0.7, -0.7), (0.7, -0.7)]
 """Where ``move_to_contrast`` looks, in radii from the target."""
+_STAGE_ERROR = 0.005
+"""mm by which a stage that was sent beside the target, or back, may miss its place, besides half of the way."""
 _TERMINATE = ("SIGTERM", "SIGHUP")
 
 
@@ -101,6 +103,8 @@ def autofocus(
         thread holds it.
     AutofocusError
         When no installed plugin offers the method.
+    DeviceError
+        When the stage does not stand where a run beside the target has sent it, or not back at the target.
     SemDriversError
         Whatever the microscope raises; working distance and magnification have been put back.
     SystemExit
@@ -158,6 +162,8 @@ def autofocus(
             stays += (_STAGE,)
         for failure in put_back(microscope, {name: start[name] for name in start if name not in stays}).values():
             raise failure
+        if _STAGE in start and _STAGE not in stays:
+            _check_stage(microscope, start[_STAGE], settings)
         if map is not None and result.method != BY_MAP:
             _feed(map, microscope, result)
         if result.measured_at is not None:
@@ -257,6 +263,7 @@ def _beside(
     if settings.focus_offset is not None:
         x, y = x + settings.focus_offset[0], y + settings.focus_offset[1]
         microscope.move_stage(x, y)
+        _check_stage(microscope, (x, y), settings)
     result = focus(settings, progress)
     first = result
     for along, across in _AROUND if settings.move_to_contrast else ():
@@ -291,6 +298,17 @@ def _beside(
         now = tuple(microscope.stage_position)
         result = dataclasses.replace(result, measured_at=None if now == start[_STAGE] else now)
     return result
+
+
+def _check_stage(microscope: Any, place: tuple[float, float], settings: AutofocusSettings) -> None:
+    """Raise where the stage is not where a run beside the target has sent it: the target is spared, and comes back."""
+    now = tuple(microscope.stage_position)
+    way = math.hypot(*(settings.focus_offset or (0.0, 0.0))) + settings.contrast_radius * settings.move_to_contrast
+    if math.dist(now, place) > max(0.5 * way, _STAGE_ERROR):
+        raise DeviceError(
+            f"the stage stands at ({now[0]:g}, {now[1]:g}) mm, and not at ({place[0]:g}, {place[1]:g}) mm where it was "
+            "sent: check the stage and its driver"
+        )
 
 
 def _what_is_left(settings: AutofocusSettings, result: AutofocusResult) -> AutofocusSettings | None:

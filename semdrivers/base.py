@@ -33,18 +33,21 @@ from semdrivers.microscope import (
 )
 
 _log = logging.getLogger(__name__)
-_OPTIONAL = (
-    HasStage,
-    HasStageOrientation,
-    HasStigmator,
-    HasBeamShift,
-    HasDetector,
-    HasBeam,
-    HasVacuum,
-    HasStop,
-    HasVoltage,
-    RecordsFocus,
-)
+
+PARTS: Mapping[type, str] = {
+    HasStage: "stage",
+    HasStageOrientation: "stage tilt and rotation",
+    HasStigmator: "stigmator",
+    HasBeamShift: "beam shift",
+    HasDetector: "detector",
+    HasBeam: "beam",
+    HasVacuum: "vacuum",
+    HasStop: "stop within a frame",
+    HasVoltage: "high voltage",
+}
+"""Protocols of the optional parts of an instrument, each with its name for a person."""
+
+_OPTIONAL = (*PARTS, RecordsFocus)
 _MEMBERS = {name: member for protocol in _OPTIONAL for name, member in vars(protocol).items() if name[0] != "_"}
 
 PROPERTIES = tuple(name for name, member in _MEMBERS.items() if isinstance(member, property))
@@ -64,14 +67,9 @@ _SETTINGS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
 """Protocol, property, and the names that its values have in the metadata of a frame."""
 
 __all__ = [
-    "METHODS",
-    "PROPERTIES",
-    "KeepsFocusRecord",
-    "MicroscopeBase",
-    "WrappedMicroscope",
-    "described",
+    "METHODS", "PARTS", "PROPERTIES", "KeepsFocusRecord", "MicroscopeBase", "WrappedMicroscope", "described",
     "settings_of",
-]
+]  # fmt: skip
 
 
 def settings_of(microscope: Any, mode: ScanMode | None = None) -> dict[str, float]:

@@ -34,38 +34,15 @@ from semdrivers.microscope import (
 )
 
 __all__ = [
-    "CHECKS",
-    "Check",
-    "Outcome",
-    "Skipped",
-    "Wire",
-    "check_autofocus_keeps_its_promises",
-    "check_cancelled_autofocus_restores",
-    "check_capabilities",
-    "check_close_twice",
-    "check_default_frame",
-    "check_focus_record_travels",
-    "check_frame_ids_rise",
-    "check_frames",
-    "check_frames_are_the_callers_own",
-    "check_frames_follow_settings",
-    "check_magnification_changes",
-    "check_magnification_is_refused_beyond_its_limits",
-    "check_magnification_must_be_a_number",
-    "check_members",
-    "check_pixel_size_follows_magnification",
-    "check_scan_mode_must_be_one",
-    "check_stage",
-    "check_stage_orientation",
-    "check_state_is_within_capabilities",
-    "check_stigmator",
-    "check_stop",
-    "check_working_distance_is_refused_beyond_its_limits",
-    "check_working_distance_moves",
-    "check_working_distance_must_be_a_number",
-    "run_check",
-    "run_checks",
-]
+    "CHECKS", "Check", "Outcome", "Skipped", "Wire", "check_autofocus_keeps_its_promises",
+    "check_cancelled_autofocus_restores", "check_capabilities", "check_close_twice", "check_default_frame",
+    "check_focus_record_travels", "check_frame_ids_rise", "check_frames", "check_frames_are_the_callers_own",
+    "check_frames_follow_settings", "check_magnification_changes", "check_magnification_is_refused_beyond_its_limits",
+    "check_magnification_must_be_a_number", "check_members", "check_pixel_size_follows_magnification",
+    "check_scan_mode_must_be_one", "check_stage", "check_stage_orientation", "check_state_is_within_capabilities",
+    "check_stigmator", "check_stop", "check_working_distance_is_refused_beyond_its_limits",
+    "check_working_distance_moves", "check_working_distance_must_be_a_number", "run_check", "run_checks",
+]  # fmt: skip
 
 _FAR = 1e9
 _TRAVEL = 0.1

@@ -18,21 +18,9 @@ from semdrivers.instruments import Instrument, LimitedMicroscope, read_instrumen
 from semdrivers.microscope import HasStop, Microscope, Range, check_microscope, number, whole_number
 
 __all__ = [
-    "LEAST_TOKEN",
-    "TOKEN_VARIABLE",
-    "OpenMicroscope",
-    "checked_token",
-    "connect",
-    "flag_option",
-    "limits_option",
-    "number_option",
-    "opened",
-    "read_token",
-    "split_path_url",
-    "split_url",
-    "stop",
-    "whole_option",
-]
+    "LEAST_TOKEN", "TOKEN_VARIABLE", "OpenMicroscope", "checked_token", "connect", "flag_option", "limits_option",
+    "number_option", "opened", "read_token", "split_path_url", "split_url", "stop", "whole_option",
+]  # fmt: skip
 
 TOKEN_VARIABLE = "SEMFOCUS_TOKEN"
 """Environment variable with the token of an instrument or server, which is thus in no list of processes."""

@@ -39,22 +39,9 @@ from semdrivers.files import plain
 from semdrivers.focus import FrameSkippedError, NotFocusedError
 
 __all__ = [
-    "FAULT",
-    "INTERRUPTED",
-    "NO_LINK",
-    "REFUSED",
-    "WRONG_USAGE",
-    "CommandGroup",
-    "application",
-    "end_batch",
-    "exit_code_of",
-    "fail",
-    "messages",
-    "output",
-    "print_json",
-    "printable",
-    "problem_of",
-]
+    "FAULT", "INTERRUPTED", "NO_LINK", "REFUSED", "WRONG_USAGE", "CommandGroup", "Json", "Overwrite", "Url",
+    "application", "end_batch", "exit_code_of", "fail", "messages", "output", "print_json", "printable", "problem_of",
+]  # fmt: skip
 
 FAULT = 1
 """Exit code of whatever went wrong and has no code of its own."""
@@ -67,6 +54,15 @@ NO_LINK = 4
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
+
+Url = Annotated[
+    str, typer.Argument(help="Address of the microscope, such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'.")
+]
+"""The argument of every command that opens a microscope."""
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
+"""The option `--json`."""
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist; they are kept by default.")]
+"""The option `--overwrite`."""
 
 
 class _Console(Console):

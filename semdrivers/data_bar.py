@@ -199,7 +199,7 @@ def _levelled(rows: _Strip, low: int, spread: float) -> Iterator[tuple[_Strip, f
     """Yield the rows and the width of what counts as their background: as they are, then without a ramp along them."""
     yield rows, 0.0
     width = rows.shape[1]
-    medians = np.array([np.median(part) for part in np.array_split(rows[-low:], _SEGMENTS, axis=1)])
+    medians = np.array([_median(part) for part in np.array_split(rows[-low:], _SEGMENTS, axis=1)], np.float32)
     around = np.lib.stride_tricks.sliding_window_view(np.pad(medians, 2, mode="reflect", reflect_type="odd"), 5)
     ramp = np.median(around, axis=1)
     middles = (np.arange(_SEGMENTS) + 0.5) * width / _SEGMENTS
@@ -208,6 +208,13 @@ def _levelled(rows: _Strip, low: int, spread: float) -> Iterator[tuple[_Strip, f
     noise = float(np.percentile((ordered[:, most:] - ordered[:, :-most]).min(axis=1), 30))
     if noise <= _NOISE * spread:
         yield flat, _TOLERANCE * max(noise, spread / 255)
+
+
+def _median(values: _Strip) -> float:
+    """Return what `numpy.median` does, at a fifth of its price for so few."""
+    middle = values.size // 2
+    ordered = np.partition(values.ravel(), (values.size - middle - 1, middle))
+    return float((ordered[values.size - middle - 1] + ordered[middle]) / 2)
 
 
 def _levels(rows: _Strip, tolerance: float) -> list[float]:
@@ -231,12 +238,19 @@ def _top(rows: _Strip, level: float, tolerance: float, spread: float) -> int | N
     """Return the first row of the bar whose background has this level at the bottom; None where there is none."""
     count = len(rows)
     share, about, levels = np.zeros(count), np.zeros(count), np.full(count, level)
+    if not tolerance:  # the level stays, so all rows can be counted at once
+        off = np.abs(rows - np.float32(level))
+        alike, inked = np.mean(off == 0, axis=1), np.mean(off <= _INK * spread, axis=1)
     top, gap = count, 0
     for row in range(count - 1, -1, -1):
-        near = rows[row][np.abs(rows[row] - level) <= tolerance]
-        here = float(np.median(near)) if near.size else level
-        share[row] = np.mean(np.abs(rows[row] - here) <= tolerance / 2)
-        about[row] = np.mean(np.abs(rows[row] - here) <= _INK * spread)
+        if tolerance:
+            near = rows[row][np.abs(rows[row] - level) <= tolerance]
+            here = _median(near) if near.size else level
+            off = np.abs(rows[row] - here)
+            share[row] = np.count_nonzero(off <= tolerance / 2) / off.size
+            about[row] = np.count_nonzero(off <= _INK * spread) / off.size
+        else:
+            here, share[row], about[row] = level, alike[row], inked[row]
         if share[row] >= (_RINGING if tolerance else _BACKGROUND):
             top, gap, level = row, 0, here
         else:

@@ -27,24 +27,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 __all__ = [
-    "AutofocusError",
-    "BusyError",
-    "DeviceError",
-    "ExistingFileError",
-    "HardwareFault",
-    "InterlockError",
-    "InvalidParameterError",
-    "ModelError",
-    "NotConnectedError",
-    "OutOfRangeError",
-    "ProtocolError",
-    "SemDriversError",
-    "StoppedError",
-    "TransportError",
-    "error_named",
-    "installation",
-    "translated",
-]
+    "AutofocusError", "BusyError", "DeviceError", "ExistingFileError", "HardwareFault", "InterlockError",
+    "InvalidParameterError", "ModelError", "NotConnectedError", "OutOfRangeError", "ProtocolError", "SemDriversError",
+    "StoppedError", "TransportError", "error_named", "installation", "translated",
+]  # fmt: skip
 
 
 class SemDriversError(Exception):

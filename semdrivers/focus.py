@@ -19,18 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "Astigmatism",
-    "AutofocusResult",
-    "AutofocusSettings",
-    "Drift",
-    "FocusRecord",
-    "FocusStep",
-    "FrameSkippedError",
-    "NotFocusedError",
-    "Progress",
-    "RecordsFocus",
-    "record_of_frame",
-]
+    "Astigmatism", "AutofocusResult", "AutofocusSettings", "Drift", "FocusRecord", "FocusStep", "FrameSkippedError",
+    "NotFocusedError", "Progress", "RecordsFocus", "record_of_frame",
+]  # fmt: skip
 
 
 _FLAGS = (

@@ -2,7 +2,7 @@
 
 A frame is written with all that is known of it: the physical pixel size where every OME reader looks for
 it, and working distance, magnification, frame id, time, scan mode and the focus record as OME annotations.
-The XML is pure ASCII (other characters as references), so any reader of TIFF descriptions takes it.
+The XML is UTF-8, as every reader of OME-TIFF expects it.
 """
 
 from __future__ import annotations

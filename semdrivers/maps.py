@@ -15,6 +15,7 @@ import time as computer
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import cast
 
 import numpy as np
@@ -27,11 +28,11 @@ from semdrivers.microscope import number
 
 __all__ = ["FocusMap", "MapPoint", "checked_region"]
 
-_SURE = 0.9  # Confidence from which a run is worth a point of the map
 _DRIFT = 10.0  # nm/s
 _SLOPE = 0.05  # mm/mm; standard deviation of the tilt: samples are mounted to a few degrees
 _HEIGHT = 1.0  # mm; of the height of the whole
-_ERROR = 0.2  # Depths of field by which a confident run errs
+_ERROR = 0.2  # Depths of field by which a run errs at least
+_MOST_SURE = 0.999  # Confidence that is believed at most where a run says nothing else of its error
 _WANDER = 120.0  # s; what a drift does in that time it may do to either side at random
 _RELIEF = (0.3, 1.0, 3.0, 10.0)  # Depths of field; amplitudes of the smooth surface that are tried
 _LENGTHS = (0.3, 0.6, 1.2)  # Extents of the map; its correlation lengths that are tried
@@ -135,11 +136,11 @@ class FocusMap:
         x, y : float
             Stage position, mm.
         focus : AutofocusResult or float
-            A run, which counts when it is focused with a confidence of 0.9 or more and not at a limit; or a working
-            distance in mm.
+            A run, which counts when it is focused and not at a limit; or a working distance in mm.
         sigma : float, optional
-            Standard deviation of the working distance, mm; by default a fifth of the depth of field, or that of the
-            posterior of the run where it is larger.
+            Standard deviation of the working distance, mm. By default a fifth of the depth of field, or that of the
+            posterior of the run where it is larger, over the square root of the confidence of the run; for a run
+            without a posterior, what its confidence says of a depth of field.
         depth_of_field : float, optional
             mm; that of the run by default.
         magnification : float
@@ -160,12 +161,12 @@ class FocusMap:
             When a value is no number, `sigma` or the depth of field is not above 0, or no depth of field is known.
         """
         if isinstance(focus, AutofocusResult):
-            if not focus.focused or focus.confidence < _SURE or focus.at_limit:
+            if not focus.focused or focus.at_limit or not focus.confidence > 0:
                 return False
             depth_of_field = focus.depth_of_field if depth_of_field is None else depth_of_field
             score = focus.score if score is None else score
-            if sigma is None and focus.posterior and depth_of_field is not None:
-                sigma = max(_spread(focus.posterior), _ERROR * depth_of_field)
+            if sigma is None and depth_of_field is not None:
+                sigma = _sigma_of(focus, depth_of_field)
             if math.isnan(magnification) and focus.trace:
                 magnification = focus.trace[-1].magnification
             focus = focus.working_distance
@@ -386,6 +387,19 @@ def checked_region(region: Sequence[float]) -> tuple[float, float, float, float]
     if c < a or d < b:
         raise OutOfRangeError(f"region must have x0 <= x1 and y0 <= y1, not ({a:g}, {b:g}, {c:g}, {d:g}) mm")
     return a, b, c, d
+
+
+def _sigma_of(run: AutofocusResult, depth_of_field: float) -> float:
+    """Return the standard deviation of the focus of a run, mm.
+
+    A run of confidence c is taken to be right in a share c of cases and to say nothing in the others, so that it counts
+    with c times the precision of one that is right; the long tail of a point deals with what is wrong.
+    """
+    if run.posterior:
+        spread = _spread(run.posterior)
+    else:
+        spread = depth_of_field / NormalDist().inv_cdf(0.5 + 0.5 * min(run.confidence, _MOST_SURE))
+    return max(spread, _ERROR * depth_of_field) / math.sqrt(run.confidence)
 
 
 def _spread(posterior: Sequence[float]) -> float:

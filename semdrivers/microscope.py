@@ -32,42 +32,12 @@ WHOLE_FRAME = (0.0, 0.0, 1.0, 1.0)
 """The region that is the whole frame: x0, y0, x1, y1 as shares of its width and height."""
 
 __all__ = [
-    "SIX_DIGITS",
-    "TAKE_UP",
-    "WHOLE_FRAME",
-    "Capabilities",
-    "HasBeam",
-    "HasBeamShift",
-    "HasDetector",
-    "HasStage",
-    "HasStageOrientation",
-    "HasStigmator",
-    "HasStop",
-    "HasVacuum",
-    "HasVoltage",
-    "LimitsTravel",
-    "Microscope",
-    "PartType",
-    "Range",
-    "allowed_range",
-    "approach",
-    "check_microscope",
-    "check_read_back",
-    "checked_limits",
-    "has_member",
-    "has_part",
-    "missing_members",
-    "number",
-    "offered_mode",
-    "put_back",
-    "read_number",
-    "reported",
-    "reported_picture",
-    "restoring",
-    "stigmator_of",
-    "whole_number",
-    "within",
-]
+    "SIX_DIGITS", "TAKE_UP", "WHOLE_FRAME", "Capabilities", "HasBeam", "HasBeamShift", "HasDetector", "HasStage",
+    "HasStageOrientation", "HasStigmator", "HasStop", "HasVacuum", "HasVoltage", "LimitsTravel", "Microscope",
+    "PartType", "Range", "allowed_range", "approach", "check_microscope", "check_read_back", "checked_limits",
+    "has_member", "has_part", "missing_members", "number", "offered_mode", "put_back", "read_number", "reported",
+    "reported_picture", "restoring", "stigmator_of", "whole_number", "within",
+]  # fmt: skip
 
 _log = logging.getLogger(__name__)
 

@@ -49,6 +49,19 @@ def notify(listener: Listener | None, event: str, message: str, **details: Any) 
         _log.exception("nobody could be notified of %s: %s", event, message)
 
 
+def _can_be_posted_to(url: object) -> bool:
+    """Return whether an address is one that urllib takes: a night is too long to learn that it is none."""
+    if not isinstance(url, str) or not url.isascii() or not url.isprintable() or " " in url:
+        return False
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+        )
+    except ValueError:
+        return False
+
+
 class Webhook:
     """A listener that posts every event as JSON to a web address, in order, from a thread of its own.
 
@@ -64,13 +77,14 @@ class Webhook:
     Raises
     ------
     InvalidParameterError, OutOfRangeError
-        When the address is none of the two kinds, or the time not above 0.
+        When the address is none that can be posted to, or the time not above 0.
     """
 
     def __init__(self, url: str, *, timeout: float = 10.0) -> None:
-        parts = urlsplit(url) if isinstance(url, str) else None
-        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InvalidParameterError(f"webhook must be an http:// or https:// address, not {url!r}")
+        if not _can_be_posted_to(url):
+            raise InvalidParameterError(
+                f"webhook must be an http:// or https:// address of printable ASCII without a user name, not {url!r}"
+            )
         if number("timeout", timeout, "s") <= 0:
             raise OutOfRangeError(f"timeout must be above 0 s, not {timeout:g} s")
         self._url, self._timeout = url, float(timeout)

@@ -27,24 +27,11 @@ from semdrivers.image import Image
 from semdrivers.microscope import Microscope
 
 __all__ = [
-    "ALLOW_LIST_VARIABLE",
-    "GROUP",
-    "TRACE_VARIABLE",
-    "PluginManager",
-    "PluginRecord",
-    "get_plugin_manager",
-    "hookimpl",
-    "hookspec",
-    "semdrivers_autofocus",
-    "semdrivers_autofocus_methods",
-    "semdrivers_connect",
-    "semdrivers_focus_between",
-    "semdrivers_frame",
-    "semdrivers_schemes",
-    "semdrivers_specimens",
-    "semdrivers_stop",
+    "ALLOW_LIST_VARIABLE", "GROUP", "TRACE_VARIABLE", "PluginManager", "PluginRecord", "get_plugin_manager",
+    "hookimpl", "hookspec", "semdrivers_autofocus", "semdrivers_autofocus_methods", "semdrivers_connect",
+    "semdrivers_focus_between", "semdrivers_frame", "semdrivers_schemes", "semdrivers_specimens", "semdrivers_stop",
     "unknown",
-]
+]  # fmt: skip
 
 hookspec = pluggy.HookspecMarker("semdrivers")
 """Marks the specification of a hook."""

@@ -17,7 +17,6 @@ from semdrivers.plugins import hookimpl
 from semfocus_plugin import methods
 from semfocus_plugin import run as loop
 from semfocus_plugin.calibration import apertures_in_use, calibration_for, learn_stigmator, stigmator_for
-from semfocus_plugin.optics import beam_of, instrument_of
 
 __all__ = ["semdrivers_autofocus", "semdrivers_autofocus_methods", "semdrivers_focus_between"]
 
@@ -61,13 +60,9 @@ def semdrivers_focus_between(
     microscope: Microscope, first: Image, second: Image, row: float, column: float, depth_of_field: float
 ) -> tuple[float, float] | None:
     """Return the working distance of focus in the strip that two pictures share, and its standard deviation, mm."""
-    from semfocus_plugin.tiles import focus_between, joint
+    from semfocus_plugin.tiles import beam_at, focus_between, joint
 
     where = joint(first, second, row, column)
     if where is None:
         return None
-    capabilities, store = microscope.capabilities, apertures_in_use()
-    kept, instrument = calibration_for(capabilities), instrument_of(microscope, capabilities)
-    known = store.get(instrument) if store is not None and instrument is not None else None
-    beam = beam_of(capabilities, second.working_distance, None if kept is None else kept.beam, known)
-    return focus_between(first, second, where, beam, depth_of_field)
+    return focus_between(first, second, where, beam_at(microscope, second.working_distance), depth_of_field)

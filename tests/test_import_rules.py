@@ -30,12 +30,9 @@ HEAVY = (
 HEAVY_OWN = (
     "pluggy",
     "semdrivers.emulator",
-    "semdrivers.em30",
-    "semdrivers.smartsem",
-    "semdrivers.tescan",
-    "semdrivers.zem",
     "semfocus_plugin",
     "firmware_protocol",
+    *(f"semdrivers.{path.parent.name}" for path in ROOT.glob("semdrivers/*/_driver.py")),
 )
 PUBLIC_OF_SEMDRIVERS = {
     "semdrivers",

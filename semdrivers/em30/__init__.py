@@ -7,16 +7,6 @@ from semdrivers.em30._transport import TcpTransport, Transport, open_serial, ope
 from semdrivers.em30._waiting import WaitingTimes
 
 __all__ = [
-    "EM30",
-    "ControlLink",
-    "FrameOrder",
-    "ImageLink",
-    "TcpTransport",
-    "Transport",
-    "WaitingTimes",
-    "connect",
-    "open_serial",
-    "open_tcp",
-    "send_emergency_stop",
-    "stop",
-]
+    "EM30", "ControlLink", "FrameOrder", "ImageLink", "TcpTransport", "Transport", "WaitingTimes", "connect",
+    "open_serial", "open_tcp", "send_emergency_stop", "stop",
+]  # fmt: skip

@@ -22,6 +22,8 @@ _SERIAL_CHUNK = 256
 _SERIAL_READ = 0.05
 _SERIAL_WRITE = 0.5
 
+_Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
 
 class Transport(Protocol):
     """What the control link needs of a byte pipe."""
@@ -125,6 +127,17 @@ def _why(error: OSError, timeout: float) -> str:
     return error.strerror or str(error)
 
 
+def _wait(connection: socket.socket | TlsSocket, events: int, timeout: float) -> bool:
+    """Return whether the socket is ready within `timeout` seconds.
+
+    One selector a call, of a kind that needs no descriptor of its own: a connection costs a process one descriptor, and
+    a call in a signal handler does not meet the call that it interrupts.
+    """
+    with _Selector() as selector:
+        selector.register(connection, events)
+        return bool(selector.select(max(0.0, timeout)))
+
+
 class TcpTransport:
     """A connected socket. Made by `open_tcp`.
 
@@ -141,10 +154,6 @@ class TcpTransport:
         self.name = name
         self._socket = connection
         self._closed = threading.Event()
-        self._readable = selectors.DefaultSelector()
-        self._readable.register(connection, selectors.EVENT_READ)
-        self._writable = selectors.DefaultSelector()
-        self._writable.register(connection, selectors.EVENT_WRITE)
 
     def send(self, data: bytes, timeout: float) -> None:
         deadline = time.monotonic() + timeout
@@ -161,7 +170,7 @@ class TcpTransport:
                         f"{self.name} took {len(data) - len(view)} of {len(data)} bytes in {timeout:g} s"
                     ) from None
                 try:
-                    self._writable.select(left)
+                    _wait(self._socket, selectors.EVENT_WRITE, left)
                 except (OSError, ValueError) as error:
                     raise TransportError(f"{self.name} was closed while sending") from error
             except OSError as error:
@@ -169,7 +178,7 @@ class TcpTransport:
 
     def receive(self, timeout: float) -> bytes:
         try:
-            if not self._readable.select(max(0.0, timeout)):
+            if not _wait(self._socket, selectors.EVENT_READ, timeout):
                 return b""
             data = self._socket.recv(CHUNK)
         except (BlockingIOError, InterruptedError):
@@ -187,8 +196,6 @@ class TcpTransport:
 
     def close(self) -> None:
         self.shutdown()
-        self._readable.close()
-        self._writable.close()
         self._socket.close()
 
 

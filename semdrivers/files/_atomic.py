@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from semdrivers.errors import ExistingFileError
+from semdrivers.errors import ExistingFileError, SemDriversError
 
 _log = logging.getLogger("semdrivers.files")
 
@@ -30,6 +30,23 @@ def check_free(path: str | Path, overwrite: bool = False) -> None:
         raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(path.parent))
     if not overwrite and os.path.lexists(path):
         raise ExistingFileError(path)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have what the block raises name the file that it writes.
+
+    A full disk, a quota or a lost share raises an `OSError` without a name; numpy even leaves out the reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not isinstance(error, SemDriversError):
+            if error.errno is None:
+                error.errno, error.strerror = errno.EIO, f"not all of it could be written, as on a full disk: {error}"
+            if error.filename is None:
+                error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -53,15 +70,18 @@ def replacing(path: Path, overwrite: bool = False, *, private: bool = False) -> 
         When there is such a file, unless `overwrite`; also when it appeared meanwhile.
     FileNotFoundError
         When there is no such folder.
+    OSError
+        When not all could be written; it names the file. What was there stays.
     """
     check_free(path, overwrite)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
     os.close(os.open(temporary, flags, 0o600 if private else 0o644))
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        with naming(path):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         if overwrite:
             os.replace(temporary, path)
         else:

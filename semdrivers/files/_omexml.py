@@ -2,7 +2,8 @@
 
 Programs that know OME find the physical pixel size and the magnification in their places, and people find the
 conditions as key-value annotations. The whole record, with its types, is one JSON annotation besides; reading
-back uses that one. Everything is pure ASCII, so it fits a TIFF description as it is.
+back uses that one. It is UTF-8, as OME-TIFF has it: Bio-Formats, which Fiji reads such files with, spoils references to
+characters, such as the ``&#181;`` of a unit.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def describe(name: str, shape: tuple[int, int], dtype: str, conditions: Mapping[str, Any]) -> bytes:
-    """Return the OME-XML of a frame, as ASCII.
+    """Return the OME-XML of a frame, as UTF-8.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ def describe(name: str, shape: tuple[int, int], dtype: str, conditions: Mapping[
     objective = ET.SubElement(instrument, "Objective", ID="Objective:0")
     _set_number(objective, "NominalMagnification", conditions["magnification"])
     _set_number(objective, "WorkingDistance", conditions["working_distance"], "mm")
-    picture = ET.SubElement(root, "Image", ID="Image:0", Name=_xml_text(name))
+    picture = ET.SubElement(root, "Image", ID="Image:0", Name=_xml_name(name))
     if conditions["timestamp"] is not None and (date := _date(conditions["timestamp"])):
         ET.SubElement(picture, "AcquisitionDate").text = date
     ET.SubElement(picture, "InstrumentRef", ID="Instrument:0")
@@ -101,7 +102,7 @@ def describe(name: str, shape: tuple[int, int], dtype: str, conditions: Mapping[
     if isinstance(focus, Mapping):
         ET.SubElement(picture, "AnnotationRef", ID="Annotation:2")
         _add_map(notes, "Annotation:2", _AUTOFOCUS, focus)
-    return bytes(ET.tostring(root, encoding="us-ascii", xml_declaration=True))
+    return bytes(ET.tostring(root, encoding="UTF-8", xml_declaration=True))
 
 
 def conditions_of(description: str) -> dict[str, Any]:
@@ -222,7 +223,7 @@ def _add_map(parent: ET.Element, identifier: str, namespace: str, values: Mappin
     pairs = ET.SubElement(note, "Value")
     for key, value in values.items():
         written = plain(value)
-        ET.SubElement(pairs, "M", K=_xml_text(str(key))).text = _xml_text(
+        ET.SubElement(pairs, "M", K=_xml_name(str(key))).text = _xml_text(
             written if isinstance(written, str) else json.dumps(written)
         )
 
@@ -230,6 +231,11 @@ def _add_map(parent: ET.Element, identifier: str, namespace: str, values: Mappin
 def _xml_text(text: str) -> str:
     """Return `text` without the characters that XML cannot hold."""
     return _NOT_XML.sub("\ufffd", text)
+
+
+def _xml_name(text: str) -> str:
+    """Return `text` for an attribute, where line breaks would be written as references."""
+    return re.sub("[\t\n\r]", " ", _xml_text(text))
 
 
 def _set_number(element: ET.Element, name: str, value: float, unit: str = "") -> None:

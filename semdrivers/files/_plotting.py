@@ -98,24 +98,8 @@ def plot_before_after(
         One line for each.
     pixel_size : float
         nm; no scale bar where it is unknown (NaN).
-    path : str or Path
-        ``.png``, ``.pdf`` or ``.svg``.
-    overwrite : bool
-        Whether the file may take the place of another.
-
-    Returns
-    -------
-    Path
-        The file written.
-
-    Raises
-    ------
-    InvalidParameterError
-        When the ending of the name is not a picture format.
-    ExistingFileError
-        When there is such a file, unless `overwrite`.
-    OSError
-        When the file cannot be written.
+    path, overwrite
+        As of `plot_result`, and so are what is returned and what is raised.
     """
     path = _checked(path, overwrite)
     return _write(_pair_figure(before, after, titles, pixel_size), path, overwrite)
@@ -175,24 +159,8 @@ def plot_calibration(calibration: Mapping[str, Any], path: str | Path, *, overwr
     calibration : mapping
         ``series`` (working distance in mm and blur radius in pixels of each frame), ``pixel`` (nm), ``aperture`` and
         ``aperture_sigma`` (mm), ``working_distance`` (mm), ``magnification``, ``model``, ``serial``, ``date``.
-    path : str or Path
-        ``.png``, ``.pdf`` or ``.svg``.
-    overwrite : bool
-        Whether the file may take the place of another.
-
-    Returns
-    -------
-    Path
-        The file written.
-
-    Raises
-    ------
-    InvalidParameterError
-        When the ending of the name is not a picture format.
-    ExistingFileError
-        When there is such a file, unless `overwrite`.
-    OSError
-        When the file cannot be written.
+    path, overwrite
+        As of `plot_result`, and so are what is returned and what is raised.
     """
     path = _checked(path, overwrite)
     figure = _figure(6.4, 4.2)
@@ -242,24 +210,8 @@ def plot_focus_map(
         By how much each lies above what the other points say, mm.
     depth_of_field : float
         mm; the unit of uncertainty and residuals.
-    path : str or Path
-        ``.png``, ``.pdf`` or ``.svg``.
-    overwrite : bool
-        Whether the file may take the place of another.
-
-    Returns
-    -------
-    Path
-        The file written.
-
-    Raises
-    ------
-    InvalidParameterError
-        When the ending of the name is not a picture format.
-    ExistingFileError
-        When there is such a file, unless `overwrite`.
-    OSError
-        When the file cannot be written.
+    path, overwrite
+        As of `plot_result`, and so are what is returned and what is raised.
     """
     path = _checked(path, overwrite)
     figure = _figure(12.0, 3.9)

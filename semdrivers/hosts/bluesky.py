@@ -32,15 +32,9 @@ except ImportError as error:
 from semdrivers.hosts._bluesky_devices import Devices, devices
 
 __all__ = [
-    "STREAM",
-    "Devices",
-    "Plan",
-    "autofocus",
-    "autofocus_per_step",
-    "autofocus_preprocessor",
-    "autofocus_wrapper",
+    "STREAM", "Devices", "Plan", "autofocus", "autofocus_per_step", "autofocus_preprocessor", "autofocus_wrapper",
     "devices",
-]
+]  # fmt: skip
 
 STREAM = "autofocus"
 """Name of the event stream in which focusings are written."""

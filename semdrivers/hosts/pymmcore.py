@@ -49,17 +49,9 @@ except ImportError as error:
     raise ImportError(f"semdrivers.hosts.pymmcore needs pymmcore-plus 0.18: {installation('pymmcore')}") from error
 
 __all__ = [
-    "BeamShutter",
-    "FocusingEngine",
-    "MicroscopeCamera",
-    "MicroscopeOfCore",
-    "MicroscopeStage",
-    "WorkingDistanceDrive",
-    "autofocus_before",
-    "connect",
-    "follow",
-    "load_microscope",
-]
+    "BeamShutter", "FocusingEngine", "MicroscopeCamera", "MicroscopeOfCore", "MicroscopeStage",
+    "WorkingDistanceDrive", "autofocus_before", "connect", "follow", "load_microscope",
+]  # fmt: skip
 
 _UM = 1000.0
 

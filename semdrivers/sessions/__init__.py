@@ -7,18 +7,6 @@ from semdrivers.sessions._series import OPTICS, Series, open_series
 from semdrivers.sessions._series_recording import SeriesRecord, record_series
 
 __all__ = [
-    "METHODS",
-    "OPTICS",
-    "PROPERTIES",
-    "SESSION",
-    "Recorder",
-    "Replay",
-    "Series",
-    "SeriesRecord",
-    "SessionFolder",
-    "free_folder",
-    "open_replay",
-    "open_series",
-    "record_series",
-    "written",
-]
+    "METHODS", "OPTICS", "PROPERTIES", "SESSION", "Recorder", "Replay", "Series", "SeriesRecord", "SessionFolder",
+    "free_folder", "open_replay", "open_series", "record_series", "written",
+]  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Any
 
 from semdrivers.base import WrappedMicroscope
 from semdrivers.errors import InvalidParameterError
-from semdrivers.files import plain
+from semdrivers.files import naming, plain
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import Capabilities
 
@@ -78,7 +78,7 @@ class SessionFolder:
 
     def write(self, entry: dict[str, Any]) -> None:
         """Write a line; after `close`, nothing."""
-        with self._lock:
+        with self._lock, naming(self.path / SESSION):
             if not self._file.closed:
                 self._file.write(json.dumps(entry) + "\n")
                 self._file.flush()
@@ -86,7 +86,7 @@ class SessionFolder:
 
     def close(self) -> None:
         """End the session. A second call does nothing."""
-        with self._lock:
+        with self._lock, naming(self.path / SESSION):
             self._file.close()
 
     def discard(self) -> None:

@@ -66,6 +66,7 @@ class Links:
 
     def _opened(self, one: socket.socket) -> socket.socket:
         one.settimeout(self._timeout)
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a set has no answer, and a read follows at once
         self._sockets[one] = bytearray()
         return one
 

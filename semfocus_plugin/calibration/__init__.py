@@ -24,28 +24,8 @@ from semfocus_plugin.calibration._stigmator import (
 from semfocus_plugin.calibration._travel import TRAVEL, default_travel
 
 __all__ = [
-    "CALIBRATION_VARIABLE",
-    "LEARNING_VARIABLE",
-    "RADII",
-    "TRAVEL",
-    "Calibration",
-    "CalibrationCancelled",
-    "FileApertures",
-    "StigmatorCalibration",
-    "aperture_for",
-    "apertures_in_use",
-    "blur",
-    "calibrate",
-    "calibrate_stigmator",
-    "calibration_for",
-    "check_place",
-    "default_travel",
-    "fit_aperture",
-    "keep_stigmator",
-    "kept_files",
-    "learn_stigmator",
-    "load",
-    "place_for",
-    "save",
-    "stigmator_for",
-]
+    "CALIBRATION_VARIABLE", "LEARNING_VARIABLE", "RADII", "TRAVEL", "Calibration", "CalibrationCancelled",
+    "FileApertures", "StigmatorCalibration", "aperture_for", "apertures_in_use", "blur", "calibrate",
+    "calibrate_stigmator", "calibration_for", "check_place", "default_travel", "fit_aperture", "keep_stigmator",
+    "kept_files", "learn_stigmator", "load", "place_for", "save", "stigmator_for",
+]  # fmt: skip

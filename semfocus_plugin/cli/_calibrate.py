@@ -11,16 +11,14 @@ import typer
 from rich.table import Table
 
 import semdrivers
-from semdrivers.console import INTERRUPTED, fail, output, print_json
+from semdrivers.console import INTERRUPTED, Json, Url, fail, output, print_json
 from semdrivers.errors import InvalidParameterError
 from semdrivers.files import check_free, counted, plot_calibration
+from semfocus_plugin.cli._options import Bounds, MethodName
 
 
 def calibrate(
-    url: Annotated[
-        str,
-        typer.Argument(help="Address of the microscope, such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'."),
-    ],
+    url: Url,
     magnification: Annotated[
         float | None, typer.Option(help="Magnification to measure at, put back at the end; the present one by default.")
     ] = None,
@@ -28,16 +26,11 @@ def calibrate(
         float | None,
         typer.Option(help="Diameter of the focused probe in nm, by the data sheet; not known by default."),
     ] = None,
-    bounds: Annotated[
-        tuple[float, float] | None,
-        typer.Option(help="Lowest and highest working distance allowed, mm; the instrument's by default."),
-    ] = None,
+    bounds: Bounds = None,
     max_travel: Annotated[
         float | None, typer.Option(help="Furthest from the start, mm; no limit by default but that of --bounds.")
     ] = None,
-    method: Annotated[
-        str | None, typer.Option(help="Autofocus method; `semfocus models` lists them, the default first.")
-    ] = None,
+    method: MethodName = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -56,7 +49,7 @@ def calibrate(
     show: Annotated[
         bool, typer.Option("--show", help="Measure nothing; show what is calibrated, and what runs have learned.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+    json: Json = False,
 ) -> None:
     """Measure the aperture by one focal series, and keep it for later autofocus.
 

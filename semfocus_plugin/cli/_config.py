@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.markup import escape
 from rich.table import Table
 
 from semdrivers import instruments
-from semdrivers.console import application, output, print_json
+from semdrivers.console import Json, application, output, print_json
 from semdrivers.remote import TOKEN_VARIABLE
 
 _VARIABLES = {
@@ -28,7 +27,7 @@ config = application("config", "Show what is configured, and where.")
 
 
 @config.command()
-def show(json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False) -> None:
+def show(json: Json = False) -> None:
     """Print named instruments with their limits, calibrations, learned apertures, networks, and variables that are set.
 
     Example: semfocus config show

@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from semdrivers.console import CommandGroup, application, end_batch, messages, output, print_json
+from semdrivers.console import CommandGroup, Json, application, end_batch, messages, output, print_json
 from semdrivers.errors import InvalidParameterError
-from semdrivers.files import counted
+from semdrivers.files import counted, replacing
 from semfocus_plugin.cli._moved import moved
 from semfocus_plugin.labelling import Row
 
@@ -25,7 +25,6 @@ BarRows = Annotated[
     typer.Option(help="Rows of a data bar at the bottom of each, below 0 at the top; known or detected by default."),
 ]
 Sheet = Annotated[Path | None, typer.Option("--out", "-o", help="The sheet (.csv); FOLDER/labels.csv by default.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 
 
 class _SheetByDefault(CommandGroup):
@@ -71,7 +70,8 @@ def sheet(
     )
     labelling.write_sheet(path, rows)
     page = path.with_suffix(".html")
-    page.write_text(labelling.page(labelling.for_review(rows), previews, path.name), encoding="utf-8")
+    with replacing(page, overwrite=True) as partial:
+        partial.write_text(labelling.page(labelling.for_review(rows), previews, path.name), encoding="utf-8")
     labelled = sum(row.label is not None for row in rows)
     if json:
         print_json({"sheet": path, "page": page, "pictures": rows, "problems": problems, "labelled": labelled})

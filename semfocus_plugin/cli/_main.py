@@ -12,7 +12,19 @@ from rich.table import Table
 
 import semdrivers
 from semdrivers.base import described
-from semdrivers.console import INTERRUPTED, REFUSED, application, end_batch, messages, output, print_json, problem_of
+from semdrivers.console import (
+    INTERRUPTED,
+    REFUSED,
+    Json,
+    Overwrite,
+    Url,
+    application,
+    end_batch,
+    messages,
+    output,
+    print_json,
+    problem_of,
+)
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.files import check_free, counted
 from semdrivers.microscope import LimitsTravel, number
@@ -20,41 +32,26 @@ from semdrivers.notify import notify
 from semfocus_plugin.cli._calibrate import calibrate
 from semfocus_plugin.cli._config import config
 from semfocus_plugin.cli._label import label
-from semfocus_plugin.cli._report import report
-from semfocus_plugin.cli._serve import serve, view
-from semfocus_plugin.cli._tile import tile
-from semfocus_plugin.cli._where import (
+from semfocus_plugin.cli._options import (
+    Bounds,
     ContrastRadius,
     CorrectDrift,
     FocusOffset,
     FocusRegion,
+    MaxFrames,
+    MethodName,
     MoveToContrast,
     WebhookUrl,
     listening,
     numbers,
 )
+from semfocus_plugin.cli._report import report
+from semfocus_plugin.cli._serve import serve, view
+from semfocus_plugin.cli._tile import tile
 
 app = application("semfocus", "Autofocus for scanning electron microscopes: focus, score pictures, evaluate, train.")
 """The commands of the product."""
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
-"""The option `--json`."""
-MethodName = Annotated[
-    str | None, typer.Option(help="Autofocus method; `semfocus models` lists them, the default first.")
-]
-"""The option `--method`."""
-MaxFrames = Annotated[
-    int | None, typer.Option(help="Most frames of a run, everything included; the method's own limit by default.")
-]
-"""The option `--max-frames`."""
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist; they are kept by default.")]
-"""The option `--overwrite`."""
-
-
-_Url = Annotated[
-    str,
-    typer.Argument(help="Address of the microscope, such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'."),
-]
 _StigmatorBounds = Annotated[
     tuple[float, float] | None,
     typer.Option(
@@ -79,13 +76,10 @@ def _print_schema(asked: bool) -> None:
 
 @app.command()
 def run(
-    url: _Url,
+    url: Url,
     method: MethodName = None,
     max_frames: MaxFrames = None,
-    bounds: Annotated[
-        tuple[float, float] | None,
-        typer.Option(help="Lowest and highest working distance allowed, mm; the instrument's by default."),
-    ] = None,
+    bounds: Bounds = None,
     max_travel: Annotated[
         float | None,
         typer.Option(help="Furthest from the start, mm; by default the larger of 3 mm and 60 depths of field."),
@@ -224,7 +218,7 @@ def run(
 
 @app.command()
 def stigmate(
-    url: _Url,
+    url: Url,
     stigmator_bounds: _StigmatorBounds = None,
     max_stigmator_travel: _StigmatorTravel = None,
     max_frames: MaxFrames = None,

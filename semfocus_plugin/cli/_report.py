@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from semdrivers import AutofocusResult, FocusMap, Image, read_image
-from semdrivers.console import end_batch, output, print_json, problem_of
+from semdrivers.console import Json, Overwrite, end_batch, output, print_json, problem_of
 from semdrivers.errors import InvalidParameterError, SemDriversError
 from semdrivers.files import Entry, Picture, check_free, counted, plot_pair, replacing, report_page
 
@@ -37,10 +37,8 @@ def report(
     figures: Annotated[
         Path | None, typer.Option(help="Write the figures to this folder too, as PDF; not by default.")
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that exist; they are kept by default.")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
 ) -> None:
     """Make a report of autofocus runs: one HTML file that holds everything.
 

@@ -11,14 +11,11 @@ from urllib.parse import quote
 
 import typer
 
-from semdrivers.console import messages, output, print_json
+from semdrivers.console import Json, Url, messages, output, print_json
 from semdrivers.errors import InvalidParameterError
 from semdrivers.remote import LEAST_TOKEN, PORT, TOKEN_VARIABLE, read_token
 from semfocus_plugin.cli._shortcut import write_shortcut
 
-Url = Annotated[
-    str, typer.Argument(help="Address of the microscope, such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'.")
-]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 for any that is free.")]
 TokenFile = Annotated[
     Path | None,
@@ -47,7 +44,7 @@ def serve(
     expose: Expose = False,
     tiles: Tiles = None,
     labels: Labels = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+    json: Json = False,
 ) -> None:
     """Share a microscope over HTTP: one client controls it, others watch. Ctrl-C ends it, and puts back a run.
 

@@ -13,16 +13,18 @@ import typer
 
 import semdrivers
 from semdrivers.autofocus import ended_in_order
-from semdrivers.console import INTERRUPTED, REFUSED, messages, output, print_json
+from semdrivers.console import INTERRUPTED, REFUSED, Json, Url, messages, output, print_json
 from semdrivers.errors import InvalidParameterError, installation
 from semdrivers.files import counted
 from semdrivers.image import ScanMode
 from semdrivers.microscope import HasBeam, HasStage
-from semfocus_plugin.cli._where import (
+from semfocus_plugin.cli._options import (
+    Bounds,
     ContrastRadius,
     CorrectDrift,
     FocusOffset,
     FocusRegion,
+    MethodName,
     MoveToContrast,
     WebhookUrl,
     listening,
@@ -31,10 +33,7 @@ from semfocus_plugin.cli._where import (
 
 
 def tile(
-    url: Annotated[
-        str,
-        typer.Argument(help="Address of the microscope, such as em30://192.168.1.30 or 'emulator://tin-balls?seed=1'."),
-    ],
+    url: Url,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the tiles, new or empty.")],
     grid: Annotated[
         str | None, typer.Option(help="Columns and rows, such as 20x15; by default what the region takes.")
@@ -59,17 +58,19 @@ def tile(
             help="Take neighbours ¼ depth of field above and below the focus, and track it by what both show."
         ),
     ] = False,
-    bounds: Annotated[
-        tuple[float, float] | None,
-        typer.Option(help="Lowest and highest working distance allowed, mm; the instrument's by default."),
-    ] = None,
+    track_astigmatism: Annotated[
+        float,
+        typer.Option(
+            help="Take tiles with so much astigmatism, depths of field, of either sign in turn, and track the focus by "
+            "how it shows; 0.3 serves, 0 is off."
+        ),
+    ] = 0.0,
+    bounds: Bounds = None,
     max_travel: Annotated[
         float | None,
         typer.Option(help="Furthest that each focusing goes from its start, mm; as in `semfocus run` by default."),
     ] = None,
-    method: Annotated[
-        str | None, typer.Option(help="Autofocus method; `semfocus models` lists them, the default first.")
-    ] = None,
+    method: MethodName = None,
     max_dose: Annotated[
         float | None,
         typer.Option(help="Most electrons per µm² that each focusing puts on a field; no limit by default."),
@@ -86,7 +87,7 @@ def tile(
     beam_off: Annotated[bool, typer.Option("--beam-off", help="Switch the beam off at the end.")] = False,
     mosaic: Annotated[bool, typer.Option(help="Make one picture of all tiles.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the tiles in the folder.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+    json: Json = False,
 ) -> None:
     """Take a whole sample tile by tile, in focus by a focus map, and make one picture and a report of it.
 
@@ -141,6 +142,7 @@ def tile(
                 magnification=microscope.magnification,
                 mode=chosen,
                 track=track,
+                astigmatism=track_astigmatism,
             )
 
         plan = tiles.open_folder(out, make, resume=resume, overwrite=overwrite)

@@ -24,18 +24,9 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
-    "FOR_USERS",
-    "PACKAGES",
-    "PROGRAMS",
-    "PublicName",
-    "command_tables",
-    "main",
-    "name_tables",
-    "pages",
-    "public_modules",
-    "public_names",
-    "unlisted",
-]
+    "FOR_USERS", "PACKAGES", "PROGRAMS", "PublicName", "command_tables", "main", "name_tables", "pages",
+    "public_modules", "public_names", "unlisted",
+]  # fmt: skip
 
 PACKAGES = ("firmware_protocol", "semdrivers", "semfocus_plugin")
 """The packages of the distribution."""

@@ -1,6 +1,6 @@
 """Defocus and blur: nominal values, the posterior over working distance, spectra, astigmatism and relief."""
 
-from semfocus_plugin.optics._astigmatism import LEAST, Astigmatism, astigmatism
+from semfocus_plugin.optics._astigmatism import LEAST, Astigmatism, astigmatism, oblique_slope
 from semfocus_plugin.optics._drift import Frame, Shift, drift_of, shift_between
 from semfocus_plugin.optics._findings import finding
 from semfocus_plugin.optics._learning import SURE, Apertures, LearnedAperture, beam_of, instrument_of, learned
@@ -58,6 +58,7 @@ __all__ = [
     "ideal_score",
     "instrument_of",
     "learned",
+    "oblique_slope",
     "period_of",
     "relief",
     "shift_between",

@@ -40,6 +40,8 @@ _PRIOR = np.array([0.8, 0.2, 8.0, 8.0])
 """Standard deviations of what is fitted before any frame: see `_Fit`."""
 _UNEXPLAINED = 0.1
 """Relative error of the amount beyond what the frames scatter: the probe core and the aperture are nominal."""
+_CLEAR, _FINEST, _LEAST_RINGS = 0.1, 0.32, 4
+"""Relative variance of the power in a ring that is used, cycles a pixel, and rings at least, for `oblique_slope`."""
 _STARTS = (1.5, 4.0)
 _STEPS, _DIFFERENCE = 9, 0.02
 
@@ -123,6 +125,45 @@ def astigmatism(
         angle=math.degrees(0.5 * math.atan2(best[3], best[2])) % 180.0,
         angle_uncertainty=math.degrees(0.5 * turned),
     )
+
+
+def oblique_slope(frame: Array) -> tuple[float, float] | None:
+    """Return how a picture is blurred along 45° more than along 135°, and the standard deviation of that, px².
+
+    Of a small disc the logarithm of the power falls by (π r k)², so that astigmatism `a` along 45° at a defocus z (both
+    in pixels of blur) adds -2π² z a k² sin 2φ to it: the coefficient of k² sin 2φ is returned. What the sample has of a
+    direction is common to all k, and is fitted besides.
+
+    Parameters
+    ----------
+    frame : ndarray of shape (H, W)
+        Raw frame.
+
+    Returns
+    -------
+    tuple of float or None
+        None where the frame shows too little.
+    """
+    pixels = frame.astype(np.float32)
+    _, _, modes, wave, cosine, sine, _ = _geometry(*pixels.shape)
+    power, error = _spectrum(pixels)
+    modes, power, error, k, cosine, sine = (
+        each.reshape(_RINGS, _SECTORS) for each in (modes, power, error, wave / (2 * math.pi), cosine, sine)
+    )
+    # Whole rings: of single bins those that noise has raised would be chosen
+    relative = error.mean(axis=1) / np.maximum(power.mean(axis=1), 1e-12) ** 2
+    clear = (relative < _CLEAR) & (power.min(axis=1) > 0) & (modes.min(axis=1) > 0) & (k.max(axis=1) < _FINEST)
+    if clear.sum() < _LEAST_RINGS:
+        return None
+    terms = np.stack([sine * k**2, cosine * k**2, sine, cosine])[:, clear]
+    terms = (terms - terms.mean(axis=2, keepdims=True)) / np.sqrt(relative[clear])[:, None]
+    log = np.log(power[clear])
+    log = (log - log.mean(axis=1, keepdims=True)) / np.sqrt(relative[clear])[:, None]
+    rows, values = terms.reshape(4, -1), log.ravel()
+    inverse = np.linalg.inv(rows @ rows.T)
+    best = inverse @ (rows @ values)
+    scatter = float(np.square(values - best @ rows).sum()) / (values.size - clear.sum() - 4)
+    return float(best[0]), math.sqrt(inverse[0, 0] * max(scatter, LEAST_DISAGREEMENT))
 
 
 class _Fit:

@@ -5,16 +5,20 @@ from semfocus_plugin.tiles._mosaic import Placed, assemble, place, write_mosaic
 from semfocus_plugin.tiles._plan import Plan, Tile, plan_tiles
 from semfocus_plugin.tiles._report import preview, write_report
 from semfocus_plugin.tiles._run import MAP, PLAN, TileRecord, open_folder, read_tiles, second_look, take_tiles
+from semfocus_plugin.tiles._sides import SIDES, AstigmaticTracker, beam_at
 
 __all__ = [
     "MAP",
     "PLAN",
+    "SIDES",
+    "AstigmaticTracker",
     "Joint",
     "Placed",
     "Plan",
     "Tile",
     "TileRecord",
     "assemble",
+    "beam_at",
     "focus_between",
     "joint",
     "open_folder",

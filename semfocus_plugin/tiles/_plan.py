@@ -61,6 +61,8 @@ class Plan:
         Scan mode of every tile, as text.
     track : bool
         Whether the tiles themselves track the focus.
+    astigmatism : float
+        With which the tiles are taken so that they track the focus, depths of field; 0 for none.
     """
 
     columns: int
@@ -69,6 +71,7 @@ class Plan:
     magnification: float
     mode: str
     track: bool = False
+    astigmatism: float = 0.0
 
     @property
     def tiles(self) -> tuple[Tile, ...]:
@@ -112,6 +115,7 @@ def plan_tiles(
     magnification: float,
     mode: ScanMode,
     track: bool = False,
+    astigmatism: float = 0.0,
 ) -> Plan:
     """Return a plan of tiles.
 
@@ -128,8 +132,8 @@ def plan_tiles(
         Present stage position, mm.
     field : tuple of float
         Width and height of a tile, mm.
-    magnification, mode, track
-        As in `Plan`.
+    magnification, mode, track, astigmatism
+        As in `Plan`; the last is 0 to 1, and excludes `track`.
 
     Raises
     ------
@@ -137,6 +141,8 @@ def plan_tiles(
         When neither grid nor region is given, or a value makes no sense.
     """
     share = within("overlap", overlap, 0.0, 0.9)
+    if within("astigmatism", astigmatism, 0.0, 1.0) and track:
+        raise InvalidParameterError("tiles are tracked by what neighbours share or by astigmatism: leave one out")
     pitch = tuple(length * (1 - share) for length in field)
     if grid is None and region is None:
         raise InvalidParameterError("nothing says which tiles to take: pass grid, region or both")
@@ -155,4 +161,4 @@ def plan_tiles(
         middle = place if corners is None else ((corners[0] + corners[2]) / 2, (corners[1] + corners[3]) / 2)
         x, y = (0.5 * (count - 1) * step for count, step in zip((columns, rows), pitch, strict=True))
         corners = middle[0] - x, middle[1] - y, middle[0] + x, middle[1] + y
-    return Plan(columns, rows, corners, number("magnification", magnification), str(mode), track)
+    return Plan(columns, rows, corners, number("magnification", magnification), str(mode), track, float(astigmatism))

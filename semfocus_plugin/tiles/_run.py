@@ -12,6 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from semdrivers.tracking import FocusTracker, limits_from
 from semfocus_plugin.networks import score
 from semfocus_plugin.run import electrons_on_pixel
 from semfocus_plugin.tiles._plan import Plan, Tile
+from semfocus_plugin.tiles._sides import AstigmaticTracker
 
 MAP = "map.json"
 """File of the focus map in a folder of tiles."""
@@ -258,7 +260,11 @@ class _Taking:
         self.on_event, self.done = on_event, 0
         self.frames = 0
         self.since = time.perf_counter()
-        self.tracker = FocusTracker(microscope, self.map) if plan.track else None
+        self.tracker: FocusTracker | AstigmaticTracker | None = None
+        if plan.track:
+            self.tracker = FocusTracker(microscope, self.map)
+        elif plan.astigmatism:
+            self.tracker = AstigmaticTracker(microscope, self.map, plan.astigmatism)
 
     def run(self) -> FocusMap:
         microscope = self.microscope
@@ -332,11 +338,13 @@ class _Taking:
         x, y = self.microscope.stage_position
         focus = "map" if result.method == BY_MAP else "run" if result.focused else "none"
         aim, sigma = self.map.predict(x, y)
-        if result.focused and self.tracker is not None:
+        if result.focused and isinstance(self.tracker, FocusTracker):
             self.tracker.step_aside(result, self.settings)
         elif not result.focused and math.isfinite(sigma):
             self._go(aim)
-        image = self.microscope.acquire(self.mode)
+        sides = self.tracker if result.focused and isinstance(self.tracker, AstigmaticTracker) else None
+        with nullcontext() if sides is None else sides.aside():
+            image = described(self.microscope.acquire(self.mode), self.microscope, result.to_record())
         picture = self._judged(image)
         dose = self._dose(image, self.mode)
         if self.settings.focus_offset is None:
@@ -355,7 +363,6 @@ class _Taking:
             "dose": dose if math.isfinite(dose) else None,
             "seconds": now - self.since,
         }
-        image = described(image, self.microscope, result.to_record())
         image = dataclasses.replace(image, metadata={**image.metadata, "tile": about})
         path = self.folder / PICTURES / tile.name
         if self.tracker is not None and self.tracker.add(image):

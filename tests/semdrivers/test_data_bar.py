@@ -89,9 +89,9 @@ def substrate(seed: int, noise: float, edge: int = 0, particles: int = 25, level
 
 
 @pytest.mark.parametrize("noise", [0, 1, 3, 8])
-@pytest.mark.parametrize("level", [0, 12, 60])
+@pytest.mark.parametrize("level", [0, 60])
 def test_a_flat_ground_with_particles_is_no_bar(noise, level):
-    for seed, particles in enumerate((5, 25, 60)):
+    for seed, particles in enumerate((5, 60)):
         picture = substrate(seed, noise, 3 * (seed % 2), particles, level)
         for view in (picture, picture[::-1], compressed(picture, 75)):
             assert detect_bar_rows(view) == 0, seed

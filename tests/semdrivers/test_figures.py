@@ -25,8 +25,7 @@ def result(status="focused", frames=6) -> semdrivers.AutofocusResult:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("status", ["focused", "refused", "cancelled"])
-@pytest.mark.parametrize("frames", [0, 1, 6, 60])
+@pytest.mark.parametrize(("status", "frames"), [("refused", 0), ("cancelled", 1), ("focused", 60)])
 def test_a_result_is_drawn(tmp_path, status, frames):
     path = result(status, frames).plot(tmp_path / "run.png")
     pixels = semdrivers.read_pixels(path)
@@ -34,7 +33,7 @@ def test_a_result_is_drawn(tmp_path, status, frames):
     assert pixels.std() > 5
 
 
-@pytest.mark.parametrize("pixel_size", [80.0, 1250.0, 0.5, float("nan")])
+@pytest.mark.parametrize("pixel_size", [1250.0, float("nan")])
 def test_before_and_after_are_drawn(tmp_path, pixel_size):
     dark, bright = (np.full((240, 320), level, np.uint8) for level in (40, 200))
     path = plot_before_after(dark, bright, ("before", "after"), pixel_size, tmp_path / "pair.png")

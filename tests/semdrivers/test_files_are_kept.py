@@ -39,6 +39,15 @@ def test_a_file_is_kept_unless_configured_otherwise(tmp_path, name):
     assert path.stat().st_size > 100
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError("10 requested and 3 written")])
+def test_a_file_that_the_disk_has_no_room_for_is_named(tmp_path, error):
+    """The second is all that numpy says of it."""
+    path = tmp_path / "mosaic.ome.tif"
+    with pytest.raises(OSError, match=r"(No space left|as on a full disk).*mosaic\.ome\.tif"), replacing(path):
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_of_two_writers_at_once_one_wins_and_the_other_fails(tmp_path):
     path, barrier, outcomes = tmp_path / "a.txt", threading.Barrier(2), []
 

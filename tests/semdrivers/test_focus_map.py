@@ -169,13 +169,44 @@ def result(**changes):
     return semdrivers.AutofocusResult(**{**values, **changes})
 
 
-def test_only_a_confident_run_is_a_point():
+def test_a_run_that_does_not_stand_by_a_focus_is_no_point():
     known = FocusMap()
-    for doubtful in ({"status": "refused"}, {"confidence": 0.6}, {"at_limit": True}):
+    for doubtful in ({"status": "refused"}, {"confidence": 0.0}, {"at_limit": True}):
         assert not known.add(0, 0, result(**doubtful), magnification=5000)
     assert known.points == ()
     assert known.add(0, 0, result(), magnification=5000)
     assert known.points[0].score == 8.0
+
+
+def test_a_run_counts_by_what_it_says_of_its_error():
+    """By its posterior and its confidence; without a posterior, by its confidence alone."""
+    known = FocusMap()
+    narrow, wide = ((15 - width, 15 - width / 3, 15 + width / 3, 15 + width) for width in (0.1 * DEPTH, 2 * DEPTH))
+    for confidence, posterior in ((1.0, narrow), (0.5, narrow), (1.0, wide), (0.99, None), (0.6, None)):
+        known.add(0, 0, result(confidence=confidence, posterior=posterior), magnification=5000)
+    sure, doubtful, spread, said, unsaid = (point.sigma / DEPTH for point in known.points)
+    assert sure == pytest.approx(0.2)
+    assert doubtful == pytest.approx(0.2 * math.sqrt(2))
+    assert spread == pytest.approx(1.0, rel=0.35)
+    assert sure < said < unsaid
+    assert unsaid > 1
+
+
+def test_doubtful_runs_make_a_map_and_one_of_them_does_not_bend_it():
+    random = np.random.default_rng(3)
+    doubtful, sure = FocusMap(), FocusMap()
+    for x, y in grid(6, 5):
+        error = 0.3 * DEPTH * random.standard_normal()
+        run = result(working_distance=focus(x, y) + error, confidence=0.6, posterior=None)
+        doubtful.add(x, y, run, magnification=5000)
+        sure.add(x, y, result(working_distance=focus(x, y) + 0.3 * error, confidence=0.99), magnification=5000)
+    errors = [abs(doubtful.predict(x, y)[0] - focus(x, y)) / DEPTH for x, y in grid(9, 7)]
+    assert np.median(errors) < 0.3
+    assert max(errors) < 1
+    before = sure.predict(0.3, 0.2)[0]
+    off = result(working_distance=focus(0.3, 0.2) + DEPTH, confidence=0.5)
+    sure.add(0.3, 0.2, off, magnification=5000)
+    assert abs(sure.predict(0.3, 0.2)[0] - before) < 0.1 * DEPTH
 
 
 @pytest.fixture(scope="module")

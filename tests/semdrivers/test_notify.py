@@ -100,7 +100,13 @@ def test_an_address_that_never_answers_is_not_waited_for(caplog):
     assert all(thread.daemon for thread in threading.enumerate() if thread.name == "webhook")
 
 
-@pytest.mark.parametrize("url", ["", "file:///etc/passwd", "ftp://host/", "http://", None, 3])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "file:///etc/passwd", "ftp://host/", "http://", None, 3, "http://[::1", "http://host:port/", "http://h:99999/",
+        "http://a b/", "http://host/\n", "http://host/ä", "http://user:secret@host/",
+    ],
+)  # fmt: skip
 def test_only_web_addresses_are_taken(url):
     with pytest.raises(semdrivers.InvalidParameterError, match="webhook"):
         Webhook(url)

@@ -50,7 +50,7 @@ def test_a_bare_instrument_is_described_checked_and_focused():
     with emulator_without(*ABSENT.values()) as emulator:
         answer = CliRunner().invoke(app, ["info", emulator.url, "--json"])
         assert answer.exit_code == 0, answer.output
-        assert json.loads(answer.stdout)["offers"] == ["beam", "vacuum", "stop within a frame"]
+        assert json.loads(answer.stdout)["offers"] == ["beam", "vacuum", "stop within a frame", "high voltage"]
         with semdrivers.connect(emulator.url) as microscope:
             outcomes = [run_check(check, microscope).status for check in (check_members, check_capabilities, *OPTIONAL)]
             assert outcomes == ["passed", "passed", "skipped", "skipped", "skipped"]

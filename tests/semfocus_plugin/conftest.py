@@ -17,7 +17,7 @@ from semdrivers import Capabilities, Image, Range, ScanMode
 from semfocus_plugin.networks import Evaluation, Networks, maximum_action, paper_factor, use_threads
 
 use_threads(1)
-"""Tests run in as many processes as there are cores."""
+"""Tests run in more processes than there are cores."""
 
 
 @dataclass

@@ -47,7 +47,7 @@ def test_it_focuses_in_few_frames_and_never_falsely(simulate, magnification, run
 
 @pytest.mark.parametrize("seeds", [range(1), pytest.param(range(1, 6), marks=slow)], ids=["few", "more"])
 @pytest.mark.parametrize("surface", ["uniform", "noise", "black"])
-@pytest.mark.parametrize("peak", [0.5, 4.0, 7.0])
+@pytest.mark.parametrize("peak", [0.5, pytest.param(4.0, marks=slow), 7.0])
 def test_it_refuses_what_has_no_focus(simulate, surface, peak, seeds):
     for seed in seeds:
         microscope, result, start = focus(simulate, seed, surface=surface, peak=peak)
@@ -94,7 +94,7 @@ def test_it_never_leaves_the_limits(simulate, seed, low, high, travel):
 
 
 def test_a_focus_beyond_the_limits_is_refused(simulate):
-    for seed in range(8):
+    for seed in range(3):
         microscope, result, start = focus(
             simulate, seed, best=15.0, magnification=3000.0, working_distance_now=14.0, limits=Range(1.0, 14.2, 0.001)
         )

@@ -78,7 +78,7 @@ for _name in ("working_distance", "magnification", "brightness", "contrast", "st
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     answers=st.lists(replies, max_size=24),
     method=st.sampled_from(METHODS),

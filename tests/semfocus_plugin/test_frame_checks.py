@@ -117,7 +117,7 @@ def test_frames_that_are_not_those_asked_for_end_in_a_named_error(lie, method):
     assert microscope.count <= 6
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_buffer_that_is_one_frame_late_gives_no_false_focus(seed):
     microscope = Column("one frame late", seed, start=15.0 + (-1) ** seed * (0.3 + 0.3 * seed))
     microscope.kept.append(microscope.frame(20.0))
@@ -193,7 +193,7 @@ def test_backlash_of_the_lens_drive_costs_no_focus(method, start):
 
 
 @pytest.mark.parametrize("lie", MIXTURES)
-@pytest.mark.parametrize("seed", [1, 3, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 2, 4, 5, 6, 7))])
+@pytest.mark.parametrize("seed", [3, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 1, 2, 4, 5, 6, 7))])
 def test_frames_that_hold_more_than_one_place_give_no_false_focus(lie, seed):
     random = np.random.default_rng(100 + seed)
     microscope = Column(lie, seed)

@@ -17,9 +17,9 @@ def focus(simulate, seed, half, offset=0.0, **changes):
     return microscope, loop.run(methods.find("defocus-pair"), microscope, chosen, networks=networks)
 
 
-@pytest.mark.parametrize("half", [1.0, 2.0, 3.0, 5.0])
+@pytest.mark.parametrize("half", [1.0, 2.0, 5.0])
 def test_a_lens_at_the_focus_is_focused_within_any_limits(simulate, half):
-    for seed in range(5):
+    for seed in range(3):
         microscope, result = focus(simulate, seed, half, 0.3)
         assert result.focused, result
         assert microscope.error <= 1.0
@@ -27,7 +27,7 @@ def test_a_lens_at_the_focus_is_focused_within_any_limits(simulate, half):
 
 @pytest.mark.parametrize("side", [1, -1])
 def test_a_focus_beyond_the_limits_is_never_called_the_focus_within(simulate, side):
-    for seed in range(4):
+    for seed in range(3):
         microscope, networks = simulate(seed, blur_range=60.0, peak=8.8)
         unit = microscope.depth_of_field
         middle = microscope.best + side * 9 * unit

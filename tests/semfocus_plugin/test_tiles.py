@@ -53,7 +53,7 @@ def test_a_region_is_covered_or_sampled():
 
 
 def test_a_plan_comes_back_from_its_file(tmp_path):
-    made = plan(track=True)
+    made = plan(astigmatism=0.3)
     made.save(tmp_path / "plan.json")
     assert tiles.Plan.load(tmp_path / "plan.json") == made
     (tmp_path / "plan.json").write_text("{}")
@@ -117,6 +117,86 @@ def test_neighbours_that_show_something_else_say_nothing():
     assert tiles.joint(one, other, 0.0, 315.0) is None
     same = tiles.Joint(0.0, 288.0, 0.9)
     assert tiles.focus_between(one, one, same, BEAM, DEPTH) is None
+
+
+class Astigmatic:
+    """An instrument of which every frame shows another field, blurred by the ellipse of defocus and astigmatism."""
+
+    working_distance, magnification, stage_position = 15.0, 5000.0, (0.0, 0.0)
+    own = 0.2 * DEPTH  # Of the column: it drops out
+    matrix = ((0.0, 2.0), (-2.0, 0.0))  # µm a unit
+
+    def __init__(self, focus, limit=100.0, matrix=matrix):
+        self.capabilities = semdrivers.Capabilities(
+            semdrivers.Range(1.0, 50.0), semdrivers.Range(20, 1e5), stigmator=semdrivers.Range(-limit, limit),
+            stigmator_matrix=matrix,
+        )  # fmt: skip
+        self.focus, self.stigmator, self.frames = focus, (3.0, -1.0), 0
+        self.start = self.stigmator
+
+    def acquire(self, mode=None):
+        self.frames += 1
+        moved = np.subtract(self.stigmator, self.start)
+        x, y = np.array(self.matrix) @ moved * 1e-3 + (0.0, self.own)
+        z, angle = self.working_distance - self.focus, float(BEAM.angle(self.focus))
+        field = texture(480, 640, self.frames)
+        ky, kx = np.fft.fftfreq(480)[:, None], np.fft.rfftfreq(640)
+        direction = 2 * np.arctan2(ky, kx)
+        square = z * z + x * x + y * y + 2 * z * (x * np.cos(direction) + y * np.sin(direction))
+        argument = np.maximum(2 * math.pi * np.hypot(ky, kx) * angle / (PIXEL * 1e-6) * np.sqrt(square), 1e-9)
+        blurred = np.fft.irfft2(np.fft.rfft2(field) * 2 * j1(argument) / argument, field.shape)
+        noise = np.random.default_rng(self.frames).normal(0, 4, field.shape)
+        grey = np.clip(40 + 160 * blurred + noise, 0, 255).astype(np.uint8)
+        return Image(grey, self.working_distance, self.magnification, PIXEL)
+
+    def close(self):
+        pass
+
+
+def known_at(focus):
+    known = FocusMap()
+    known.add(0.0, 0.0, focus, depth_of_field=DEPTH, magnification=5000.0)
+    return known
+
+
+@pytest.mark.parametrize("off", [-0.5, 0.0, 0.4])
+def test_two_pictures_of_opposite_astigmatism_say_where_the_focus_is_sign_included(off):
+    bench, known = Astigmatic(15.0 + off * DEPTH), known_at(15.0)
+    tracker = tiles.AstigmaticTracker(bench, known, 0.3)
+    gave, settings = [], []
+    for _ in range(2):
+        with tracker.aside():
+            settings.append(np.subtract(bench.stigmator, bench.start))
+            image = bench.acquire()
+        assert bench.stigmator == bench.start
+        gave.append(tracker.add(image))
+    assert gave == [False, True]
+    assert settings[0] == pytest.approx(-settings[1])
+    assert np.array(bench.matrix) @ settings[0] == pytest.approx((0.0, 300 * DEPTH))
+    point = known.points[-1]
+    assert point.source == tiles.SIDES
+    assert abs(point.working_distance - bench.focus) < 0.2 * DEPTH
+    with tracker.aside():
+        image = bench.acquire()
+    assert not tracker.add(image)  # A picture is compared once: points share no error
+
+
+def test_the_stigmator_is_back_whatever_ends_a_picture_and_must_be_known():
+    bench = Astigmatic(15.0)
+    with pytest.raises(RuntimeError, match="link"), tiles.AstigmaticTracker(bench, known_at(15.0), 0.3).aside():
+        raise RuntimeError("link lost")
+    assert bench.stigmator == bench.start
+    near = Astigmatic(15.0, limit=4.0)
+    with pytest.raises(semdrivers.InvalidParameterError, match="beyond the limits of the stigmator"):
+        tiles.AstigmaticTracker(near, known_at(15.0), 1.0).aside().__enter__()
+    assert near.stigmator == near.start
+    with pytest.raises(semdrivers.InvalidParameterError, match="calibrate --stigmator"):
+        tiles.AstigmaticTracker(Astigmatic(15.0, matrix=None), known_at(15.0), 0.3)
+    with pytest.raises(semdrivers.InvalidParameterError, match="leave one out"):
+        plan(track=True, astigmatism=0.3)
+    for amount in (-0.1, 1.5, math.nan):
+        with pytest.raises(semdrivers.OutOfRangeError, match="astigmatism"):
+            plan(astigmatism=amount)
 
 
 @pytest.fixture

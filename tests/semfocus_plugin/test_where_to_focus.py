@@ -131,6 +131,28 @@ def test_the_stage_comes_back_whatever_ends_the_run(microscope):
     assert microscope.working_distance == start
 
 
+@pytest.mark.parametrize("stuck", [1, 2])
+def test_a_stage_that_does_not_go_where_it_is_sent_is_named(microscope, stuck):
+    """There, the target would not be spared; and back, the next picture would be of another place."""
+
+    class Stuck:
+        capabilities, moves = microscope.capabilities, 0
+        working_distance, magnification, acquire, stage_position, close = (
+            property(lambda self, name=name: getattr(microscope, name))
+            for name in ("working_distance", "magnification", "acquire", "stage_position", "close")
+        )
+
+        def move_stage(self, x, y):
+            self.moves += 1
+            return microscope.stage_position if self.moves == stuck else microscope.move_stage(x, y)
+
+    bench = Stuck()
+    place = microscope.stage_position
+    with pytest.raises(semdrivers.DeviceError, match=r"the stage stands at .* where it was sent"):
+        semdrivers.autofocus(bench, focus_offset=(0.04, 0.0), max_frames=1)
+    assert microscope.stage_position == place
+
+
 def test_contrast_is_looked_for_around_a_place_that_shows_nothing(emulator, microscope):
     microscope.move_stage(-0.02, 0.0)
     steps = []

@@ -8,13 +8,6 @@ from semdrivers.emulator.instrument._parameters import Refused, capabilities, re
 from semdrivers.emulator.instrument._scan_generator import ScannedFrame
 
 __all__ = [
-    "Exposures",
-    "Instrument",
-    "InstrumentClock",
-    "Lens",
-    "Refused",
-    "ScannedFrame",
-    "capabilities",
-    "refuse",
+    "Exposures", "Instrument", "InstrumentClock", "Lens", "Refused", "ScannedFrame", "capabilities", "refuse",
     "require",
-]
+]  # fmt: skip

@@ -9,10 +9,12 @@ the same at any defocus.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
 from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +45,9 @@ _UPRIGHT = 15.0
 _FAST_WIDTH, _FAST_HEIGHT = 320, 240
 _STEP = 8
 """Pixels by which the window on a drifting specimen moves; the rest is a shift of the picture, for which it lasts."""
+
+_Surfaces = OrderedDict[tuple[Window, float, float], tuple[Array, Array]]
+"""Intensity and height by window, tilt and rotation."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +115,7 @@ class ElectronColumn:
         self._film = Film(self.preset.contamination, profile.contamination_dose)
         self._emission = Emission(self.preset.emission, np.random.default_rng([seed, 4]))
         self._canvases: OrderedDict[tuple[float, ...], _Canvas] = OrderedDict()
-        self._surfaces: OrderedDict[tuple[float, ...], tuple[Array, Array]] = OrderedDict()
+        self._surfaces = _surfaces_of(specimen)
         self._mean_heights: OrderedDict[tuple[float, ...], float] = OrderedDict()
 
     def best_working_distance(self, conditions: ScanConditions) -> float:
@@ -290,12 +295,13 @@ class ElectronColumn:
         pixel = optics.pixel_size(conditions.magnification, width, self.profile.field_width_at_unity) * 1e-3
         shape = height // step + 2 * _MARGIN, width // step + 2 * _MARGIN
         if octave == 0:
-            key = (*_place(conditions), width)
-            if key not in self._surfaces:
-                window = _centred(conditions.stage_x, conditions.stage_y, pixel, shape[1], shape[0])
-                self._surfaces[key] = self._seen(conditions, window)
+            window = _centred(conditions.stage_x, conditions.stage_y, pixel, shape[1], shape[0])
+            key = window, conditions.stage_tilt, conditions.stage_rotation
+            surface = self._surfaces.get(key)
+            if surface is None:
+                surface = self._surfaces[key] = self._seen(conditions, window)
                 _trim(self._surfaces, 4)
-            return self._surfaces[key]
+            return surface
         window = _centred(conditions.stage_x, conditions.stage_y, pixel * step, shape[1], shape[0])
         coarse = self._seen(conditions, window)
         return tuple(  # type: ignore[return-value]
@@ -363,6 +369,19 @@ class ElectronColumn:
             length = max(round(preset.line_correlation * width / _FAST_WIDTH), 1)
             signal += np.float32(preset.line_noise) * detector.line_noise(height, width, length, random)
         return signal
+
+
+def _surfaces_of(specimen: Specimen) -> _Surfaces:
+    """Return what has been drawn of a specimen; equal ones share it, so that a second instrument starts at once."""
+    if isinstance(specimen, Hashable) and type(specimen).__eq__ is not object.__eq__:
+        with contextlib.suppress(TypeError):  # a field of it has no hash
+            return _drawn(specimen)
+    return OrderedDict()
+
+
+@functools.lru_cache(maxsize=4)
+def _drawn(specimen: Hashable) -> _Surfaces:
+    return OrderedDict()
 
 
 def _place(conditions: ScanConditions) -> tuple[float, ...]:

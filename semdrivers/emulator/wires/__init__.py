@@ -10,18 +10,6 @@ from semdrivers.emulator.wires._usb_bus import EmulatedBus
 from semdrivers.emulator.wires._usb_device import UsbDevice, frame_transfers
 
 __all__ = [
-    "FAULTS",
-    "ControlDesk",
-    "ControlServer",
-    "EmulatedBus",
-    "FaultRule",
-    "Faults",
-    "FaultyStream",
-    "Occasion",
-    "SessionLog",
-    "UsbBridgeServer",
-    "UsbDevice",
-    "frame_transfers",
-    "parse_faults",
-    "still_holds",
-]
+    "FAULTS", "ControlDesk", "ControlServer", "EmulatedBus", "FaultRule", "Faults", "FaultyStream", "Occasion",
+    "SessionLog", "UsbBridgeServer", "UsbDevice", "frame_transfers", "parse_faults", "still_holds",
+]  # fmt: skip

@@ -104,13 +104,18 @@ class SimulatedColumn:
 
     def __post_init__(self) -> None:
         self._random = np.random.default_rng([self.seed, 7])
-        self._waves = np.fft.rfft2(self.sample)
         height, width = self.sample.shape
         self._ky = (2 * np.pi * np.fft.fftfreq(height))[:, None]
         self._kx = (2 * np.pi * np.fft.rfftfreq(width))[None, :]
         self._direction = 0.0
         self._offset = 0.0
-        self._clean: dict[float, _Array] = {}
+        self.show(self.sample)
+
+    def show(self, sample: _Array) -> None:
+        """Have another sample of the same shape under the beam; `focus` can be set besides."""
+        self.sample = sample
+        self._waves = np.fft.rfft2(sample)
+        self._clean: dict[tuple[float, float], _Array] = {}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -155,9 +160,9 @@ class SimulatedColumn:
 
     def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
         """Return a frame, always of this instrument's own raster."""
-        place = self.in_focus
+        place = self.in_focus, self.focus
         if place not in self._clean:
-            self._clean = {place: self._blurred(place)}
+            self._clean = {place: self._blurred(place[0])}
         signal = self._scanned(self._clean[place])
         top = 2**self.bits - 1
         pixels = np.clip(np.rint(signal * top), 0, top).astype(np.uint16 if self.bits > 8 else np.uint8)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from semdrivers.console import messages, output, print_json
+from semdrivers.console import Json, Overwrite, messages, output, print_json
 from semdrivers.errors import InvalidParameterError
-from semfocus_plugin.cli import Json, Overwrite, progress_bars
+from semfocus_plugin.cli import progress_bars
 from semfocus_plugin.lab.cli._shared import (
     Dask,
     Out,

@@ -8,13 +8,11 @@ from typing import Annotated
 import typer
 
 import semdrivers
-from semdrivers.console import FAULT, fail, messages, output, print_json
+from semdrivers.console import FAULT, Json, Overwrite, fail, messages, output, print_json
 from semfocus_plugin.cli import (
     FrameTable,
-    Json,
     MaxFrames,
     MethodName,
-    Overwrite,
     cancelled_by_interrupt,
     leave,
     print_result,

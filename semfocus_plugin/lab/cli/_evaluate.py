@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 import semdrivers
-from semdrivers.console import end_batch, messages, output, print_json, problem_of
+from semdrivers.console import Json, Overwrite, end_batch, messages, output, print_json, problem_of
 from semdrivers.errors import InvalidParameterError
-from semfocus_plugin.cli import Json, MaxFrames, MethodName, Overwrite, progress_bars
+from semfocus_plugin.cli import MaxFrames, MethodName, progress_bars
 from semfocus_plugin.lab.cli._shared import Dask, Workers, check_outputs, engine, print_table, write_report
 
 

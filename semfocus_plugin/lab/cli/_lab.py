@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from semdrivers.console import FAULT, application, fail, messages, output
+from semdrivers.console import FAULT, Overwrite, application, fail, messages, output
 from semdrivers.errors import InvalidParameterError
-from semfocus_plugin.cli import Overwrite, progress_bars
+from semfocus_plugin.cli import progress_bars
 from semfocus_plugin.lab.cli._shared import Dask, Pictures, Workers, check_outputs, engine, write_report
 from semfocus_plugin.lab.parallel import required
 
@@ -210,7 +210,9 @@ def tiles(
     rows: Annotated[int, typer.Option(min=2, help="Rows of tiles.")] = 6,
     drift: Annotated[float, typer.Option(min=0, help="Drift of the sample's height, nm/s.")] = 20.0,
     seed: Seed = 3,
-    scene: Annotated[list[str] | None, typer.Option(help="`spread` or `joined`; repeatable. Both by default.")] = None,
+    scene: Annotated[
+        list[str] | None, typer.Option(help="`spread`, `joined` or `foreign`; repeatable. All by default.")
+    ] = None,
     pictures: Pictures = None,
     workers: Workers = None,
 ) -> None:

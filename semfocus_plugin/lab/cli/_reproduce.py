@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 import semdrivers
-from semdrivers.console import output, print_json
+from semdrivers.console import Json, Overwrite, output, print_json
 from semdrivers.errors import InvalidParameterError
-from semfocus_plugin.cli import Json, MaxFrames, MethodName, Overwrite, progress_bars
+from semfocus_plugin.cli import MaxFrames, MethodName, progress_bars
 from semfocus_plugin.lab.cli._shared import (
     Dask,
     Out,

@@ -35,6 +35,7 @@ Work = Callable[[int, Workers, Callable[[object], object]], str]
 _SEED = 7
 _ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": 128 << 20, "MALLOC_MMAP_THRESHOLD_": 32 << 20}
 """Of the workers: Dask has them hand freed memory back at once, and every frame then costs its pages again."""
+_METHODS = METHODS[0].name, "brent"
 
 
 def table(

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -459,18 +458,6 @@ def test_a_flood_of_hellos_ends_with_the_client_that_sends_it(serve: Served) -> 
             while flood.socket.recv(65536):
                 pass
         assert link.request(WD).value == 15.0
-
-
-@pytest.mark.slow
-@needs_pty
-def test_idle_connections_disturb_neither_owner_nor_newcomer(
-    serve: Served, few_descriptors: None, idle_connections: Callable[[int], AbstractContextManager[None]]
-) -> None:
-    server = serve()
-    with connect(server, "owner") as link, idle_connections(server.port):
-        assert link.request(SetParameter(Parameter.WORKING_DISTANCE, 14.0)).value == 14.0
-        with connect(server, "newcomer", observer=True) as watcher:
-            assert watcher.request(GetStatus()).owner == "owner"
 
 
 def test_real_time_waits_and_tells_how_long(serve: Served) -> None:

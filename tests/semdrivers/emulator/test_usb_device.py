@@ -386,14 +386,6 @@ class TestBridge:
         assert found.serial_number == "EMU000042"
         other.close()
 
-    @pytest.mark.slow
-    def test_idle_connections_disturb_neither_client_nor_newcomer(self, bridged, few_descriptors, idle_connections):
-        found = bridged.open()
-        with idle_connections(bridged.pipe.port):
-            assert found.get_active_configuration().bConfigurationValue == wire.CONFIGURATION
-        bridged.pipe.close()
-        assert bridged.find().serial_number == "EMU000042"
-
     def test_a_client_that_stops_in_a_request_is_hung_up_on(self):
         rig = Rig(bridged=True, patience=0.2)
         with socket.create_connection(("127.0.0.1", rig.pipe.port), 5) as stopped:

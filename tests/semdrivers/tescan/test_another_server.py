@@ -58,7 +58,8 @@ class Server:
             except (OSError, OverflowError):
                 control.close()
         self.port = control.getsockname()[1]
-        self.url = f"tescan://127.0.0.1:{self.port}?timeout=0.6"
+        self.url = f"tescan://127.0.0.1:{self.port}?timeout=20"
+        self.hasty = self.url.replace("=20", "=0.6")  # for tests of silence
         self.sockets += [control, data]
         threading.Thread(target=self.listen, args=(control,), daemon=True).start()
         threading.Thread(target=self.pair, args=(data,), daemon=True).start()
@@ -173,6 +174,8 @@ class Server:
                 shape = bottom - top + 1, right - left + 1
                 threading.Thread(target=self.send, args=(mine, frame, shape), daemon=True).start()
                 return whole(0)
+            case "TcpGetSWVersion" | "StgGetLimits" | "GetBeamCurrent":  # of a later version: the answer is empty
+                return b""
         return None
 
     def send(self, mine, frame, shape):
@@ -274,14 +277,15 @@ def test_a_frame_is_whole_in_whatever_order_it_comes(microscope, server, order):
     assert server.operator
 
 
-def test_a_piece_that_is_lost_is_scanned_again_and_then_named(microscope, server):
-    server.pieces = lambda pieces: pieces[:-1] if server.frames == 1 else pieces
-    frame = microscope.acquire()
-    assert (server.frames, (frame.pixels == server.shown).all()) == (2, True)
-    server.pieces = lambda pieces: pieces[1:]
-    with pytest.raises(semdrivers.TransportError, match="lacks 320 of 76800 pixels"):
-        microscope.acquire()
-    assert given_back(microscope, server)
+def test_a_piece_that_is_lost_is_scanned_again_and_then_named(server):
+    with semdrivers.connect(server.hasty) as microscope:
+        server.pieces = lambda pieces: pieces[:-1] if server.frames == 1 else pieces
+        frame = microscope.acquire()
+        assert (server.frames, (frame.pixels == server.shown).all()) == (2, True)
+        server.pieces = lambda pieces: pieces[1:]
+        with pytest.raises(semdrivers.TransportError, match="lacks 320 of 76800 pixels"):
+            microscope.acquire()
+        assert given_back(microscope, server)
 
 
 def test_a_beam_that_goes_off_under_the_scan_is_no_picture(microscope, server):
@@ -359,7 +363,7 @@ def test_an_answer_may_come_byte_by_byte(microscope, server):
 
 @pytest.mark.parametrize("length", [10, 32, 36])
 def test_an_answer_that_breaks_off_ends_the_connection_and_the_next_call_connects_again(server, length):
-    with semdrivers.connect(server.url.replace("0.6", "0.2")) as microscope:
+    with semdrivers.connect(server.hasty) as microscope:
         microscope.acquire()
         server.reply = lambda client, name, message: client.sendall(message[:length])
         with pytest.raises(semdrivers.TransportError, match="the connection is lost: the answer to GetWD broke off"):
@@ -376,7 +380,7 @@ def test_old_answers_without_an_end_are_no_answer(server):
         client.sendall(message)
 
     done = threading.Event()
-    with semdrivers.connect(server.url.replace("0.6", "0.2")) as microscope:
+    with semdrivers.connect(server.hasty) as microscope:
         server.reply = flood
         with pytest.raises(semdrivers.TransportError, match="no answer to GetWD came in time"):
             _ = microscope.working_distance
@@ -393,7 +397,7 @@ def test_a_frame_of_which_nothing_new_comes_ends(server, number):
             yield pieces[0][0] + number, *pieces[0][1:]
 
     server.pieces = endless
-    with semdrivers.connect(server.url.replace("0.6", "0.2")) as microscope:
+    with semdrivers.connect(server.hasty) as microscope:
         with pytest.raises(semdrivers.TransportError, match=r"frame 2 lacks 76\d\d\d of 76800 pixels"):
             microscope.acquire()
         assert given_back(microscope, server)
@@ -435,7 +439,8 @@ def test_an_answer_that_is_no_number_is_named_and_the_next_call_works(microscope
 def test_what_is_asked_by_the_way_may_be_answered_in_another_form(server):
     for command in ("TcpGetVersion", "TcpGetDevice", "EnumCenterings", "GetOptParams", "GetSpotSize", "StgGetLimits"):
         server.answers[command] = b"\1\2\3"
-    with semdrivers.connect(server.url) as microscope:
+    server.ignored |= {"TcpGetSWVersion", "GetBeamCurrent"}  # and in none
+    with semdrivers.connect(server.hasty) as microscope:
         about = microscope.capabilities
         assert (about.half_angle, about.probe_diameter, about.serial) == (None, None, "")
         assert microscope.acquire().pixels.shape == (240, 320)

@@ -6,9 +6,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 pytest.importorskip("fastapi", reason="the extra view is not installed")
-schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
-
-from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from semdrivers.remote import LEASE_HEADER
 from semfocus_plugin.server import sharing
@@ -27,6 +24,9 @@ EXHAUSTIVE = settings(UNHURRIED, max_examples=25)
 
 
 def hold(examples):
+    schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
+
     with sharing("emulator://featureless?seed=1&magnification=2000", port=0, token=TOKEN) as server:
         desk = server.desk
         schema = schemathesis.openapi.from_url(f"{server.page}api/openapi.json", headers=AUTHORISED).exclude(

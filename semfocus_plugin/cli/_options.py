@@ -1,4 +1,4 @@
-"""Options of every command that focuses: where a run looks, and who hears of it."""
+"""Options that several commands have: by what a run focuses, where it looks, and who hears of it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,19 @@ import typer
 from semdrivers.errors import InvalidParameterError
 from semdrivers.notify import Webhook, notify
 
+MethodName = Annotated[
+    str | None, typer.Option(help="Autofocus method; `semfocus models` lists them, the default first.")
+]
+"""The option `--method`."""
+MaxFrames = Annotated[
+    int | None, typer.Option(help="Most frames of a run, everything included; the method's own limit by default.")
+]
+"""The option `--max-frames`."""
+Bounds = Annotated[
+    tuple[float, float] | None,
+    typer.Option(help="Lowest and highest working distance allowed, mm; the instrument's by default."),
+]
+"""The option `--bounds`."""
 FocusRegion = Annotated[
     str | None,
     typer.Option(
