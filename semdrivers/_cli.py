@@ -60,8 +60,7 @@ class Make(enum.StrEnum):
 @app.command()
 def info(
     url: Annotated[
-        str | None,
-        typer.Argument(help="Address or name of the microscope; by default what could be opened is listed."),
+        str | None, typer.Argument(help="Address or name of the microscope; by default what could be opened is listed.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -522,8 +521,7 @@ def emulate(
         bool, typer.Option("--expose", help="Let other computers connect, not this one alone; needs a token.")
     ] = False,
     token_file: Annotated[
-        Path | None,
-        typer.Option(help=f"File whose first line is the token to ask for; {TOKEN_VARIABLE} by default."),
+        Path | None, typer.Option(help=f"File whose first line is the token to ask for; {TOKEN_VARIABLE} by default.")
     ] = None,
     certificate: Annotated[
         Path | None, typer.Option(help="PEM file of a certificate, for TLS on both ports; no TLS by default.")

@@ -23,10 +23,7 @@ __all__ = ["semdrivers_autofocus", "semdrivers_autofocus_methods", "semdrivers_f
 
 @hookimpl
 def semdrivers_autofocus(
-    microscope: Microscope,
-    settings: AutofocusSettings,
-    progress: Progress | None,
-    cancel: threading.Event | None,
+    microscope: Microscope, settings: AutofocusSettings, progress: Progress | None, cancel: threading.Event | None
 ) -> AutofocusResult | None:
     """Focus the microscope, or return None when the method is another plugin's."""
     method = methods.find(settings.method)

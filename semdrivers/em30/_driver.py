@@ -647,9 +647,7 @@ class EM30(KeepsFocusRecord):
             if applied.parameter is not parameter:
                 raise self._lie(name, "parameter", applied.parameter.name.lower())
             self._check_applied(
-                name,
-                {parameter: asked},
-                {"value": applied.value, "settling": applied.settling, "time": applied.time},
+                name, {parameter: asked}, {"value": applied.value, "settling": applied.settling, "time": applied.time}
             )
             self._took_effect(applied.time)
 

@@ -250,13 +250,7 @@ def _draw_by_distance(axes: Axes, result: Mapping[str, Any]) -> None:
     if not trace:
         axes.text(0.5, 0.5, "no frame was acquired", transform=axes.transAxes, ha="center", color=_INK)
     curve = sorted((step["working_distance"], step["score"]) for step in trace)
-    axes.plot(
-        [place for place, _ in curve],
-        [score for _, score in curve],
-        color="#bbbbbb",
-        linewidth=0.8,
-        zorder=1,
-    )
+    axes.plot([place for place, _ in curve], [score for _, score in curve], color="#bbbbbb", linewidth=0.8, zorder=1)
     phases = dict.fromkeys(step["phase"] for step in trace)
     for colour, marker, phase in zip(_cycle(_COLOURS), _cycle(_MARKERS), phases, strict=False):
         steps = [step for step in trace if step["phase"] == phase]

@@ -16,13 +16,7 @@ from typing import Any, Self
 
 from semdrivers.base import KeepsFocusRecord
 from semdrivers.connection import limits_option, number_option, split_path_url
-from semdrivers.errors import (
-    BusyError,
-    InvalidParameterError,
-    NotConnectedError,
-    OutOfRangeError,
-    translated,
-)
+from semdrivers.errors import BusyError, InvalidParameterError, NotConnectedError, OutOfRangeError, translated
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import (
     Capabilities,

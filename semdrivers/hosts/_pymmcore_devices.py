@@ -127,10 +127,7 @@ class MicroscopeCamera(_OfMicroscope, CameraDevice):
                     setter=lambda camera, value, index=index: camera._stigmate(index, value),
                 )
         self.register_property(
-            "PixelType",
-            property_type=str,
-            getter=lambda camera: f"{8 * camera.dtype().itemsize}bit",
-            is_read_only=True,
+            "PixelType", property_type=str, getter=lambda camera: f"{8 * camera.dtype().itemsize}bit", is_read_only=True
         )
         with suppress(DeviceError):
             self.last_image = self.microscope.acquire(self._mode)

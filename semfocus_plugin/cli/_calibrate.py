@@ -23,8 +23,7 @@ def calibrate(
         float | None, typer.Option(help="Magnification to measure at, put back at the end; the present one by default.")
     ] = None,
     probe_diameter: Annotated[
-        float | None,
-        typer.Option(help="Diameter of the focused probe in nm, by the data sheet; not known by default."),
+        float | None, typer.Option(help="Diameter of the focused probe in nm, by the data sheet; not known by default.")
     ] = None,
     bounds: Bounds = None,
     max_travel: Annotated[
@@ -102,10 +101,7 @@ def calibrate(
     for name, text in (
         ("instrument", f"{fit.model or 'unnamed'} {fit.serial}".strip()),
         ("aperture radius", f"{fit.aperture * 1e3:.1f} ± {fit.aperture_sigma * 1e3:.1f} µm"),
-        (
-            "half-angle",
-            f"{fit.half_angle:.2f} ± {fit.half_angle_sigma:.2f} mrad at {fit.working_distance:.3f} mm",
-        ),
+        ("half-angle", f"{fit.half_angle:.2f} ± {fit.half_angle_sigma:.2f} mrad at {fit.working_distance:.3f} mm"),
         (
             "depth of field",
             f"{fit.depth_of_field * 1e3:.1f} ± {fit.depth_of_field_sigma * 1e3:.1f} µm at {fit.magnification:g}×",

@@ -46,11 +46,7 @@ label = application(
 
 @label.command(cls=moved(disagreements="semfocus label compare"))
 def sheet(
-    folder: Folder,
-    magnification: Magnification = None,
-    bar_rows: BarRows = None,
-    out: Sheet = None,
-    json: Json = False,
+    folder: Folder, magnification: Magnification = None, bar_rows: BarRows = None, out: Sheet = None, json: Json = False
 ) -> None:
     """Score the pictures of a folder for you to correct: a sheet (CSV), and a page (HTML) to do it on.
 

@@ -85,12 +85,10 @@ def run(
         typer.Option(help="Furthest from the start, mm; by default the larger of 3 mm and 60 depths of field."),
     ] = None,
     anywhere: Annotated[
-        bool,
-        typer.Option("--anywhere", help="No limit of travel but --bounds and those of the instrument."),
+        bool, typer.Option("--anywhere", help="No limit of travel but --bounds and those of the instrument.")
     ] = False,
     max_seconds: Annotated[
-        float | None,
-        typer.Option(help="Deadline of the run, s, which ends a frame where it can; none by default."),
+        float | None, typer.Option(help="Deadline of the run, s, which ends a frame where it can; none by default.")
     ] = None,
     max_dose: Annotated[
         float | None,
@@ -131,8 +129,7 @@ def run(
         Path | None, typer.Option(help="Write the result with its trace: .json; not written by default.")
     ] = None,
     plot: Annotated[
-        Path | None,
-        typer.Option(help="Draw score against working distance: .png, .pdf or .svg; not drawn by default."),
+        Path | None, typer.Option(help="Draw score against working distance: .png, .pdf or .svg; not drawn by default.")
     ] = None,
     save_session: Annotated[
         Path | None,
@@ -257,8 +254,7 @@ def score(
         float | None, typer.Option(help="The same by their pixel size, nm; unknown by default.")
     ] = None,
     hfw: Annotated[
-        float | None,
-        typer.Option(help="The same by the horizontal field width, µm; unknown by default."),
+        float | None, typer.Option(help="The same by the horizontal field width, µm; unknown by default.")
     ] = None,
     override: Annotated[
         bool, typer.Option("--override", help="Use what is given even where a file holds something else.")
@@ -354,8 +350,7 @@ def _page_name(row: dict[str, Any]) -> str:
 
 @app.command()
 def models(
-    verify: Annotated[bool, typer.Option("--verify", help="Check the files and open them.")] = False,
-    json: Json = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Check the files and open them.")] = False, json: Json = False
 ) -> None:
     """List the networks and the autofocus methods.
 

@@ -32,25 +32,21 @@ FocusRegion = Annotated[
 ]
 """The option `--focus-region`."""
 FocusOffset = Annotated[
-    str | None,
-    typer.Option(help="dx,dy in mm: focus beside the target and come back; at the target by default."),
+    str | None, typer.Option(help="dx,dy in mm: focus beside the target and come back; at the target by default.")
 ]
 """The option `--focus-offset`."""
 MoveToContrast = Annotated[
-    bool,
-    typer.Option("--move-to-contrast", help="Where no focus can be stood by, try around; the stage goes back."),
+    bool, typer.Option("--move-to-contrast", help="Where no focus can be stood by, try around; the stage goes back.")
 ]
 """The option `--move-to-contrast`."""
 ContrastRadius = Annotated[float, typer.Option(help="Furthest from the target that is tried, mm.")]
 """The option `--contrast-radius`."""
 CorrectDrift = Annotated[
-    bool,
-    typer.Option("--correct-drift", help="Have the field follow the sample, as far as its drift is measured."),
+    bool, typer.Option("--correct-drift", help="Have the field follow the sample, as far as its drift is measured.")
 ]
 """The option `--correct-drift`."""
 WebhookUrl = Annotated[
-    str | None,
-    typer.Option(help="http(s) address to which a failed focus and the end are posted; none by default."),
+    str | None, typer.Option(help="http(s) address to which a failed focus and the end are posted; none by default.")
 ]
 """The option `--webhook`."""
 

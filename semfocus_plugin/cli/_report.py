@@ -91,11 +91,7 @@ def report(
         print_json({"files": files, "runs": len(entries), "problems": problems})
     else:
         shown = sum(entry.after is not None for entry in entries)
-        output.print(
-            f"{counted(len(entries), 'run')}, {shown} with pictures, in {out}",
-            markup=False,
-            soft_wrap=True,
-        )
+        output.print(f"{counted(len(entries), 'run')}, {shown} with pictures, in {out}", markup=False, soft_wrap=True)
     end_batch(problems)
 
 

@@ -34,13 +34,7 @@ PACKAGES = ("firmware_protocol", "semdrivers", "semfocus_plugin")
 PROGRAMS = {"semdrivers": "semdrivers._cli", "semfocus": "semfocus_plugin.lab.cli"}
 """Console scripts, and the module whose ``app`` holds the commands of each."""
 
-FOR_USERS = (
-    "semdrivers",
-    "semdrivers.emulator",
-    "semdrivers.hosts",
-    "semfocus_plugin",
-    "semfocus_plugin.calibration",
-)
+FOR_USERS = ("semdrivers", "semdrivers.emulator", "semdrivers.hosts", "semfocus_plugin", "semfocus_plugin.calibration")
 """Rooms that a user of a microscope imports from, and adapters of hosts; other public modules are for authors."""
 
 _COMMAND = "python -m semfocus_plugin.lab.reference"

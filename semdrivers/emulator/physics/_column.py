@@ -139,12 +139,7 @@ class ElectronColumn:
         defocus = distance - best
         disc = optics.half_angle(distance, self.profile.aperture_radius) * abs(defocus) * 1e6
         return Truth(
-            best,
-            depth,
-            disc / pixel,
-            optics.ideal_score(defocus / depth),
-            self._astigmatism(conditions),
-            self._speed,
+            best, depth, disc / pixel, optics.ideal_score(defocus / depth), self._astigmatism(conditions), self._speed
         )
 
     def _drifted(self, conditions: ScanConditions) -> ScanConditions:

@@ -75,9 +75,7 @@ FAULTS: dict[str, Fault] = {
     "usb-zero": Fault(Occasion.FRAME, "all pixels are 0", f"finds a wrong CRC; {_AGAIN}"),
     "usb-stall": Fault(Occasion.FRAME, "the endpoint halts", f"resets the stream and clears the halt; {_AGAIN}"),
     "usb-replug": Fault(
-        Occasion.FRAME,
-        "the cable is pulled, and plugged in again 0.2 s later",
-        f"opens the device again; {_AGAIN}",
+        Occasion.FRAME, "the cable is pulled, and plugged in again 0.2 s later", f"opens the device again; {_AGAIN}"
     ),
     "usb-unplug": Fault(
         Occasion.FRAME, "the cable is pulled", "looks for the device for 3 s, then raises", "TransportError"

@@ -19,13 +19,7 @@ import numpy as np
 from firmware_protocol import usb
 from firmware_protocol.bridge import TransferError, TransferStatus
 from firmware_protocol.stream import Buffer, FrameStatus, Leader, PixelFormat, encode_frame
-from firmware_protocol.usb import (
-    DescriptorType,
-    SetupPacket,
-    StandardRequest,
-    StreamInfo,
-    VendorRequest,
-)
+from firmware_protocol.usb import DescriptorType, SetupPacket, StandardRequest, StreamInfo, VendorRequest
 from semdrivers.emulator.instrument import ScannedFrame
 
 Transfers = tuple[Buffer, ...]

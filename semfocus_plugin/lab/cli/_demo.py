@@ -9,14 +9,7 @@ import typer
 
 import semdrivers
 from semdrivers.console import FAULT, Json, Overwrite, fail, messages, output, print_json
-from semfocus_plugin.cli import (
-    FrameTable,
-    MaxFrames,
-    MethodName,
-    cancelled_by_interrupt,
-    leave,
-    print_result,
-)
+from semfocus_plugin.cli import FrameTable, MaxFrames, MethodName, cancelled_by_interrupt, leave, print_result
 
 
 def demo(

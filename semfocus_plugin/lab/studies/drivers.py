@@ -253,16 +253,7 @@ def table(
     return done, [HEADINGS, *(_row(name, [run for run in done if run.driver == name]) for name in names)]
 
 
-HEADINGS = (
-    "driver",
-    "runs",
-    "right",
-    "false",
-    "refused",
-    "raised",
-    "frames, median / p90",
-    "error, DoF, median / p90",
-)
+HEADINGS = ("driver", "runs", "right", "false", "refused", "raised", "frames, median / p90", "error, DoF, median / p90")
 """Of the table. Right is a focus within 1 DoF of the truth, or a refusal where there is nothing to focus on."""
 
 

@@ -154,12 +154,7 @@ def _images(square: NDArray[Any]) -> list[tuple[NDArray[Any], float, float]]:
     return [
         (image.T if transposed else image, sign * (-1.0 if transposed else 1.0), 90.0 if transposed else 0.0)
         for transposed in (False, True)
-        for image, sign in (
-            (square, 1.0),
-            (square[::-1], -1.0),
-            (square[:, ::-1], -1.0),
-            (square[::-1, ::-1], 1.0),
-        )
+        for image, sign in ((square, 1.0), (square[::-1], -1.0), (square[:, ::-1], -1.0), (square[::-1, ::-1], 1.0))
     ]
 
 
