@@ -157,7 +157,7 @@ def test_what_an_extra_brings_is_imported_where_it_is_used():
     """The demonstration runs on the dependencies of the runtime alone."""
     extras = ("scipy", "joblib", "skimage", "mapfost", "requests", "onnx", "torch")
     extras += ("fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client")
-    extras += ("dask", "distributed", "fsspec", "threadpoolctl", "gymnasium", "stable_baselines3")
+    extras += ("dask", "distributed", "fsspec", "s3fs", "threadpoolctl", "gymnasium", "stable_baselines3")
     for path in sources():
         if "lab/training/" in path.as_posix() or path.name == "_api.py":
             continue

@@ -6,19 +6,21 @@ on one thread.
 
 from __future__ import annotations
 
+import concurrent.futures
 import hashlib
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 import signal
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
-
-import numpy as np
 
 from semdrivers.errors import AutofocusError, installation
 from semfocus_plugin import networks
@@ -99,7 +101,7 @@ def run_all(
     ------
     AutofocusError
         When several processes are asked for and joblib is not installed; when no cluster answers, or one that would
-        compute otherwise than this computer.
+        compute otherwise than this computer; when the cluster is lost, or kills whatever works on a task.
     """
     results = []
     for result in _engine(call, tasks, workers):
@@ -126,12 +128,23 @@ def _on_cluster(call: Callable[..., _Result], tasks: Sequence[tuple[Any, ...]], 
         ) from None
     with client:
         _check_cluster(client, address)
-        futures = [client.submit(_on_one_thread, call, *arguments, pure=False) for arguments in tasks]
+        here, name = _decisive(), getattr(call, "__name__", "task")
+        futures = [client.submit(_as_here, here, call, *arguments, key=f"{name}-{uuid.uuid4()}") for arguments in tasks]
         futures.reverse()
         try:
             while futures:
                 # The reference goes with the result: what is not held is not computed again when a worker dies.
                 yield futures.pop().result()
+        except (concurrent.futures.CancelledError, distributed.comm.CommClosedError) as error:
+            raise AutofocusError(
+                f"the Dask scheduler at {address} was lost with {len(futures) + 1} of {len(tasks)} tasks not handed "
+                f"over ({error}); start it, and call again"
+            ) from None
+        except distributed.KilledWorker as error:
+            raise AutofocusError(
+                f"every worker of the cluster at {address} that began a task died of it ({error}): they may lack "
+                "memory; see their logs"
+            ) from None
         finally:
             client.cancel(futures)
 
@@ -150,23 +163,36 @@ def _check_cluster(client: Any, address: str) -> None:
                 f"the Dask worker {name} computes {worker['nthreads']} tasks at once in one process, where they would "
                 "change each other's settings; start it with --nthreads 1"
             )
-    here = _versions()
-    for name, there in client.run(_versions, on_error="return").items():
-        if there != here:
-            raise AutofocusError(
-                f"the Dask worker {name} has {there}, and this computer {here}: install the same on both, so that "
-                "both compute the same"
-            )
+    here = _decisive()
+    for name, there in client.run(_decisive, on_error="return").items():
+        _check_same(name, there, here)
 
 
-def _versions() -> str:
-    """Return what decides the bytes of a result."""
+def _check_same(worker: str, there: object, here: str) -> None:
+    if there != here:
+        raise AutofocusError(
+            f"the Dask worker {worker} has {there}, and this computer {here}: install the same on both, and start the "
+            "worker with the same SEMFOCUS_MODELS, so that both compute the same"
+        )
+
+
+@cache
+def _decisive() -> str:
+    """Return what decides the bytes of a result: source, networks, and the libraries that compute."""
     source = hashlib.sha256()
     for package in ("firmware_protocol", "semdrivers", "semfocus_plugin"):
         root = Path(str(importlib.import_module(package).__file__)).parent
         for path in sorted(root.rglob("*.py")):
             source.update(path.read_bytes())
-    return f"semdrivers of source {source.hexdigest()[:12]} and numpy {np.__version__}"
+    cards = ", ".join(f"{card.name} {card.sha256[:8]}" for card in networks.read_manifest())
+    libraries = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("numpy", "onnxruntime"))
+    return f"semdrivers of source {source.hexdigest()[:12]}, networks {cards}, {libraries}"
+
+
+def _as_here(here: str, call: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Call on a worker, which may have joined the cluster after it was checked."""
+    _check_same(importlib.import_module("distributed").get_worker().address, _decisive(), here)
+    return _on_one_thread(call, *arguments)
 
 
 def _in_processes(call: Callable[..., _Result], tasks: Sequence[tuple[Any, ...]], workers: int) -> Iterator[_Result]:

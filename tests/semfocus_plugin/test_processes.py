@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -51,13 +52,18 @@ def trained(data, folder, processes: int, *options: str) -> list[float]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_processes_learn_as_one_and_one_goes_on_where_two_stopped(tmp_path):
     datasets.build(DatasetConfig(count=192, seed=5, shard_size=32), tmp_path / "data", workers=1)
     one = trained(tmp_path / "data", tmp_path / "one", 1, "--epochs", "4", "--learning-rate", "0.001")
     two = trained(tmp_path / "data", tmp_path / "two", 2, "--epochs", "4", "--learning-rate", "0.001")
     np.testing.assert_allclose(two, one, rtol=0.15)
     saved = torch.load(tmp_path / "two" / "checkpoint.pt", weights_only=True)
-    longer = trained(tmp_path / "data", tmp_path / "two", 1, "--epochs", "5", "--learning-rate", "0.001", "--resume")
-    assert longer[:4] == two
     assert saved["epoch"] == 3
-    assert longer[4] < one[0]
+    shutil.copytree(tmp_path / "two", tmp_path / "both")
+    more = ("--epochs", "6", "--learning-rate", "0.001", "--resume")
+    alone = trained(tmp_path / "data", tmp_path / "two", 1, *more)
+    both = trained(tmp_path / "data", tmp_path / "both", 2, *more)
+    assert alone[:4] == both[:4] == two
+    np.testing.assert_allclose(alone[4:], both[4:], rtol=0.15)
+    assert alone[4] < one[0]

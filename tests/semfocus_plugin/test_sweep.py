@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from semdrivers.errors import AutofocusError, InvalidParameterError
 from semfocus_plugin.lab import sweep
-from semfocus_plugin.lab.studies.scaling import Parts, benchmark, dataset, training
+from semfocus_plugin.lab.studies.scaling import Parts, benchmark, dataset, table, training
 
 SPECIFICATION = """
 commands = ["speed --seconds 0 {option}"]
@@ -83,3 +84,10 @@ def test_work_divides_until_something_else_bounds_it():
     assert benchmark(parts, 1000, 4000).seconds == pytest.approx(1.0)
     assert training(parts, 900_000, 1, 1).seconds == pytest.approx(1550)
     assert training(parts, 900_000, 1, 16).bound == "exchange of gradients"
+
+
+def test_the_page_about_scaling_has_the_figures_of_the_command():
+    page = (Path(__file__).parents[2] / "docs" / "explanation" / "scaling.md").read_text(encoding="utf-8")
+    assert "`semfocus lab scaling --frame-ms 12 --run-seconds 0.84`" in page
+    for row in table(Parts(frame=12e-3, run=0.84), (1, 16, 256), 1_000_000, 10_000, 4):
+        assert f"| {' | '.join(row)} |" in page

@@ -72,9 +72,17 @@ def test_a_folder_holds_one_dataset(folder):
         datasets.build(DatasetConfig(count=20, seed=4, shard_size=8), folder)
 
 
-def test_an_unfinished_folder_is_refused(tmp_path):
-    with pytest.raises(InvalidParameterError, match="no finished dataset"):
-        list(datasets.load(tmp_path))
+def test_an_unfinished_folder_is_refused_and_none_is_made(tmp_path):
+    for place in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(InvalidParameterError, match="no finished dataset"):
+            list(datasets.load(place))
+    assert datasets.recipe(tmp_path / "nowhere") == {}
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_an_address_that_nothing_opens_is_refused():
+    with pytest.raises(InvalidParameterError, match="drawer"):
+        datasets.Store("drawer://left/frames")
 
 
 def test_label_noise_rounds_scores(tmp_path):

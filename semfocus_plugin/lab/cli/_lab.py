@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -398,6 +399,35 @@ def control(
             raise InvalidParameterError(f"{folder} holds no models; make them with: semfocus train reinforced")
     folders = {"shipped": ""} | {str(folder): str(folder.resolve()) for folder in models}
     _show(table(folders, runs, seed, engine(workers, dask)), f"{runs} runs each, seed {seed}")
+
+
+@lab.command()
+def cluster(
+    workers: Annotated[list[int] | None, typer.Option(min=1, help="Workers, repeatable; 1, 2, 4 by default.")] = None,
+    size: Annotated[int, typer.Option(min=1, help="How much work: runs of each track or specimen.")] = 4,
+    work: Annotated[
+        list[str] | None, typer.Option(help="Command, such as dataset; repeatable. All by default.")
+    ] = None,
+) -> None:
+    """Compare one process with Dask workers of this computer, one of them killed at last: hashes, time, efficiency.
+
+    Exit code 1 when a hash differs.
+
+    Example: semfocus lab cluster --workers 1 --workers 2 --workers 4
+    """
+    from semfocus_plugin.lab.studies.cluster import WORK, table
+
+    for name in work or ():
+        if name not in WORK:
+            raise InvalidParameterError(f"--work must be one of {', '.join(WORK)}, not {name!r}")
+    with messages.status("starting") as status:
+        rows = list(table(workers or [1, 2, 4], size, work or list(WORK), status.update))
+    _show(rows, f"size {size}, on a computer of {os.cpu_count()} cores")
+    results = {row[0]: {other[2] for other in rows[1:] if other[0] == row[0]} for row in rows[1:]}
+    differing = [name for name, hashes in results.items() if len(hashes) > 1]
+    if differing:
+        fail(f"results depend on where they were computed: {', '.join(differing)}")
+        raise typer.Exit(FAULT)
 
 
 @lab.command()

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeError
+from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeError, installation, translated
 from semdrivers.files import replacing
 from semfocus_plugin.lab.parallel import Workers, run_all
 from semfocus_plugin.lab.training.sampling import Field, draw_field, draw_sample
@@ -186,34 +186,53 @@ class Store:
     Parameters
     ----------
     folder : path or str
-        Made where it is absent.
+        Made with its first file.
+
+    Raises
+    ------
+    AutofocusError
+        When the address is unknown, its package is not installed, or the storage does not answer; the methods raise it
+        too.
     """
 
     def __init__(self, folder: str | Path) -> None:
         import fsspec
 
-        self._files, self._root = fsspec.core.url_to_fs(str(folder))
+        self._folder = str(folder)
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(self._folder)
+        except ImportError as error:
+            raise AutofocusError(f"{folder}: {error}; for s3:// {installation('s3')}") from None
+        except ValueError as error:
+            raise InvalidParameterError(f"{folder}: {error}") from None
         self.local = Path(self._root) if "file" in self._files.protocol else None
-        self._files.makedirs(self._root, exist_ok=True)
 
     def names(self) -> set[str]:
-        """Return the names of the files."""
-        self._files.invalidate_cache()
-        return {each.replace("\\", "/").rpartition("/")[2] for each in self._files.ls(self._root, detail=False)}
+        """Return the names of the files; none where there is no folder, as storage of objects has no empty ones."""
+        with translated(self._folder, AutofocusError):
+            self._files.invalidate_cache()
+            try:
+                listed = self._files.ls(self._root, detail=False)
+            except FileNotFoundError:
+                return set()
+        return {each.replace("\\", "/").rpartition("/")[2] for each in listed}
 
     def read(self, name: str) -> bytes:
         """Return what a file holds."""
-        return bytes(self._files.cat_file(f"{self._root}/{name}"))
+        with translated(self._folder, AutofocusError):
+            return bytes(self._files.cat_file(f"{self._root}/{name}"))
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file in one piece."""
-        if self.local is not None:
-            with replacing(self.local / name, overwrite=True) as partial:
-                partial.write_bytes(content)
-            return
-        partial_name = f"{self._root}/.{name}.{secrets.token_hex(4)}.partial"
-        self._files.pipe_file(partial_name, content)
-        self._files.mv(partial_name, f"{self._root}/{name}")
+        with translated(self._folder, AutofocusError):
+            self._files.makedirs(self._root, exist_ok=True)
+            if self.local is not None:
+                with replacing(self.local / name, overwrite=True) as partial:
+                    partial.write_bytes(content)
+                return
+            partial_name = f"{self._root}/.{name}.{secrets.token_hex(4)}.partial"
+            self._files.pipe_file(partial_name, content)
+            self._files.mv(partial_name, f"{self._root}/{name}")
 
 
 def shard_name(index: int) -> str:
@@ -262,8 +281,8 @@ def mapped(path: Path) -> dict[str, NDArray[Any]]:
 
 def recipe(folder: str | Path) -> dict[str, Any]:
     """Return the configuration of a dataset, empty where the folder is gone."""
-    path = Path(folder) / "config.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    store = Store(folder)
+    return dict(json.loads(store.read("config.json"))) if "config.json" in store.names() else {}
 
 
 def _write_shard(config: Recipe, folder: str, index: int) -> tuple[str, str]:
