@@ -213,13 +213,17 @@ class TescanEmulator:
                 client, _ = listener.accept()
             except OSError:
                 return
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with contextlib.suppress(OSError):  # it may have hung up already
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sockets.append(client)
             threading.Thread(target=serve, args=(client,), daemon=True).start()
 
     def _join(self, data: socket.socket) -> None:
         """Give a data connection to the client that registered its port; behind a firewall, to the one there is."""
-        port = data.getpeername()[1]
+        try:
+            port = data.getpeername()[1]
+        except OSError:
+            return  # it has hung up already
         with self._lock:
             if self._firewall and self._expected:
                 port = next(iter(self._expected))
