@@ -20,6 +20,7 @@ from typing import Any
 
 from semdrivers.errors import AutofocusError
 from semdrivers.files import plain
+from semdrivers.files import counted
 from semfocus_plugin.lab.benchmark.reproduction import TABLES, Request
 from semfocus_plugin.lab.benchmark.runs import run_trial, run_trials
 from semfocus_plugin.lab.benchmark.trials import MAGNIFICATIONS, Trial, draw_online, draw_trials, tracks_named
@@ -67,7 +68,7 @@ def table(
     for name in work:
         alone: tuple[float, float] | None = None
         for count, kill in ((0, False), *((count, False) for count in counts), (max(counts), True)):
-            where = f"{count} workers{', one killed' if kill else ''}" if count else "one process"
+            where = f"{counted(count, 'worker')}{', one killed' if kill else ''}" if count else "one process"
             if progress is not None:
                 progress(f"{name}, {where}")
             made, seconds, core = _on_workers(WORK[name], size, count, kill) if count else _here(WORK[name], size)
