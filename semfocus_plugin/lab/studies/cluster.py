@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from semdrivers.errors import AutofocusError
-from semdrivers.files import plain
-from semdrivers.files import counted
+from semdrivers.files import counted, plain
 from semfocus_plugin.lab.benchmark.reproduction import TABLES, Request
 from semfocus_plugin.lab.benchmark.runs import run_trial, run_trials
 from semfocus_plugin.lab.benchmark.trials import MAGNIFICATIONS, Trial, draw_online, draw_trials, tracks_named
-from semfocus_plugin.lab.parallel import Workers, required
+from semfocus_plugin.lab.parallel import Workers, required, run_all
 from semfocus_plugin.lab.training import datasets
 from semfocus_plugin.methods import METHODS
 
@@ -83,7 +82,7 @@ def table(
 
 
 def _here(work: Work, size: int) -> tuple[str, float, float]:
-    _warm()
+    run_all(_warm, [()], workers=1)  # on one thread, as the work: a network keeps the threads that it was opened with
     began = time.monotonic(), time.process_time()
     made = work(size, 1, lambda _: None)
     return made, time.monotonic() - began[0], time.process_time() - began[1]
