@@ -23,7 +23,7 @@ __all__ = ["MARGIN", "PROBES", "SimulatedColumn"]
 _Array = NDArray[np.float32]
 
 PROBES = ("disc", "gaussian", "hollow", "halo", "soft")
-"""Shapes of a geometric probe out of focus; all but the disc are no instrument's of which a network has seen frames."""
+"""Shapes of a geometric probe out of focus; the networks were trained on the disc alone."""
 
 MARGIN = 48
 """Pixels around a field that its blurred picture may draw from."""
