@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from semfocus_plugin.lab.training.architecture import ACNet, CompactAENet, Paper
 from semfocus_plugin.lab.training.curves import Curves
 from semfocus_plugin.lab.training.datasets import DatasetConfig
 from semfocus_plugin.lab.training.playground import Playground
+from semfocus_plugin.lab.training.shipped import read_compact
 from semfocus_plugin.networks import LAWS, AENet, load, models_directory, preprocess, read_manifest
 
 
@@ -202,22 +202,20 @@ def test_a_network_trained_on_windows_goes_on_from_its_checkpoint_on_whole_frame
     assert -90 <= report.ellipse.direction <= 90
 
 
-@pytest.mark.slow
-def test_training_goes_on_from_the_ellipse_weights(frames, tmp_path):
-    # In the repository: no package installs it.
-    start = Path(__file__).parents[2] / "semfocus_plugin" / "lab" / "training" / "start"
-    config = aenet.AENetConfig((frames,), epochs=1, batch=48, learning_rate=1e-9, window=64, start=str(start))
-    (card,) = read_manifest(export.export_aenet(aenet.train(config, tmp_path), tmp_path).parent)
-    (first,) = read_manifest(start)
-    frame = next(iter(datasets.load(frames)))["pixels"][0]
-    before, after = (AENet(each)(frame, 5000.0) for each in (first, card))
-    assert after.score == pytest.approx(before.score, abs=1e-2)
-    assert after.ellipse.log_smaller == pytest.approx(before.ellipse.log_smaller, abs=1e-2)
-    assert card.details["before"]["sha256"] == first.sha256
+def test_a_second_head_learns_the_ellipse_and_leaves_the_round_blur_as_it_was(frames, trained, tmp_path):
+    config = aenet.AENetConfig((frames,), epochs=2, batch=32, ellipse_only=True, start=str(models_directory()))
+    path = aenet.train(config, tmp_path)
+    began, _ = read_compact(next(card for card in read_manifest() if card.role == "aenet"))
+    made = torch.load(path, weights_only=True)["network"]
+    kept = [name for name in began.state_dict() if not name.startswith("ellipse")]
+    assert all(torch.equal(made[name], began.state_dict()[name]) for name in kept)
+    first, last = [json.loads(line)["loss"] for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert last < first
 
 
-def test_the_networks_in_use_hold_no_ellipse_weights():
-    assert [card.name for card in read_manifest() if card.role == "aenet"] == ["aenet"]
+def test_a_second_head_alone_needs_the_network_that_it_belongs_to(frames):
+    with pytest.raises(InvalidParameterError, match="ellipse_only"):
+        aenet.AENetConfig((frames,), ellipse_only=True)
 
 
 def test_the_split_goes_by_field(frames):

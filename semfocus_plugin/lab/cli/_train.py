@@ -89,6 +89,10 @@ def aenet(
     start: Annotated[
         Path | None, typer.Option(help="Folder of a finished run, or of models, to go on from; none by default.")
     ] = None,
+    ellipse_only: Annotated[
+        bool,
+        typer.Option("--ellipse-only", help="Keep what --start reads of round blurs; train what reads astigmatism."),
+    ] = False,
     resume: Resume = False,
 ) -> None:
     """Train the evaluation network and export it. Under torchrun several processes share the work.
@@ -99,7 +103,7 @@ def aenet(
     """
     module, export = _training("aenet"), _training("export")
     changes = _given(epochs=epochs, batch=batch, learning_rate=learning_rate, width=width, window=window)
-    changes |= {"seed": seed}
+    changes |= {"seed": seed, "ellipse_only": ellipse_only}
     config = _config(module.AENetConfig, data, paper, changes | _given(start=start and str(start)))
     _check_resume(out, resume)
     with _figures() as show:

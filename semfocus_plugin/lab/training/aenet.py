@@ -35,6 +35,9 @@ _WIDEST_BLUR = 150.0
 _NARROW = 3.3
 """Log larger radius, 26 pixels, below which mirror images of a window must agree: a wider blur hardly fits into one."""
 
+_AT_ONCE = 64
+"""Frames whose features are computed together."""
+
 _CLEARLY_ELLIPTICAL = 0.5
 """Difference of ln(1 + radius) above which the direction of an ellipse is judged."""
 
@@ -67,6 +70,9 @@ class AENetConfig:
     start : str
         Folder of a finished run, or of models such as the shipped ones, whose weights to go on from with a schedule of
         its own; empty for random weights.
+    ellipse_only : bool
+        Keep what `start` reads of round blurs, and train the head that reads the ellipse alone. What that head sees of
+        every frame and a mirror image is computed once, so that a hundred passes cost little more than one.
     """
 
     data: tuple[str, ...]
@@ -80,6 +86,7 @@ class AENetConfig:
     window: int = 0
     mirrored: bool = True
     start: str = ""
+    ellipse_only: bool = False
 
     def __post_init__(self) -> None:
         if not self.data:
@@ -93,6 +100,11 @@ class AENetConfig:
             raise OutOfRangeError(f"window must be 0 or a multiple of 16 up to {_HEIGHT} pixels, not {self.window}")
         if self.window and self.width is not None:
             raise InvalidParameterError("window: the paper's architecture reads whole frames only; pass 0")
+        if self.ellipse_only and (not self.start or self.window or self.width is not None):
+            raise InvalidParameterError(
+                "ellipse_only: the rest of the network is that of start, a compact AENet, and reads whole frames: pass "
+                "start, and neither window nor width"
+            )
         if self.schedule not in ("cosine", "plateau"):
             raise InvalidParameterError(f"schedule must be 'cosine' or 'plateau', not {self.schedule!r}")
 
@@ -388,7 +400,11 @@ def _train(config: AENetConfig, folder: Path, resume: bool, progress: Progress |
         network, shape = _network_of(saved)
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if isinstance(network, CompactAENet):
+        network.requires_grad_(not config.ellipse_only)
         network.correction.requires_grad_(False)
+        if config.ellipse_only:
+            assert network.ellipse is not None
+            network.ellipse[1:].requires_grad_(True)
     decoupled = torch.optim.AdamW if config.schedule == "cosine" else torch.optim.Adam
     learned = [each for each in network.parameters() if each.requires_grad]
     optimizer = decoupled(learned, config.learning_rate, weight_decay=config.weight_decay)
@@ -401,8 +417,9 @@ def _train(config: AENetConfig, folder: Path, resume: bool, progress: Progress |
     training, validation = split(frames)
     steps = math.ceil(len(training) / config.batch)
     narrow = _bfloat16_pays(device)
-    shared = processes.shared(network)
     mirrored = config.mirrored and config.width is None
+    recalled = _Recalled(network, frames, training, config, device) if config.ellipse_only else None
+    shared = processes.shared(network if recalled is None else recalled)
 
     def begin(epoch: int) -> tuple[int, Step]:
         random = np.random.default_rng([config.seed, epoch])
@@ -414,10 +431,13 @@ def _train(config: AENetConfig, folder: Path, resume: bool, progress: Progress |
         def step_loss(step: int) -> Tensor:
             index = np.sort(order[step * config.batch : (step + 1) * config.batch])
             share = processes.share if len(index) >= processes.count else slice(None)
-            inputs, ellipse = frames.drawn(index, random, device, config.window, mirrored, share)
             shown = np.tile(index[share], 2) if mirrored else index[share]
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=narrow):
-                outputs = shared(inputs)
+            if recalled is None:
+                inputs, ellipse = frames.drawn(index, random, device, config.window, mirrored, share)
+                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=narrow):
+                    outputs = shared(inputs)
+            else:
+                outputs, ellipse = shared(index[share])
             score, half_blur = frames.score[shown].to(device), frames.half_blur[shown].to(device)
             paper = config.width is not None
             weight = processes.weight(len(index)) if len(index) >= processes.count else 1.0
@@ -446,6 +466,36 @@ def _train(config: AENetConfig, folder: Path, resume: bool, progress: Progress |
         progress=progress if first else None,
     )
     return folder / checkpoint.CHECKPOINT
+
+
+class _Recalled(nn.Module):
+    """The heads of a network, on what its body has seen of every frame and of a mirror image of it."""
+
+    def __init__(
+        self, network: nn.Module, frames: Frames, index: NDArray[np.int64], config: AENetConfig, device: torch.device
+    ) -> None:
+        super().__init__()
+        assert isinstance(network, CompactAENet)
+        self.network = network.eval()
+        random = np.random.default_rng([config.seed])
+        self._row = np.zeros(len(frames), np.int64)
+        self._row[index] = np.arange(len(index))
+        parts: list[list[Tensor]] = []
+        with torch.no_grad():
+            for start in range(0, len(index), _AT_ONCE):
+                inputs, ellipse = frames.drawn(index[start : start + _AT_ONCE], random, device, 0, config.mirrored)
+                images = len(inputs) // len(index[start : start + _AT_ONCE])
+                seen, around = network.seen(inputs)
+                parts.append([torch.stack(each.flatten(1).chunk(images)) for each in (seen, around, ellipse)])
+            self._seen, self._around, self._ellipse = (torch.cat(each, 1) for each in zip(*parts, strict=True))
+            network.standardise(self._seen[0], self._around[0])
+
+    def forward(self, index: NDArray[np.int64]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return a map of the score's correction and of each output but the score, and the true ellipses."""
+        rows = self._row[index]
+        seen, around = (each[:, rows].flatten(0, 1)[..., None, None] for each in (self._seen, self._around))
+        blur = self.network.blur(seen, around)
+        return (self.network.correction(seen), *blur), self._ellipse[:, rows].flatten(0, 1)
 
 
 def _begun(config: AENetConfig) -> tuple[nn.Module, dict[str, Any]]:

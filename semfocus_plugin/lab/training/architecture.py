@@ -96,6 +96,9 @@ class CompactAENet(nn.Module):
     blur implies depends on the probe core, which a frame does not show: training knows it of every frame, and in use it
     is the nominal one.
 
+    A head reads the blur of a round probe, and a second head how far either axis is from it: what a network reads of
+    round blurs stays as it is while the second head learns.
+
     Parameters
     ----------
     channels : tuple of int
@@ -105,7 +108,7 @@ class CompactAENet(nn.Module):
     norms : bool
         Whether batch norms follow the convolutions; a network read from an ONNX file has them folded in.
     ellipse : bool
-        Whether the network has the head for smaller radius and direction; files of before have none.
+        Whether the network has the second head; files of before have none.
     """
 
     def __init__(
@@ -120,18 +123,31 @@ class CompactAENet(nn.Module):
         self.outputs = ("score", "log_blur", "log_sigma", *(ELLIPSE_OUTPUTS if ellipse else ()))
         self.window = WINDOW
         layers: list[nn.Module] = [_convolution(2, channels[0], (5, 5), 2, 2, norms), nn.LeakyReLU(0.2)]
+        self._ends = [len(layers) - 1]
         for inputs, outputs, count in zip(channels, channels[1:], blocks, strict=False):
             layers += [_convolution(inputs, outputs, (3, 3), 1, 2, norms), nn.LeakyReLU(0.2)]
             layers += [_ResidualBlock(outputs, norms) for _ in range(count)]
+            self._ends.append(len(layers) - 1)
         self.body = nn.Sequential(*layers)
         self.gate = nn.Conv2d(channels[-1], 1, 1)
-        self.ellipse = ellipse
-        seen, answers = channels[-1] + 1 + (3 * _LEVELS if ellipse else 0), 7 if ellipse else 2
-        self.head = nn.Sequential(nn.Conv2d(seen, 64, 1), nn.LeakyReLU(0.2), nn.Conv2d(64, answers, 1))
-        none = nn.Conv2d(16, 1, 1)
-        nn.init.zeros_(none.weight)
-        nn.init.zeros_(none.bias)  # type: ignore[arg-type]
-        self.correction = nn.Sequential(nn.Conv2d(channels[-1] + 1, 16, 1), nn.LeakyReLU(0.2), none)
+        seen = channels[-1] + 1
+        self.head = nn.Sequential(nn.Conv2d(seen, 64, 1), nn.LeakyReLU(0.2), nn.Conv2d(64, 2, 1))
+        around = 2 + seen + 2 * sum(channels) + 3 * _LEVELS
+        self.ellipse = (
+            nn.Sequential(
+                nn.Conv2d(around, around, 1, groups=around),  # brings what is seen to one scale
+                nn.Conv2d(around, 128, 1),
+                nn.LeakyReLU(0.2),
+                nn.Dropout(0.1),
+                nn.Conv2d(128, 64, 1),
+                nn.LeakyReLU(0.2),
+                nn.Dropout(0.1),
+                _silent(nn.Conv2d(64, 7, 1)),
+            )
+            if ellipse
+            else None
+        )
+        self.correction = nn.Sequential(nn.Conv2d(seen, 16, 1), nn.LeakyReLU(0.2), _silent(nn.Conv2d(16, 1, 1)))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
         """Return a map, (N, 1, h, w), of each of `outputs`; while training the score's is that of its correction."""
@@ -143,32 +159,67 @@ class CompactAENet(nn.Module):
 
     def read(self, frames: Tensor) -> tuple[Tensor, ...]:
         """Return a map, (N, 1, h, w), of the score's correction and of each of `outputs` but the score."""
+        seen, around = self.seen(frames)
+        blur = self.blur(seen, around)
+        return self.correction(seen), *blur
+
+    def seen(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the first head and the correction read, (N, c, h, w), and what the second reads beside it."""
         magnification = torch.log(frames[:, 1:] * (MAGNIFICATION_SCALE / _MIDDLE_MAGNIFICATION) + 1e-3)
-        features = self.body(torch.cat([frames[:, :1], magnification], 1))
+        features = torch.cat([frames[:, :1], magnification], 1)
+        around = []
+        cell = STRIDE
+        for number, layer in enumerate(self.body):
+            features = layer(features)
+            if number in self._ends:
+                cell //= 2
+                around += self._moments(features, cell) if self.ellipse is not None else []
         gate = torch.sigmoid(self.gate(features))
-        pooled = self._pool(features * gate) / self._pool(gate)
-        height, width = features.shape[-2:]
-        local = self._pool(magnification[:, :, ::STRIDE, ::STRIDE][:, :, :height, :width])
-        seen = torch.cat([pooled, local], 1)
-        if not self.ellipse:
-            larger, sigma_larger = self.head(seen).split(1, 1)
-            return self.correction(seen), larger.clamp(0, 7), sigma_larger.clamp(-6, 3)
-        gradients = self._gradients(frames[:, :1])
-        height, width = gradients.shape[-2:]
-        seen = seen[:, :, :height, :width]
-        larger, sigma_larger, smaller, sigma_smaller, cosine, sine, sigma_direction = self.head(
-            torch.cat([seen, gradients], 1)
+        pooled = [self._pool(features * gate) / self._pool(gate), self._pool(magnification[:, :, ::STRIDE, ::STRIDE])]
+        if self.ellipse is not None:
+            around.append(self._gradients(frames[:, :1]))
+        height, width = (min(each.shape[axis] for each in (*pooled, *around)) for axis in (-2, -1))
+        first, second = (
+            torch.cat([each[..., :height, :width] for each in maps], 1) if maps else features[:, :0]
+            for maps in (pooled, around)
+        )
+        return first, second
+
+    def blur(self, seen: Tensor, around: Tensor) -> tuple[Tensor, ...]:
+        """Return a map of each of `outputs` but the score, from what `seen` returns."""
+        rounded, sigma = self.head(seen).split(1, 1)
+        if self.ellipse is None:
+            return rounded.clamp(0, 7), sigma.clamp(-6, 3)
+        away, sigma_larger, apart, sigma_smaller, cosine, sine, sigma_direction = self.ellipse(
+            torch.cat([rounded, sigma, seen, around], 1)
         ).split(1, 1)
+        larger = (rounded + away).clamp(0, 7)
         return (
-            self.correction(seen),
-            larger.clamp(0, 7),
+            larger,
             sigma_larger.clamp(-6, 3),
-            smaller.clamp(0, 7),
+            (larger - functional.softplus(apart - 1)).clamp_min(0),
             sigma_smaller.clamp(-6, 3),
             cosine,
             sine,
             sigma_direction.clamp(-6, 3),
         )
+
+    def standardise(self, seen: Tensor, around: Tensor) -> None:
+        """Have the second head see all that it reads in units of its scatter among frames; two tensors (N, c)."""
+        assert self.ellipse is not None
+        first = self.ellipse[0]
+        assert isinstance(first, nn.Conv2d)
+        read = torch.cat([self.head(seen[..., None, None]).flatten(1), seen, around], 1)
+        scale = 1 / read.std(0).clamp_min(1e-3)
+        first.weight.copy_(scale[:, None, None, None])
+        first.bias.copy_(-scale * read.mean(0))  # type: ignore[union-attr]
+
+    def _moments(self, features: Tensor, size: int) -> list[Tensor]:
+        """Return mean and ln of the mean square of features, whose cells are `size` of them wide."""
+        return [
+            self._pool(functional.avg_pool2d(features, size)),
+            torch.log(self._pool(functional.avg_pool2d(features.square(), size)) + 1e-4),
+        ]
 
     def _gradients(self, picture: Tensor) -> Tensor:
         """Return the structure tensor of the picture in octaves: anisotropy along two axes, and ln of the energy.
@@ -186,12 +237,19 @@ class CompactAENet(nn.Module):
             products = torch.cat([along * along, down * down, along * down], 1)
             xx, yy, xy = self._pool(functional.avg_pool2d(products, STRIDE >> level)).chunk(3, 1)
             energy = xx + yy + 1e-6
-            moments += [6 * (xx - yy) / energy, 12 * xy / energy, 0.25 * torch.log(energy)]
+            moments += [(xx - yy) / energy, 2 * xy / energy, torch.log(energy)]
             picture = functional.avg_pool2d(picture, 2)
         return torch.cat(moments, 1)
 
     def _pool(self, x: Tensor) -> Tensor:
         return functional.avg_pool2d(x, self.window, stride=1)
+
+
+def _silent(layer: nn.Conv2d) -> nn.Conv2d:
+    """Return a layer that answers 0 until it is trained."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
 
 
 def implied_score(log_blur: Tensor, half_blur: Tensor) -> Tensor:

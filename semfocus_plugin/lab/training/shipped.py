@@ -18,8 +18,9 @@ from semfocus_plugin.networks import ELLIPSE_OUTPUTS, AENet, ModelCard
 
 __all__ = ["read_compact", "with_ellipse"]
 
-_HEADS = 5
-"""Convolutions after the body: the gate, two of the correction's, two of the blur's head."""
+_HEADS = 5, 9
+"""Convolutions after the body, without and with an ellipse: the gate, two of the head, four of the second, two of the
+correction."""
 
 _TOLERANCE = 1e-3
 """Largest difference allowed between the file and the network read from it, in scores and in ln(1 + blur radius)."""
@@ -38,6 +39,11 @@ def read_compact(card: ModelCard) -> tuple[CompactAENet, dict[str, Any]]:
     card.verify()
     graph = onnx.load(str(card.path)).graph
     values = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    values |= {
+        n.output[0]: values[n.input[0]].astype(np.float32)
+        for n in graph.node
+        if n.op_type == "Cast" and n.input[0] in values
+    }
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
     try:
         weights = [(values[node.input[1]], values[node.input[2]]) for node in convolutions]
@@ -60,25 +66,17 @@ def with_ellipse(network: CompactAENet, shape: dict[str, Any]) -> tuple[CompactA
 
     What the network reports of the larger radius and of the score stays as it was.
     """
-    if network.ellipse:
+    if network.ellipse is not None:
         return network, shape
     shape = shape | {"ellipse": True}
     grown = CompactAENet(**shape)
-    state, trained = grown.state_dict(), network.state_dict()
-    for name, value in trained.items():
-        if state[name].shape == value.shape:
-            state[name].copy_(value)
-    first, last = "head.0", "head.2"
-    state[f"{first}.weight"].zero_()
-    state[f"{first}.weight"][:, : trained[f"{first}.weight"].shape[1]] = trained[f"{first}.weight"]
-    for part in ("weight", "bias"):
-        state[f"{last}.{part}"][:2] = trained[f"{last}.{part}"]
+    grown.load_state_dict(network.state_dict(), strict=False)
     return grown, shape
 
 
 def _shape(weights: list[NDArray[Any]], strides: list[int], ellipse: bool) -> dict[str, Any]:
     """Return channels and blocks: every stride of two but the stem's begins a stage, two convolutions make a block."""
-    body = [(weight.shape[0], stride) for weight, stride in zip(weights[:-_HEADS], strides, strict=False)]
+    body = [(weight.shape[0], stride) for weight, stride in zip(weights[: -_HEADS[ellipse]], strides, strict=False)]
     first = [k for k, (_, stride) in enumerate(body) if stride == 2]
     ends = [*first[2:], len(body)]
     return {
