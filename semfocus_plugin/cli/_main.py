@@ -299,7 +299,7 @@ def score(
             image = semdrivers.read_image(path, page)
             known = _magnification(path, image, named, override)
             evaluation = evaluate(image, magnification=known, probe_diameter=probe_diameter, bar_rows=bar_rows)
-            blur = None if evaluation.log_blur is None else math.expm1(evaluation.log_blur)
+            blur = None if evaluation.log_larger is None else math.expm1(evaluation.log_larger)
             row |= {"score": evaluation.score, "magnification": known, "blur_pixels": blur, "error": None}
         except Exception as error:
             row |= {"score": None, "magnification": None, "blur_pixels": None, "error": problem_of(path, error)}

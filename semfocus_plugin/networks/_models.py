@@ -4,15 +4,16 @@ A manifest is ``manifest.json`` beside the models::
 
     {"format": 1,
      "models": [{"name": "aenet", "file": "aenet.onnx", "sha256": "…", "role": "aenet",
-                 "inputs": ["frames"], "outputs": ["score", "log_blur", "log_sigma", "log_smaller", "log_sigma_smaller",
-                 "cos2", "sin2", "log_sigma_direction"], "blur_range": 60.0,
+                 "inputs": ["frames"], "outputs": ["score", "log_blur", "log_sigma", "log_larger", "log_sigma_larger",
+                 "log_smaller", "log_sigma_smaller", "cos2", "sin2", "log_sigma_direction"], "blur_range": 60.0,
                  "training": {…}, "seeds": {…}, "metrics": {…}, "specimens": […]},
                 {"name": "acnet", "file": "acnet.onnx", "sha256": "…", "role": "acnet",
                  "inputs": ["state"], "outputs": ["action"], "action_law": "depth-of-field", …}]}
 
 ``inputs`` and ``outputs`` are lists of names, or objects whose keys are the names. The first model of a role
 is the one in use. ``blur_range`` is the largest blur radius, in pixels, that AENet was trained to report. An AENet may
-report the score alone, the radius of a round blur with it (``log_blur``, ``log_sigma``), or the ellipse of the blur.
+report the score alone, or with it the radius of the round blur most like the frame's (``log_blur``, ``log_sigma``), or
+the ellipse of the blur beside both.
 """
 
 from __future__ import annotations
@@ -50,8 +51,16 @@ LAWS: Mapping[str, MaximumAction] = MappingProxyType({"depth-of-field": maximum_
 _AT_ONCE = 6
 """Windows of a large picture that are scored together: more take memory, and save no time."""
 
-ELLIPSE_OUTPUTS = ("log_smaller", "log_sigma_smaller", "cos2", "sin2", "log_sigma_direction")
-"""What an AENet reports of an elliptical blur beside its larger radius; all of them or none."""
+ELLIPSE_OUTPUTS = (
+    "log_larger",
+    "log_sigma_larger",
+    "log_smaller",
+    "log_sigma_smaller",
+    "cos2",
+    "sin2",
+    "log_sigma_direction",
+)
+"""What an AENet reports of an elliptical blur; all of them or none."""
 
 _RADIUS_OUTPUTS = ("log_blur", "log_sigma")
 _AENET_OUTPUTS = ("score", *_RADIUS_OUTPUTS, *ELLIPSE_OUTPUTS)
@@ -79,11 +88,11 @@ class Evaluation:
     variance, entropy : float
         Equations 3 and 4, of the median-filtered picture.
     log_blur : float or None
-        ln(1 + blur radius in pixels), where the model reports it; the larger radius of an ellipse.
+        ln(1 + blur radius in pixels), where the model reports it; of an ellipse, that of the round blur most like it.
     log_sigma : float or None
         ln of the standard deviation of `log_blur`.
     ellipse : BlurEllipse or None
-        Both radii and the direction, where the model reports them; its `log_larger` is `log_blur`.
+        Both radii and the direction, where the model reports them.
     """
 
     score: float
@@ -92,6 +101,11 @@ class Evaluation:
     log_blur: float | None = None
     log_sigma: float | None = None
     ellipse: BlurEllipse | None = None
+
+    @property
+    def log_larger(self) -> float | None:
+        """ln(1 + radius in pixels) that the score is of: the larger one of an ellipse, else `log_blur`."""
+        return self.log_blur if self.ellipse is None else self.ellipse.log_larger
 
 
 class Evaluator(Protocol):
@@ -250,7 +264,7 @@ class AENet:
             entropy=metrics.entropy(prepared.unit),
             log_blur=max(medians["log_blur"], 0.0) if "log_blur" in medians else None,
             log_sigma=medians.get("log_sigma"),
-            ellipse=_ellipse(medians) if medians.keys() >= {*_RADIUS_OUTPUTS, *ELLIPSE_OUTPUTS} else None,
+            ellipse=_ellipse(medians) if medians.keys() >= set(ELLIPSE_OUTPUTS) else None,
         )
 
     def maps(self, frames: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -321,14 +335,14 @@ class Networks:
 
 
 def _ellipse(medians: Mapping[str, float]) -> BlurEllipse:
-    larger = max(medians["log_blur"], 0.0)
+    larger = max(medians["log_larger"], 0.0)
     length = max(math.hypot(medians["cos2"], medians["sin2"]), 1.0)
     return BlurEllipse(
         log_larger=larger,
         log_smaller=min(max(medians["log_smaller"], 0.0), larger),
         cos2=medians["cos2"] / length,
         sin2=medians["sin2"] / length,
-        sigma_larger=math.exp(medians["log_sigma"]),
+        sigma_larger=math.exp(medians["log_sigma_larger"]),
         sigma_smaller=math.exp(medians["log_sigma_smaller"]),
         sigma_direction=math.exp(medians["log_sigma_direction"]),
     )

@@ -192,9 +192,10 @@ def for_core(
     pixel : float, optional
         Size of a pixel of the frame, mm; the one that goes with the magnification by default.
     """
-    if evaluation.log_blur is None:
+    blur = evaluation.log_larger
+    if blur is None:
         return evaluation
     supposed = NOMINAL_PIXEL / mag_image_value(magnification, width)
-    correction = evaluation.score - ideal_score(evaluation.log_blur, half_blur(supposed, TUNGSTEN))
-    score = ideal_score(evaluation.log_blur, half_blur(pixel or supposed, core)) + correction
+    correction = evaluation.score - ideal_score(blur, half_blur(supposed, TUNGSTEN))
+    score = ideal_score(blur, half_blur(pixel or supposed, core)) + correction
     return dataclasses.replace(evaluation, score=min(max(score, 0.0), 9.0))

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semfocus_plugin.optics._sighting import BlurEllipse, Sighting
+from semfocus_plugin.optics._sighting import Sighting
 from semfocus_plugin.optics._spectra import SECTOR_ANGLES, SectorPair, sector_position
 
 Array = NDArray[Any]
@@ -393,8 +393,6 @@ _SIGMA_FACTOR = 0.9
 _WIDEST = 150.0
 _NOISE_RADIUS, _NOISE_WIDTH = 16.0, 0.5
 """Blur at which half of the samples have nothing left to show: fine patterns vanish early."""
-_SHOWN = 0.2
-"""Difference of the log radii at which an ellipse shows its direction half."""
 _MISLED = 0.45
 """A network that reports one radius may report any between those of an ellipse: σ, as a share of their distance."""
 
@@ -433,10 +431,7 @@ def log_frames(
             np.log1p(np.minimum(np.sqrt((radius * radius)[:, None] + _FLOORS**2), np.float32(_WIDEST)))
             for radius in (larger, smaller)
         )
-        if sighting.ellipse is None:
-            likelihood, unexplained = _one_radius(sighting, log_larger, log_smaller, least), 1 / 5
-        else:
-            likelihood, unexplained = _both_radii(sighting.ellipse, log_larger, log_smaller, z, part, least), 1 / 30
+        likelihood, unexplained = _one_radius(sighting, log_larger, log_smaller, least), 1 / 5
         total = total + np.log((1 - outlier) * likelihood + outlier * unexplained)
     peak = total.max(axis=1)
     return np.asarray(peak + np.log(np.exp(total - peak[:, None]).sum(axis=1)))
@@ -461,22 +456,6 @@ def moments(points: Array, weight: Array) -> tuple[Array, Array]:
     mean = share @ points
     away = points - mean
     return mean, (away * share[:, None]).T @ away
-
-
-def _both_radii(ellipse: BlurEllipse, larger: Array, smaller: Array, z: Array, parts: Array, least: float) -> Array:
-    """Return the density of a reported ellipse: of the mean of its log radii, of their difference, of its direction."""
-    mean_sigma = math.hypot(_SIGMA_FACTOR * 0.5 * (ellipse.sigma_larger + ellipse.sigma_smaller), least)
-    difference_sigma = math.hypot(_SIGMA_FACTOR * math.hypot(ellipse.sigma_larger, ellipse.sigma_smaller), least)
-    difference = larger - smaller
-    residual = (0.5 * (larger + smaller - ellipse.log_larger - ellipse.log_smaller) / mean_sigma) ** 2
-    residual = residual + ((difference - ellipse.log_larger + ellipse.log_smaller) / difference_sigma) ** 2
-    shown = difference / (difference + _SHOWN)
-    unit = np.sign(z) / np.maximum(np.hypot(parts[:, 0], parts[:, 1]), 1e-6)
-    direction_sigma = math.hypot(ellipse.sigma_direction, 0.1)
-    for part, reported in ((parts[:, 0], ellipse.cos2), (parts[:, 1], ellipse.sin2)):
-        residual = residual + ((shown * (unit * part)[:, None] - reported) / direction_sigma) ** 2
-    norm = (2 * math.pi) ** 2 * mean_sigma * difference_sigma * direction_sigma**2
-    return np.asarray(np.exp(-0.5 * residual) / norm)
 
 
 class _Mixture:

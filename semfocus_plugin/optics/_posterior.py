@@ -168,7 +168,7 @@ class Posterior:
         self._samples: elliptic.Samples | None = None
         self._evaluate(here, low, high, _COARSE)
         self._look_closer(here, low, high)
-        if self._pairs or any(s.ellipse is not None and s.structure for s in sightings):
+        if self._pairs:
             self._add_astigmatism(sightings, low, high)
 
     def _look_closer(self, sightings: list[Sighting], low: float, high: float) -> None:

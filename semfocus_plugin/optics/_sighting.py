@@ -62,8 +62,6 @@ class Sighting:
         Of the frame, to compare with other frames of the same field and magnification.
     detail : float
         Fine structure of the frame, to be compared with other frames of the same field and magnification.
-    ellipse : BlurEllipse, optional
-        Both radii and the direction of the blur, where the network reports them; `log_blur` is then their mean.
     added : tuple of complex
         Astigmatism, x + iy in mm, that the stigmator had added to that of the start when the frame was taken: as far as
         it was known before the run, then what each unknown of the stigmator adds for a standard deviation of it.
@@ -77,7 +75,6 @@ class Sighting:
     log_sigma: float
     structure: bool = True
     spectrum: Spectrum | None = None
-    ellipse: BlurEllipse | None = None
     detail: float = 0.0
     added: tuple[complex, ...] = (0j,)
     period: float | None = None

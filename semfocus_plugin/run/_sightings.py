@@ -33,13 +33,10 @@ def sighting_of(m: Measurement) -> Sighting:
     m : Measurement
         By a network that reports the score alone, the blur is the one that the score implies.
     """
-    blur, sigma, ellipse = m.evaluation.log_blur, m.evaluation.log_sigma, m.evaluation.ellipse
+    blur, sigma = m.evaluation.log_blur, m.evaluation.log_sigma
     if blur is None:
         blur, sigma = _implied(m)
     sigma = -1.5 if sigma is None else sigma
-    if ellipse is not None:
-        blur = 0.5 * (ellipse.log_larger + ellipse.log_smaller)
-        sigma = math.log(0.5 * (ellipse.sigma_larger + ellipse.sigma_smaller))
     seen = spectrum(m.image.pixels)
     structure = (m.correlation > NOISE or seen.peak >= _WAVE) and not shows_nothing(m) and not falsely_sharp(m)
     return Sighting(
@@ -49,8 +46,7 @@ def sighting_of(m: Measurement) -> Sighting:
         sigma,
         structure,
         seen,
-        ellipse,
-        m.structure,
+        detail=m.structure,
         period=misleading_period(m) if structure else None,
     )
 

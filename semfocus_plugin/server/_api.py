@@ -474,11 +474,10 @@ def _seen(seen: Evaluation | None) -> dict[str, Any]:
     if seen is None:
         return {"score": None, "blur": None}
     blur, ellipse = None, seen.ellipse
-    if seen.log_blur is not None:
-        radii = [
-            math.expm1(value) for value in (seen.log_blur, seen.log_blur if ellipse is None else ellipse.log_smaller)
-        ]
-        blur = {"larger": radii[0], "smaller": radii[1], "direction": None if ellipse is None else ellipse.direction}
+    if seen.log_larger is not None:
+        larger, smaller = seen.log_larger, seen.log_larger if ellipse is None else ellipse.log_smaller
+        direction = None if ellipse is None else ellipse.direction
+        blur = {"larger": math.expm1(larger), "smaller": math.expm1(smaller), "direction": direction}
     return {"score": seen.score, "blur": blur}
 
 

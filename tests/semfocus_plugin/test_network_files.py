@@ -41,6 +41,8 @@ def test_network_may_tell_no_blur(tmp_path, write_models):
 
 
 ELLIPSE = {
+    "log_larger": 3.0,
+    "log_sigma_larger": -1.5,
     "log_smaller": 0.5,
     "log_sigma_smaller": -1.0,
     "cos2": 0.0,
@@ -53,10 +55,11 @@ def test_network_may_report_the_ellipse_of_a_blur(tmp_path, write_models):
     evaluator = networks.load(write_models(tmp_path, ellipse=ELLIPSE)).evaluator
     found = evaluator(np.zeros((240, 320), np.uint8), 5000.0)
     ellipse = found.ellipse
-    assert ellipse.log_larger == found.log_blur > ellipse.log_smaller
+    assert ellipse.log_larger == found.log_larger == pytest.approx(3.0)
+    assert found.log_blur != found.log_larger
     assert (ellipse.log_smaller, ellipse.cos2, ellipse.sin2) == pytest.approx((0.5, 0.0, 1.0))
     assert ellipse.direction == pytest.approx(45.0)
-    assert ellipse.sigma_larger == pytest.approx(np.exp(found.log_sigma))
+    assert ellipse.sigma_larger == pytest.approx(np.exp(-1.5))
     assert (ellipse.sigma_smaller, ellipse.sigma_direction) == pytest.approx((np.exp(-1.0), np.exp(-2.0)))
 
 
@@ -72,7 +75,7 @@ def test_network_without_an_ellipse_reports_its_round_blur(tmp_path, write_model
     evaluator = networks.load(write_models(tmp_path, ellipse=outputs)).evaluator
     found = evaluator(np.zeros((240, 320), np.uint8), 5000.0)
     assert found.ellipse is None
-    assert found.log_blur > 0
+    assert found.log_blur == found.log_larger > 0
 
 
 def test_larger_picture_counts_by_the_median_of_its_map(tiny_models):

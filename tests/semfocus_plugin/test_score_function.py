@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 import semfocus_plugin
 from semdrivers import Image, InvalidParameterError, OutOfRangeError
+from semfocus_plugin import networks
 
 GOOD = np.random.default_rng(1).integers(0, 256, (240, 320)).astype(np.uint8)
 
@@ -37,6 +40,37 @@ def test_a_fine_probe_makes_the_same_blur_score_less():
         semfocus_plugin.score(told, probe_diameter=2.0)
         < semfocus_plugin.score(soft, magnification=40_000, probe_diameter=2.0) + 1e-3
     )
+
+
+def blurred(larger: float, smaller: float, degrees: float, shape: tuple[int, int] = (240, 320)) -> np.ndarray:
+    """Grains of several sizes under an elliptical Gaussian of these radii, in pixels, with noise."""
+    random = np.random.default_rng(7)
+    down, along = np.meshgrid(*(np.fft.fftfreq(n) for n in shape), indexing="ij")
+    turn = math.radians(degrees)
+    first, second = along * math.cos(turn) + down * math.sin(turn), down * math.cos(turn) - along * math.sin(turn)
+    grains = np.fft.fft2(random.normal(size=shape)) / (np.hypot(along, down) + 0.01)
+    probe = np.exp(-0.5 * math.pi**2 * ((larger * first) ** 2 + (smaller * second) ** 2))
+    picture = np.fft.ifft2(grains * probe).real
+    picture = (picture - picture.mean()) / picture.std() + random.normal(0, 0.05, shape)
+    return np.clip(128 + 40 * picture, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("degrees", [-60.0, 0.0, 35.0, 90.0])
+def test_a_line_focus_scores_as_its_larger_radius_not_as_its_sharp_edges(degrees):
+    sharp, line, wide = (
+        networks.evaluate(blurred(*radii, degrees), magnification=3000)
+        for radii in ((0.7, 0.7), (10, 0.7), (10, 10))
+    )
+    assert sharp.score > 7
+    assert line.score < 5
+    assert line.score == pytest.approx(wide.score, abs=2)
+    assert abs((line.ellipse.direction - degrees + 90) % 180 - 90) < 15
+    assert line.ellipse.log_larger > line.log_blur + 0.3
+
+
+@pytest.mark.parametrize("shape", [(241, 333), (250, 327), (480, 640), (884, 1024)])
+def test_a_picture_of_any_size_has_a_score(shape):
+    assert semfocus_plugin.score(blurred(0.7, 0.7, 0, shape), magnification=3000) > 6
 
 
 @pytest.mark.parametrize(

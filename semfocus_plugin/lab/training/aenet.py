@@ -320,13 +320,14 @@ def loss(
     """
     if paper:
         return functional.mse_loss(outputs[0].flatten(), score)
-    correction, larger, sigma_larger, smaller, sigma_smaller, cosine, sine, sigma_direction = (
+    correction, rounded, sigma_rounded, larger, sigma_larger, smaller, sigma_smaller, cosine, sine, sigma_direction = (
         output.flatten() for output in outputs
     )
     error = score_error(correction, larger, half_blur, score)
     true_larger, true_smaller, true_cosine, true_sine = ellipse.unbind(1)
     surprise = (
-        _surprise((true_larger - larger).square(), sigma_larger)
+        _surprise((0.5 * (true_larger + true_smaller) - rounded).square(), sigma_rounded)
+        + _surprise((true_larger - larger).square(), sigma_larger)
         + 0.5 * _surprise((true_smaller - smaller).square(), sigma_smaller)
         + _surprise(((true_cosine - cosine).square() + (true_sine - sine).square()) / 2, sigma_direction)
     )
@@ -555,11 +556,12 @@ def evaluate(network: nn.Module, frames: Frames, index: NDArray[np.int64], devic
         "correlation": float(np.corrcoef(reported[0], frames.score[index])[0, 1]),
     }
     if len(reported) > 1:
-        figures |= _of_radius("log_blur", reported[1], reported[2], frames.ellipse[index, 0])
+        figures |= _of_radius("log_blur", reported[1], reported[2], frames.ellipse[index, :2].mean(1))
     if len(reported) > 3:
-        figures |= _of_radius("log_smaller", reported[3], reported[4], frames.ellipse[index, 1])
+        figures |= _of_radius("log_larger", reported[3], reported[4], frames.ellipse[index, 0])
+        figures |= _of_radius("log_smaller", reported[5], reported[6], frames.ellipse[index, 1])
         larger, smaller, cosine, sine = frames.ellipse[index].unbind(1)
-        apart = torch.atan2(reported[6] * cosine - reported[5] * sine, reported[5] * cosine + reported[6] * sine) / 2
+        apart = torch.atan2(reported[8] * cosine - reported[7] * sine, reported[7] * cosine + reported[8] * sine) / 2
         clear = larger - smaller > _CLEARLY_ELLIPTICAL
         figures["direction_median_error_degrees"] = float(torch.rad2deg(apart[clear].abs()).median())
     return figures

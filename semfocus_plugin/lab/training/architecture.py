@@ -22,6 +22,11 @@ WINDOW = (240 // STRIDE, 320 // STRIDE)
 """Features, down and along, whose average makes one value."""
 
 _MIDDLE_MAGNIFICATION = 3_000.0
+_DIRECTED, _SOFTLY = 0.45, 0.05
+"""Length of the reported direction at which a blur begins to count as elliptical, and how softly.
+
+A sample of lines looks like a line focus, but for its direction no network is sure."""
+
 _LEVELS = 5
 """Octaves of the structure tensor, from one pixel up to `STRIDE`."""
 
@@ -90,14 +95,15 @@ class _PaperBlock(nn.Module):
 class CompactAENet(nn.Module):
     """AENet small enough for two cores: strided residual stages, gated average, heads that know the magnification.
 
-    It reports the ellipse that the defocused probe draws: the logarithms ln(1 + radius in pixels) of its larger and its
-    smaller semi-axis, the direction of the larger one, and the logarithm of the standard deviation of each. The score
+    It reports the round blur that is most like the frame's, ln(1 + radius in pixels), and the ellipse that the
+    defocused probe draws: the logarithms of its larger and its smaller semi-axis, the direction of the larger one; and
+    the logarithm of the standard deviation of each. The score
     is the one that the larger radius implies, plus a correction of its own, which is what fine-tuning teaches. What a
     blur implies depends on the probe core, which a frame does not show: training knows it of every frame, and in use it
     is the nominal one.
 
-    A head reads the blur of a round probe, and a second head how far either axis is from it: what a network reads of
-    round blurs stays as it is while the second head learns.
+    A head reads the blur of a round probe, and a second head how far either axis is from it, which counts where it sees
+    a direction: what a network reads of round blurs stays as it is while the second head learns.
 
     Parameters
     ----------
@@ -154,7 +160,8 @@ class CompactAENet(nn.Module):
         correction, *blur = self.read(frames)
         if self.training:
             return correction, *blur
-        score = implied_score(blur[0], nominal_half_blur(frames[:, 1:, :1, :1])) + correction
+        larger = blur[0] if self.ellipse is None else blur[2]
+        score = implied_score(larger, nominal_half_blur(frames[:, 1:, :1, :1])) + correction
         return score.clamp(0, 9), *blur
 
     def read(self, frames: Tensor) -> tuple[Tensor, ...]:
@@ -175,26 +182,27 @@ class CompactAENet(nn.Module):
                 cell //= 2
                 around += self._moments(features, cell) if self.ellipse is not None else []
         gate = torch.sigmoid(self.gate(features))
-        pooled = [self._pool(features * gate) / self._pool(gate), self._pool(magnification[:, :, ::STRIDE, ::STRIDE])]
+        pooled = self._pool(features * gate) / self._pool(gate)
+        local = self._pool(magnification[:, :, ::STRIDE, ::STRIDE])
         if self.ellipse is not None:
-            around.append(self._gradients(frames[:, :1]))
-        height, width = (min(each.shape[axis] for each in (*pooled, *around)) for axis in (-2, -1))
-        first, second = (
-            torch.cat([each[..., :height, :width] for each in maps], 1) if maps else features[:, :0]
-            for maps in (pooled, around)
-        )
-        return first, second
+            around.append(self._gradients(frames[:, :1]))  # the smallest map where a side is no multiple of `STRIDE`
+        height, width = (around[-1] if around else pooled).shape[-2:]
+        seen = torch.cat([each[:, :, :height, :width] for each in (pooled, local)], 1)
+        return seen, torch.cat([each[:, :, :height, :width] for each in around], 1) if around else seen[:, :0]
 
     def blur(self, seen: Tensor, around: Tensor) -> tuple[Tensor, ...]:
         """Return a map of each of `outputs` but the score, from what `seen` returns."""
         rounded, sigma = self.head(seen).split(1, 1)
+        of_round = rounded.clamp(0, 7), sigma.clamp(-6, 3)
         if self.ellipse is None:
-            return rounded.clamp(0, 7), sigma.clamp(-6, 3)
+            return of_round
         away, sigma_larger, apart, sigma_smaller, cosine, sine, sigma_direction = self.ellipse(
             torch.cat([rounded, sigma, seen, around], 1)
         ).split(1, 1)
-        larger = (rounded + away).clamp(0, 7)
+        shown = torch.sigmoid((torch.sqrt(cosine.square() + sine.square() + 1e-6) - _DIRECTED) / _SOFTLY)
+        larger = (rounded + away * shown).clamp(0, 7)
         return (
+            *of_round,
             larger,
             sigma_larger.clamp(-6, 3),
             (larger - functional.softplus(apart - 1)).clamp_min(0),

@@ -39,8 +39,6 @@ KEPT = datasets.DatasetConfig(count=4096, seed=90_001, shard_size=256)
 LEAST_PICTURES = 10
 """Fewest labelled pictures that a training takes."""
 _HELD_OUT = 0.2
-_ROUND = 0.25
-"""Difference of ln(1 + radius) up to which a blur counts as round."""
 _KEPT_WEIGHT = 3.0
 """Of the emulated frames' error against that of the pictures: with 1, an odd sample is learned by forgetting others."""
 _HEIGHT, _WIDTH = networks.SMALLEST
@@ -55,8 +53,7 @@ class FinetuneConfig:
     sheets : tuple of str
         Sheets of labels (see `semfocus_plugin.labelling`); a fifth of the pictures is held out.
     data : tuple of str
-        Folders of datasets of kind ``"frames"``: what is not to be forgotten, 15 % of its fields held out. Only frames
-        with a round blur count for a network that reports no ellipse: it never learned to score the others.
+        Folders of datasets of kind ``"frames"``: what is not to be forgotten, 15 % of its fields held out.
     epochs, batch : int
         Passes over the emulated frames; frames a step, half of them the user's.
     learning_rate : float
@@ -216,8 +213,6 @@ def train(
     card = next(card for card in networks.read_manifest() if card.role == "aenet")
     before, shape = read_compact(card)
     network, _ = read_compact(card)
-    if not network.ellipse:
-        kept = kept.chosen(np.flatnonzero((kept.ellipse[:, 0] - kept.ellipse[:, 1]).numpy() <= _ROUND))
     network.requires_grad_(False).correction.requires_grad_(True)
     optimizer = torch.optim.AdamW(network.correction.parameters(), config.learning_rate, weight_decay=0.0)
     folder.mkdir(parents=True, exist_ok=True)
@@ -271,8 +266,9 @@ def train(
 
 
 def _error(network: CompactAENet, frames: Tensor, half_blur: Tensor, score: Tensor) -> Tensor:
-    correction, log_blur, *_ = network.read(frames)
-    return aenet.score_error(correction.flatten(), log_blur.flatten(), half_blur, score)
+    correction, *blur = network.read(frames)
+    larger = blur[0] if network.ellipse is None else blur[2]
+    return aenet.score_error(correction.flatten(), larger.flatten(), half_blur, score)
 
 
 def _on_pictures(network: nn.Module, pictures: Pictures, index: NDArray[np.int64]) -> dict[str, float]:
