@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from semdrivers.autofocus import ended_in_order
 from semdrivers.files import parse_json
 from semfocus_plugin.lab import campaign
 
@@ -20,7 +21,7 @@ def _earlier(path: Path) -> Iterator[campaign.Run]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a campaign; returns 1 when something forbidden happened."""
+    """Run a campaign; returns 1 when something forbidden happened. SIGTERM ends it as Ctrl-C does, to be resumed."""
     parser = argparse.ArgumentParser(prog="python -m semfocus_plugin.lab.campaign", description=campaign.__doc__)
     parser.add_argument("--runs", type=int, default=300, help="runs in all, the earlier ones included")
     parser.add_argument("--seed", type=int, default=0, help="another seed is another campaign")
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs = list(_earlier(options.out)) if options.out.exists() else []
     done = {run.number for run in runs}
     numbers = [number for number in range(options.runs) if number not in done]
-    with options.out.open("a", encoding="utf-8") as file:
+    with ended_in_order(), options.out.open("a", encoding="utf-8") as file:
         for number in numbers:
             run = campaign.carry_out(number, options.seed)
             runs.append(run)
