@@ -88,6 +88,8 @@ _UNITS = {
 }
 
 
+_NAMES = {parameter: parameter.name.lower() for parameter in Parameter}
+_PARAMETERS = {name: parameter for parameter, name in _NAMES.items()}
 _STAGE, _ORIENTATION = ("stage_x", "stage_y"), ("stage_tilt", "stage_rotation")
 _NEEDS = {
     "stage_position": _STAGE,
@@ -524,18 +526,25 @@ class EM30(KeepsFocusRecord):
     @contextmanager
     def _use(self) -> Iterator[None]:
         """Count a call of the script, for `beam_off_after`; the microscope must be open."""
-        self._check_open()
-        ident = threading.get_ident()
-        self._calls[ident] = self._calls.get(ident, 0) + 1
+        ident = self._begin()
         try:
             yield
         finally:
-            self._last_call = time.monotonic()
-            self._calls[ident] -= 1
-            if not self._calls[ident]:
-                del self._calls[ident]
-                if self._closer == ident:
-                    self._shut()
+            self._end(ident)
+
+    def _begin(self) -> int:
+        self._check_open()
+        ident = threading.get_ident()
+        self._calls[ident] = self._calls.get(ident, 0) + 1
+        return ident
+
+    def _end(self, ident: int) -> None:
+        self._last_call = time.monotonic()
+        left = self._calls[ident] = self._calls[ident] - 1
+        if not left:
+            del self._calls[ident]
+            if self._closer == ident:
+                self._shut()
 
     @contextmanager
     def _operate(self) -> Iterator[None]:
@@ -636,10 +645,10 @@ class EM30(KeepsFocusRecord):
             self._plausible(name, field, value)
 
     def _read(self, name: str) -> Any:
-        return self._get(Parameter[name.upper()])
+        return self._get(_PARAMETERS[name])
 
     def _write(self, name: str, value: Any) -> None:
-        parameter = Parameter[name.upper()]
+        parameter = _PARAMETERS[name]
         with self._operate():
             asked = self._check(parameter, value)
             applied = self._request(SetParameter(parameter, asked))
@@ -652,19 +661,23 @@ class EM30(KeepsFocusRecord):
             self._took_effect(applied.time)
 
     def _get(self, parameter: Parameter) -> float:
-        with self._use():
+        ident = self._begin()
+        try:
             self._limits_of(parameter)
             answer = self._request(GetParameter(parameter))
-            if answer.parameter is not parameter:
-                raise self._lie(f"reading {parameter.name.lower()}", "parameter", answer.parameter.name.lower())
-            return self._plausible(f"reading {parameter.name.lower()}", "value", answer.value)
+        finally:
+            self._end(ident)
+        name = _NAMES[parameter]
+        if answer.parameter is not parameter:
+            raise self._lie(f"reading {name}", "parameter", _NAMES[answer.parameter])
+        return self._plausible(f"reading {name}", "value", answer.value)
 
     def _check(self, parameter: Parameter, value: object) -> float:
         limits = self._limits_of(parameter)
         return limits.check(f"{self._name}: {parameter.name.lower()}", value, _UNITS.get(parameter, ""))
 
     def _limits_of(self, parameter: Parameter) -> Range:
-        name = parameter.name.lower()
+        name = _NAMES[parameter]
         if name not in self._limits:
             raise InvalidParameterError(f"{self._name} has no {name.replace('_', ' ')}")
         return self._limits[name]
