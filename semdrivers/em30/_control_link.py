@@ -13,7 +13,7 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -231,6 +231,28 @@ class ControlLink:
             with self._lock:
                 del self._waiting[sequence]
 
+    def ask(self, queries: Sequence[Request[Any]], *, deadline: float = 5.0) -> Answers:
+        """Send queries one behind the other: together they take little longer than one.
+
+        Parameters
+        ----------
+        queries : sequence of Request
+            What to ask; no commands.
+        deadline : float
+            Seconds for sending, and for each answer from when it is fetched.
+
+        Returns
+        -------
+        Answers
+            Iterating over it fetches the answers in the order of the queries; close it where they are not wanted.
+
+        Raises
+        ------
+        TransportError, NotConnectedError
+            As `request` does.
+        """
+        return Answers(self, queries, deadline)
+
     def subscribe(self, callback: Callable[[Event], object]) -> Callable[[], None]:
         """Call `callback` with every event, from the link's thread; returns what ends that.
 
@@ -320,14 +342,14 @@ class ControlLink:
             if self._sequence not in self._waiting:
                 return self._sequence
 
-    def _exchange(self, message: Request[R], data: bytes, answers: _Answers, deadline: float) -> R:
+    def _exchange(self, message: Request[R], data: bytes, answers: _Answers, deadline: float, sent: int = 0) -> R:
+        """Send a message, unless that was done, and again until it is answered."""
         now = time.monotonic()
         times = self._waiting_times
         longest = times.vacuum if isinstance(message, _OF_VACUUM) else times.settling
         first_pause = max(deadline / 5, 0.05)
         end, last, pause = now + deadline, now + longest, first_pause
-        sent = damaged = 0
-        repeat = now
+        damaged, repeat = 0, now + pause * sent
         while True:
             if now >= min(end, last):
                 limit = longest if now >= last else deadline
@@ -525,6 +547,40 @@ class ControlLink:
         if threading.current_thread() is not self._thread:
             self._thread.join()
         self._transport.close()
+
+
+class Answers:
+    """Answers to queries that were sent together. Made by `ControlLink.ask`.
+
+    Iterating over it yields each answer, in the order of the queries, and raises as `ControlLink.request` does.
+    """
+
+    def __init__(self, link: ControlLink, queries: Sequence[Request[Any]], deadline: float) -> None:
+        self._link = link
+        self._deadline = deadline
+        self._asked: list[tuple[int, Request[Any], bytes, _Answers]] = []
+        try:
+            with link._lock:
+                link._check_open()
+                for query in queries:
+                    sequence = link._next_sequence()
+                    data = encode(Envelope.request(sequence, query))
+                    link._waiting[sequence] = answers = queue.SimpleQueue()
+                    self._asked.append((sequence, query, data, answers))
+            link._send(b"".join(data for _, _, data, _ in self._asked), deadline)
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Iterator[Any]:
+        for _, query, data, answers in self._asked:
+            yield self._link._exchange(query, data, answers, self._deadline, sent=1)
+
+    def close(self) -> None:
+        """Wait for none of the answers any more."""
+        with self._link._lock:
+            for sequence, *_ in self._asked:
+                self._link._waiting.pop(sequence, None)
 
 
 def send_emergency_stop(transport: Transport, *, client: str, name: str, deadline: float = 3.0) -> None:

@@ -429,6 +429,8 @@ class ControlServer:
                 self._desk.handle(connection.session, item)
             if connection.items:
                 (waiting.appendleft if connection.session.owner else waiting.append)(connection)
+            elif connection.outgoing:
+                self._queue(connection, b"")
 
     def _look_after(self) -> float:
         """Drop what is broken, finish what fell silent; returns the seconds until the next call is needed."""
@@ -476,20 +478,28 @@ class ControlServer:
         if connection.paused:
             connection.paused += data
             return
-        try:
-            sent = connection.pipe.write(data) if data and not connection.outgoing else 0
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError:
-            connection.broken = True
+        if not (data or connection.outgoing):
             return
-        if sent == len(data):
-            return
-        connection.outgoing += data[sent:]
+        # What the pipe did not take leaves when it can; answers leave together where further messages wait.
+        if not (connection.items or connection.events & selectors.EVENT_WRITE):
+            if connection.outgoing:
+                data = bytes(connection.outgoing) + data
+                connection.outgoing.clear()
+            try:
+                data = data[connection.pipe.write(data) :]
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError:
+                connection.broken = True
+                return
+            if not data:
+                return
+        connection.outgoing += data
         if len(connection.outgoing) > _MOST_QUEUED:
             connection.broken = not connection.pipe.lasting
             connection.outgoing.clear()
-        self._watch(connection)
+        if not connection.items:
+            self._watch(connection)
 
     def _send_what_was_kept(self, now: float) -> float:
         """Send what faults kept back and is due; returns the seconds until the next call is needed."""
