@@ -565,7 +565,8 @@ class Answers:
                 for query in queries:
                     sequence = link._next_sequence()
                     data = encode(Envelope.request(sequence, query))
-                    link._waiting[sequence] = answers = queue.SimpleQueue()
+                    answers: _Answers = queue.SimpleQueue()
+                    link._waiting[sequence] = answers
                     self._asked.append((sequence, query, data, answers))
             link._send(b"".join(data for _, _, data, _ in self._asked), deadline)
         except BaseException:

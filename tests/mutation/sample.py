@@ -24,8 +24,9 @@ ROOMS = {
     "codecs": (["firmware_protocol"], "tests/firmware_protocol tests/semdrivers/tescan/test_sharksem_codec.py"),
     "put-back": (
         ["semdrivers/autofocus.py", "semdrivers/microscope.py"],
-        "tests/semdrivers/test_shared_ways.py tests/semdrivers/test_optional_parts.py "
-        "tests/semdrivers/test_autofocus_contract.py tests/semdrivers/test_focus_map.py "
+        "tests/semdrivers/test_shared_ways.py tests/semdrivers/test_where_it_is_sent.py "
+        "tests/semdrivers/test_autofocus_contract.py tests/semdrivers/test_optional_parts.py "
+        "tests/semdrivers/test_scan_modes.py tests/semdrivers/test_focus_map.py "
         "tests/semfocus_plugin/test_where_to_focus.py",
     ),
     "run": (

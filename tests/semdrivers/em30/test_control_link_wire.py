@@ -431,6 +431,33 @@ def test_threads_that_ask_at_once_each_get_their_own_answer(peer: ScriptedPeer) 
     assert (wrong, len(peer.sent)) == ([], 200)
 
 
+def test_queries_that_are_sent_together_each_get_their_own_answer(peer: ScriptedPeer) -> None:
+    asked = [GetParameter(each) for each in (Parameter.STAGE_X, Parameter.STAGE_Y, Parameter.BRIGHTNESS)]
+
+    def answer(request: Envelope) -> bytes:
+        return encode(request.reply(ParameterValue(request.message.parameter, request.message.parameter / 4, 0.0)))
+
+    held: list[bytes] = []
+
+    def hold(request: Envelope) -> bytes:
+        held.append(answer(request))
+        return b""
+
+    # The first answer is lost, and the query sent again; the second comes behind the third
+    peer.script += [nothing, hold, lambda request: answer(request) + held.pop(), answer]
+    with peer.link() as link:
+        answers = link.ask(asked, deadline=0.5)
+        assert [each.value for each in answers] == [each.parameter / 4 for each in asked]
+        answers.close()
+        numbers = [each.sequence for each in peer.heard if isinstance(each.message, GetParameter)]
+        assert numbers == [numbers[0], numbers[0] + 1, numbers[0] + 2, numbers[0]]
+        peer.script += [answer, answer]
+        link.ask(asked[:1]).close()  # nobody wants that answer
+        assert link.request(asked[1]).value == asked[1].parameter / 4
+    with pytest.raises(NotConnectedError):
+        link.ask(asked)
+
+
 def test_observers_renew_no_lease() -> None:
     peer = ScriptedPeer(lease=0.1)
     with peer.link(observer=True):
