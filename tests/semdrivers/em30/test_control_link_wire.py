@@ -292,12 +292,12 @@ def test_pending_extends_the_deadline(peer: ScriptedPeer) -> None:
             assert peer.connection is not None
             peer.connection.sendall(encode(request.reply(done)))
 
-        threading.Timer(0.5, finish).start()
-        return encode(request.pending(2.0))
+        threading.Timer(1.3, finish).start()
+        return encode(request.pending(30.0))
 
     peer.script = [late]
     with peer.link() as link:
-        assert link.request(Pump(), deadline=0.3) == done
+        assert link.request(Pump(), deadline=1.0) == done
     assert peer.sent == [Pump()], "nothing is repeated while the instrument is at work"
 
 
