@@ -26,6 +26,7 @@ from semdrivers.connection import LEAST_TOKEN, TOKEN_VARIABLE, opened, read_toke
 from semdrivers.console import (
     FAULT,
     REFUSED,
+    BarRowsOption,
     Json,
     Url,
     application,
@@ -304,6 +305,12 @@ def _known(path: Path) -> dict[str, Any]:
     }
 
 
+def _bar(rows: Any) -> str:
+    if isinstance(rows, tuple):
+        return f"{rows[0]} rows at the top and {rows[1]} at the bottom"
+    return f"{abs(rows)} rows{' at the top' if rows < 0 else ''}"
+
+
 def _shown(row: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the lines of a table: name, and value with its unit; what is unknown says so."""
 
@@ -320,8 +327,7 @@ def _shown(row: dict[str, Any]) -> list[tuple[str, str]]:
         ("field width", known("field_width", " µm")),
         (
             "data bar",
-            f"{abs(row['bar_rows'])} rows{' at the top' if row['bar_rows'] < 0 else ''}, "
-            + ("from the file" if row["bar_rows_source"] == "file" else "detected"),
+            f"{_bar(row['bar_rows'])}, " + ("from the file" if row["bar_rows_source"] == "file" else "detected"),
         ),
     ]
     vendor = dict(row["vendor"])
@@ -497,10 +503,7 @@ def emulate(
     pixel_size: Annotated[
         float | None, typer.Option(help="Pixel size of a picture, nm; what the file says by default.")
     ] = None,
-    bar_rows: Annotated[
-        int | None,
-        typer.Option(help="Rows of a data bar to cut off a picture, below 0 at the top; known or detected by default."),
-    ] = None,
+    bar_rows: BarRowsOption = None,
     seed: Annotated[int, typer.Option(help="Random seed; fixes specimen, place, start and noise.")] = 0,
     magnification: Annotated[float, typer.Option(help="Magnification at the start.")] = 5000.0,
     working_distance: Annotated[
