@@ -83,8 +83,7 @@ def info(
     for name, label in (("model", "model"), ("serial", "serial number"), ("firmware", "firmware")):
         table.add_row(label, facts[name] or "not reported")
     for name, unit in _optional_values().items():
-        value = "not reported" if facts[name] is None else f"{facts[name]:g} {unit}".rstrip()
-        table.add_row(name.replace("_", " "), value)
+        table.add_row(name.replace("_", " "), _said(facts[name], unit))
     for name, unit in (("working_distance", " mm"), ("magnification", "×")):
         limits = facts["limits"][name]
         step = f", step {limits['step']:g}{unit}" if limits["step"] else ""
@@ -96,6 +95,17 @@ def info(
         table.add_row("verified on", f"{facts['verified_on']}; not run on an instrument")
     table.add_row("also offers", ", ".join(facts["offers"]) or "nothing further")
     output.print(table)
+
+
+def _said(value: Any, unit: str) -> str:
+    """Return an optional value of `Capabilities` for people: a number, a range, or a matrix by its rows."""
+    if value is None:
+        return "not reported"
+    if isinstance(value, semdrivers.Range):
+        return f"{value.minimum:g} to {value.maximum:g}"
+    if isinstance(value, tuple):
+        return "; ".join(" ".join(f"{each:g}" for each in row) for row in value)
+    return f"{value:g} {unit}".rstrip()
 
 
 def _print_openable(json: bool) -> None:

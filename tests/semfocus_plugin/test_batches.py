@@ -230,7 +230,7 @@ def test_a_mosaic_of_16384_pixels_is_scored_in_a_gigabyte(tmp_path, ending):
         tifffile.imwrite(path, mosaic, tile=(512, 512), byteorder=">")
     elif ending == "rgb.tif":
         bands = (np.stack([band // 16] * 3, -1).astype(np.uint8) for band in np.split(mosaic, 64))
-        tifffile.imwrite(path, bands, shape=(*mosaic.shape, 3), dtype=np.uint8, photometric="rgb", rowsperstrip=256)
+        tifffile.imwrite(path, bands, shape=(*mosaic.shape, 3), dtype=np.uint8, photometric="rgb", tile=(256, 16384))
     else:
         Pillow.fromarray(mosaic.astype(np.uint16)).save(path, compress_level=1)
     code = "import sys; from semfocus_plugin.lab.cli import app\n"
