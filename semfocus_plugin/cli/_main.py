@@ -15,6 +15,7 @@ from semdrivers.base import described
 from semdrivers.console import (
     INTERRUPTED,
     REFUSED,
+    BarRowsOption,
     Json,
     Overwrite,
     Url,
@@ -109,10 +110,7 @@ def run(
     keep_brightness: Annotated[
         bool, typer.Option("--keep-brightness", help="Leave brightness and contrast alone, even if clipped.")
     ] = False,
-    bar_rows: Annotated[
-        int | None,
-        typer.Option(help="Rows of a data bar at the bottom of every frame, below 0 at the top; detected by default."),
-    ] = None,
+    bar_rows: BarRowsOption = None,
     focus_region: FocusRegion = None,
     focus_offset: FocusOffset = None,
     move_to_contrast: MoveToContrast = False,
@@ -262,12 +260,7 @@ def score(
     probe_diameter: Annotated[
         float | None, typer.Option(help="Diameter of the focused probe, nm; that of a tungsten gun by default.")
     ] = None,
-    bar_rows: Annotated[
-        int | None,
-        typer.Option(
-            help="Rows of a data bar at the bottom of each, below 0 at the top; known or detected by default."
-        ),
-    ] = None,
+    bar_rows: BarRowsOption = None,
     json: Json = False,
 ) -> None:
     """Score pictures: 0 (out of focus) to 9.

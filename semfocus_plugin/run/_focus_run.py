@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from semdrivers.data_bar import bar_rows_of
+from semdrivers.data_bar import BarRows, bar_rows_of, both_bars
 from semdrivers.errors import AutofocusError, DeviceError, InterlockError, SemDriversError, StoppedError
 from semdrivers.files import counted
 from semdrivers.focus import AutofocusSettings, Drift, FocusStep, Progress
@@ -120,7 +120,7 @@ class FocusRun:
         self._magnified = False
         self._mode = offered_mode(microscope.capabilities, settings.scan_mode)
         self._dose = None if settings.max_dose is None else Dose(settings.max_dose, microscope.capabilities, self._mode)
-        self._bar_rows = 0
+        self._bar_rows: BarRows = 0
         self._binning = 1
         self._full_scale = 1
         self._checks = FrameChecks(self._mode)
@@ -361,7 +361,7 @@ class FocusRun:
         if depth is not None:
             depth = check_bit_depth(depth, "the instrument's bit_depth")
         rows = bar_rows_of(image.pixels, image.metadata, self._settings.bar_rows)
-        self._bar_rows = rows = max(rows, self._bar_rows, key=abs)
+        self._bar_rows = rows = both_bars(rows, self._bar_rows)
         try:
             pixels = native(sample_of(image.pixels, rows, "the frame") if rows else image.pixels)
             if self._settings.region is not None:
