@@ -149,12 +149,16 @@ def snap(
     """
     _check_output(out, overwrite)
     image = None
-    with opened(url) as microscope:
-        scan_mode = _mode(microscope.capabilities.scan_modes, mode)
+
+    def prepare(microscope: Any) -> None:
+        _mode(microscope.capabilities.scan_modes, mode)
         if magnification is not None:
             microscope.magnification = magnification
         if working_distance is not None:
             microscope.working_distance = working_distance
+
+    with opened(url, prepare=prepare) as microscope:
+        scan_mode = _mode(microscope.capabilities.scan_modes, mode)
         result = _focus(microscope) if autofocus else None
         if result is None or result.focused:
             image = described(microscope.acquire(scan_mode), microscope, None if result is None else result.to_record())

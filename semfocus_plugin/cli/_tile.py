@@ -17,7 +17,7 @@ from semdrivers.console import INTERRUPTED, REFUSED, Json, Url, messages, output
 from semdrivers.errors import InvalidParameterError, installation
 from semdrivers.files import counted
 from semdrivers.image import ScanMode
-from semdrivers.microscope import HasBeam, HasStage
+from semdrivers.microscope import HasBeam, HasStage, within
 from semfocus_plugin.cli._options import (
     Bounds,
     ContrastRadius,
@@ -124,10 +124,15 @@ def tile(
     if size is None and corners is None and not resume:
         raise InvalidParameterError("nothing says which tiles to take: add --grid, --region or both")
     began = time.perf_counter()
-    with listening(webhook) as listener, ended_in_order(), semdrivers.opened(url) as microscope:
+    within("overlap", overlap, 0, 0.9)
+
+    def prepare(microscope: Any) -> None:
         _check_stage(microscope)
+        _mode(microscope.capabilities.scan_modes, mode)
         if magnification is not None:
             microscope.magnification = magnification
+
+    with listening(webhook) as listener, ended_in_order(), semdrivers.opened(url, prepare=prepare) as microscope:
 
         def make() -> tiles.Plan:
             chosen = _mode(microscope.capabilities.scan_modes, mode)
