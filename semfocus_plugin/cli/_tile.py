@@ -126,16 +126,13 @@ def tile(
     began = time.perf_counter()
     within("overlap", overlap, 0, 0.9)
 
-    def prepare(microscope: Any) -> None:
+    def prepare(microscope: Any) -> tiles.Plan:
         _check_stage(microscope)
-        _mode(microscope.capabilities.scan_modes, mode)
+        chosen = _mode(microscope.capabilities.scan_modes, mode)
         if magnification is not None:
             microscope.magnification = magnification
 
-    with listening(webhook) as listener, ended_in_order(), semdrivers.opened(url, prepare=prepare) as microscope:
-
         def make() -> tiles.Plan:
-            chosen = _mode(microscope.capabilities.scan_modes, mode)
             first = microscope.acquire(chosen)
             width, height = (n * first.pixel_size * 1e-6 for n in reversed(first.pixels.shape))
             return tiles.plan_tiles(
@@ -153,6 +150,15 @@ def tile(
         plan = tiles.open_folder(out, make, resume=resume, overwrite=overwrite)
         if size is not None and size != (plan.columns, plan.rows):
             raise InvalidParameterError(f"--grid {grid} differs from the {plan.columns}x{plan.rows} of {out}")
+        return plan
+
+    plans: list[tiles.Plan] = []
+    with (
+        listening(webhook) as listener,
+        ended_in_order(),
+        semdrivers.opened(url, prepare=lambda each: plans.append(prepare(each))) as microscope,
+    ):
+        plan = plans[0]
         if max_travel is None:
             settings = replace(settings, max_travel=default_travel(microscope))
         with cancelled_by_interrupt() as cancel, progress_bar() as bar:

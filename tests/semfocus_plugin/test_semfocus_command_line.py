@@ -292,7 +292,11 @@ def test_a_value_that_is_refused_leaves_the_beam_to_whoever_works_there(tmp_path
             (app, ["tile", emulator.url, "--no-mosaic", "--grid", "2x2", "-o", tmp_path / "t", "--overlap", "1.5"]),
             (app, ["tile", emulator.url, "--no-mosaic", "--grid", "2x2", "-o", tmp_path / "t", "--mode", "quick"]),
             (semdrivers_app, ["snap", emulator.url, "-o", tmp_path / "a.tif", "--working-distance", "999"]),
+            (app, ["tile", emulator.url, "--no-mosaic", "--grid", "2x2", "-o", tmp_path / "kept"]),
             (semdrivers_app, ["snap", emulator.url, "-o", tmp_path / "a.tif", "--mode", "quick"]),
+            (semdrivers_app, ["record-series", emulator.url, "-o", tmp_path / "s", "--mode", "quick"]),
+            (semdrivers_app, ["record-series", emulator.url, "-o", tmp_path / "s", "--planes", "1"]),
+            (semdrivers_app, ["record-series", emulator.url, "-o", tmp_path / "kept"]),
         ):
             assert CliRunner().invoke(product, [str(word) for word in words]).exit_code == 2, words
             with semdrivers.connect(emulator.url) as microscope:
