@@ -149,12 +149,16 @@ def snap(
     """
     _check_output(out, overwrite)
     image = None
-    with opened(url) as microscope:
-        scan_mode = _mode(microscope.capabilities.scan_modes, mode)
+
+    def prepare(microscope: Any) -> None:
+        _mode(microscope.capabilities.scan_modes, mode)
         if magnification is not None:
             microscope.magnification = magnification
         if working_distance is not None:
             microscope.working_distance = working_distance
+
+    with opened(url, prepare=prepare) as microscope:
+        scan_mode = _mode(microscope.capabilities.scan_modes, mode)
         result = _focus(microscope) if autofocus else None
         if result is None or result.focused:
             image = described(microscope.acquire(scan_mode), microscope, None if result is None else result.to_record())
@@ -190,7 +194,7 @@ def snap(
 def record_a_series(
     url: Url,
     out: Annotated[Path, typer.Option("--out", "-o", help="The new folder for pictures, table and read-me.")],
-    planes: Annotated[int, typer.Option(help="How many pictures.")] = 41,
+    planes: Annotated[int, typer.Option(min=5, max=1000, help="How many pictures.")] = 41,
     span: Annotated[
         float | None,
         typer.Option(help="From the first plane to the last, mm; by default what blurs by 20 pixels at either end."),
@@ -209,9 +213,14 @@ def record_a_series(
 
     Example: semdrivers record-series em30://192.168.1.30 -o tin-series --planes 41 --licence CC0-1.0
     """
-    from semdrivers.sessions import record_series
+    from semdrivers.sessions import free_folder, record_series
 
-    with opened(url) as microscope, messages.status("recording") as status:
+    def prepare(microscope: Any) -> None:
+        _mode(microscope.capabilities.scan_modes, mode)
+
+    if not overwrite:
+        free_folder(out)
+    with opened(url, prepare=prepare) as microscope, messages.status("recording") as status:
         record = record_series(
             microscope,
             out,

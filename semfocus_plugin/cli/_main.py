@@ -176,11 +176,16 @@ def run(
         semdrivers.get_plugin_manager().check_autofocus_method(method)
     outputs = (save, (".tif", ".tiff")), (record, (".json",)), (plot, (".png", ".pdf", ".svg"))
     _check_outputs(*outputs, overwrite=overwrite)
-    with listening(webhook) as listener, semdrivers.opened(url) as connected:
+    microscope: Any = None
+
+    def prepare(connected: Any) -> None:
+        nonlocal microscope
         microscope = connected if save_session is None else semdrivers.Recorder(connected, save_session)
-        own_travel = connected.max_travel if isinstance(connected, LimitsTravel) else None
         if magnification is not None:
             microscope.magnification = magnification
+
+    with listening(webhook) as listener, semdrivers.opened(url, prepare=prepare) as connected:
+        own_travel = connected.max_travel if isinstance(connected, LimitsTravel) else None
         if max_travel is None and not anywhere:
             from semfocus_plugin.calibration import default_travel
 
