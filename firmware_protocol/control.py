@@ -40,6 +40,7 @@ MAX_PAYLOAD = 4096
 
 _HEADER = struct.Struct("<2sBBHHHHH")
 _CRC16 = struct.Struct("<H")
+_WHOLE_HEADER = struct.Struct(_HEADER.format + "H")
 _CRC32 = struct.Struct("<I")
 _KINDS = {int(each): each for each in Kind}
 _STATES = {int(each): each for each in Status}
@@ -147,7 +148,7 @@ class Decoder:
 
     def __init__(self) -> None:
         self.discarded = 0
-        self._buffer = bytearray()
+        self._buffer = b""
 
     @property
     def waiting(self) -> int:
@@ -156,7 +157,7 @@ class Decoder:
 
     def feed(self, data: bytes) -> list[Envelope | Damaged]:
         """Take bytes; return the messages that they complete."""
-        self._buffer += data
+        self._buffer = self._buffer + data if self._buffer else bytes(data)
         return self._scan(final=False)
 
     def abandon(self) -> list[Envelope | Damaged]:
@@ -179,7 +180,7 @@ class Decoder:
                 break
             self.discarded += start - position
             position = start
-            size, item = self._take(start)
+            size, item = _take(buffer, start)
             if size == 0 and not final:
                 break
             if item is not None:
@@ -188,29 +189,28 @@ class Decoder:
                 self.discarded += 1
                 size = 1
             position += size
-        del buffer[:position]
+        self._buffer = buffer[position:]
         return items
 
-    def _take(self, start: int) -> tuple[int, Envelope | Damaged | None]:
-        """Return the size of the message at `start` (0: incomplete, -1: none there) and the message."""
-        buffer = self._buffer
-        if len(buffer) - start < HEADER_SIZE:
-            return 0, None
-        header = bytes(buffer[start : start + HEADER_SIZE])
-        if binascii.crc_hqx(header[:14], 0xFFFF) != _CRC16.unpack_from(header, 14)[0]:
-            return -1, None
-        _, version, kind, sequence, opcode, flags, status, length = _HEADER.unpack_from(header)
-        if length > MAX_PAYLOAD:
-            return -1, Damaged(Problem.OVERSIZE, version, kind, sequence, opcode, f"{length} bytes")
-        end = start + HEADER_SIZE + length
-        if len(buffer) < end + TRAILER_SIZE:
-            return 0, None
-        body = bytes(buffer[start:end])
-        if zlib.crc32(body) != _CRC32.unpack_from(buffer, end)[0]:
-            # Not skipped as a whole: where bytes were lost, the next message begins inside these.
-            return -1, Damaged(Problem.CHECKSUM, version, kind, sequence, opcode)
-        message = _open(version, kind, sequence, opcode, flags, status, body[HEADER_SIZE:])
-        return length + HEADER_SIZE + TRAILER_SIZE, message
+
+def _take(buffer: bytes, start: int) -> tuple[int, Envelope | Damaged | None]:
+    """Return the size of the message at `start` (0: incomplete, -1: none there) and the message."""
+    payload = start + HEADER_SIZE
+    if len(buffer) < payload:
+        return 0, None
+    _, version, kind, sequence, opcode, flags, status, length, checksum = _WHOLE_HEADER.unpack_from(buffer, start)
+    if binascii.crc_hqx(buffer[start : payload - _CRC16.size], 0xFFFF) != checksum:
+        return -1, None
+    if length > MAX_PAYLOAD:
+        return -1, Damaged(Problem.OVERSIZE, version, kind, sequence, opcode, f"{length} bytes")
+    end = payload + length
+    if len(buffer) < end + TRAILER_SIZE:
+        return 0, None
+    if zlib.crc32(buffer[start:end]) != _CRC32.unpack_from(buffer, end)[0]:
+        # Not skipped as a whole: where bytes were lost, the next message begins inside these.
+        return -1, Damaged(Problem.CHECKSUM, version, kind, sequence, opcode)
+    message = _open(version, kind, sequence, opcode, flags, status, buffer[payload:end])
+    return length + HEADER_SIZE + TRAILER_SIZE, message
 
 
 def _open(
@@ -222,7 +222,9 @@ def _open(
     if known is None:
         return Damaged(Problem.KIND, version, kind, sequence, opcode, f"kind {kind}")
     try:
-        state = _STATES[status] if status in _STATES else Status(status)
+        state = _STATES.get(status)
+        if state is None:
+            state = Status(status)
         message_type = _message_type(known, opcode, state)
         message = Unknown(payload) if message_type is None else decode_payload(message_type, payload)
     except ValueError as error:

@@ -62,6 +62,7 @@ class FrameAssembler:
         self._held = bytearray()
         self._leader: Leader | None = None
         self._payload: Buffer | None = None
+        self._payload_crc = 0
         self._skipped = 0
         self._expected: int | None = None
 
@@ -85,7 +86,7 @@ class FrameAssembler:
         """
         whole = self._payload is None and not self._held
         if whole and self._leader is not None and len(data) == self._leader.payload_length:
-            self._payload = data
+            self._take_payload(data)
             return []
         self._held += data
         completed: list[Frame | Defect] = []
@@ -101,11 +102,16 @@ class FrameAssembler:
             length = self._leader.payload_length
             if len(self._held) < length:
                 return None
-            self._payload = bytearray(memoryview(self._held)[:length])
+            self._take_payload(bytearray(memoryview(self._held)[:length]))
             del self._held[:length]
         if len(self._held) < stream.TRAILER_SIZE:
             return None
+        assert self._payload is not None
         return self._finish(self._leader, self._payload)
+
+    def _take_payload(self, payload: Buffer) -> None:
+        """Keep the payload, and compute its CRC while the trailer is on its way."""
+        self._payload, self._payload_crc = payload, stream.crc32(payload)
 
     def _seek_leader(self) -> list[Frame | Defect] | None:
         held = self._held
@@ -159,7 +165,7 @@ class FrameAssembler:
             reason = f"the trailer is that of frame {trailer.frame_id}"
         elif trailer.status is not FrameStatus.OK:
             reason = f"the instrument marks it {trailer.status.name}"
-        elif trailer.payload_crc != stream.crc32(payload):
+        elif trailer.payload_crc != self._payload_crc:
             reason = "payload with a wrong CRC-32"
         else:
             return [Frame(leader, payload, trailer)]

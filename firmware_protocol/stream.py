@@ -9,12 +9,13 @@ from __future__ import annotations
 import enum
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 __all__ = [
     "LEADER_MAGIC", "LEADER_SIZE", "MAX_PAYLOAD", "TRAILER_MAGIC", "TRAILER_SIZE", "VERSION", "Buffer", "FrameStatus",
-    "Leader", "PixelFormat", "StreamError", "Trailer", "crc32", "encode_frame",
+    "Leader", "PixelFormat", "StreamError", "Trailer", "crc32", "encode_frame", "encode_parts",
 ]  # fmt: skip
 
 VERSION = 1
@@ -207,7 +208,19 @@ def encode_frame(
 
     Raises `StreamError` when it is not as long as the leader announces.
     """
+    head, pixels, tail = encode_parts(leader, payload, end_time, status)
+    return bytes(head), pixels, bytes(tail)
+
+
+def encode_parts(
+    leader: Leader, payload: Buffer, end_time: float, status: FrameStatus = FrameStatus.OK
+) -> Iterator[Buffer]:
+    """Yield the transfers of a frame one by one: the CRC of the payload is computed once that is under way.
+
+    Raises as `encode_frame` does.
+    """
     if len(payload) != leader.payload_length:
         raise StreamError(f"payload of {len(payload)} bytes for a leader that announces {leader.payload_length}")
-    trailer = Trailer(leader.frame_id, status, end_time, crc32(payload))
-    return leader.encode(), payload, trailer.encode()
+    yield leader.encode()
+    yield payload
+    yield Trailer(leader.frame_id, status, end_time, crc32(payload)).encode()

@@ -26,6 +26,7 @@ from semdrivers.connection import LEAST_TOKEN, TOKEN_VARIABLE, opened, read_toke
 from semdrivers.console import (
     FAULT,
     REFUSED,
+    BarRowsOption,
     Json,
     Url,
     application,
@@ -82,8 +83,7 @@ def info(
     for name, label in (("model", "model"), ("serial", "serial number"), ("firmware", "firmware")):
         table.add_row(label, facts[name] or "not reported")
     for name, unit in _optional_values().items():
-        value = "not reported" if facts[name] is None else f"{facts[name]:g} {unit}".rstrip()
-        table.add_row(name.replace("_", " "), value)
+        table.add_row(name.replace("_", " "), _said(facts[name], unit))
     for name, unit in (("working_distance", " mm"), ("magnification", "×")):
         limits = facts["limits"][name]
         step = f", step {limits['step']:g}{unit}" if limits["step"] else ""
@@ -95,6 +95,17 @@ def info(
         table.add_row("verified on", f"{facts['verified_on']}; not run on an instrument")
     table.add_row("also offers", ", ".join(facts["offers"]) or "nothing further")
     output.print(table)
+
+
+def _said(value: Any, unit: str) -> str:
+    """Return an optional value of `Capabilities` for people: a number, a range, or a matrix by its rows."""
+    if value is None:
+        return "not reported"
+    if isinstance(value, semdrivers.Range):
+        return f"{value.minimum:g} to {value.maximum:g}"
+    if isinstance(value, tuple):
+        return "; ".join(" ".join(f"{each:g}" for each in row) for row in value)
+    return f"{value:g} {unit}".rstrip()
 
 
 def _print_openable(json: bool) -> None:
@@ -138,12 +149,16 @@ def snap(
     """
     _check_output(out, overwrite)
     image = None
-    with opened(url) as microscope:
-        scan_mode = _mode(microscope.capabilities.scan_modes, mode)
+
+    def prepare(microscope: Any) -> None:
+        _mode(microscope.capabilities.scan_modes, mode)
         if magnification is not None:
             microscope.magnification = magnification
         if working_distance is not None:
             microscope.working_distance = working_distance
+
+    with opened(url, prepare=prepare) as microscope:
+        scan_mode = _mode(microscope.capabilities.scan_modes, mode)
         result = _focus(microscope) if autofocus else None
         if result is None or result.focused:
             image = described(microscope.acquire(scan_mode), microscope, None if result is None else result.to_record())
@@ -179,7 +194,7 @@ def snap(
 def record_a_series(
     url: Url,
     out: Annotated[Path, typer.Option("--out", "-o", help="The new folder for pictures, table and read-me.")],
-    planes: Annotated[int, typer.Option(help="How many pictures.")] = 41,
+    planes: Annotated[int, typer.Option(min=5, max=1000, help="How many pictures.")] = 41,
     span: Annotated[
         float | None,
         typer.Option(help="From the first plane to the last, mm; by default what blurs by 20 pixels at either end."),
@@ -198,9 +213,14 @@ def record_a_series(
 
     Example: semdrivers record-series em30://192.168.1.30 -o tin-series --planes 41 --licence CC0-1.0
     """
-    from semdrivers.sessions import record_series
+    from semdrivers.sessions import free_folder, record_series
 
-    with opened(url) as microscope, messages.status("recording") as status:
+    def prepare(microscope: Any) -> None:
+        _mode(microscope.capabilities.scan_modes, mode)
+
+    if not overwrite:
+        free_folder(out)
+    with opened(url, prepare=prepare) as microscope, messages.status("recording") as status:
         record = record_series(
             microscope,
             out,
@@ -304,6 +324,12 @@ def _known(path: Path) -> dict[str, Any]:
     }
 
 
+def _bar(rows: Any) -> str:
+    if isinstance(rows, tuple):
+        return f"{rows[0]} rows at the top and {rows[1]} at the bottom"
+    return f"{abs(rows)} rows{' at the top' if rows < 0 else ''}"
+
+
 def _shown(row: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the lines of a table: name, and value with its unit; what is unknown says so."""
 
@@ -320,8 +346,7 @@ def _shown(row: dict[str, Any]) -> list[tuple[str, str]]:
         ("field width", known("field_width", " µm")),
         (
             "data bar",
-            f"{abs(row['bar_rows'])} rows{' at the top' if row['bar_rows'] < 0 else ''}, "
-            + ("from the file" if row["bar_rows_source"] == "file" else "detected"),
+            f"{_bar(row['bar_rows'])}, " + ("from the file" if row["bar_rows_source"] == "file" else "detected"),
         ),
     ]
     vendor = dict(row["vendor"])
@@ -497,10 +522,7 @@ def emulate(
     pixel_size: Annotated[
         float | None, typer.Option(help="Pixel size of a picture, nm; what the file says by default.")
     ] = None,
-    bar_rows: Annotated[
-        int | None,
-        typer.Option(help="Rows of a data bar to cut off a picture, below 0 at the top; known or detected by default."),
-    ] = None,
+    bar_rows: BarRowsOption = None,
     seed: Annotated[int, typer.Option(help="Random seed; fixes specimen, place, start and noise.")] = 0,
     magnification: Annotated[float, typer.Option(help="Magnification at the start.")] = 5000.0,
     working_distance: Annotated[

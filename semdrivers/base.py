@@ -256,13 +256,22 @@ class KeepsFocusRecord(MicroscopeBase):
         self._check_open()
         self._focus_record = value
 
-    def _frame_metadata(self, working_distance: float, mode: ScanMode) -> dict[str, Any]:
-        """Return what the metadata of a frame scanned at a working distance (mm) hold: settings, and the last run.
-
-        Frames of the fastest of several modes are there to be looked at, many in a row: no setting is read for them.
+    def _records_settings(self, mode: ScanMode) -> bool:
+        """Return whether settings are read for a frame: those of the fastest of several modes are there to be looked
+        at, many in a row.
         """
         modes = self.capabilities.scan_modes
-        settings = {} if len(modes) > 1 and mode == modes[0] else settings_of(self, mode)
+        return len(modes) == 1 or mode != modes[0]
+
+    def _frame_metadata(
+        self, working_distance: float, mode: ScanMode, settings: dict[str, float] | None = None
+    ) -> dict[str, Any]:
+        """Return what the metadata of a frame scanned at a working distance (mm) hold: settings, and the last run.
+
+        Settings that the driver does not hand in are read where `_records_settings` says so.
+        """
+        if settings is None:
+            settings = settings_of(self, mode) if self._records_settings(mode) else {}
         record = self._focus_record
         return settings if record is None else {**settings, "autofocus": record_of_frame(record, working_distance)}
 

@@ -6,13 +6,19 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, Self
 from urllib.parse import SplitResult, unquote
 
-from semdrivers.errors import InvalidParameterError, NotConnectedError, SemDriversError
+from semdrivers.errors import (
+    ExistingFileError,
+    InvalidParameterError,
+    NotConnectedError,
+    OutOfRangeError,
+    SemDriversError,
+)
 from semdrivers.focus import AutofocusResult
 from semdrivers.instruments import Instrument, LimitedMicroscope, read_instruments
 from semdrivers.microscope import HasStop, Microscope, Range, check_microscope, number, whole_number
@@ -111,7 +117,7 @@ def connect(url: str, **options: Any) -> OpenMicroscope:
 
 
 @contextmanager
-def opened(url: str, **options: Any) -> Iterator[Any]:
+def opened(url: str, *, prepare: Callable[[Any], object] | None = None, **options: Any) -> Iterator[Any]:
     """Connect for a block; a microscope of any make is closed after it.
 
     A block that raises leaves no beam on for nobody: the microscope is stopped first, where it is a `HasStop`.
@@ -120,6 +126,9 @@ def opened(url: str, **options: Any) -> Iterator[Any]:
     ----------
     url, **options
         As for `connect`; raises the same.
+    prepare : callable, optional
+        What is done with the microscope first, such as setting a magnification that a user named. Where a value is
+        refused nothing was scanned, and the beam stays as it is: whoever works there keeps it.
 
     Yields
     ------
@@ -127,10 +136,15 @@ def opened(url: str, **options: Any) -> Iterator[Any]:
         Open.
     """
     microscope = connect(url, **options)
+    prepared = False
     try:
+        if prepare is not None:
+            prepare(microscope)
+        prepared = True
         yield microscope
     except BaseException as error:
-        if isinstance(microscope, HasStop):
+        refused = not prepared and isinstance(error, InvalidParameterError | OutOfRangeError | ExistingFileError)
+        if isinstance(microscope, HasStop) and not refused:
             try:
                 microscope.stop()
             except SemDriversError as failure:

@@ -27,6 +27,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
+from semdrivers.data_bar import checked_bar_rows
 from semdrivers.errors import (
     ExistingFileError,
     InvalidParameterError,
@@ -39,8 +40,9 @@ from semdrivers.files import plain
 from semdrivers.focus import FrameSkippedError, NotFocusedError
 
 __all__ = [
-    "FAULT", "INTERRUPTED", "NO_LINK", "REFUSED", "WRONG_USAGE", "CommandGroup", "Json", "Overwrite", "Url",
-    "application", "end_batch", "exit_code_of", "fail", "messages", "output", "print_json", "printable", "problem_of",
+    "FAULT", "INTERRUPTED", "NO_LINK", "REFUSED", "WRONG_USAGE", "BarRowsOption", "CommandGroup", "Json", "Overwrite",
+    "Url", "application", "end_batch", "exit_code_of", "fail", "messages", "output", "print_json", "printable",
+    "problem_of",
 ]  # fmt: skip
 
 FAULT = 1
@@ -63,6 +65,25 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for p
 """The option `--json`."""
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist; they are kept by default.")]
 """The option `--overwrite`."""
+
+
+def _bar_rows(text: str) -> Any:
+    try:
+        return checked_bar_rows("--bar-rows", text)
+    except InvalidParameterError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+BarRowsOption = Annotated[
+    Any,
+    typer.Option(
+        parser=_bar_rows,
+        metavar="ROWS",
+        help="Rows of a data bar at the bottom of each picture, below 0 at the top, such as 20+60 at both; "
+        "known or detected by default.",
+    ),
+]
+"""The option `--bar-rows`."""
 
 
 class _Console(Console):

@@ -10,15 +10,19 @@ the traces of compression, a ramp or little noise.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semdrivers.errors import OutOfRangeError
+from semdrivers.errors import InvalidParameterError, OutOfRangeError
 
-__all__ = ["bar_rows_of", "detect_bar_rows", "without_bar"]
+__all__ = ["BarRows", "bar_rows_of", "bar_rows_text", "both_bars", "checked_bar_rows", "detect_bar_rows", "without_bar"]
+
+BarRows = int | tuple[int, int]
+"""Rows of a data bar at the bottom, below 0 at the top; or a pair: rows at the top, and rows at the bottom."""
 
 _TALLEST = 0.35
 """Greatest height of a bar, as a share of the picture."""
@@ -86,11 +90,27 @@ _GAP = 4
 _BELOW = 6
 """Rows of a frame, and of the sample, that may show below a bar."""
 
+_LETTERS = 0.1
+"""Greatest height of a line of text without a background, and the sample below it, as shares of the picture."""
+
+_STROKES = 5
+"""Least number of strokes that half of the rows of such a line have."""
+
+_BLANK = 0.1
+"""Share of the ink of the fullest rows below which a row holds none."""
+
+_ALIKE, _SELDOM = 0.4, 0.02
+"""The sample has rows of strokes too where the second share of the rows in the middle of the picture has the first
+share of the strokes of the text."""
+
+_LIKE_INK = (0.0, 0.1, 0.25)
+"""How far the ink may be from its level, as shares of the range of grey levels: as it was drawn, and compressed."""
+
 _Strip = NDArray[np.float32]
 
 
-def detect_bar_rows(pixels: NDArray[Any]) -> int:
-    """Return the number of rows of a data bar of a picture.
+def detect_bar_rows(pixels: NDArray[Any]) -> BarRows:
+    """Return the number of rows of a data bar of a picture, or of lines of text that are drawn over it without one.
 
     Parameters
     ----------
@@ -99,11 +119,13 @@ def detect_bar_rows(pixels: NDArray[Any]) -> int:
 
     Returns
     -------
-    int
+    int or (int, int)
         Rows from the bar's first to the picture's last; below 0, from the picture's first to the last of a bar at the
-        top; 0 where there is no bar.
+        top; both as (rows at the top, rows at the bottom) where there are two bars; 0 where there is none.
     """
-    return _bars_at_the_bottom(pixels) or -_bars_at_the_bottom(pixels[::-1])
+    bottom = _bars_at_the_bottom(pixels)
+    top = _bars_at_the_bottom(pixels[: len(pixels) - bottom][::-1])
+    return (top, bottom) if top and bottom else bottom - top
 
 
 def _bars_at_the_bottom(pixels: NDArray[Any]) -> int:
@@ -114,7 +136,39 @@ def _bars_at_the_bottom(pixels: NDArray[Any]) -> int:
     return rows
 
 
-def bar_rows_of(pixels: NDArray[Any], metadata: Mapping[str, Any], given: int | None = None) -> int:
+def checked_bar_rows(name: str, value: object) -> BarRows:
+    """Return rows of a data bar that a user, a file or another program gave.
+
+    Parameters
+    ----------
+    name : str
+        Name of the parameter, for the message.
+    value : int, (int, int) or str
+        Such as 60, -20 or (20, 60); or as text: ``60``, ``-20``, or ``20+60`` for 20 at the top and 60 at the bottom.
+
+    Raises
+    ------
+    InvalidParameterError
+        When it is none of them.
+    """
+    match = re.fullmatch(r"(-?\d{1,6})|(\d{1,6})[+ ](\d{1,6})", value.strip()) if isinstance(value, str) else None
+    if match is not None:
+        value = int(match[1]) if match[1] else (int(match[2]), int(match[3]))
+    both: list[Any] = list(value) if isinstance(value, tuple | list) and len(value) == 2 else [value]
+    if all(isinstance(each, int) and not isinstance(each, bool) and (len(both) == 1 or each >= 0) for each in both):
+        return (both[0], both[1]) if len(both) == 2 else int(both[0])
+    raise InvalidParameterError(
+        f"{name} must be a whole number of rows such as 60, below 0 at the top, or the rows at top and bottom such as "
+        f"20+60, not {value!r}"
+    )
+
+
+def bar_rows_text(rows: BarRows) -> str:
+    """Return the rows of a data bar as the text that `checked_bar_rows` reads."""
+    return f"{rows[0]}+{rows[1]}" if isinstance(rows, tuple) else str(rows)
+
+
+def bar_rows_of(pixels: NDArray[Any], metadata: Mapping[str, Any], given: BarRows | None = None) -> BarRows:
     """Return the rows of a picture's data bar: as given, else as its metadata say, else as detected.
 
     Parameters
@@ -122,32 +176,48 @@ def bar_rows_of(pixels: NDArray[Any], metadata: Mapping[str, Any], given: int | 
     pixels : ndarray of shape (H, W)
         The picture.
     metadata : mapping
-        Metadata of the picture; ``bar_rows`` counts.
-    given : int, optional
+        Metadata of the picture; ``bar_rows`` counts, where it is a number of rows or two of them.
+    given : int or (int, int), optional
         The user's word.
 
     Returns
     -------
-    int
-        Below 0 for a bar at the top; see `detect_bar_rows`.
+    int or (int, int)
+        As of `detect_bar_rows`.
+
+    Raises
+    ------
+    InvalidParameterError
+        When what is given is no number of rows.
     """
     if given is not None:
-        return given
-    known = metadata.get("bar_rows")
-    if isinstance(known, int) and not isinstance(known, bool) and abs(known) < len(pixels):
-        return known
-    return detect_bar_rows(pixels)
+        return checked_bar_rows("bar_rows", given)
+    try:
+        known = checked_bar_rows("bar_rows", metadata.get("bar_rows"))
+    except InvalidParameterError:
+        return detect_bar_rows(pixels)
+    return known if sum(_top_and_bottom(known)) < len(pixels) else detect_bar_rows(pixels)
 
 
-def without_bar(pixels: NDArray[Any], rows: int, name: str = "the picture") -> NDArray[Any]:
+def both_bars(one: BarRows, other: BarRows) -> BarRows:
+    """Return the rows that cover two bars."""
+    top, bottom = (max(pair) for pair in zip(_top_and_bottom(one), _top_and_bottom(other), strict=True))
+    return (top, bottom) if top and bottom else bottom - top
+
+
+def _top_and_bottom(rows: BarRows) -> tuple[int, int]:
+    return rows if isinstance(rows, tuple) else (max(-rows, 0), max(rows, 0))
+
+
+def without_bar(pixels: NDArray[Any], rows: BarRows, name: str = "the picture") -> NDArray[Any]:
     """Return a picture without its data bar, as a view.
 
     Parameters
     ----------
     pixels : ndarray of shape (H, W)
         The picture.
-    rows : int
-        Height of the bar at the bottom; below 0 that of a bar at the top.
+    rows : int or (int, int)
+        Height of the bar at the bottom, below 0 that of a bar at the top; or of one at the top and one at the bottom.
     name : str
         Name of the picture, for the message.
 
@@ -157,11 +227,13 @@ def without_bar(pixels: NDArray[Any], rows: int, name: str = "the picture") -> N
         When nothing would be left.
     """
     height = len(pixels)
-    if abs(rows) >= height:
+    top, bottom = _top_and_bottom(rows)
+    if top + bottom >= height:
         raise OutOfRangeError(
-            f"{name}: bar_rows must be within 0 and {height - 1} (below 0, to {1 - height}, at the top), not {rows}"
+            f"{name}: bar_rows must be within 0 and {height - 1} (below 0, to {1 - height}, at the top), not "
+            f"{bar_rows_text(rows)}"
         )
-    return pixels[-rows:] if rows < 0 else pixels[: height - rows]
+    return pixels[top : height - bottom]
 
 
 def _lowest(height: int) -> int:
@@ -182,6 +254,93 @@ def _rows_at_the_bottom(pixels: NDArray[Any]) -> int:
     limit = int(height * _TALLEST)
     if limit < _LEAST_ROWS + _BELOW:
         return 0
+    return _rows_of_background(pixels, limit) or _rows_of_text(pixels)
+
+
+def _rows_of_text(pixels: NDArray[Any]) -> int:
+    """Return the rows from the first of a line of text that is drawn over the sample to the last; 0 where none is."""
+    every = -(-pixels.shape[1] // _COLUMNS)
+    strip = pixels[-int(2.5 * _LETTERS * len(pixels)) :: every, ::every].astype(np.int32)
+    low, high = int(strip.min()), int(strip.max())
+    most = max(_LEAST_ROWS, int(_LETTERS * len(pixels) / every))
+    counts = np.bincount(strip.ravel())
+    rises = counts - 2 * np.maximum(np.append(counts[1:], 0), np.append(0, counts[:-1]))
+    often = [int(each) for each in rises.argsort()[-3:] if rises[each] > 0.002 * strip.size]
+    middle = pixels[len(pixels) // 4 : 3 * len(pixels) // 4 : every, ::every].astype(np.int32)
+    for level in dict.fromkeys((high, low, *often)):
+        rows = 0
+        for share in _LIKE_INK if level in (high, low) else _LIKE_INK[:1]:
+            near, far = (int(each * (high - low)) for each in (share, max(_CONTRAST, 1.5 * share)))
+            off = np.abs(strip - level) if level not in (low, high) else strip - low if level == low else high - strip
+            if near < far and 0 < np.count_nonzero(off <= near) < _TEXT[1] * off.size:
+                ink = _strokes(off, near, far)
+                top = _top_of_text(ink, most)
+                if top is not None:
+                    alike = _per_row(_strokes(np.abs(middle - level), near, far)) >= _ALIKE * _per_row(ink[top:]).max()
+                    if np.mean(alike) <= _SELDOM:
+                        rows = max(rows, (len(strip) - top) * every)
+        if rows:
+            return rows
+    return 0
+
+
+def _per_row(ink: NDArray[np.bool_]) -> NDArray[np.int64]:
+    strokes: NDArray[np.int64] = (ink[:, 1:] & ~ink[:, :-1]).sum(axis=1)
+    return strokes
+
+
+def _strokes(off: NDArray[np.int32], near: int, far: int) -> NDArray[np.bool_]:
+    """Return the pixels of strokes: runs along a row near the level of the ink that begin and end suddenly.
+
+    A pixel counts where two of its neighbours are such too.
+    """
+    framed = np.pad(off, ((1, 1), (3, 3)), constant_values=far)
+    ink = framed <= near
+    width = framed.shape[1]
+    begins, ends = (np.flatnonzero(ink.ravel()[1:] != ink.ravel()[:-1]) + each for each in (1, 0))
+    begins, ends, levels = begins[::2], ends[1::2], framed.ravel()
+    sudden = np.maximum(levels[begins - 2], levels[begins - 1]) >= far
+    sudden &= np.maximum(levels[ends + 1], levels[ends + 2]) >= far
+    marks = np.zeros(ink.size + 1, np.int8)
+    marks[begins[sudden]] = 1
+    marks[ends[sudden] + 1] = -1
+    runs = np.cumsum(marks[:-1], dtype=np.int8).reshape(-1, width)[:, 2:-2]
+    rows = runs[:-2] + runs[1:-1] + runs[2:]
+    kept: NDArray[np.bool_] = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] >= 3) & (runs[1:-1, 1:-1] > 0)
+    return kept
+
+
+def _top_of_text(ink: NDArray[np.bool_], most: int) -> int | None:
+    """Return the first row of the lowest line of text, and of a rule above it; None where none is there."""
+    strokes = _per_row(ink)
+    filled = strokes > max(_BLANK * float(np.sort(strokes)[-4]), 1)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], filled, [False]]).astype(np.int8)))
+    for top, end in edges.reshape(-1, 2)[::-1].tolist():
+        height = end - top
+        if len(ink) - end > most:
+            return None
+        if _LEAST_ROWS <= height <= most and top >= 3 and _is_text(ink[top - 2 : end + 2], height):
+            ruled = ink[max(top - height, 0) : top].sum(axis=1) >= height
+            return int(top - (ruled[::-1].nonzero()[0][-1] + 1 if ruled.any() else 0))
+    return None
+
+
+def _is_text(ink: NDArray[np.bool_], height: int) -> bool:
+    """Whether rows with blank ones around them hold the strokes of a line of text."""
+    strokes = _per_row(ink)
+    runs = np.count_nonzero(ink[1:] & ~ink[:-1])
+    lines = _alignment(ink), _alignment(ink[::-1])
+    return bool(
+        np.median(strokes) >= _STROKES
+        and max(1.8, 0.15 * height) * runs <= ink.sum() <= 0.6 * height * strokes.sum()
+        and min(lines) >= 2
+        and sum(lines) >= 6
+    )
+
+
+def _rows_of_background(pixels: NDArray[Any], limit: int) -> int:
+    """Return the rows of the lowest bar with a background; 0 where there is none."""
+    height = len(pixels)
     strip = _some_columns(pixels[height - limit :]).astype(np.float32)
     spread = float(np.ptp(strip))
     if spread == 0.0:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict, cast, overload, runtime_checkable
 
+from semdrivers.data_bar import BarRows, checked_bar_rows
 from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeError, SemDriversError
 from semdrivers.files import counted, plain, replacing
 from semdrivers.image import ScanMode
@@ -59,8 +60,9 @@ class AutofocusSettings:
     may_change_brightness : bool
         Whether brightness and contrast may be corrected before the first frame counts, when more than a quarter of its
         pixels are black or white. They stay corrected when the status is ``"focused"``, and are put back otherwise.
-    bar_rows : int, optional
-        Rows of a data bar at the bottom of every frame, below 0 at the top, which show no sample; detected by default.
+    bar_rows : int or (int, int), optional
+        Rows of a data bar at the bottom of every frame, below 0 at the top, or rows at the top and at the bottom, which
+        show no sample; detected by default.
     max_seconds : float, optional
         Deadline of the whole run in s, by this computer's clock. No frame begins after it, and one under way ends where
         the microscope is a `HasStop`; the run is then refused. What puts the start back comes after it. No deadline by
@@ -107,7 +109,7 @@ class AutofocusSettings:
     restore_on_failure: bool = True
     may_change_brightness: bool = True
     learn_aperture: bool = True
-    bar_rows: int | None = None
+    bar_rows: BarRows | None = None
     max_seconds: float | None = None
     max_dose: float | None = None
     stigmate: bool = False
@@ -130,7 +132,7 @@ class AutofocusSettings:
         if self.accept_score is not None:
             within("accept_score", self.accept_score, 0, 9)
         if self.bar_rows is not None:
-            whole_number("bar_rows", self.bar_rows)
+            checked_bar_rows("bar_rows", self.bar_rows)
         for name, unit in (("max_seconds", "s"), ("max_dose", "electrons/µm²")):
             value = getattr(self, name)
             if value is not None and number(name, value, unit) <= 0:

@@ -244,7 +244,8 @@ class Image:
         Mode of the scan.
     metadata : mapping
         Anything else; ``metadata["autofocus"]`` is the record of the autofocus run that preceded the frame,
-        ``metadata["bar_rows"]`` the rows of a data bar at the bottom, below 0 at the top, where they are known.
+        ``metadata["bar_rows"]`` the rows of a data bar at the bottom, below 0 at the top, or a pair of rows at the top
+        and at the bottom, where they are known.
     bit_depth : int, optional
         Bits of a grey level, where they are fewer than the type of the pixels holds: 10, 12 or 14 in uint16. Where
         nothing is said they are detected; see `semdrivers.grey_levels.full_scale`.

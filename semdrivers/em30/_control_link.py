@@ -13,9 +13,8 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from firmware_protocol.authentication import CHALLENGE_SIZE, proof_of
@@ -63,16 +62,19 @@ _SILENCE = 0.3
 _MOST_DAMAGED = 8
 _GOODBYE = 1.0
 _TURN = 0.001
+_OF_VACUUM = (Pump, Vent)
 _REST = 0.005
 """Seconds after a request for which the link's thread leaves the line to the next one."""
 
 
-@dataclass(slots=True, eq=False)
 class _Turn:
     """A thread's turn at sending, or at reading. A signal handler that interrupts it takes its place meanwhile."""
 
-    thread: int = field(default_factory=threading.get_ident)
-    interrupted: _Turn | None = None
+    __slots__ = ("interrupted", "thread")
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.interrupted: _Turn | None = None
 
     def may_follow(self, other: _Turn | None) -> bool:
         """Whether this turn may begin while `other` lasts."""
@@ -211,7 +213,7 @@ class ControlLink:
         NotConnectedError
             When the link has been closed.
         """
-        if threading.current_thread() is self._thread:
+        if threading.get_ident() == self._thread.ident:
             raise BusyError(f"{self.name}: a subscriber must not send requests; hand over to another thread")
         flags = wait if isinstance(message, Command) else Wait.NOTHING
         answers: _Answers = queue.SimpleQueue()
@@ -228,6 +230,28 @@ class ControlLink:
         finally:
             with self._lock:
                 del self._waiting[sequence]
+
+    def ask(self, queries: Sequence[Request[Any]], *, deadline: float = 5.0) -> Answers:
+        """Send queries one behind the other: together they take little longer than one.
+
+        Parameters
+        ----------
+        queries : sequence of Request
+            What to ask; no commands.
+        deadline : float
+            Seconds for sending, and for each answer from when it is fetched.
+
+        Returns
+        -------
+        Answers
+            Iterating over it fetches the answers in the order of the queries; close it where they are not wanted.
+
+        Raises
+        ------
+        TransportError, NotConnectedError
+            As `request` does.
+        """
+        return Answers(self, queries, deadline)
 
     def subscribe(self, callback: Callable[[Event], object]) -> Callable[[], None]:
         """Call `callback` with every event, from the link's thread; returns what ends that.
@@ -318,16 +342,15 @@ class ControlLink:
             if self._sequence not in self._waiting:
                 return self._sequence
 
-    def _exchange(self, message: Request[R], data: bytes, answers: _Answers, deadline: float) -> R:
+    def _exchange(self, message: Request[R], data: bytes, answers: _Answers, deadline: float, sent: int = 0) -> R:
+        """Send a message, unless that was done, and again until it is answered."""
         now = time.monotonic()
         times = self._waiting_times
-        longest = times.vacuum if isinstance(message, Pump | Vent) else times.settling
+        longest = times.vacuum if isinstance(message, _OF_VACUUM) else times.settling
         first_pause = max(deadline / 5, 0.05)
         end, last, pause = now + deadline, now + longest, first_pause
-        sent = damaged = 0
-        repeat = now
+        damaged, repeat = 0, now + pause * sent
         while True:
-            now = time.monotonic()
             if now >= min(end, last):
                 limit = longest if now >= last else deadline
                 raise TransportError(
@@ -343,13 +366,15 @@ class ControlLink:
                 answer = self._next(answers, min(end, last, repeat))
             except queue.Empty:
                 continue
+            finally:
+                now = time.monotonic()
             if isinstance(answer, SemDriversError):
                 raise type(answer)(*answer.args)
             if isinstance(answer, Envelope) and answer.kind is Kind.PENDING:
                 rest = max(0.0, answer.message.seconds)
-                end = max(end, time.monotonic() + rest + deadline)
+                end = max(end, now + rest + deadline)
                 pause = first_pause  # it is at work and answers: it is asked as often as before
-                repeat = time.monotonic() + rest + pause
+                repeat = now + rest + pause
                 continue
             if self._was_damaged(message, answer):
                 damaged += 1
@@ -358,7 +383,7 @@ class ControlLink:
                         f"{self.name}: {damaged} damaged messages in a row while {describe(message)}; "
                         f"check the cable of {self._transport.name}"
                     )
-                repeat = time.monotonic()
+                repeat = now
                 continue
             return self._open(message, answer)
 
@@ -418,15 +443,16 @@ class ControlLink:
         """
         me = _Turn()
         try:
-            while True:
+            while answers.empty():
                 left = end - time.monotonic()
-                if left <= 0 or not answers.empty():
-                    return answers.get_nowait()
+                if left <= 0:
+                    break
                 if self._may_read(me):
                     self._take_in(min(left, _TICK))
                 else:
                     with suppress(queue.Empty):
                         return answers.get(timeout=min(left, _REST))
+            return answers.get_nowait()
         finally:
             if self._reader is me:
                 self._reader = me.interrupted
@@ -493,8 +519,7 @@ class ControlLink:
                     with suppress(queue.Empty):
                         known.get(timeout=_GOODBYE)
             elif item.kind in (Kind.REPLY, Kind.PENDING) and item.opcode in REPLIES:
-                with self._lock:
-                    answers = self._waiting.get(item.sequence)
+                answers = self._waiting.get(item.sequence)
                 if answers is not None:
                     answers.put(item)
 
@@ -522,6 +547,41 @@ class ControlLink:
         if threading.current_thread() is not self._thread:
             self._thread.join()
         self._transport.close()
+
+
+class Answers:
+    """Answers to queries that were sent together. Made by `ControlLink.ask`.
+
+    Iterating over it yields each answer, in the order of the queries, and raises as `ControlLink.request` does.
+    """
+
+    def __init__(self, link: ControlLink, queries: Sequence[Request[Any]], deadline: float) -> None:
+        self._link = link
+        self._deadline = deadline
+        self._asked: list[tuple[int, Request[Any], bytes, _Answers]] = []
+        try:
+            with link._lock:
+                link._check_open()
+                for query in queries:
+                    sequence = link._next_sequence()
+                    data = encode(Envelope.request(sequence, query))
+                    answers: _Answers = queue.SimpleQueue()
+                    link._waiting[sequence] = answers
+                    self._asked.append((sequence, query, data, answers))
+            link._send(b"".join(data for _, _, data, _ in self._asked), deadline)
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Iterator[Any]:
+        for _, query, data, answers in self._asked:
+            yield self._link._exchange(query, data, answers, self._deadline, sent=1)
+
+    def close(self) -> None:
+        """Wait for none of the answers any more."""
+        with self._link._lock:
+            for sequence, *_ in self._asked:
+                self._link._waiting.pop(sequence, None)
 
 
 def send_emergency_stop(transport: Transport, *, client: str, name: str, deadline: float = 3.0) -> None:

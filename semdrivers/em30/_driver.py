@@ -31,6 +31,7 @@ from firmware_protocol.messages import (
     MoveStage,
     OrientStage,
     Parameter,
+    ParameterValue,
     Pump,
     Reason,
     Request,
@@ -46,7 +47,7 @@ from firmware_protocol.profile import PROBE_DIAMETER
 from firmware_protocol.stream import PixelFormat
 from semdrivers.base import KeepsFocusRecord
 from semdrivers.em30._address import Address, parse_address
-from semdrivers.em30._control_link import ControlLink, check_stopped, send_emergency_stop
+from semdrivers.em30._control_link import Answers, ControlLink, check_stopped, send_emergency_stop
 from semdrivers.em30._image_link import FrameOrder, ImageLink
 from semdrivers.em30._transport import Transport, open_serial, open_tcp
 from semdrivers.em30._waiting import WaitingTimes
@@ -88,6 +89,8 @@ _UNITS = {
 }
 
 
+_NAMES = {parameter: parameter.name.lower() for parameter in Parameter}
+_PARAMETERS = {name: parameter for parameter, name in _NAMES.items()}
 _STAGE, _ORIENTATION = ("stage_x", "stage_y"), ("stage_tilt", "stage_rotation")
 _NEEDS = {
     "stage_position": _STAGE,
@@ -100,6 +103,9 @@ _NEEDS = {
     "voltage": ("accelerating_voltage",),
 }
 """Members of `EM30` that not every instrument offers, and the parameters that each takes."""
+_RECORDED = ("stage_position", "stage_orientation", "stigmator", "brightness", "contrast", "voltage")
+"""Those that are recorded with a frame, as `semdrivers.base.settings_of` names them."""
+_RECORDED_AS = {"accelerating_voltage": "voltage"}
 
 
 class _FrameUnderWay:
@@ -109,6 +115,8 @@ class _FrameUnderWay:
         self.halted = threading.Event()
         """Set once the instrument has been halted: only then may the next frame be asked for."""
         self._reason: SemDriversError | None = None
+        self.settings: Answers | None = None
+        """Of what is recorded with the frame, asked for while it is scanned."""
 
     def end(self, reason: SemDriversError) -> None:
         """Have `check` raise `reason`; the first one counts."""
@@ -201,6 +209,8 @@ class EM30(KeepsFocusRecord):
             capability.name: Range(capability.minimum, capability.maximum, capability.step)
             for capability in control_link.hello.capabilities
         }
+        offered = [member for member in _RECORDED if hasattr(type(self), member)]
+        self._recorded = [_PARAMETERS[name] for member in offered for name in _NEEDS[member]]
         self._images = image_link
         self._bits = bits
         self._keep_beam = keep_beam
@@ -244,15 +254,18 @@ class EM30(KeepsFocusRecord):
             if mode not in self._capabilities.scan_modes:
                 offer = ", ".join(offered.name for offered in self._capabilities.scan_modes)
                 raise InvalidParameterError(f"{self._name} has no scan mode {mode.name}; it has {offer}")
-            image = self._image(self._scan(mode), mode)
+            image = self._image(*self._scan(mode), mode)
         get_plugin_manager().notify_frame(self, image)
         return image
 
-    def _scan(self, mode: ScanMode) -> Frame:
-        """Scan a frame; whatever ends that early, Ctrl-C included, the instrument does not go on scanning."""
+    def _scan(self, mode: ScanMode) -> tuple[Frame, dict[str, float]]:
+        """Scan a frame, and return it with the settings in force; whatever ends that early, Ctrl-C included, the
+        instrument does not go on scanning.
+        """
         frame = self._frame = _FrameUnderWay()
         try:
-            return self._images.acquire(lambda: self._order(mode, frame), self._lost, frame.check)
+            scanned = self._images.acquire(lambda: self._order(mode, frame), self._lost, frame.check)
+            return scanned, self._settings(mode, frame)
         except BaseException as error:
             self._frame = None
             if isinstance(error, StoppedError) or not isinstance(error, DeviceError):
@@ -263,6 +276,22 @@ class EM30(KeepsFocusRecord):
             raise
         finally:
             self._frame = None
+            if frame.settings is not None:
+                frame.settings.close()
+
+    def _settings(self, mode: ScanMode, frame: _FrameUnderWay) -> dict[str, float]:
+        """Return the settings that are recorded with a frame, as they were while it was scanned."""
+        settings: dict[str, float] = {}
+        if frame.settings is not None:
+            try:
+                for parameter, answer in zip(self._recorded, frame.settings, strict=True):
+                    name = _NAMES[parameter]
+                    settings[_RECORDED_AS.get(name, name)] = self._value_of(answer, parameter)
+                about = self._capabilities
+                settings["dwell_time"] = dict(zip(about.scan_modes, about.dwell_times, strict=True))[mode]
+            except SemDriversError as error:
+                _log.info("%s: a setting could not be read for the record of a frame: %s", self._name, error)
+        return settings
 
     def _blame_the_beam(self, error: TransportError) -> None:
         """Raise `InterlockError` where no frame came because there was no beam."""
@@ -524,18 +553,25 @@ class EM30(KeepsFocusRecord):
     @contextmanager
     def _use(self) -> Iterator[None]:
         """Count a call of the script, for `beam_off_after`; the microscope must be open."""
-        self._check_open()
-        ident = threading.get_ident()
-        self._calls[ident] = self._calls.get(ident, 0) + 1
+        ident = self._begin()
         try:
             yield
         finally:
-            self._last_call = time.monotonic()
-            self._calls[ident] -= 1
-            if not self._calls[ident]:
-                del self._calls[ident]
-                if self._closer == ident:
-                    self._shut()
+            self._end(ident)
+
+    def _begin(self) -> int:
+        self._check_open()
+        ident = threading.get_ident()
+        self._calls[ident] = self._calls.get(ident, 0) + 1
+        return ident
+
+    def _end(self, ident: int) -> None:
+        self._last_call = time.monotonic()
+        left = self._calls[ident] = self._calls[ident] - 1
+        if not left:
+            del self._calls[ident]
+            if self._closer == ident:
+                self._shut()
 
     @contextmanager
     def _operate(self) -> Iterator[None]:
@@ -636,10 +672,10 @@ class EM30(KeepsFocusRecord):
             self._plausible(name, field, value)
 
     def _read(self, name: str) -> Any:
-        return self._get(Parameter[name.upper()])
+        return self._get(_PARAMETERS[name])
 
     def _write(self, name: str, value: Any) -> None:
-        parameter = Parameter[name.upper()]
+        parameter = _PARAMETERS[name]
         with self._operate():
             asked = self._check(parameter, value)
             applied = self._request(SetParameter(parameter, asked))
@@ -652,19 +688,27 @@ class EM30(KeepsFocusRecord):
             self._took_effect(applied.time)
 
     def _get(self, parameter: Parameter) -> float:
-        with self._use():
+        ident = self._begin()
+        try:
             self._limits_of(parameter)
             answer = self._request(GetParameter(parameter))
-            if answer.parameter is not parameter:
-                raise self._lie(f"reading {parameter.name.lower()}", "parameter", answer.parameter.name.lower())
-            return self._plausible(f"reading {parameter.name.lower()}", "value", answer.value)
+        finally:
+            self._end(ident)
+        return self._value_of(answer, parameter)
+
+    def _value_of(self, answer: ParameterValue, parameter: Parameter) -> float:
+        """Return the value that an instrument answered to the question for a parameter."""
+        name = _NAMES[parameter]
+        if answer.parameter is not parameter:
+            raise self._lie(f"reading {name}", "parameter", _NAMES[answer.parameter])
+        return self._plausible(f"reading {name}", "value", answer.value)
 
     def _check(self, parameter: Parameter, value: object) -> float:
         limits = self._limits_of(parameter)
         return limits.check(f"{self._name}: {parameter.name.lower()}", value, _UNITS.get(parameter, ""))
 
     def _limits_of(self, parameter: Parameter) -> Range:
-        name = parameter.name.lower()
+        name = _NAMES[parameter]
         if name not in self._limits:
             raise InvalidParameterError(f"{self._name} has no {name.replace('_', ' ')}")
         return self._limits[name]
@@ -702,9 +746,21 @@ class EM30(KeepsFocusRecord):
         if not 0.0 <= started.frame_time <= _LONGEST_FRAME:
             raise self._lie(name, "frame_time", started.frame_time)
         not_before = max(self._plausible(name, "time", started.time), self._effective)
-        return FrameOrder(started.first_frame, not_before, mode.width, mode.height, started.frame_time)
+        if self._records_settings(mode):
+            self._ask_for_settings(frame)
+        payload = mode.width * mode.height * self._bits // 8
+        return FrameOrder(started.first_frame, not_before, mode.width, mode.height, started.frame_time, payload)
 
-    def _image(self, frame: Frame, mode: ScanMode) -> Image:
+    def _ask_for_settings(self, frame: _FrameUnderWay) -> None:
+        """Ask for the settings that are recorded with a frame, so that they come while it is scanned."""
+        if frame.settings is not None:
+            frame.settings.close()
+        try:
+            frame.settings = self._control.ask([GetParameter(parameter) for parameter in self._recorded])
+        except SemDriversError as error:
+            _log.info("%s: no settings for the record of a frame: %s", self._name, error)
+
+    def _image(self, frame: Frame, settings: dict[str, float], mode: ScanMode) -> Image:
         leader = frame.leader
         depth = "<u2" if leader.pixel_format is PixelFormat.MONO16 else "u1"
         identity = {"model": self._capabilities.model, "serial": self._capabilities.serial}
@@ -716,7 +772,7 @@ class EM30(KeepsFocusRecord):
             frame_id=leader.frame_id,
             timestamp=self._epoch + leader.start_time,
             scan_mode=mode,
-            metadata={**identity, **self._frame_metadata(leader.working_distance, mode)},
+            metadata={**identity, **self._frame_metadata(leader.working_distance, mode, settings)},
         )
 
 

@@ -26,6 +26,7 @@ import usb.core
 import usb.util
 
 from firmware_protocol.frame_assembly import Defect, Frame, FrameAssembler
+from firmware_protocol.stream import MAX_PAYLOAD
 from firmware_protocol.usb import (
     BULK_IN,
     INTERFACE,
@@ -71,6 +72,8 @@ class FrameOrder:
         Pixels.
     frame_time : float
         Seconds that the scan takes.
+    payload : int
+        Bytes that the pixels should have; room for them is made while they are scanned.
     """
 
     first_frame: int
@@ -78,6 +81,7 @@ class FrameOrder:
     width: int
     height: int
     frame_time: float
+    payload: int = 0
 
 
 class _Trouble(Exception):
@@ -128,6 +132,8 @@ class ImageLink:
         self._backend = target.backend if target.backend is not None else libusb_backend()
         self._assembler = FrameAssembler()
         self._scratch = array("B", bytes(MAX_PACKET))
+        self._room = array("B")
+        """For the payload of the frame that is awaited."""
         self._device: Any = None
         self._broken_off = False
         """Whether somebody ended the last acquisition, so that parts of its frame may be in the pipe."""
@@ -324,6 +330,7 @@ class ImageLink:
         self, order: FrameOrder, lost: Callable[[FrameOrder], str], check: Callable[[], object], grace: float
     ) -> Frame:
         """Return the frame ordered; older ones are thrown away."""
+        self._room = _room_for(min(order.payload, MAX_PAYLOAD))
         limit = order.frame_time + grace
         deadline = time.monotonic() + limit
         while True:
@@ -353,8 +360,13 @@ class ImageLink:
 
     def _read(self, deadline: float, limit: float) -> list[Frame | Defect]:
         """Read up to the end of the part of a frame that is due, and return what that completes."""
-        packets = -(-self._assembler.due // MAX_PACKET)
-        buffer = self._scratch if packets == 1 else array("B", b"\0") * (packets * MAX_PACKET)
+        due = self._assembler.due
+        if due <= MAX_PACKET:
+            buffer = self._scratch
+        elif due <= len(self._room) < due + MAX_PACKET:
+            buffer, self._room = self._room, array("B")
+        else:
+            buffer = _room_for(due)
         left = deadline - time.monotonic()
         if left <= 0:
             raise _Trouble(f"no frame within {limit:.1f} s", _RESYNCHRONISE)
@@ -395,6 +407,11 @@ class ImageLink:
                 time.sleep(0.05)
             else:
                 return
+
+
+def _room_for(size: int) -> array[int]:
+    """Return room for whole packets of `size` bytes together; the system has given its memory by then."""
+    return array("B", b"\0") * (-(-size // MAX_PACKET) * MAX_PACKET)
 
 
 def _configure(device: Any) -> None:

@@ -7,8 +7,10 @@ Every call ends by its deadline, whatever the other side does. One thread may re
 from __future__ import annotations
 
 import contextlib
-import selectors
+import math
+import select
 import socket
+import sys
 import threading
 import time
 from ssl import SSLContext, SSLError
@@ -21,8 +23,6 @@ CHUNK = 65536
 _SERIAL_CHUNK = 256
 _SERIAL_READ = 0.05
 _SERIAL_WRITE = 0.5
-
-_Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 class Transport(Protocol):
@@ -127,15 +127,19 @@ def _why(error: OSError, timeout: float) -> str:
     return error.strerror or str(error)
 
 
-def _wait(connection: socket.socket | TlsSocket, events: int, timeout: float) -> bool:
+def _wait(connection: socket.socket | TlsSocket, timeout: float, *, to_write: bool = False) -> bool:
     """Return whether the socket is ready within `timeout` seconds.
 
-    One selector a call, of a kind that needs no descriptor of its own: a connection costs a process one descriptor, and
-    a call in a signal handler does not meet the call that it interrupts.
+    By what needs no descriptor of its own and is made for one call: a connection costs a process one descriptor, and a
+    call in a signal handler does not meet the call that it interrupts.
     """
-    with _Selector() as selector:
-        selector.register(connection, events)
-        return bool(selector.select(max(0.0, timeout)))
+    if sys.platform == "win32":
+        sockets = [connection]
+        readable, writable, _ = select.select(*(([], sockets) if to_write else (sockets, [])), [], max(0.0, timeout))
+        return bool(readable or writable)
+    poll = select.poll()
+    poll.register(connection, select.POLLOUT if to_write else select.POLLIN)
+    return bool(poll.poll(max(0, math.ceil(timeout * 1000))))
 
 
 class TcpTransport:
@@ -153,13 +157,13 @@ class TcpTransport:
         connection.setblocking(False)
         self.name = name
         self._socket = connection
-        self._closed = threading.Event()
+        self._closed = False
 
     def send(self, data: bytes, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         view = memoryview(data)
         while view:
-            if self._closed.is_set():
+            if self._closed:
                 raise TransportError(f"{self.name} is closed")
             try:
                 view = view[self._socket.send(view) :]
@@ -170,7 +174,7 @@ class TcpTransport:
                         f"{self.name} took {len(data) - len(view)} of {len(data)} bytes in {timeout:g} s"
                     ) from None
                 try:
-                    _wait(self._socket, selectors.EVENT_WRITE, left)
+                    _wait(self._socket, left, to_write=True)
                 except (OSError, ValueError) as error:
                     raise TransportError(f"{self.name} was closed while sending") from error
             except OSError as error:
@@ -178,7 +182,7 @@ class TcpTransport:
 
     def receive(self, timeout: float) -> bytes:
         try:
-            if not _wait(self._socket, selectors.EVENT_READ, timeout):
+            if not _wait(self._socket, timeout):
                 return b""
             data = self._socket.recv(CHUNK)
         except (BlockingIOError, InterruptedError):
@@ -190,7 +194,7 @@ class TcpTransport:
         return data
 
     def shutdown(self) -> None:
-        self._closed.set()
+        self._closed = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 

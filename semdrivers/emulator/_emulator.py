@@ -16,7 +16,7 @@ from firmware_protocol.messages import Parameter
 from firmware_protocol.profile import EM30, InstrumentProfile, ScanModeProfile
 from semdrivers import links as usb_backends
 from semdrivers.connection import checked_token
-from semdrivers.data_bar import bar_rows_of, without_bar
+from semdrivers.data_bar import BarRows, bar_rows_of, checked_bar_rows, without_bar
 from semdrivers.emulator.instrument import Instrument
 from semdrivers.emulator.physics import ColumnPreset, ElectronColumn, ScanConditions, Truth, discharged, preset_with
 from semdrivers.emulator.specimens import PERIODIC, SPECIMENS, Picture, Specimen, make_specimen
@@ -60,9 +60,9 @@ class Emulator:
         At start, mm; by default 5 to 30 depths of field from best focus, by seed.
     pixel_size : float, optional
         Pixel size of a picture, nm.
-    bar_rows : int, optional
-        Rows of a data bar at the bottom of a picture file, below 0 at the top, which are no sample; by default known
-        from the file, or detected. Of an array none is cut by default.
+    bar_rows : int or (int, int), optional
+        Rows of a data bar at the bottom of a picture file, below 0 at the top, or at both, which are no sample; by
+        default known from the file, or detected. Of an array none is cut by default.
     period : float, optional
         Period of a periodic specimen (grating, mesh, dot-array, brick-wall, chip), µm; drawn by seed by default.
     rasters : str
@@ -106,7 +106,7 @@ class Emulator:
         preset: str | ColumnPreset = "typical",
         working_distance: float | None = None,
         pixel_size: float | None = None,
-        bar_rows: int | None = None,
+        bar_rows: BarRows | None = None,
         period: float | None = None,
         rasters: str = "",
         realtime: bool = False,
@@ -307,7 +307,7 @@ def _with_rasters(profile: InstrumentProfile, rasters: str) -> InstrumentProfile
 
 
 def specimen_of(
-    specimen: object, seed: int, pixel_size: float | None, bar_rows: int | None = None, period: float | None = None
+    specimen: object, seed: int, pixel_size: float | None, bar_rows: BarRows | None = None, period: float | None = None
 ) -> Specimen:
     """Return the specimen of a name, a picture or an array; arguments as in `Emulator`."""
     picture: NDArray[Any] | None = None
@@ -336,8 +336,7 @@ def specimen_of(
             if value is not None:
                 raise InvalidParameterError(f"{name} belongs to a picture; the specimen {specimen!r} is none")
         return _named(str(specimen), seed)
-    if isinstance(bar_rows, bool) or not isinstance(bar_rows, int):
-        raise InvalidParameterError(f"bar_rows must be a whole number of rows, not {bar_rows!r}")
+    bar_rows = checked_bar_rows("bar_rows", bar_rows)
     if picture.ndim == 2:
         picture = without_bar(picture, bar_rows)
     if pixel_size is None:

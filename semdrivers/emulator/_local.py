@@ -10,6 +10,7 @@ from urllib.parse import SplitResult
 
 from semdrivers.connection import connect as connect_url
 from semdrivers.connection import flag_option, split_url
+from semdrivers.data_bar import checked_bar_rows
 from semdrivers.emulator._emulator import Emulator
 from semdrivers.emulator._tescan import TescanEmulator
 from semdrivers.emulator.physics import ColumnPreset
@@ -118,8 +119,10 @@ def _converted(url: str, name: str, value: Any) -> Any:
     """Turn the text of a query into what `Emulator` takes; other types pass, and are checked there."""
     if not isinstance(value, str):
         return value
+    if name == "bar_rows":
+        return checked_bar_rows(f"{url}: bar_rows", value)
     try:
-        if name in ("seed", "bar_rows"):
+        if name == "seed":
             return int(value)
         if name in _NUMBERS + _NUMBERS_OF_TESCAN:
             return float(value)

@@ -55,8 +55,8 @@ def read_pixels(path: str | Path, page: int = 0) -> NDArray[Any]:
     Raises
     ------
     InvalidParameterError
-        When there is no such file or page, it is no picture, or one of more than 2²⁸ pixels; that is known before it is
-        decoded.
+        When there is no such file or page, it is no picture, or one of more than 2²⁸ pixels, whatever their colours;
+        that is known before it is decoded.
     """
     path = Path(path)
     if not path.is_file():
@@ -149,7 +149,9 @@ def _read_tiff(path: Path, number: int) -> tuple[NDArray[Any], NDArray[Any] | No
 
     with tifffile.TiffFile(path) as file:
         page = file.pages.first if len(file.pages) == 1 else file.pages[_pages(file)[number]].aspage()
-        _check_size(path, int(page.size))
+        _check_size(path, int(page.imagewidth) * int(page.imagelength) * int(page.imagedepth))
+        if page.photometric == tifffile.PHOTOMETRIC.RGB and page.samplesperpixel >= 3 and page.imagedepth == 1:
+            return _colours_as_grey(page), None
         samples = page.asarray(buffersize=_BUFFER)
         palette = None
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
@@ -166,6 +168,44 @@ def _read_tiff(path: Path, number: int) -> tuple[NDArray[Any], NDArray[Any] | No
         if page.axes.startswith("S") and samples.ndim == 3:
             samples = np.moveaxis(samples, 0, -1)
         return samples, palette
+
+
+def _colours_as_grey(page: Any) -> NDArray[Any]:
+    """Return the luma of a page of a TIFF file, a part of it at a time: its colours need not be held beside it."""
+    grey = np.empty((page.imagelength, page.imagewidth), page.dtype.newbyteorder("="))
+    for top, left, colours in _parts(page):
+        room = grey[top : top + len(colours), left : left + colours.shape[1]]
+        room[...] = _luma(colours[: len(room), : room.shape[1], :3])
+    return grey
+
+
+def _parts(page: Any) -> Iterator[tuple[int, int, NDArray[Any]]]:
+    """Yield the first line and column of each part of a page, and its colours of shape (H, W, S)."""
+    file, width, samples = page.parent.filehandle, page.imagewidth, page.samplesperpixel
+    planes = samples if page.planarconfig == 2 else 1
+    if page.is_contiguous:
+        stored, each = page.dtype.newbyteorder(page.parent.byteorder), samples // planes
+        line = width * each * page.dtype.itemsize
+        for top in range(0, page.imagelength, _LINES):
+            lines = min(_LINES, page.imagelength - top)
+            parts = []
+            for plane in range(planes):
+                file.seek(page.dataoffsets[0] + (plane * page.imagelength + top) * line)
+                parts.append(np.frombuffer(file.read(lines * line), stored).reshape(lines, width, each))
+            yield top, 0, np.concatenate(parts, axis=-1) if planes > 1 else parts[0]
+        return
+    tables = page.jpegtables
+    header = page.jpegheader
+    count = len(page.dataoffsets) // planes
+    for number in range(count):
+        parts = []
+        for index in range(number, count * planes, count):
+            file.seek(page.dataoffsets[index])
+            data = file.read(page.databytecounts[index])
+            values, place, _ = page.decode(data or None, index, jpegtables=tables, jpegheader=header)
+            shape = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, width)
+            parts.append(np.zeros((*shape, samples // planes), page.dtype) if values is None else values[0])
+        yield place[2], place[3], np.concatenate(parts, axis=-1)
 
 
 def _read_with_pillow(path: Path, page: int, because: Exception | None = None) -> NDArray[Any]:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semdrivers.connection import split_path_url
-from semdrivers.data_bar import bar_rows_of, without_bar
+from semdrivers.data_bar import BarRows, bar_rows_of, checked_bar_rows, without_bar
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.files import counted, decimal, named_file, read_pixels, read_table, table_columns
 from semdrivers.image import SCAN_MODES, Image, ScanMode, read_image
@@ -57,7 +57,7 @@ class Plane:
         Lines and pixels along a line.
     bits : int
         Depth of the pixels.
-    bar_rows : int
+    bar_rows : int or (int, int)
         Rows of a data bar at the bottom of the picture, below 0 at the top, which are left out; `shape` does not count
         them.
     bit_depth : int or None
@@ -72,7 +72,7 @@ class Plane:
     pixel_size: float
     shape: tuple[int, int]
     bits: int
-    bar_rows: int = 0
+    bar_rows: BarRows = 0
     bit_depth: int | None = None
     optics: dict[str, float] = field(default_factory=dict)
 
@@ -88,10 +88,8 @@ def open_series(url: str, options: Mapping[str, Any]) -> Series:
     folder, given = split_path_url(url, options, _OPTIONS, "a series", "folder")
     numbers = {name: _number(url, name, given[name]) for name in _NUMBERS if name in given}
     rows = given.get("bar_rows")
-    if isinstance(rows, str):
-        if not (rows.isascii() and rows.removeprefix("-").isdecimal()):
-            raise InvalidParameterError(f"{url}: bar_rows must be a whole number of rows, not {rows!r}")
-        rows = int(rows)
+    if rows is not None:
+        rows = checked_bar_rows(f"{url}: bar_rows", rows)
     return Series(folder, planes=given.get("planes", "nearest"), bar_rows=rows, **numbers)
 
 
@@ -109,9 +107,9 @@ class Series(Recorded):
     planes : str
         What lies between two pictures: ``"nearest"``, the nearer of them, or ``"interpolated"``, a mixture of both in
         proportion.
-    bar_rows : int, optional
-        Rows of a data bar at the bottom of every picture, below 0 at the top, which are left out; by default known from
-        the file, or detected.
+    bar_rows : int or (int, int), optional
+        Rows of a data bar at the bottom of every picture, below 0 at the top, or at both, which are left out; by
+        default known from the file, or detected.
 
     Raises
     ------
@@ -127,7 +125,7 @@ class Series(Recorded):
         magnification: float | None = None,
         pixel_size: float | None = None,
         planes: str = "nearest",
-        bar_rows: int | None = None,
+        bar_rows: BarRows | None = None,
     ) -> None:
         super().__init__(folder, "series in")
         if planes not in _BETWEEN:
@@ -293,7 +291,9 @@ def _check_alike(planes: list[Plane]) -> None:
                 )
 
 
-def _planes(folder: Path, magnification: float | None, pixel_size: float | None, bar_rows: int | None) -> list[Plane]:
+def _planes(
+    folder: Path, magnification: float | None, pixel_size: float | None, bar_rows: BarRows | None
+) -> list[Plane]:
     if not folder.is_dir():
         raise InvalidParameterError(f"{folder}: there is no such folder")
     tables = {table: table_columns(table) for table in sorted(folder.glob("*.csv"))}
@@ -353,7 +353,11 @@ def _number(where: str, name: str, value: Any, *, signed: bool = False) -> float
 
 
 def _plane(
-    path: Path, stated: dict[str, float], magnification: float | None, pixel_size: float | None, bar_rows: int | None
+    path: Path,
+    stated: dict[str, float],
+    magnification: float | None,
+    pixel_size: float | None,
+    bar_rows: BarRows | None,
 ) -> Plane:
     image = read_image(path)
     vendor = "vendor" in image.metadata

@@ -34,6 +34,8 @@ from semdrivers.sessions._series import OPTICS
 
 _TABLE, _README = "series.csv", "README.md"
 _FEWEST, _MOST = 5, 1000
+_BLOCK = 4
+"""Pixels whose mean is compared with that of their neighbours, along and across: noise is no sharpness."""
 _NOMINAL_ANGLE = 3e-3
 """Half-angle in rad that the default span rests on where the instrument reports none."""
 _BLUR = 20.0
@@ -178,8 +180,9 @@ def _places(about: Capabilities, here: float, planes: int, span: float | None, p
 def _measured(image: Image) -> tuple[float, float, float]:
     """Return sharpness, mean and clipped share of a picture."""
     pixels = image.pixels.astype(np.float32)
-    smooth = (pixels[:-1, :-1] + pixels[1:, :-1] + pixels[:-1, 1:] + pixels[1:, 1:]) / 4
-    mean = float(pixels.mean())
+    height, width = (size // _BLOCK * _BLOCK for size in pixels.shape)
+    blocks = pixels[:height, :width].reshape(height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
+    smooth, mean = blocks.mean(axis=(1, 3)), float(pixels.mean())
     across, down = np.diff(smooth, axis=1), np.diff(smooth, axis=0)
     sharpness = float((across**2).mean() + (down**2).mean()) / max(mean, 1.0) ** 2
     top = full_scale(image.pixels, image.bit_depth)

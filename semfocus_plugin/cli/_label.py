@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from semdrivers.console import CommandGroup, Json, application, end_batch, messages, output, print_json
+from semdrivers.console import BarRowsOption, CommandGroup, Json, application, end_batch, messages, output, print_json
+from semdrivers.data_bar import BarRows
 from semdrivers.errors import InvalidParameterError
 from semdrivers.files import counted, replacing
 from semfocus_plugin.cli._moved import moved
@@ -19,10 +20,6 @@ from semfocus_plugin.labelling import Row
 Folder = Annotated[Path, typer.Argument(help="Folder of pictures, in it and below: TIFF, PNG, JPEG, BMP.")]
 Magnification = Annotated[
     float | None, typer.Option(help="Magnification of pictures whose files do not hold it; unknown by default.")
-]
-BarRows = Annotated[
-    int | None,
-    typer.Option(help="Rows of a data bar at the bottom of each, below 0 at the top; known or detected by default."),
 ]
 Sheet = Annotated[Path | None, typer.Option("--out", "-o", help="The sheet (.csv); FOLDER/labels.csv by default.")]
 
@@ -46,7 +43,11 @@ label = application(
 
 @label.command(cls=moved(disagreements="semfocus label compare"))
 def sheet(
-    folder: Folder, magnification: Magnification = None, bar_rows: BarRows = None, out: Sheet = None, json: Json = False
+    folder: Folder,
+    magnification: Magnification = None,
+    bar_rows: BarRowsOption = None,
+    out: Sheet = None,
+    json: Json = False,
 ) -> None:
     """Score the pictures of a folder for you to correct: a sheet (CSV), and a page (HTML) to do it on.
 
@@ -85,7 +86,7 @@ def sheet(
 def compare(
     folder: Folder,
     magnification: Magnification = None,
-    bar_rows: BarRows = None,
+    bar_rows: BarRowsOption = None,
     out: Sheet = None,
     threshold: Annotated[float, typer.Option(min=0, help="Least distance of a listed label from its score.")] = 1.0,
     json: Json = False,
@@ -108,7 +109,7 @@ def compare(
 
 
 def _scored(
-    folder: Path, magnification: float | None, bar_rows: int | None, out: Path | None, seen: Any = None
+    folder: Path, magnification: float | None, bar_rows: BarRows | None, out: Path | None, seen: Any = None
 ) -> tuple[Path, list[Row], list[str]]:
     """Return the sheet's path, its rows with today's scores, and what could not be scored."""
     from semfocus_plugin import labelling

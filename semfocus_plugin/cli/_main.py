@@ -15,6 +15,7 @@ from semdrivers.base import described
 from semdrivers.console import (
     INTERRUPTED,
     REFUSED,
+    BarRowsOption,
     Json,
     Overwrite,
     Url,
@@ -109,10 +110,7 @@ def run(
     keep_brightness: Annotated[
         bool, typer.Option("--keep-brightness", help="Leave brightness and contrast alone, even if clipped.")
     ] = False,
-    bar_rows: Annotated[
-        int | None,
-        typer.Option(help="Rows of a data bar at the bottom of every frame, below 0 at the top; detected by default."),
-    ] = None,
+    bar_rows: BarRowsOption = None,
     focus_region: FocusRegion = None,
     focus_offset: FocusOffset = None,
     move_to_contrast: MoveToContrast = False,
@@ -178,11 +176,16 @@ def run(
         semdrivers.get_plugin_manager().check_autofocus_method(method)
     outputs = (save, (".tif", ".tiff")), (record, (".json",)), (plot, (".png", ".pdf", ".svg"))
     _check_outputs(*outputs, overwrite=overwrite)
-    with listening(webhook) as listener, semdrivers.opened(url) as connected:
+    microscope: Any = None
+
+    def prepare(connected: Any) -> None:
+        nonlocal microscope
         microscope = connected if save_session is None else semdrivers.Recorder(connected, save_session)
-        own_travel = connected.max_travel if isinstance(connected, LimitsTravel) else None
         if magnification is not None:
             microscope.magnification = magnification
+
+    with listening(webhook) as listener, semdrivers.opened(url, prepare=prepare) as connected:
+        own_travel = connected.max_travel if isinstance(connected, LimitsTravel) else None
         if max_travel is None and not anywhere:
             from semfocus_plugin.calibration import default_travel
 
@@ -262,12 +265,7 @@ def score(
     probe_diameter: Annotated[
         float | None, typer.Option(help="Diameter of the focused probe, nm; that of a tungsten gun by default.")
     ] = None,
-    bar_rows: Annotated[
-        int | None,
-        typer.Option(
-            help="Rows of a data bar at the bottom of each, below 0 at the top; known or detected by default."
-        ),
-    ] = None,
+    bar_rows: BarRowsOption = None,
     json: Json = False,
 ) -> None:
     """Score pictures: 0 (out of focus) to 9.

@@ -17,7 +17,7 @@ from semdrivers.console import INTERRUPTED, REFUSED, Json, Url, messages, output
 from semdrivers.errors import InvalidParameterError, installation
 from semdrivers.files import counted
 from semdrivers.image import ScanMode
-from semdrivers.microscope import HasBeam, HasStage
+from semdrivers.microscope import HasBeam, HasStage, within
 from semfocus_plugin.cli._options import (
     Bounds,
     ContrastRadius,
@@ -124,13 +124,15 @@ def tile(
     if size is None and corners is None and not resume:
         raise InvalidParameterError("nothing says which tiles to take: add --grid, --region or both")
     began = time.perf_counter()
-    with listening(webhook) as listener, ended_in_order(), semdrivers.opened(url) as microscope:
+    within("overlap", overlap, 0, 0.9)
+
+    def prepare(microscope: Any) -> tiles.Plan:
         _check_stage(microscope)
+        chosen = _mode(microscope.capabilities.scan_modes, mode)
         if magnification is not None:
             microscope.magnification = magnification
 
         def make() -> tiles.Plan:
-            chosen = _mode(microscope.capabilities.scan_modes, mode)
             first = microscope.acquire(chosen)
             width, height = (n * first.pixel_size * 1e-6 for n in reversed(first.pixels.shape))
             return tiles.plan_tiles(
@@ -148,6 +150,15 @@ def tile(
         plan = tiles.open_folder(out, make, resume=resume, overwrite=overwrite)
         if size is not None and size != (plan.columns, plan.rows):
             raise InvalidParameterError(f"--grid {grid} differs from the {plan.columns}x{plan.rows} of {out}")
+        return plan
+
+    plans: list[tiles.Plan] = []
+    with (
+        listening(webhook) as listener,
+        ended_in_order(),
+        semdrivers.opened(url, prepare=lambda each: plans.append(prepare(each))) as microscope,
+    ):
+        plan = plans[0]
         if max_travel is None:
             settings = replace(settings, max_travel=default_travel(microscope))
         with cancelled_by_interrupt() as cancel, progress_bar() as bar:

@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 
 from semdrivers import read_image
 from semdrivers.console import problem_of
-from semdrivers.data_bar import bar_rows_of, without_bar
+from semdrivers.data_bar import BarRows, bar_rows_of, bar_rows_text, checked_bar_rows, without_bar
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.files import TableRow, composed, counted, read_table, replacing, table_columns
 from semfocus_plugin.networks import evaluate, magnification_of
 
 COLUMNS = ("file", "magnification", "score", "log_blur", "log_blur_sigma", "bar_rows", "label")
 """Columns of a sheet: the picture relative to the sheet; what AENet says (score, ln(1 + blur radius in pixels) and its
-standard deviation); rows of a data bar at the bottom, below 0 at the top, which are not looked at (empty:
-to be detected); and the label, 0 to 9, empty where nobody has looked yet."""
+standard deviation); rows of a data bar at the bottom, below 0 at the top, such as 20+60 at both, which are
+not looked at (empty: to be detected); and the label, 0 to 9, empty where nobody has looked yet."""
 
 _FORMULA = re.compile(r"^('*[=+\-@\t\r])")
 """How a cell begins that a spreadsheet would compute; an apostrophe before it makes it a text."""
@@ -46,7 +46,7 @@ class Row:
     score: float | None = None
     log_blur: float | None = None
     log_blur_sigma: float | None = None
-    bar_rows: int | None = None
+    bar_rows: BarRows | None = None
     label: float | None = None
 
     @property
@@ -117,7 +117,7 @@ def propose(
     base: str | Path,
     *,
     magnification: float | None = None,
-    bar_rows: int | None = None,
+    bar_rows: BarRows | None = None,
     seen: Callable[[Row, NDArray[Any], float], object] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[list[Row], list[str]]:
@@ -134,7 +134,7 @@ def propose(
         Folder of the sheet, to which the names of files are relative.
     magnification : float, optional
         Magnification of pictures that do not state it themselves and have none in the sheet.
-    bar_rows : int, optional
+    bar_rows : int or (int, int), optional
         Rows of the data bar, of pictures that are not in the sheet yet; by default known from the file, or detected.
     seen : callable, optional
         Called with every line, the pixels scored, of shape (H, W), and the pixel size in nm (NaN where unknown).
@@ -199,19 +199,23 @@ def _row(line: TableRow) -> Row:
             raise OutOfRangeError(f"{line.where}: {name} must be within {low:g} to {high:g}, not {line.text(name)}")
         return result
 
-    rows = value("bar_rows", -1e6, 1e6)
+    rows: str | float | None = line.text("bar_rows")
+    if "+" not in str(rows):
+        rows = value("bar_rows", -1e6, 1e6)
     return Row(
         file=_FORMULA_QUOTED.sub(r"\1", line.text("file")).replace("\\", "/"),
         magnification=value("magnification", 1e-3, 1e9),
         score=value("score", 0, 9),
         log_blur=value("log_blur", 0, 20),
         log_blur_sigma=value("log_blur_sigma", 0, 100),
-        bar_rows=None if rows is None else int(rows),
+        bar_rows=None
+        if rows is None
+        else checked_bar_rows(f"{line.where}: bar_rows", rows if isinstance(rows, str) else int(rows)),
         label=value("label", 0, 9),
     )
 
 
 def _cell(value: object) -> str:
-    if value is None or isinstance(value, int):
-        return "" if value is None else str(value)
+    if value is None or isinstance(value, int | tuple):
+        return "" if value is None else bar_rows_text(value)
     return f"{value:.6g}" if isinstance(value, float) else _FORMULA.sub(r"'\1", str(value))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import semfocus_plugin.networks._models as networks
-from semdrivers.data_bar import bar_rows_of, without_bar
+from semdrivers.data_bar import BarRows, bar_rows_of, without_bar
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.grey_levels import full_scale, in_unit, native
 from semdrivers.image import Image
@@ -32,7 +32,7 @@ def score(
     *,
     magnification: float | None = None,
     probe_diameter: float | None = None,
-    bar_rows: int | None = None,
+    bar_rows: BarRows | None = None,
 ) -> float:
     """Return AENet's score of a picture: 0 (out of focus) to 9.
 
@@ -46,7 +46,7 @@ def score(
     probe_diameter : float, optional
         Diameter of the focused probe in nm, where it is known: of a fine probe a blur shows earlier than of the
         tungsten one of 36 nm that the score supposes.
-    bar_rows : int, optional
+    bar_rows : int or (int, int), optional
         Rows of a data bar at the bottom, below 0 at the top, which are no sample and are left out. By default they are
         known from the picture's metadata, or detected.
 
@@ -68,7 +68,7 @@ def evaluate(
     *,
     magnification: float | None = None,
     probe_diameter: float | None = None,
-    bar_rows: int | None = None,
+    bar_rows: BarRows | None = None,
 ) -> networks.Evaluation:
     """Return all that is known of a picture; arguments and errors as in `score`."""
     pixel, depth = None, None
@@ -124,7 +124,7 @@ def magnification_from_pixel(pixel_size: float, width: int) -> float:
     return NOMINAL_PIXEL * FAST_WIDTH / (pixel_size * 1e-6 * width)
 
 
-def sample_of(pixels: NDArray[Any], bar_rows: int, name: str = "the picture") -> NDArray[Any]:
+def sample_of(pixels: NDArray[Any], bar_rows: BarRows, name: str = "the picture") -> NDArray[Any]:
     """Return a picture without its data bar, as a view.
 
     Raises
@@ -135,8 +135,8 @@ def sample_of(pixels: NDArray[Any], bar_rows: int, name: str = "the picture") ->
     sample = without_bar(pixels, bar_rows, name)
     if len(sample) < LEAST_ROWS:
         raise OutOfRangeError(
-            f"{name}: a data bar of {abs(bar_rows)} rows leaves {len(sample)} of {len(pixels)}; the score needs "
-            f"at least {LEAST_ROWS}: check bar_rows"
+            f"{name}: a data bar of {len(pixels) - len(sample)} rows leaves {len(sample)} of {len(pixels)}; the "
+            f"score needs at least {LEAST_ROWS}: check bar_rows"
         )
     return sample
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from semdrivers.data_bar import bar_rows_of
+from semdrivers.data_bar import BarRows, bar_rows_of, both_bars
 from semdrivers.errors import AutofocusError, DeviceError, InterlockError, SemDriversError, StoppedError
 from semdrivers.files import counted
 from semdrivers.focus import AutofocusSettings, Drift, FocusStep, Progress
@@ -40,7 +40,7 @@ from semfocus_plugin.run._frame_size import fitted
 from semfocus_plugin.run._limits import limits_of
 from semfocus_plugin.run._measurement import NOISE, Measurement, pixel_of
 from semfocus_plugin.run._spoiled import spoiled
-from semfocus_plugin.run._stigmator import Matrix, Stigmator
+from semfocus_plugin.run._stigmator import Stigmator, StigmatorEffect
 
 _log = logging.getLogger(__name__)
 _LOOK = 0.02
@@ -82,7 +82,7 @@ class FocusRun:
         Diameter of the focused probe, mm; what its capabilities report by default.
     retakes : int
         Most spoiled frames of the run that are taken again.
-    matrix : pair of pair of float, optional
+    effect : StigmatorEffect, optional
         What the stigmator does, as calibrated.
 
     Raises
@@ -105,7 +105,7 @@ class FocusRun:
         beam: Beam | None = None,
         core: float | None = None,
         retakes: int = MOST_RETAKES,
-        matrix: Matrix | None = None,
+        effect: StigmatorEffect | None = None,
     ) -> None:
         self._microscope = microscope
         self._settings = settings
@@ -120,7 +120,7 @@ class FocusRun:
         self._magnified = False
         self._mode = offered_mode(microscope.capabilities, settings.scan_mode)
         self._dose = None if settings.max_dose is None else Dose(settings.max_dose, microscope.capabilities, self._mode)
-        self._bar_rows = 0
+        self._bar_rows: BarRows = 0
         self._binning = 1
         self._full_scale = 1
         self._checks = FrameChecks(self._mode)
@@ -144,7 +144,7 @@ class FocusRun:
         self._drift: Drift | None = None
         self._field = Field(microscope) if settings.correct_drift else None
         self._field_note = ""
-        self.stigmator = Stigmator(microscope, settings, matrix) if settings.stigmate else None
+        self.stigmator = Stigmator(microscope, settings, effect) if settings.stigmate else None
 
     @property
     def core(self) -> float:
@@ -361,7 +361,7 @@ class FocusRun:
         if depth is not None:
             depth = check_bit_depth(depth, "the instrument's bit_depth")
         rows = bar_rows_of(image.pixels, image.metadata, self._settings.bar_rows)
-        self._bar_rows = rows = max(rows, self._bar_rows, key=abs)
+        self._bar_rows = rows = both_bars(rows, self._bar_rows)
         try:
             pixels = native(sample_of(image.pixels, rows, "the frame") if rows else image.pixels)
             if self._settings.region is not None:

@@ -7,6 +7,7 @@ of the checkout in a temporary folder. Needs ``pip install -e '.[mutation]'``.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -20,14 +21,21 @@ from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkResult
 
 ROOMS = {
-    "codecs": ("firmware_protocol", "tests/firmware_protocol tests/semdrivers/tescan/test_sharksem_codec.py"),
+    "codecs": (["firmware_protocol"], "tests/firmware_protocol tests/semdrivers/tescan/test_sharksem_codec.py"),
     "put-back": (
-        "semdrivers/autofocus.py",
-        "tests/semdrivers/test_autofocus_contract.py tests/semdrivers/test_focus_map.py "
+        ["semdrivers/autofocus.py", "semdrivers/microscope.py"],
+        "tests/semdrivers/test_shared_ways.py tests/semdrivers/test_where_it_is_sent.py "
+        "tests/semdrivers/test_autofocus_contract.py tests/semdrivers/test_optional_parts.py "
+        "tests/semdrivers/test_scan_modes.py tests/semdrivers/test_focus_map.py "
         "tests/semfocus_plugin/test_where_to_focus.py",
     ),
+    "limits": (
+        [f"semfocus_plugin/run/{name}.py" for name in ("_limits", "_dose", "_brightness")],
+        "tests/semfocus_plugin/test_probe_limits.py tests/semfocus_plugin/test_exposure_first.py "
+        "tests/semfocus_plugin/test_safe_defaults.py tests/semfocus_plugin/test_envelope.py",
+    ),
     "run": (
-        "semfocus_plugin/run",
+        ["semfocus_plugin/run"],
         "tests/semfocus_plugin/test_frame_checks.py tests/semfocus_plugin/test_narrow_limits.py "
         "tests/semfocus_plugin/test_envelope.py tests/semfocus_plugin/test_exposure_first.py "
         "tests/semfocus_plugin/test_spoiled_frames.py tests/semfocus_plugin/test_safe_defaults.py",
@@ -36,7 +44,7 @@ ROOMS = {
 """What is changed, and the tests that should notice."""
 _ROOT = Path(__file__).parents[2]
 _CONFIG = """[cosmic-ray]
-module-path = "{source}"
+module-path = {source}
 timeout = {timeout}
 excluded-modules = []
 test-command = "{python} -m pytest -x -q -n 0 -p no:cacheprovider {tests}"
@@ -57,7 +65,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "checkout")
         shutil.copytree(_ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__", "site", "dist"))
-        values = {"source": source, "tests": tests, "python": sys.executable, "timeout": options.timeout}
+        values = {"source": json.dumps(source), "tests": tests, "python": sys.executable, "timeout": options.timeout}
         (copy / "mutation.toml").write_text(_CONFIG.format(**values), encoding="utf-8")
         session = copy / "mutation.sqlite"
 

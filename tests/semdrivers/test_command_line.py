@@ -55,6 +55,17 @@ def test_info_for_people(microscope):
     assert microscope.closed
 
 
+@pytest.mark.parametrize("url", ["emulator://tin-balls?seed=1", "tescan-emulator://tin-balls?seed=1"])
+def test_info_prints_every_value_that_an_instrument_reports(url):
+    done = run("info", url)
+    assert done.exit_code == 0, done.exception
+    shown, told = " ".join(done.stdout.split()), json.loads(run("info", url, "--json").stdout)
+    limits = told["stigmator"]
+    expected = "not reported" if limits is None else f"{limits['minimum']:g} to {limits['maximum']:g}"
+    assert f"stigmator {expected}" in shown
+    assert ("stigmator matrix not reported" in shown) == (told["stigmator_matrix"] is None)
+
+
 def test_info_for_programs(microscope):
     told = json.loads(run("info", URL, "--json").stdout)
     assert told["working_distance"] == 12.0

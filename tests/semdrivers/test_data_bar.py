@@ -10,9 +10,16 @@ from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
 import semdrivers
-from semdrivers.data_bar import bar_rows_of, detect_bar_rows, without_bar
+from semdrivers.data_bar import (
+    bar_rows_of,
+    bar_rows_text,
+    both_bars,
+    checked_bar_rows,
+    detect_bar_rows,
+    without_bar,
+)
 from semdrivers.emulator import Emulator
-from semdrivers.errors import OutOfRangeError
+from semdrivers.errors import InvalidParameterError, OutOfRangeError
 
 STYLES = {"black": (0, 255), "grey": (70, 255), "white": (255, 0), "dim": (0, 190)}
 
@@ -136,6 +143,7 @@ def test_no_row_of_a_real_micrograph_is_taken_for_a_bar_and_the_real_bars_are_fo
     known = {
         "fibresem_sample01_img08": 166,
         "fibresem_sample02_img20": 166,
+        "odemis_jeol_temgrid": 64,  # text and a rule, without a background
         "odemis_tescan_hole16bit": 120,
         "odemis_tfs_icegrid": 68,
         "odemis_zeiss_temgrid": 60,
@@ -184,3 +192,87 @@ def test_bars_that_stand_on_each_other_are_cut_together(upper, lower):
         for picture in (np.vstack([sample(480, 640), drawn]), np.vstack([drawn, sample(480, 640)])):
             for view in (picture, compressed(picture, 80)):
                 assert abs(detect_bar_rows(view)) == pytest.approx(64, abs=4)
+
+
+def written(pixels: np.ndarray, ink: int, size: int, text: str = "15.0kV WD9.7mm x2,000 10um", rule: bool = True):
+    """Return a picture with text drawn over it near the bottom, and the rows from the text's first to the last."""
+    picture = Pillow.fromarray(pixels)
+    draw = ImageDraw.Draw(picture)
+    height, width = pixels.shape
+    below = height - size - 10
+    draw.text((8, below), text, fill=ink, font=ImageFont.load_default(size))
+    if rule:
+        draw.rectangle((width * 3 // 4, below + size // 2, width - 12, below + size // 2 + 2), fill=ink)
+    changed = np.flatnonzero((np.asarray(picture) != pixels).any(axis=1))
+    return np.asarray(picture), height - int(changed[0])
+
+
+@pytest.mark.parametrize("ink", [255, 0, 235])
+@pytest.mark.parametrize(("height", "width", "size"), [(240, 320, 13), (480, 640, 20), (960, 1280, 36)])
+def test_text_without_a_background_is_cut_as_a_bar_is(height, width, size, ink):
+    for seed in (1, 2):
+        picture, rows = written(sample(height, width, seed), ink, size)
+        assert detect_bar_rows(picture) == pytest.approx(rows, abs=2)
+        assert detect_bar_rows(picture[::-1]) == pytest.approx(-rows, abs=2)
+        assert detect_bar_rows(picture.astype(np.uint16) * 257) == pytest.approx(rows, abs=2)
+        blurred = np.asarray(Pillow.fromarray(sample(height, width, seed)).resize((width // 8, height // 8)))
+        blurred = np.asarray(Pillow.fromarray(blurred).resize((width, height), Pillow.Resampling.BICUBIC))
+        picture, rows = written(blurred, ink, size, rule=False)
+        assert detect_bar_rows(picture) == pytest.approx(rows, abs=2)
+
+
+def test_text_is_seen_through_compression():
+    picture, rows = written(sample(960, 1280), 255, 36)
+    for quality in (90, 75):
+        assert detect_bar_rows(compressed(picture, quality)) == pytest.approx(rows, abs=4)
+
+
+@pytest.mark.parametrize("noise", [2, 12, 40])
+def test_specks_and_rows_of_dots_are_no_text(noise):
+    random = np.random.default_rng(noise)
+    rows, columns = np.mgrid[:240, :320]
+    beads = np.full((240, 320), 90.0)
+    for y in range(4, 240, 14):
+        for x in range(8, 320, 16):
+            beads[np.hypot(rows - y, columns - x) < 4] = 255
+    specks = np.full((240, 320), 90.0)
+    specks[random.random(specks.shape) < 0.02] = 255
+    for scene in (beads, specks):
+        picture = np.clip(scene + random.normal(0, noise, scene.shape), 0, 255).astype(np.uint8)
+        assert detect_bar_rows(picture) == detect_bar_rows(picture[::-1]) == 0
+
+
+@pytest.mark.parametrize("lower", ["bar", "text"])
+@pytest.mark.parametrize("upper", ["bar", "text"])
+def test_both_ends_of_a_picture_are_cut(upper, lower):
+    def ended(picture, kind):
+        if kind == "text":
+            return written(picture, 255, 20)
+        return np.vstack([picture, bar(40, 640, "grey")]), 40
+
+    picture, bottom = ended(sample(480, 640), lower)
+    picture, top = ended(picture[::-1], upper)
+    detected = detect_bar_rows(picture[::-1])
+    assert detected == (pytest.approx(top, abs=2), pytest.approx(bottom, abs=2))
+    left = without_bar(picture[::-1], bar_rows_of(picture[::-1], {}))
+    assert len(left) == pytest.approx(len(picture) - top - bottom, abs=4)
+    assert detect_bar_rows(left) == 0
+
+
+def test_rows_at_both_ends_are_given_as_numbers_text_and_metadata():
+    picture = np.vstack([bar(20, 320), sample(), bar(24, 320, "white")])
+    for rows in ((20, 24), checked_bar_rows("bar_rows", "20+24"), checked_bar_rows("bar_rows", [20, 24])):
+        assert np.array_equal(without_bar(picture, rows), sample())
+    assert bar_rows_of(picture, {"bar_rows": [20, 0]}) == (20, 0)
+    assert bar_rows_of(picture, {"bar_rows": "none"}) == bar_rows_of(picture, {"bar_rows": [200, 200]}) == (20, 24)
+    for rows in (0, -20, 24, (20, 24)):
+        assert checked_bar_rows("bar_rows", bar_rows_text(rows)) == rows
+    assert [both_bars(-20, 24), both_bars((3, 24), -20), both_bars(5, 24), both_bars(0, -3)] == [(20, 24)] * 2 + [
+        24,
+        -3,
+    ]
+    for wrong in ("20+", "+3", "a", "1+2+3", "", 1.5, True, (1, -2), (1, 2, 3), [1.0, 2], None):
+        with pytest.raises(InvalidParameterError, match="rows at top and bottom such as 20"):
+            checked_bar_rows("bar_rows", wrong)
+    with pytest.raises(OutOfRangeError, match=r"not 200\+84"):
+        without_bar(picture, (200, 84))

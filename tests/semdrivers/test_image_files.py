@@ -323,6 +323,47 @@ def test_tiff_with_planar_colour(tmp_path, grey):
     assert np.array_equal(semdrivers.read_pixels(path), grey)
 
 
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {},
+        {"rowsperstrip": 100},
+        {"tile": (128, 64)},
+        {"compression": "zlib", "predictor": True, "rowsperstrip": 100},
+        {"compression": "zlib", "tile": (128, 64)},
+    ],
+    ids=str,
+)
+def test_colour_tiff_of_every_layout_is_the_luma_of_its_colours(tmp_path, layout, dtype, byteorder):
+    """Strips and tiles are converted as they come, so the last of each is cut off."""
+    colours = np.random.default_rng(5).integers(0, np.iinfo(dtype).max, (300, 210, 4), dtype)
+    colours[:150, :, 1] = colours[:150, :, 2] = colours[:150, :, 0]
+    luma = np.rint(colours[..., :3] @ [0.299, 0.587, 0.114])
+    for samples in (3, 4):
+        for planar in ("contig", "separate"):
+            data = colours[..., :samples] if planar == "contig" else np.moveaxis(colours[..., :samples], -1, 0)
+            extra = {"extrasamples": ["unassalpha"]} if samples == 4 else {}
+            tifffile.imwrite(
+                tmp_path / "a.tif", data, photometric="rgb", planarconfig=planar, byteorder=byteorder, **layout, **extra
+            )
+            pixels = semdrivers.read_pixels(tmp_path / "a.tif")
+            assert pixels.dtype == dtype
+            assert np.array_equal(pixels, luma)
+
+
+@pytest.mark.slow
+def test_a_picture_is_too_large_by_its_pixels_and_not_by_its_colours(tmp_path):
+    large = tmp_path / "a.tif"
+    tiles = (np.full((640, 9600, 3), row, np.uint8) for row in range(15))
+    layout = {"photometric": "rgb", "compression": "zlib", "tile": (640, 9600)}
+    tifffile.imwrite(large, tiles, shape=(9600, 9600, 3), dtype=np.uint8, **layout)
+    pixels = semdrivers.read_pixels(large)
+    assert pixels.shape == (9600, 9600)
+    assert np.array_equal(pixels[::640, 7], np.arange(15))
+
+
 def test_the_first_of_several_pictures(tmp_path, grey):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.stack([grey, 255 - grey]), photometric="minisblack")

@@ -136,3 +136,11 @@ def test_a_series_of_a_focus_drive_runs_through_zero(tmp_path):
         series.working_distance = 0.001
         assert series.working_distance == 0.0
         assert series.acquire().working_distance == 0.0
+
+
+def test_noise_is_no_sharpness_and_a_sample_without_structure_has_none(focused, tmp_path):
+    focused.magnification = 5000
+    assert record_series(focused, tmp_path / "tin", planes=5).notes == ()
+    with semdrivers.connect("emulator://featureless?seed=1&magnification=5000") as microscope:
+        (note,) = record_series(microscope, tmp_path / "blank", planes=5).notes
+        assert "at an end" in note or "hardly blurs" in note

@@ -136,6 +136,22 @@ def test_a_bar_changes_no_score_wherever_pictures_are_read(tmp_path):
     assert (row.bar_rows, row.score) == (40, pytest.approx(clean, abs=1e-4))
     assert read_picture(tmp_path / "a.png", 50.0).pixels.shape == PIXELS.shape
     assert read_picture(tmp_path / "a.png", 50.0, bar_rows=0).pixels.shape == barred.shape
+    twice = np.vstack([drawn_bar(30, 400), barred])
+    assert (
+        scoring.score(twice, magnification=5000) == scoring.score(twice, magnification=5000, bar_rows=(30, 40)) == clean
+    )
+    (tmp_path / "twice").mkdir()
+    Pillow.fromarray(twice).save(tmp_path / "twice" / "a.png")
+    for options in ([], ["--bar-rows", "30+40"]):
+        arguments = ["label", "--magnification", "5000", *options, str(tmp_path / "twice")]
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+        (row,) = labelling.read_sheet(tmp_path / "twice" / "labels.csv")
+        assert (row.bar_rows, row.score) == ((30, 40), pytest.approx(clean, abs=1e-4))
+        (tmp_path / "twice" / "labels.csv").unlink()
+    wrong = CliRunner().invoke(app, ["score", "--bar-rows", "30x40", str(tmp_path / "a.png")])
+    assert (wrong.exit_code, "such as 20+60" in " ".join(wrong.output.split())) == (2, True)
+    with semdrivers.connect(f"emulator://image?pixel_size=50&bar_rows=30+40&path={tmp_path.as_posix()}/twice/a.png"):
+        pass
     Pillow.fromarray(barred).save(tmp_path / "b.png")
     (tmp_path / "labels.csv").write_text("file,working_distance,pixel_size\na.png,12,50\nb.png,13,50\n")
     with semdrivers.connect(f"series://{tmp_path.as_posix()}") as microscope:
@@ -206,12 +222,15 @@ def test_a_large_picture_is_scored_like_its_parts():
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
-@pytest.mark.parametrize("ending", ["tif", "png"])
+@pytest.mark.parametrize("ending", ["tif", "rgb.tif", "png"])
 def test_a_mosaic_of_16384_pixels_is_scored_in_a_gigabyte(tmp_path, ending):
     path = tmp_path / f"mosaic.{ending}"
     mosaic = np.tile(PIXELS.astype(">u2") * 16, (55, 41))[:16384, :16384]
     if ending == "tif":
         tifffile.imwrite(path, mosaic, tile=(512, 512), byteorder=">")
+    elif ending == "rgb.tif":
+        bands = (np.stack([band // 16] * 3, -1).astype(np.uint8) for band in np.split(mosaic, 64))
+        tifffile.imwrite(path, bands, shape=(*mosaic.shape, 3), dtype=np.uint8, photometric="rgb", tile=(256, 16384))
     else:
         Pillow.fromarray(mosaic.astype(np.uint16)).save(path, compress_level=1)
     code = "import sys; from semfocus_plugin.lab.cli import app\n"

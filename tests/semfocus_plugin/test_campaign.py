@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import asdict
 
 import pytest
 
@@ -34,6 +41,30 @@ def test_a_campaign_goes_on_where_it_ended(tmp_path, capsys):
     assert main(["--out", str(out), "--runs", "2", "--resume"]) == 0
     assert [json.loads(line)["number"] for line in out.read_text().splitlines()] == [0, 1]
     assert "| runs | 1 | 1 |" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
+@pytest.mark.parametrize("number", [LINKS.index("tcp"), LINKS.index("killed")] if "killed" in LINKS else [])
+def test_a_campaign_that_is_asked_to_end_ends_and_leaves_nothing_running(number, tmp_path, capsys):
+    out = tmp_path / "campaign.jsonl"
+    earlier = [Run(each, LINKS[each], "", "focused", 1.0, ()) for each in range(number)]
+    out.write_text("".join(json.dumps(asdict(run)) + "\n" for run in earlier))
+    carry_out(0)  # so that all is loaded that is loaded once
+    before = threading.active_count()
+
+    def ask() -> None:
+        while threading.active_count() <= before + 1 or (number and not multiprocessing.active_children()):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    asks = threading.Thread(target=ask, daemon=True)
+    asks.start()
+    assert main(["--out", str(out), "--runs", str(number + 50), "--resume"]) == 128 + signal.SIGTERM
+    asks.join()
+    assert (multiprocessing.active_children(), signal.getsignal(signal.SIGTERM)) == ([], signal.SIG_DFL)
+    done = len(out.read_text().splitlines())
+    assert main(["--out", str(out), "--runs", str(done + 1), "--resume"]) == 0
+    assert json.loads(out.read_text().splitlines()[-1])["number"] == done
 
 
 @pytest.mark.slow

@@ -114,6 +114,18 @@ def below(pixels):
     return np.vstack([pixels, bar(26, pixels.shape[1], 50)])
 
 
+def written(pixels):
+    picture = Pillow.fromarray(pixels)
+    draw = ImageDraw.Draw(picture)
+    draw.text((6, len(pixels) - 22), "15.0kV WD9.7mm x5,000 10um", fill=255, font=ImageFont.load_default(13))
+    draw.rectangle((240, len(pixels) - 16, 310, len(pixels) - 14), fill=255)
+    return np.asarray(picture)
+
+
+def at_both_ends(pixels):
+    return over(at_the_top(pixels))
+
+
 def deeper(bits: int, gain: float = 1.0, shift: int = 0):
     random = np.random.default_rng(bits)
 
@@ -138,7 +150,17 @@ def run(kind=Through, *, seed=1, settings=None, **changes):
 
 @pytest.mark.parametrize(
     ("drawn", "seed"),
-    [(over, 21), (below, 22), (over, 23), (white, 21), (compressed, 22), (on_a_ramp, 23), (at_the_top, 21)],
+    [
+        (over, 21),
+        (below, 22),
+        (over, 23),
+        (white, 21),
+        (compressed, 22),
+        (on_a_ramp, 23),
+        (at_the_top, 21),
+        (written, 22),
+        (at_both_ends, 23),
+    ],
 )
 def test_a_bar_in_every_frame_costs_nothing(drawn, seed):
     result, error, _ = run(seed=seed, pixels=drawn)

@@ -14,6 +14,9 @@ from PIL import Image as Pillow
 from typer.main import get_command
 from typer.testing import CliRunner
 
+import semdrivers
+from semdrivers._cli import app as semdrivers_app
+from semdrivers.emulator import Emulator
 from semfocus_plugin.cli import bar
 from semfocus_plugin.lab.cli import app
 
@@ -277,3 +280,29 @@ def test_a_shortcut_for_windows_is_a_batch_file(tmp_path):
     assert text.endswith("\r\npause\r\n")
     assert semfocus("view", 'em30://a"b', "--shortcut", tmp_path / "other.cmd").exit_code == 2
     assert semfocus("view", "em30://a", "--shortcut", tmp_path / "sem.lnk").exit_code == 2
+
+
+def test_a_value_that_is_refused_leaves_the_beam_to_whoever_works_there(tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "a.txt").write_text("a")
+    with Emulator("tin-balls", seed=3, magnification=5000) as emulator:
+        for product, words in (
+            (app, ["run", emulator.url, "--magnification", "0"]),
+            (app, ["run", emulator.url, "--save-session", tmp_path / "kept"]),
+            (app, ["tile", emulator.url, "--no-mosaic", "--grid", "2x2", "-o", tmp_path / "t", "--overlap", "1.5"]),
+            (app, ["tile", emulator.url, "--no-mosaic", "--grid", "2x2", "-o", tmp_path / "t", "--mode", "quick"]),
+            (semdrivers_app, ["snap", emulator.url, "-o", tmp_path / "a.tif", "--working-distance", "999"]),
+            (app, ["tile", emulator.url, "--no-mosaic", "--grid", "2x2", "-o", tmp_path / "kept"]),
+            (semdrivers_app, ["snap", emulator.url, "-o", tmp_path / "a.tif", "--mode", "quick"]),
+            (semdrivers_app, ["record-series", emulator.url, "-o", tmp_path / "s", "--mode", "quick"]),
+            (semdrivers_app, ["record-series", emulator.url, "-o", tmp_path / "s", "--planes", "1"]),
+            (semdrivers_app, ["record-series", emulator.url, "-o", tmp_path / "kept"]),
+        ):
+            assert CliRunner().invoke(product, [str(word) for word in words]).exit_code == 2, words
+            with semdrivers.connect(emulator.url) as microscope:
+                assert microscope.beam_on, words
+        assert not (tmp_path / "t").exists()
+        with pytest.raises(ZeroDivisionError), semdrivers.opened(emulator.url):
+            raise ZeroDivisionError
+        with semdrivers.connect(emulator.url) as microscope:
+            assert not microscope.beam_on

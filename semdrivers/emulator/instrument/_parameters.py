@@ -91,7 +91,7 @@ PARAMETERS: dict[Parameter, ParameterRule] = {
 
 def require(profile: InstrumentProfile, *parameters: Parameter) -> None:
     """Raise `Refused` with NOT_IMPLEMENTED for a parameter that the instrument does not have."""
-    for parameter in parameters:
+    for parameter in parameters if profile.absent else ():
         if parameter.name.lower() in profile.absent:
             raise refuse(Status.NOT_IMPLEMENTED, f"this instrument has no {parameter.name.lower()}")
 

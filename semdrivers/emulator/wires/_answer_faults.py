@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from firmware_protocol.control import Envelope, encode
 from firmware_protocol.messages import Kind, Opcode
@@ -14,26 +14,17 @@ PAUSE = 0.05
 """Seconds between the two pieces of an answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """How the bytes of a message leave.
-
-    Parameters
-    ----------
-    now : bytes
-        At once.
-    rest : bytes
-        After a pause, before anything else.
-    late : bytes
-        Much later; other messages overtake it.
-    reset : bool
-        Whether the connection is reset.
-    """
+class Delivery(NamedTuple):
+    """How the bytes of a message leave."""
 
     now: bytes
+    """At once."""
     rest: bytes = b""
+    """After a pause, before anything else."""
     late: bytes = b""
+    """Much later; other messages overtake it."""
     reset: bool = False
+    """Whether the connection is reset."""
 
 
 class FaultyLine:

@@ -200,6 +200,11 @@ class ControlDesk:
             self._sessions.remove(session)
 
     @property
+    def defers(self) -> bool:
+        """Whether an answer waits for the instrument to come to rest."""
+        return bool(self._deferred)
+
+    @property
     def _owner(self) -> Session | None:
         return next((session for session in self._sessions if session.owner), None)
 

@@ -154,6 +154,11 @@ class _Connection:
     events: int = selectors.EVENT_READ
     """What the selector watches for."""
 
+    def is_at_rest(self) -> bool:
+        """Whether its client has a session, and nothing waits, neither of the client nor for it."""
+        waits = self.items or self.outgoing or self.paused or self.decoder.waiting
+        return self.session.token is not None and not (waits or self.broken)
+
 
 def _in_control(what: object) -> bool:
     return isinstance(what, _Connection) and what.session.owner
@@ -294,9 +299,9 @@ class ControlServer:
 
     def _serve(self) -> None:
         """Body of the server's thread."""
-        pause = 0.0
+        due = 0.0
         while not self._closing.is_set():
-            ready = self._selector.select(pause)
+            ready = self._selector.select(max(0.0, due - time.monotonic()))
             end = time.monotonic() + _SHARE
             if len(ready) > 1:
                 ready.sort(key=lambda each: not _in_control(each[0].data))
@@ -307,9 +312,21 @@ class ControlServer:
                     self._exchange(key.data, events)
             while self._calls:
                 self._calls.popleft()()
-            if any(each.items for each in self._connections):
-                self._work_off()
-            pause = min(self._desk.tick(), self._look_after())
+            waiting = [each for each in self._connections if each.items]
+            if waiting:
+                self._work_off(waiting)
+            now = time.monotonic()
+            if now < due and self._was_plain(ready):
+                self.instrument.update()
+            else:
+                due = now + min(self._desk.tick(), self._look_after())
+
+    def _was_plain(self, ready: list[tuple[selectors.SelectorKey, int]]) -> bool:
+        """Whether a turn was one client's that left nothing to do: nothing to look after came with it."""
+        if len(ready) != 1 or self._late or self._desk.defers:
+            return False
+        client = ready[0][0].data
+        return isinstance(client, _Connection) and client.is_at_rest()
 
     def _accept(self) -> None:
         for _ in range(_NEWCOMERS):
@@ -361,8 +378,8 @@ class ControlServer:
         self._selector.register(pipe.fileno(), selectors.EVENT_READ, connection)
 
     def _exchange(self, connection: _Connection, events: int) -> None:
-        if connection not in self._connections:
-            return  # dropped in this turn
+        if connection.broken:
+            return  # in this turn
         try:
             if events & selectors.EVENT_WRITE:
                 self._flush(connection)
@@ -397,13 +414,14 @@ class ControlServer:
             hellos.append(connection.heard)
         return not flooded
 
-    def _work_off(self) -> None:
+    def _work_off(self, clients: list[_Connection]) -> None:
         """Handle messages that wait: the owner's first, then one of each client in turn, while the turn lasts."""
         end = time.monotonic() + _SHARE
-        waiting = deque(each for each in self._connections if each.items)
+        waiting = deque(clients)
         self._turn += 1
-        waiting.rotate(-(self._turn % (len(waiting) or 1)))
-        waiting = deque(sorted(waiting, key=_in_control, reverse=True))
+        if len(clients) > 1:
+            waiting.rotate(-(self._turn % len(waiting)))
+            waiting = deque(sorted(waiting, key=_in_control, reverse=True))
         while waiting and time.monotonic() < end:
             connection = waiting.popleft()
             item = connection.items.popleft()
@@ -411,6 +429,8 @@ class ControlServer:
                 self._desk.handle(connection.session, item)
             if connection.items:
                 (waiting.appendleft if connection.session.owner else waiting.append)(connection)
+            elif connection.outgoing:
+                self._queue(connection, b"")
 
     def _look_after(self) -> float:
         """Drop what is broken, finish what fell silent; returns the seconds until the next call is needed."""
@@ -458,17 +478,28 @@ class ControlServer:
         if connection.paused:
             connection.paused += data
             return
+        if not (data or connection.outgoing):
+            return
+        # What the pipe did not take leaves when it can; answers leave together where further messages wait.
+        if not (connection.items or connection.events & selectors.EVENT_WRITE):
+            if connection.outgoing:
+                data = bytes(connection.outgoing) + data
+                connection.outgoing.clear()
+            try:
+                data = data[connection.pipe.write(data) :]
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError:
+                connection.broken = True
+                return
+            if not data:
+                return
         connection.outgoing += data
         if len(connection.outgoing) > _MOST_QUEUED:
             connection.broken = not connection.pipe.lasting
             connection.outgoing.clear()
-            return
-        try:
-            self._flush(connection)
-        except (BlockingIOError, InterruptedError):
+        if not connection.items:
             self._watch(connection)
-        except OSError:
-            connection.broken = True
 
     def _send_what_was_kept(self, now: float) -> float:
         """Send what faults kept back and is due; returns the seconds until the next call is needed."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from firmware_protocol.stream import Buffer
 from semdrivers.emulator.instrument import ScannedFrame
 from semdrivers.emulator.wires._faults import Faults, Occasion
 from semdrivers.emulator.wires._usb_bus import EmulatedBus
-from semdrivers.emulator.wires._usb_device import Transfers, frame_transfers
+from semdrivers.emulator.wires._usb_device import Transfers, frame_transfers, stream_frame
 
 REPLUG_TIME = 0.2
 """Seconds from pulling the cable to plugging it in again."""
@@ -46,8 +47,12 @@ class FaultyStream:
         self._before: Transfers = ()
         self._held: Transfers = ()
 
-    def encode(self, frame: ScannedFrame) -> Transfers:
+    def encode(self, frame: ScannedFrame) -> Iterable[Buffer]:
         """Return what is sent when `frame` has been scanned; called by the device's thread."""
+        if not self._faults:
+            if self._witness is not None and not frame.aborted:
+                self._witness(frame)
+            return stream_frame(frame)
         whole = sent = frame_transfers(frame)
         before, self._before = self._before, whole
         held, self._held = self._held, ()

@@ -11,14 +11,14 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
 
 from firmware_protocol import usb
 from firmware_protocol.bridge import TransferError, TransferStatus
-from firmware_protocol.stream import Buffer, FrameStatus, Leader, PixelFormat, encode_frame
+from firmware_protocol.stream import Buffer, FrameStatus, Leader, PixelFormat, encode_parts
 from firmware_protocol.usb import DescriptorType, SetupPacket, StandardRequest, StreamInfo, VendorRequest
 from semdrivers.emulator.instrument import ScannedFrame
 
@@ -39,6 +39,11 @@ class FrameSource(Protocol):
 
 def frame_transfers(frame: ScannedFrame) -> Transfers:
     """Return the transfers that carry a frame: leader, payload, trailer."""
+    return tuple(stream_frame(frame))
+
+
+def stream_frame(frame: ScannedFrame) -> Iterator[Buffer]:
+    """Yield the transfers that carry a frame, one by one: see `firmware_protocol.stream.encode_parts`."""
     pixels = np.ascontiguousarray(frame.pixels)
     if pixels.dtype.itemsize > 1 and sys.byteorder == "big":
         pixels = pixels.byteswap()
@@ -54,7 +59,7 @@ def frame_transfers(frame: ScannedFrame) -> Transfers:
         frame.pixel_size,
     )
     status = FrameStatus.ABORTED if frame.aborted else FrameStatus.OK
-    return encode_frame(leader, pixels.data.cast("B"), frame.end_time, status)
+    yield from encode_parts(leader, pixels.data.cast("B"), frame.end_time, status)
 
 
 class UsbDevice:
@@ -69,7 +74,7 @@ class UsbDevice:
     serial : str
         The serial number in its descriptors.
     encode : callable, optional
-        Turns a frame into transfers; tests damage frames here.
+        Turns a frame into transfers, of which each leaves before the next is asked for; tests damage frames here.
     max_payload : int
         Bytes, as STREAM_INFO reports.
     """
@@ -79,7 +84,7 @@ class UsbDevice:
         source: FrameSource,
         *,
         serial: str,
-        encode: Callable[[ScannedFrame], Transfers] = frame_transfers,
+        encode: Callable[[ScannedFrame], Iterable[Buffer]] = stream_frame,
         max_payload: int = 1280 * 960 * 2,
     ) -> None:
         self._source = source
@@ -287,20 +292,32 @@ class UsbDevice:
                 generation = self._generation
                 self._state.release()
                 try:
-                    frame = self._source.next_frame()
-                    transfers = None if frame is None else self._encode(frame)
+                    scanned = self._scan(generation)
                 except Exception:
                     _log.exception("the emulated scan failed; the bulk endpoint is halted")
-                    self._state.acquire()
                     self.halt()
-                    continue
-                self._state.acquire()
-                if transfers is None:
+                    scanned = True
+                finally:
+                    self._state.acquire()
+                if not scanned:
                     self._state.wait(_POLL)
-                elif generation == self._generation:
-                    self._sent += 1
-                    self._fifo.extend(memoryview(part) for part in transfers if len(part))
+
+    def _scan(self, generation: int) -> bool:
+        """Scan a frame and send its parts as they are made; returns whether there was one."""
+        frame = self._source.next_frame()
+        if frame is None:
+            return False
+        transfers = self._encode(frame)
+        with self._state:
+            self._sent += generation == self._generation
+        for part in transfers:
+            with self._state:
+                if generation != self._generation:
+                    break
+                if len(part):
+                    self._fifo.append(memoryview(part))
                     self._state.notify_all()
+        return True
 
     def _alive(self) -> None:
         if not self._plugged:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from semdrivers import read_image
 from semdrivers.console import problem_of
-from semdrivers.data_bar import bar_rows_of, without_bar
+from semdrivers.data_bar import BarRows, bar_rows_of, checked_bar_rows, without_bar
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semdrivers.files import decimal, read_table
+from semdrivers.files import read_table
 from semdrivers.microscope import number
 from semfocus_plugin.networks import SMALLEST
 
@@ -48,7 +48,7 @@ class Picture:
     assumed: bool = False
 
 
-def read_picture(path: Path, pixel_size: float | None = None, bar_rows: int | None = None) -> Picture:
+def read_picture(path: Path, pixel_size: float | None = None, bar_rows: BarRows | None = None) -> Picture:
     """Return a picture file as a specimen.
 
     Parameters
@@ -57,8 +57,9 @@ def read_picture(path: Path, pixel_size: float | None = None, bar_rows: int | No
         TIFF, PNG or JPEG.
     pixel_size : float, optional
         nm; by default that of the file, and `NOMINAL_PIXEL_SIZE` where it names none.
-    bar_rows : int, optional
-        Rows of a data bar at the bottom, below 0 at the top, cut off; by default known from the file, or detected.
+    bar_rows : int or (int, int), optional
+        Rows of a data bar at the bottom, below 0 at the top, or at both, cut off; by default known from the file, or
+        detected.
 
     Raises
     ------
@@ -124,8 +125,9 @@ def read_folder(
 def _of_row(folder: Path, row: dict[str, str], pixel_size: float | None) -> Picture:
     written = _PIXEL_SIZE.search(" ".join(row.values()))
     known = float(written.group(1)) if written else pixel_size
-    rows = decimal(row.get("bar_rows"))
-    return read_picture(_locate(folder, row["file"]), known, None if rows is None else int(rows))
+    rows = row.get("bar_rows") or None
+    bar_rows = None if rows is None else checked_bar_rows("bar_rows", rows)
+    return read_picture(_locate(folder, row["file"]), known, bar_rows)
 
 
 def _is_sharp(row: dict[str, str]) -> bool:

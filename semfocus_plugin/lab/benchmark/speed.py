@@ -7,12 +7,13 @@ import itertools
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import semdrivers
 from firmware_protocol.stream import crc32
@@ -22,13 +23,16 @@ from semfocus_plugin.networks import AENet, State, preprocess
 
 __all__ = ["Figure", "measure"]
 
+_SLICE, _FEWEST = 0.02, 5
+"""Seconds that one of several calls is timed before the next has its turn, and how many turns each has at least."""
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One measured figure."""
 
     name: str  # What was measured
-    unit: str  # ``"ms"`` or ``"MB/s"``
+    unit: str  # ``"ms"``, ``"MB/s"``, or ``"×"`` for a ratio of two others
     # median, p90: Over the repetitions; p90 is the slow end
     median: float
     p90: float
@@ -74,10 +78,11 @@ def _compute(seconds: float) -> Iterator[Figure]:
 
 def _control(seconds: float) -> Iterator[Figure]:
     """Time a round trip on the control channel, and the same on a bare socket of this computer."""
-    with _echo() as ping:
-        yield _time("bare socket ping", ping, seconds)
-    with _emulator() as (_, microscope):
-        yield _time("control round trip (read working distance)", lambda: microscope.working_distance, seconds)
+    with _echo() as ping, _emulator() as (_, microscope):
+        bare, whole = _alternately(seconds, ping, lambda: microscope.working_distance)
+    yield _figure("bare socket ping", bare)
+    yield _figure("control round trip (read working distance)", whole)
+    yield _figure("control round trip, in bare pings beside it", _ratios(whole, bare), "×", 1.0)
 
 
 def _frames(seconds: float) -> Iterator[Figure]:
@@ -114,24 +119,49 @@ def _usb(seconds: float) -> Iterator[Figure]:
     ready = np.random.default_rng(1).integers(0, 256, (mode.height, mode.width)).astype(np.uint8)
     with _emulator() as (emulator, microscope):
         emulator.column.render = lambda conditions: ready
-        took = _time("", lambda: microscope.acquire(mode), seconds)
-        copied = _time("", lambda: crc32(bytearray(ready.data)), seconds)
-    for name, figure in (
+        copied, took = _alternately(seconds, lambda: crc32(bytearray(ready.data)), lambda: microscope.acquire(mode))
+    for name, slices in (
         ("copy and CRC-32 of a SLOW frame", copied),
         ("images over USB, SLOW frames through the driver, with all settings", took),
     ):
+        figure = _figure(name, slices)
         yield Figure(name, "MB/s", ready.size / 1e3 / figure.median, ready.size / 1e3 / figure.p90, figure.repetitions)
+    slower = _figure("images over USB, share of the rate of a copy with its CRC-32", _ratios(took, copied), "×", 1.0)
+    yield dataclasses.replace(slower, median=1 / slower.median, p90=1 / slower.p90)
 
 
-def _time(name: str, call: Callable[[], Any], seconds: float, unit: str = "ms") -> Figure:
-    call()
-    taken: list[float] = []
-    until = time.perf_counter() + seconds
-    while time.perf_counter() < until or len(taken) < 5:
-        began = time.perf_counter()
+def _time(name: str, call: Callable[[], Any], seconds: float) -> Figure:
+    (taken,) = _alternately(seconds, call)
+    return _figure(name, taken)
+
+
+def _alternately(seconds: float, *calls: Callable[[], Any]) -> list[list[list[float]]]:
+    """Time calls side by side, each for about `seconds`; return the seconds of each, slice by slice.
+
+    What else the computer does meets all of them then, so that their ratio says something on a busy one too.
+    """
+    slices: list[list[list[float]]] = [[] for _ in calls]
+    for call in calls:
         call()
-        taken.append((time.perf_counter() - began) * 1e3)
-    return Figure(name, unit, float(np.median(taken)), float(np.quantile(taken, 0.9)), len(taken))
+    until = time.perf_counter() + seconds * len(calls)
+    while time.perf_counter() < until or len(slices[0]) < _FEWEST:
+        for call, taken in zip(calls, slices, strict=True):
+            taken.append([])
+            end = time.perf_counter() + _SLICE
+            while (began := time.perf_counter()) < end or not taken[-1]:
+                call()
+                taken[-1].append(time.perf_counter() - began)
+    return slices
+
+
+def _ratios(these: list[list[float]], those: list[list[float]]) -> NDArray[np.float64]:
+    """Return the ratio of the medians in each slice."""
+    return np.array([np.median(this) / np.median(that) for this, that in zip(these, those, strict=True)])
+
+
+def _figure(name: str, taken: Sequence[Any] | NDArray[np.float64], unit: str = "ms", factor: float = 1e3) -> Figure:
+    values = np.hstack([*taken]) * factor
+    return Figure(name, unit, float(np.median(values)), float(np.quantile(values, 0.9)), values.size)
 
 
 @contextmanager

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,8 +22,27 @@ def _earlier(path: Path) -> Iterator[campaign.Run]:
         yield campaign.Run(**{**values, "forbidden": tuple(values["forbidden"])})
 
 
+@contextmanager
+def _requests_to_end() -> Iterator[list[int]]:
+    """Gather SIGTERM and Ctrl-C: the first is for the end of the run under way, a second ends it at once."""
+    requests: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        requests.append(number)
+        if len(requests) > 1:
+            raise SystemExit(128 + number)
+        os.write(2, b"ending after the run under way, within minutes; --resume repeats it; a second signal ends now\n")
+
+    before = {each: signal.signal(each, end) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield requests
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a campaign; returns 1 when something forbidden happened."""
+    """Run a campaign; returns 1 when something forbidden happened, and 128 + n where signal n ended it before."""
     parser = argparse.ArgumentParser(prog="python -m semfocus_plugin.lab.campaign", description=campaign.__doc__)
     parser.add_argument("--runs", type=int, default=300, help="runs in all, the earlier ones included")
     parser.add_argument("--seed", type=int, default=0, help="another seed is another campaign")
@@ -32,9 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs = list(_earlier(options.out)) if options.out.exists() else []
     done = {run.number for run in runs}
     numbers = [number for number in range(options.runs) if number not in done]
-    with options.out.open("a", encoding="utf-8") as file:
+    with _requests_to_end() as requests, options.out.open("a", encoding="utf-8") as file:
         for number in numbers:
             run = campaign.carry_out(number, options.seed)
+            if requests:  # the signal may have reached the processes of the run too: it counts for nothing
+                return 128 + requests[0]
             runs.append(run)
             print(json.dumps(asdict(run)), file=file, flush=True)
             if run.forbidden:

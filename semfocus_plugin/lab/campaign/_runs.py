@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -102,9 +103,6 @@ def faults_of(number: int, seed: int = 0) -> str:
     return ",".join(f"{name}@{random.integers(1, 8)}" for name in chosen)
 
 
-_warm = False
-
-
 def carry_out(number: int, seed: int = 0) -> Run:
     """Carry out a run.
 
@@ -115,12 +113,19 @@ def carry_out(number: int, seed: int = 0) -> Run:
     seed : int
         Random seed of the campaign; fixes specimens, magnifications, moments and lies of all its runs.
     """
-    global _warm
-    if not _warm:  # what is made once a process (threads of the networks, handles of the USB library) is no leak
-        _warm = True
-        for first in range(len(LINKS)):
-            if LINKS[first] in ("tcp", "serial", "bridge", "killed"):
-                carry_out(first)
+    _warm_up()
+    return _carried_out(number, seed)
+
+
+@cache
+def _warm_up() -> None:
+    """Have everything made that is made once a process (threads of the networks, handles of USB): that is no leak."""
+    for first in range(len(LINKS)):
+        if LINKS[first] in ("tcp", "serial", "bridge", "killed"):
+            _carried_out(first, 0)
+
+
+def _carried_out(number: int, seed: int) -> Run:
     random = np.random.default_rng([number, 2, seed])
     link, faults = LINKS[number % len(LINKS)], faults_of(number, seed)
     before, began = _resources(), time.monotonic()
@@ -178,10 +183,12 @@ class _Watched:
         process = context.Process(target=in_a_process, args=(self._emulator.remote_url, theirs), daemon=True)
         process.start()
         theirs.close()
-        given = self._kill(process, ours, random) if link == "killed" else _starve(process, random)
-        process.join(_DEADLINE)
-        if process.is_alive():
-            self.forbidden.add("late")
+        try:
+            given = self._kill(process, ours, random) if link == "killed" else _starve(process, random)
+            process.join(_DEADLINE)
+            if process.is_alive():
+                self.forbidden.add("late")
+        finally:  # also where the campaign itself is interrupted
             process.kill()
             process.join()
         self._read(ours)

@@ -27,7 +27,7 @@ frame_id)``, ``("leaving",)``, or ``("error", name, named, text)``."""
 
 
 def focus_and_take_a_picture(url: str, report: Callable[[Report], object], stop_after: float | None = None) -> None:
-    """Focus, take a picture, and report each step; nothing is raised.
+    """Focus, take a picture, and report each step; nothing is raised but what ends the program.
 
     Parameters
     ----------
@@ -37,6 +37,11 @@ def focus_and_take_a_picture(url: str, report: Callable[[Report], object], stop_
         Takes each `Report`.
     stop_after : float, optional
         Seconds after which another thread stops the microscope.
+
+    Raises
+    ------
+    SystemExit, KeyboardInterrupt
+        When the program is to end; it is reported too.
     """
     try:
         with semdrivers.connect(url) as microscope:
@@ -57,11 +62,14 @@ def focus_and_take_a_picture(url: str, report: Callable[[Report], object], stop_
     except BaseException as error:
         text = "\n".join([str(error), *getattr(error, "__notes__", ())])
         report(("error", type(error).__name__, isinstance(error, SemDriversError), text))
+        if not isinstance(error, Exception):
+            raise
 
 
 def in_a_process(url: str, connection: Connection) -> None:
     """Do the same as a process of its own, and report through `connection`."""
-    focus_and_take_a_picture(url, connection.send)
+    with suppress(SystemExit, KeyboardInterrupt):
+        focus_and_take_a_picture(url, connection.send)
 
 
 def _stop(microscope: object) -> None:

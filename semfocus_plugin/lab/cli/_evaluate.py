@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 import semdrivers
-from semdrivers.console import Json, Overwrite, end_batch, messages, output, print_json, problem_of
+from semdrivers.console import BarRowsOption, Json, Overwrite, end_batch, messages, output, print_json, problem_of
+from semdrivers.data_bar import BarRows
 from semdrivers.errors import InvalidParameterError
 from semfocus_plugin.cli import MaxFrames, MethodName, progress_bars
 from semfocus_plugin.lab.cli._shared import Dask, Workers, check_outputs, engine, print_table, write_report
@@ -24,12 +25,7 @@ def evaluate(
     pixel_size: Annotated[
         float | None, typer.Option(help="Pixel size of picture files, nm; what the file says, or 100, by default.")
     ] = None,
-    bar_rows: Annotated[
-        int | None,
-        typer.Option(
-            help="Rows of a data bar to cut off picture files, below 0 at the top; known or detected by default."
-        ),
-    ] = None,
+    bar_rows: BarRowsOption = None,
     method: MethodName = None,
     max_frames: MaxFrames = None,
     preset: Annotated[
@@ -103,7 +99,7 @@ def evaluate(
 
 
 def _specimens(
-    names: list[str] | None, pixel_size: float | None, bar_rows: int | None, problems: list[str]
+    names: list[str] | None, pixel_size: float | None, bar_rows: BarRows | None, problems: list[str]
 ) -> list[Any]:
     """Return names and pictures; what cannot be read is added to `problems`, unless nothing is left."""
     from semfocus_plugin.lab.benchmark.pictures import read_folder, read_picture

@@ -292,12 +292,12 @@ def test_pending_extends_the_deadline(peer: ScriptedPeer) -> None:
             assert peer.connection is not None
             peer.connection.sendall(encode(request.reply(done)))
 
-        threading.Timer(0.5, finish).start()
-        return encode(request.pending(2.0))
+        threading.Timer(1.3, finish).start()
+        return encode(request.pending(30.0))
 
     peer.script = [late]
     with peer.link() as link:
-        assert link.request(Pump(), deadline=0.3) == done
+        assert link.request(Pump(), deadline=1.0) == done
     assert peer.sent == [Pump()], "nothing is repeated while the instrument is at work"
 
 
@@ -429,6 +429,33 @@ def test_threads_that_ask_at_once_each_get_their_own_answer(peer: ScriptedPeer) 
             thread.join(60)
         assert not any(thread.is_alive() for thread in threads)
     assert (wrong, len(peer.sent)) == ([], 200)
+
+
+def test_queries_that_are_sent_together_each_get_their_own_answer(peer: ScriptedPeer) -> None:
+    asked = [GetParameter(each) for each in (Parameter.STAGE_X, Parameter.STAGE_Y, Parameter.BRIGHTNESS)]
+
+    def answer(request: Envelope) -> bytes:
+        return encode(request.reply(ParameterValue(request.message.parameter, request.message.parameter / 4, 0.0)))
+
+    held: list[bytes] = []
+
+    def hold(request: Envelope) -> bytes:
+        held.append(answer(request))
+        return b""
+
+    # The first answer is lost, and the query sent again; the second comes behind the third
+    peer.script += [nothing, hold, lambda request: answer(request) + held.pop(), answer]
+    with peer.link() as link:
+        answers = link.ask(asked, deadline=0.5)
+        assert [each.value for each in answers] == [each.parameter / 4 for each in asked]
+        answers.close()
+        numbers = [each.sequence for each in peer.heard if isinstance(each.message, GetParameter)]
+        assert numbers == [numbers[0], numbers[0] + 1, numbers[0] + 2, numbers[0]]
+        peer.script += [answer, answer]
+        link.ask(asked[:1]).close()  # nobody wants that answer
+        assert link.request(asked[1]).value == asked[1].parameter / 4
+    with pytest.raises(NotConnectedError):
+        link.ask(asked)
 
 
 def test_observers_renew_no_lease() -> None:

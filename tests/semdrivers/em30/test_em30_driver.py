@@ -179,6 +179,17 @@ def test_a_picture_says_how_the_instrument_stood(microscope, tmp_path):
     assert about["dwell_time"] == modes.dwell_times[modes.scan_modes.index(ScanMode.STANDARD)]
 
 
+def test_a_setting_that_cannot_be_read_costs_no_picture(emulator, microscope, monkeypatch):
+    value = emulator.instrument.value
+    monkeypatch.setattr(emulator.instrument, "value", lambda of: math.nan if of is Parameter.BRIGHTNESS else value(of))
+    about = microscope.acquire(ScanMode.STANDARD).metadata
+    assert about["stigmator_y"] == 0.0
+    assert not about.keys() & {"brightness", "voltage", "dwell_time"}
+    monkeypatch.undo()
+    assert {"brightness", "voltage", "dwell_time"} <= microscope.acquire(ScanMode.STANDARD).metadata.keys()
+    assert not {"brightness", "voltage", "dwell_time"} & microscope.acquire(ScanMode.FAST).metadata.keys()
+
+
 def test_a_frame_of_before_a_set_is_never_returned(emulator, microscope):
     """Frames already in the pipe are thrown away, whatever was set in between."""
     device = emulator.usb.device
