@@ -41,8 +41,8 @@ def semdrivers_autofocus(
         beam=None if kept is None else kept.beam,
         core=None if kept is None else kept.core,
         apertures=apertures,
-        matrix=None if stigmator is None else stigmator.matrix,
-        keep_matrix=None if apertures is None else partial(learn_stigmator, microscope.capabilities),
+        effect=None if stigmator is None else stigmator.effect,
+        keep_effect=None if apertures is None else partial(learn_stigmator, microscope.capabilities),
     )
 
 

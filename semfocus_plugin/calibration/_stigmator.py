@@ -22,13 +22,13 @@ import semdrivers
 from semdrivers.errors import AutofocusError, InvalidParameterError
 from semdrivers.files import counted, replacing
 from semdrivers.focus import AutofocusSettings, Progress
-from semdrivers.microscope import Microscope, Range, has_member, restoring, stigmator_of
+from semdrivers.microscope import Microscope, Range, has_member, number, restoring, stigmator_of
 from semfocus_plugin import networks as network_files
 from semfocus_plugin.calibration._file import Identified, check_place, place_for
 from semfocus_plugin.calibration._measure import CalibrationCancelled
 from semfocus_plugin.networks import Networks
 from semfocus_plugin.optics import Beam
-from semfocus_plugin.run import BudgetSpent, Cancelled, FocusRun, posterior_of, sighting_of
+from semfocus_plugin.run import BudgetSpent, Cancelled, FocusRun, StigmatorEffect, posterior_of, sighting_of
 
 _PLACES = -5.0, 0.5, 5.0
 """Depths of field from the focus of the frames at every setting."""
@@ -56,6 +56,8 @@ class StigmatorCalibration:
         Standard deviation of the astigmatism that a move was seen to add, as a share of it; the larger of both axes.
     frames : int
         That it rests on; those of the autofocus before it not counted.
+    working_distance : float or None
+        Where it was measured, mm: elsewhere the axes are turned. None where that was not noted.
     """
 
     model: str
@@ -64,6 +66,7 @@ class StigmatorCalibration:
     matrix: tuple[tuple[float, float], tuple[float, float]]
     sigma: float
     frames: int
+    working_distance: float | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -73,6 +76,14 @@ class StigmatorCalibration:
         if rows.shape != (2, 2) or not np.isfinite(rows).all() or not np.linalg.cond(rows) < 100:
             raise InvalidParameterError(f"matrix must be two rows of two numbers with an inverse, not {self.matrix!r}")
         object.__setattr__(self, "matrix", tuple(tuple(float(value) for value in row) for row in rows))
+        number("sigma", self.sigma)
+        if self.working_distance is not None:
+            number("working_distance", self.working_distance, "mm")
+
+    @property
+    def effect(self) -> StigmatorEffect:
+        """For a run."""
+        return StigmatorEffect(self.matrix, self.sigma, self.working_distance)
 
 
 def calibrate_stigmator(
@@ -139,6 +150,7 @@ def calibrate_stigmator(
         matrix=((a, c), (b, d)),
         sigma=max(sigmas),
         frames=run.frames,
+        working_distance=result.working_distance,
     )
 
 
@@ -215,14 +227,13 @@ def keep_stigmator(
     return target
 
 
-def learn_stigmator(
-    info: Identified, matrix: tuple[tuple[float, float], tuple[float, float]], sigma: float, frames: int
-) -> None:
+def learn_stigmator(info: Identified, effect: StigmatorEffect, frames: int) -> None:
     """Keep what a run has measured on its way, for an instrument that reports who it is; no fault ends the run."""
     if place_for(info) is not None:
         date = datetime.now().astimezone().isoformat(timespec="seconds")
         with contextlib.suppress(OSError, InvalidParameterError):
-            keep_stigmator(StigmatorCalibration(info.model, info.serial, date, matrix, sigma, frames))
+            known = effect.matrix, effect.error, frames, effect.working_distance
+            keep_stigmator(StigmatorCalibration(info.model, info.serial, date, *known))
 
 
 def stigmator_for(info: Identified) -> StigmatorCalibration | None:

@@ -8,16 +8,20 @@ from dataclasses import replace
 from semfocus_plugin.optics import Estimate, Posterior, Residual, Sighting
 from semfocus_plugin.run import FocusRun, Measurement, posterior_of
 
-_LEFT = 0.4
+_LEFT = 0.5
 """Depths of field of astigmatism that are not worth a frame: they are taken off at the end."""
 _CLEAR = 1.6
 """Standard deviations from which astigmatism is corrected."""
-_SIGMA, _SIGMA_MEASURED = 0.24, 0.2
+_SIGMA, _SIGMA_MEASURED = 0.27, 0.25
 """Depths of field to which what remains must be known, the latter where the run measures what the stigmator does."""
 _LEAST_KNOWN, _SHARE = 1.5, 0.3
 """The same, in depths of field or as a share of it, before the stigmator is moved to see what it does."""
 _WORTH = 0.35
 """Depths of field of astigmatism that are worth such a move."""
+_BOTH_SIGNS = 1.3
+"""Ratio of the standard deviation to that of the likelier half from which only a move shows the sign of a component."""
+_VAGUE = 1.0
+"""Depths of field from which a frame in focus shows more of the astigmatism than one beside it."""
 _GAIN_ERROR = 0.1
 """Relative error of a move by what was measured on the way."""
 _SURE = 0.6
@@ -93,12 +97,14 @@ class Stigmation:
         if found is None:
             return None
         here = [m for m in here if m.setting == self.setting]
-        worth = _LEFT if stigmator.known else _WORTH
-        if found.amount > max(worth * near.unit, _CLEAR * found.mode):
+        worth, clear = _LEFT if stigmator.known else _WORTH, _CLEAR
+        if found.sigma > _BOTH_SIGNS * found.mode:
+            worth, clear = 0.0, 1.0
+        if found.amount > max(worth * near.unit, clear * found.mode):
             if stigmator.known:
                 if self._moves < _MOST_MOVES:
                     self._moves += 1
-                    return self._moved(stigmator.towards(found.x, found.y), near, found)
+                    return self._moved(self._against(found), near, found)
             elif found.unseen is not None:
                 self._refusal = (
                     "it is not known what the stigmator does, and a sample of one direction does not show it: "
@@ -111,6 +117,10 @@ class Stigmation:
         unsure = math.hypot(found.sigma, self._unverified(near, here))
         enough = _SIGMA if stigmator.given else _SIGMA_MEASURED
         if unsure > enough * near.unit and self._looks < _MOST_LOOKS:
+            away = min((abs(m.working_distance - near.working_distance) for m in here), default=math.inf)
+            if unsure > _VAGUE * near.unit and away > near.unit and self._run.limits.minimum <= near.working_distance:
+                self._looks += 1
+                return min(near.working_distance, self._run.limits.maximum)
             return self._flank(near, here)
         return None
 
@@ -121,6 +131,11 @@ class Stigmation:
         if stigmator.given or any(abs(m.working_distance - near.working_distance) > 2 * near.unit for m in here):
             return 0.0
         return _GAIN_ERROR * stigmator.adds(self._left, self.setting)
+
+    def _against(self, found: Residual) -> tuple[float, float]:
+        stigmator = self._run.stigmator
+        assert stigmator is not None
+        return stigmator.towards(found.x, found.y, as_given=found.unseen is not None)
 
     def _moved(self, setting: tuple[float, float], near: Estimate, found: Residual) -> float | None:
         """Correct, and return where to look: the focus, which the last frame verifies."""
@@ -172,7 +187,7 @@ class Stigmation:
         found = posterior.residual()
         stigmator = self._run.stigmator
         if stigmator is not None and stigmator.known and found is not None and found.amount > found.sigma:
-            self._run.stigmate(stigmator.towards(found.x, found.y))
+            self._run.stigmate(self._against(found))
 
     def refusal(self, posterior: Posterior, near: Estimate) -> str:
         """Return why the stigmator is not corrected, by all frames in hand, or an empty text."""

@@ -11,7 +11,7 @@ Cappé et al., Statistics and Computing 18, 2008).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -128,7 +128,7 @@ _pair = lru_cache(maxsize=32)(SectorPair)
 
 def sample(
     sightings: Sequence[Sighting],
-    pairs: Sequence[tuple[int, int]],
+    pairs: Mapping[tuple[int, int], float],
     start: Round,
     half_angles: Sequence[float],
     pixel: float,
@@ -145,8 +145,8 @@ def sample(
     ----------
     sightings : sequence of Sighting
         All frames.
-    pairs : sequence of tuple of int
-        Frames to compare, by number.
+    pairs : mapping of tuple of int to float
+        Frames to compare, by number, and how much each comparison counts.
     start : Round
         The posterior without astigmatism.
     half_angles : sequence of float
@@ -304,7 +304,7 @@ class _Target:
     def __init__(
         self,
         sightings: Sequence[Sighting],
-        pairs: Sequence[tuple[int, int]],
+        pairs: Mapping[tuple[int, int], float],
         half_angles: Sequence[float],
         pixel: float,
         per_mm: float,
@@ -352,8 +352,9 @@ class _Target:
         """Return the log-likelihood of all frames and pairs, shape (N,)."""
         points = seen.points
         log = np.zeros(len(points))
-        for least, table, squares in zip(self._least, self._tables, seen.squares, strict=True):
-            log += log_agreement(squares, least, table.terms)
+        shares = self._pairs.values()
+        for share, least, table, squares in zip(shares, self._least, self._tables, seen.squares, strict=True):
+            log += share * log_agreement(squares, least, table.terms)
         return log + log_frames(self._sightings, *self._ellipses(points), self._growth, self._trust)
 
     def _ellipses(self, points: Array) -> tuple[list[Array], list[Array]]:

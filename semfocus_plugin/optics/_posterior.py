@@ -12,6 +12,7 @@ the mixture of both, each weighted by how well the frames agree with it.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -44,6 +45,8 @@ _FLOOR_PRIOR = np.array([0.4, 0.25, 0.15, 0.1, 0.1])
 _SIGMA_FACTOR = 0.9
 _SIGMA_FLOOR = 0.06
 _OUTLIER = 0.02
+_JOINT = 1.6
+"""What comparisons of many frames count besides: without it standard deviations are larger than errors by its root."""
 DIRECTIONS = 5
 """Sectors of eight in which the sample must show, to distinguish astigmatism from the sample's own direction."""
 
@@ -156,7 +159,8 @@ class Posterior:
         self.core = core
         self.beam = Beam() if beam is None else beam
         self._scale_prior = _scale_prior(self.beam.sigma)
-        self._pairs = tuple(_comparisons(sightings))
+        every = stigmates and not any(s.misled for s in sightings)
+        self._pairs = _every_pair(sightings) if every else dict.fromkeys(_comparisons(sightings), 1.0)
         self._stigmates = stigmates
         self._previous = None if previous is None else previous._samples
         self._unknowns = len(sightings[-1].added) - 1
@@ -457,6 +461,22 @@ def _comparisons(sightings: list[Sighting]) -> Iterator[tuple[int, int]]:
         if not sightings[best].structure:
             continue
         yield from ((min(best, k), max(best, k)) for k in group if k != best)
+
+
+def _every_pair(sightings: list[Sighting]) -> dict[tuple[int, int], float]:
+    """Return the numbers of frames to compare, each with every other, and how much each comparison counts.
+
+    The sum of the squared differences of K numbers, over K, is that of their distances from their mean: comparisons
+    of K frames say 2 / K of what as many independent ones do. Compared with one frame alone, its error is in all.
+    """
+    groups: dict[int, set[int]] = {}
+    for i, j in _comparisons(sightings):
+        groups.setdefault(round(100 * math.log(sightings[i].pixel)), set()).update((i, j))
+    return {
+        pair: min(1.0, _JOINT * 2 / len(group))
+        for group in groups.values()
+        for pair in itertools.combinations(sorted(group), 2)
+    }
 
 
 def _comparable(sighting: Sighting) -> bool:

@@ -7,7 +7,7 @@ from semfocus_plugin.run._loop import HOPELESS, Method, Outcome, best_of, run
 from semfocus_plugin.run._measurement import DETAIL, NOISE, Measurement, pixel_of, shows_nothing
 from semfocus_plugin.run._sightings import posterior_of, sighting_of
 from semfocus_plugin.run._spoiled import spoiled
-from semfocus_plugin.run._stigmator import Matrix, Stigmator
+from semfocus_plugin.run._stigmator import Matrix, Stigmator, StigmatorEffect
 
 __all__ = [
     "DETAIL",
@@ -24,6 +24,7 @@ __all__ = [
     "Method",
     "Outcome",
     "Stigmator",
+    "StigmatorEffect",
     "best_of",
     "electrons_on_pixel",
     "pixel_of",

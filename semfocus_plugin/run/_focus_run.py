@@ -40,7 +40,7 @@ from semfocus_plugin.run._frame_size import fitted
 from semfocus_plugin.run._limits import limits_of
 from semfocus_plugin.run._measurement import NOISE, Measurement, pixel_of
 from semfocus_plugin.run._spoiled import spoiled
-from semfocus_plugin.run._stigmator import Matrix, Stigmator
+from semfocus_plugin.run._stigmator import Stigmator, StigmatorEffect
 
 _log = logging.getLogger(__name__)
 _LOOK = 0.02
@@ -82,7 +82,7 @@ class FocusRun:
         Diameter of the focused probe, mm; what its capabilities report by default.
     retakes : int
         Most spoiled frames of the run that are taken again.
-    matrix : pair of pair of float, optional
+    effect : StigmatorEffect, optional
         What the stigmator does, as calibrated.
 
     Raises
@@ -105,7 +105,7 @@ class FocusRun:
         beam: Beam | None = None,
         core: float | None = None,
         retakes: int = MOST_RETAKES,
-        matrix: Matrix | None = None,
+        effect: StigmatorEffect | None = None,
     ) -> None:
         self._microscope = microscope
         self._settings = settings
@@ -144,7 +144,7 @@ class FocusRun:
         self._drift: Drift | None = None
         self._field = Field(microscope) if settings.correct_drift else None
         self._field_note = ""
-        self.stigmator = Stigmator(microscope, settings, matrix) if settings.stigmate else None
+        self.stigmator = Stigmator(microscope, settings, effect) if settings.stigmate else None
 
     @property
     def core(self) -> float:

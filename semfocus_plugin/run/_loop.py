@@ -27,7 +27,7 @@ from semfocus_plugin.run._focus_run import MOST_RETAKES, BudgetSpent, Cancelled,
 from semfocus_plugin.run._frame_checks import contradiction, in_order
 from semfocus_plugin.run._measurement import Measurement
 from semfocus_plugin.run._mixtures import averaged, differ, mixture
-from semfocus_plugin.run._stigmator import Matrix
+from semfocus_plugin.run._stigmator import StigmatorEffect
 
 HOPELESS = 1.5
 """A score above this shows that there is something to focus on."""
@@ -129,8 +129,8 @@ def run(
     core: float | None = None,
     apertures: Apertures | None = None,
     retakes: int = MOST_RETAKES,
-    matrix: Matrix | None = None,
-    keep_matrix: Callable[[tuple[tuple[float, float], tuple[float, float]], float, int], object] | None = None,
+    effect: StigmatorEffect | None = None,
+    keep_effect: Callable[[StigmatorEffect, int], object] | None = None,
 ) -> AutofocusResult:
     """Focus `microscope` with `method`.
 
@@ -154,11 +154,11 @@ def run(
         Where the apertures of instruments are kept; without it nothing is learned.
     retakes : int
         Most spoiled frames of the run that are taken again.
-    matrix : pair of pair of float, optional
+    effect : StigmatorEffect, optional
         What the stigmator does, as calibrated; what the instrument reports by default.
-    keep_matrix : callable, optional
-        Called with the matrix of the stigmator, its relative error and the frames of the run, where it was not known
-        and the run has measured it.
+    keep_effect : callable, optional
+        Called with what the stigmator does and the frames of the run, where that was not known and the run has measured
+        it.
 
     Returns
     -------
@@ -198,7 +198,7 @@ def run(
         beam=start,
         core=core,
         retakes=retakes,
-        matrix=matrix,
+        effect=effect,
     )
     try:
         status, outcome = _attempt(method, focus, run, accept)
@@ -216,8 +216,8 @@ def run(
     if apertures is not None and instrument is not None and sure and outcome.beam is not None:
         apertures.put(instrument, learned(outcome.beam, known))
     measured = None if run.stigmator is None or run.stigmator.given or not run.stigmator.known else run.stigmator
-    if keep_matrix is not None and settings.learn_aperture and sure and measured and measured.error <= _WORTH_KEEPING:
-        keep_matrix(measured.matrix, measured.error, run.frames)
+    if keep_effect is not None and settings.learn_aperture and sure and measured and measured.error <= _WORTH_KEEPING:
+        keep_effect(StigmatorEffect(measured.matrix, measured.error, run.working_distance), run.frames)
     cause = "" if status == "cancelled" else _finding(run, outcome)
     return AutofocusResult(
         status=status,

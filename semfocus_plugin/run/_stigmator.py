@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 
 from semdrivers.errors import AutofocusError
 from semdrivers.focus import AutofocusSettings
-from semdrivers.microscope import Microscope, Range, has_member, stigmator_of
+from semdrivers.microscope import Microscope, Range, has_member, read_number, stigmator_of
 
 Array = NDArray[Any]
 
-Matrix = Sequence[Sequence[float]]
+Matrix = tuple[tuple[float, float], tuple[float, float]]
 """Rows x and y of `Astigmatism` in µm, columns the change of either axis by one unit of the instrument."""
 
 _ERROR = 0.05
-"""Relative error of a matrix that the instrument reports or somebody calibrated: the axes turn with the lens."""
+"""Least relative error of a matrix, in amount and in direction."""
+_TURN, _USUAL_TURN, _MOST_TURN = 0.05, 0.15, 0.5
+"""Radians by which the astigmatism that an axis adds turns with every mm of working distance, as the picture does that
+a lens turns; those where it is not known at which working distance a matrix was measured; and the most."""
 _QUARTER = np.array([[0.0, -1.0], [1.0, 0.0]])
 _TAKE_UP = 0.01
 """Share of its range by which an axis is set too low before it is set: its iron remembers where it came from."""
@@ -34,6 +37,25 @@ _KNOWN = 0.3
 """Relative error from which the effect of an axis counts as known."""
 
 
+@dataclass(frozen=True, slots=True)
+class StigmatorEffect:
+    """What a stigmator does, as it was measured.
+
+    Parameters
+    ----------
+    matrix : pair of pair of float
+        Rows x and y of `Astigmatism` in µm, columns the change of either axis by one unit of the instrument.
+    error : float
+        Relative standard deviation.
+    working_distance : float or None
+        Where it was measured, mm: elsewhere the axes are turned. None where that is not known.
+    """
+
+    matrix: Matrix
+    error: float = 0.0
+    working_distance: float | None = None
+
+
 class Stigmator:
     """Sets a stigmator, always from below, and learns what that does.
 
@@ -43,7 +65,7 @@ class Stigmator:
         With a stigmator; read, not moved, by the constructor.
     settings : AutofocusSettings
         With its limits.
-    matrix : pair of pair of float, optional
+    effect : StigmatorEffect, optional
         What the stigmator does, as calibrated; what the instrument reports by default. Without either the run measures
         it by its first moves.
 
@@ -53,19 +75,22 @@ class Stigmator:
         When it stands outside its limits; or when neither its effect nor its limits are known.
     """
 
-    def __init__(self, microscope: Microscope, settings: AutofocusSettings, matrix: Matrix | None = None) -> None:
+    def __init__(
+        self, microscope: Microscope, settings: AutofocusSettings, effect: StigmatorEffect | None = None
+    ) -> None:
         if not has_member(microscope, "stigmator"):
             raise AutofocusError("this microscope has no stigmator that can be set")
         self._microscope = microscope
         capabilities = microscope.capabilities
-        matrix = capabilities.stigmator_matrix if matrix is None else matrix
+        if effect is None and capabilities.stigmator_matrix is not None:
+            effect = StigmatorEffect(capabilities.stigmator_matrix)
         self.start = stigmator_of(microscope)
         self.setting = self.start
         self._limits = [self._limits_of(value, capabilities.stigmator, settings) for value in self.start]
-        self.given = matrix is not None
+        self.given = effect is not None
         self._settled = self._away = False
         self._trying, self._trials = 0, [0, 0]
-        if matrix is None:
+        if effect is None:
             self._prior = np.zeros((2, 2))
             self._unknowns = [np.zeros((2, 2)) for _ in range(4)]
             if not all(math.isfinite(each.maximum - each.minimum) for each in self._limits):
@@ -74,12 +99,18 @@ class Stigmator:
                     "its units"
                 )
         else:
-            self._prior = np.array(matrix, float) * 1e-3
+            self._prior = np.array(effect.matrix, float) * 1e-3
             if self._prior.shape != (2, 2) or not np.linalg.cond(self._prior) < 100:
-                raise AutofocusError(f"the matrix of the stigmator {matrix!r} has no inverse; calibrate it again")
-            self._unknowns = [_ERROR * self._prior, _ERROR * _QUARTER @ self._prior]
+                raise AutofocusError(
+                    f"the matrix of the stigmator {effect.matrix!r} has no inverse; calibrate it again"
+                )
+            error, turn = max(effect.error, _ERROR), _USUAL_TURN
+            if effect.working_distance is not None:
+                turn = abs(read_number(microscope, "working_distance", "mm") - effect.working_distance) * _TURN
+            turn = math.hypot(error, min(turn, _MOST_TURN))
+            self._unknowns = [error * self._prior, turn * _QUARTER @ self._prior]
         self._mean, self._covariance = np.zeros(len(self._unknowns)), np.eye(len(self._unknowns))
-        self._steps = [_FIRST * (each.maximum - each.minimum) if matrix is None else 0.0 for each in self._limits]
+        self._steps = [_FIRST * (each.maximum - each.minimum) if effect is None else 0.0 for each in self._limits]
 
     @staticmethod
     def _limits_of(start: float, limits: Range | None, settings: AutofocusSettings) -> Range:
@@ -151,9 +182,13 @@ class Stigmator:
             for part in self._unknowns:
                 part[:, axis] *= _GROWTH
 
-    def towards(self, x: float, y: float) -> tuple[float, float]:
-        """Return the setting that takes off astigmatism (mm), as far as the limits allow; what it does is known."""
-        return self._reached(np.add(self.setting, np.linalg.solve(self._matrix, (-x, -y))))
+    def towards(self, x: float, y: float, *, as_given: bool = False) -> tuple[float, float]:
+        """Return the setting that takes off astigmatism (mm), as far as the limits allow; what it does is known.
+
+        With `as_given` by what was known before the run: a sample of one direction does not show how axes are turned.
+        """
+        matrix = self._prior if as_given else self._matrix
+        return self._reached(np.add(self.setting, np.linalg.solve(matrix, (-x, -y))))
 
     def trial(self, x: float, y: float, unit: float) -> tuple[float, float]:
         """Return a setting that shows what an axis does, where that is not known.

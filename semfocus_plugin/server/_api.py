@@ -41,7 +41,7 @@ from semdrivers.files import plain
 from semdrivers.remote import CLIENT_HEADER, LEASE_HEADER
 from semfocus_plugin.labelling import served_page
 from semfocus_plugin.networks import Evaluation
-from semfocus_plugin.server._desk import Desk, Frame, NoControlError, problem
+from semfocus_plugin.server._desk import PLACE, Desk, Frame, NoControlError, problem
 from semfocus_plugin.server._labels import LabelSheet
 
 Number = Annotated[float, Strict(), AllowInfNan(False)]
@@ -384,7 +384,7 @@ def create_app(desk: Desk, *, token: str | None = None) -> FastAPI:
             offered(name)
             with desk.operating() as microscope:
                 setattr(microscope, name, value)
-                if name in ("working_distance", "magnification"):
+                if name in PLACE:
                     getattr(microscope, name)
             desk.events.publish("place", desk.place)
             return {"value": plain(value)}

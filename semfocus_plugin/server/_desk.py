@@ -37,6 +37,8 @@ from semfocus_plugin.server._tiles import WatchedTiles
 
 LEASE = 30.0
 """Seconds of silence after which another client may take control, by default."""
+PLACE = "working_distance", "magnification", "stigmator"
+"""Members whose last reading every client is shown; a stigmator where the instrument offers one, once it was read."""
 _KEPT_FRAMES, _KEPT_RUNS = 16, 50
 _EMULATOR = "emulator"
 _WAIT = 120.0
@@ -119,8 +121,8 @@ class _Watched(WrappedMicroscope):
     def _read(self, name: str) -> Any:
         with self._desk.noticing(name):
             value = super()._read(name)
-        if name in ("working_distance", "magnification"):
-            self._desk.place[name] = float(value)
+        if name in PLACE:
+            self._desk.place = {**self._desk.place, name: plain(value)}
         return value
 
     def _write(self, name: str, value: Any) -> None:
@@ -162,7 +164,7 @@ class Desk:
         self.labels = None if labels is None else LabelSheet(labels)
         self._silence = lease
         self.events, self.metrics = Events(), Metrics()
-        self.place: dict[str, float] = {}
+        self.place: dict[str, Any] = {}
         self.problem: str | None = None
         self._failed = ""
         self.runs: deque[Run] = deque(maxlen=_KEPT_RUNS)
@@ -179,7 +181,7 @@ class Desk:
     def _open(self, url: str) -> None:
         microscope = _Watched(semdrivers.on_one_thread(lambda: semdrivers.connect(url)), self)
         self.microscope: Any = microscope
-        self.url, self.problem = url, None
+        self.url, self.problem, self.place = url, None, {}
         self.capabilities = self.microscope.capabilities
         for name in ("working_distance", "magnification"):
             getattr(self.microscope, name)
@@ -528,9 +530,10 @@ class Desk:
         run = self._run
         if run is not None and not run.ended:
             run.frames.append(frame)
-        self.place = {"working_distance": float(image.working_distance), "magnification": float(image.magnification)}
+        shown = {"working_distance": float(image.working_distance), "magnification": float(image.magnification)}
+        self.place = {**self.place, **shown}
         self.metrics.frame_scanned(seconds, _dose(self.capabilities, image))
-        self.events.publish("frame", frame.to_dict())
+        self.events.publish("frame", {**frame.to_dict(), **self.place})
 
 
 def _picture(frame: Frame | None) -> Picture | None:

@@ -49,8 +49,9 @@ class AstigmaticTracker:
 
     def __init__(self, microscope: Any, map: FocusMap, amount: float) -> None:
         kept = stigmator_for(microscope.capabilities)
-        self._matrix = microscope.capabilities.stigmator_matrix if kept is None else kept.matrix
-        if not has_member(microscope, "stigmator") or self._matrix is None:
+        self._effect = None if kept is None else kept.effect
+        known = kept is not None or microscope.capabilities.stigmator_matrix is not None
+        if not has_member(microscope, "stigmator") or not known:
             raise InvalidParameterError(
                 "tracking by astigmatism needs a stigmator whose effect is known: measure it with `semfocus calibrate "
                 "--stigmator`, or leave it out"
@@ -69,7 +70,7 @@ class AstigmaticTracker:
         depth = self._map.depth_of_field(self._microscope.magnification)
         amount, self._side = self._side * self._amount * depth, -self._side
         with restoring(self._microscope, "stigmator"):
-            stigmator = Stigmator(self._microscope, AutofocusSettings(), self._matrix)
+            stigmator = Stigmator(self._microscope, AutofocusSettings(), self._effect)
             setting = stigmator.towards(0.0, -amount)
             if stigmator.adds(stigmator.start, setting) < _REACHED * abs(amount):
                 raise InvalidParameterError(

@@ -29,6 +29,11 @@ ROOMS = {
         "tests/semdrivers/test_scan_modes.py tests/semdrivers/test_focus_map.py "
         "tests/semfocus_plugin/test_where_to_focus.py",
     ),
+    "limits": (
+        [f"semfocus_plugin/run/{name}.py" for name in ("_limits", "_dose", "_brightness")],
+        "tests/semfocus_plugin/test_probe_limits.py tests/semfocus_plugin/test_exposure_first.py "
+        "tests/semfocus_plugin/test_safe_defaults.py tests/semfocus_plugin/test_envelope.py",
+    ),
     "run": (
         ["semfocus_plugin/run"],
         "tests/semfocus_plugin/test_frame_checks.py tests/semfocus_plugin/test_narrow_limits.py "

@@ -99,6 +99,16 @@ def test_the_fastest_mode_that_is_large_enough_is_chosen():
         offered_mode(told, semdrivers.ScanMode.STANDARD)
 
 
+def test_the_fastest_mode_whose_part_is_large_enough_is_chosen():
+    offered = semdrivers.Capabilities(semdrivers.Range(1, 2), semdrivers.Range(1, 2), SCAN_MODES)
+    wide, high = (0.0, 0.5, 1.0, 1.0), (0.5, 0.0, 1.0, 1.0)
+    for part in (wide, high):
+        assert offered_mode(offered, None, part) == semdrivers.ScanMode.STANDARD
+    for part in ((0.0, 0.0, 1.0, 0.49), (0.0, 0.0, 0.49, 1.0)):
+        assert offered_mode(offered, None, part) == semdrivers.ScanMode.SLOW
+    assert offered_mode(offered, None, (0.0, 0.0, 1.0, 1.0)) == semdrivers.ScanMode.FAST
+
+
 def test_an_emulator_lists_its_further_sizes_and_its_frames_keep_them(tmp_path):
     with semdrivers.connect(URL) as microscope:
         assert microscope.capabilities.scan_modes == (*SCAN_MODES[:2], LARGE, SCAN_MODES[2])

@@ -10,7 +10,7 @@ import pytest
 import semdrivers
 from semdrivers import AutofocusResult, FocusMap, Range
 from semdrivers.focus import Drift
-from semdrivers.microscope import TAKE_UP, approach, restoring
+from semdrivers.microscope import TAKE_UP, allowed_range, approach, restoring
 
 RADIUS, TARGET = 0.2, (1.0, 2.0)
 
@@ -78,8 +78,8 @@ def test_where_the_radius_is_wide_a_stage_may_miss_by_half_of_it(staged, offer_m
 
 def test_the_stage_goes_back_to_where_the_target_has_drifted(staged, offer_method):
     offer_method(ends("focused", drift=Drift(1.0, -2.0, 0.1, 60.0, corrected=(300.0, -500.0))))
-    semdrivers.autofocus(staged, method="test-method", focus_offset=(0.1, 0.0), correct_drift=True)
-    assert staged.places == [pytest.approx((TARGET[0] + 0.1, TARGET[1])), pytest.approx((1.0003, 1.9995))]
+    semdrivers.autofocus(staged, method="test-method", focus_offset=(0.1, 0.3), correct_drift=True)
+    assert staged.places == [pytest.approx((TARGET[0] + 0.1, TARGET[1] + 0.3)), pytest.approx((1.0003, 1.9995))]
 
 
 @pytest.mark.parametrize(("points", "side"), [(1, 1), (2, -1)])
@@ -109,6 +109,7 @@ def test_a_focus_by_the_map_is_as_sure_as_the_map(staged):
     aim, sigma = known.predict(*TARGET)
     result = semdrivers.autofocus(staged, map=known)
     assert (result.method, result.frames) == ("focus-map", 0)
+    assert f"±{sigma / known.depth_of_field(2000):.2f} depths of field" in result.reason
     assert staged.working_distance == pytest.approx(aim, abs=1e-3)
     assert result.confidence == pytest.approx(math.erf(known.depth_of_field(2000) / (sigma * math.sqrt(2))), rel=1e-7)
     assert result.confidence < 1
@@ -124,6 +125,15 @@ def test_the_lens_comes_from_below_to_a_place_on_its_grid(foreign):
     assert foreign.moves == [12.35]
     approach(foreign, 12.0049, Range(12.0, 50.0, 0.01))
     assert foreign.moves == [12.35, 12.0]
+
+
+def test_a_run_may_begin_half_a_step_beyond_the_limits():
+    limits = Range(5.0, 30.0, 0.5)
+    for start in (4.75, 30.25):
+        assert allowed_range(limits, None, start) == limits
+    for start in (4.74, 30.26):
+        with pytest.raises(semdrivers.OutOfRangeError, match="move there first"):
+            allowed_range(limits, None, start)
 
 
 def test_all_is_put_back_by_default(foreign):

@@ -54,6 +54,19 @@ def test_three_frames_determine_the_focus_and_both_components(x, y):
     assert math.hypot(found[0] / unit - x, found[1] / unit - y) < 0.3 * math.hypot(x, y)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_run_that_stigmates_compares_each_frame_with_every_other(seed):
+    microscope = column(seed, 1.0, -0.5)
+    unit = microscope.depth_of_field
+    sightings = [sight(microscope, place) for place in (-5.0, 0.5, 5.0, -8.0)]
+    alone, all_pairs = (
+        Posterior(sightings, 15.0 - 60 * unit, 15.0 + 60 * unit, 2e-4, Beam(), 36e-6, stigmates).astigmatism()
+        for stigmates in (False, True)
+    )
+    assert all_pairs[2] < 0.9 * alone[2]
+    assert math.hypot(all_pairs[0] / unit - 1.0, all_pairs[1] / unit + 0.5) < 3 * all_pairs[2] / unit
+
+
 def test_without_astigmatism_none_is_claimed():
     posterior = posterior_of(column(4, 0.0, 0.0), (8.0, -9.0, 1.0))
     assert posterior.astigmatic < 0.5

@@ -188,7 +188,7 @@ def test_a_dose_limits_the_frames():
     assert free.focused
     assert dose == pytest.approx(25_357, rel=0.01)  # 162 electrons on a pixel of 80 nm
     assert frames_and_dose(max_dose=dose * (free.frames + 0.5))[0].frames == free.frames
-    result, _ = frames_and_dose(max_dose=dose * 2.5)
+    result, _ = frames_and_dose(max_dose=dose * 2)  # To the last electron
     assert (result.status, result.frames) == ("refused", 2)
     assert "max_dose" in result.reason
     result, _ = frames_and_dose(max_dose=dose * 0.5)

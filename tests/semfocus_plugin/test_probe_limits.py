@@ -48,6 +48,25 @@ def test_start_outside_the_bounds_is_refused_before_anything_moves(simulate):
         probe_of(simulate, AutofocusSettings(bounds=(16.0, 18.0)), working_distance_now=15.0)
 
 
+@pytest.mark.parametrize(
+    ("step", "chosen", "start", "low", "high"),
+    [
+        (0.5, {"bounds": (10.2, 12.3)}, 11.0, 10.5, 12.0),
+        (0.5, {"bounds": (10.5, 12.0)}, 11.0, 10.5, 12.0),
+        (0.1, {"bounds": (10.3, 12.7)}, 11.0, 10.3, 12.7),  # 12.7 / 0.1 is less than 127
+        (0.5, {"bounds": (0.0, 30.0)}, 11.0, 5.0, 25.0),
+        (0.5, {"bounds": (10.2, 12.3), "max_travel": 1.0}, 11.4, 10.5, 12.0),
+        (0.5, {"max_travel": 0.2}, 11.3, 11.5, 11.5),
+        (0.5, {"max_travel": 0.1}, 11.25, 11.25, 11.25),  # No place of the grid: it is scored where it stands
+        (0.0, {"bounds": (10.2, 12.3)}, 11.0, 10.2, 12.3),
+    ],
+)
+def test_limits_are_on_the_grid_of_the_instrument(simulate, step, chosen, start, low, high):
+    limits = Range(5.0, 25.0, step)
+    _, run = probe_of(simulate, AutofocusSettings(**chosen), working_distance_now=start, limits=limits)
+    assert (run.limits.minimum, run.limits.maximum) == (low, high)
+
+
 def test_not_a_number_is_never_sent(simulate):
     microscope, run = probe_of(simulate)
     with pytest.raises(AutofocusError, match="nan"):

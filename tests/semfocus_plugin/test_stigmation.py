@@ -28,6 +28,9 @@ from semfocus_plugin.cli import app
 from semfocus_plugin.lab.benchmark.column import MARGIN, SimulatedColumn
 from semfocus_plugin.lab.benchmark.textures import random_texture
 from semfocus_plugin.lab.studies.stigmation import StigmatedColumn, run_once
+from semfocus_plugin.methods import find
+from semfocus_plugin.run import StigmatorEffect
+from semfocus_plugin.run import run as run_method
 
 
 @pytest.fixture
@@ -251,6 +254,29 @@ def test_an_unknown_matrix_is_measured_by_the_first_moves_and_kept(emulator, tmp
         kept = stigmator_for(connected.capabilities)
         assert kept is not None
         assert np.linalg.norm(np.array(kept.matrix) - np.eye(2), 2) < 0.35
+        assert kept.working_distance == connected.working_distance
+
+
+def test_axes_that_are_turned_at_another_working_distance_are_measured_on_the_way():
+    sample = random_texture((240 + 2 * MARGIN, 320 + 2 * MARGIN), np.random.default_rng(5))
+    column = StigmatedColumn(sample, pixel=2e-4, focus=15.0, aperture=0.045, core=36e-6, position=15.0, seed=3)
+    unit, turn = column.depth_of_field, math.radians(30.0)
+    column = dataclasses.replace(column, astigmatism=(4.0 * unit, -4.0 * unit), position=15.0 + 5.0 * unit)
+    column.effect = 0.2 * unit * np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    column.reports = {"stigmator": Range(-100.0, 100.0, 0.01)}
+    straight = (200.0 * unit, 0.0), (0.0, 200.0 * unit)
+    effect = StigmatorEffect(straight, 0.05, working_distance=8.0)
+    result = run_method(find(None), column, AutofocusSettings(stigmate=True), effect=effect)
+    assert result.focused, result
+    assert math.hypot(*column.astigmatism) < 0.5 * unit
+    assert abs(column.in_focus - 15.0) < 0.5 * unit
+
+
+@pytest.mark.slow
+def test_coils_that_turn_shift_the_picture_and_remember():
+    done = run_once(19, 22, "emulator-coils", "")
+    assert done.status == "focused", done
+    assert done.worst <= 0.5
 
 
 def test_an_unknown_matrix_without_limits_or_on_lines_is_not_guessed():
@@ -295,6 +321,7 @@ def test_the_matrix_is_measured_kept_and_used(emulator, tmp_path, monkeypatch):
         assert microscope.stigmator == before
         assert found.frames <= 18
         assert np.linalg.norm(np.array(found.matrix) - np.eye(2), 2) < 0.3
+        assert found.working_distance == pytest.approx(emulator.truth.working_distance, abs=0.1)
         keep_stigmator(found)
         assert stigmator_for(microscope.capabilities) == found
         other = dataclasses.replace(microscope.capabilities, serial="another")

@@ -143,11 +143,18 @@ class ElectronColumn:
         )
 
     def _drifted(self, conditions: ScanConditions) -> ScanConditions:
-        """Return the conditions with the drift in them: another stage position, and the rest as a shift."""
-        if not self.preset.lateral_drift:
+        """Return the conditions with drift and stigmator in them: another stage position, and the rest as a shift.
+
+        A picture that a shift alone moved far would need a coarser canvas, and lose what is fine in it.
+        """
+        if not (self.preset.lateral_drift or self.preset.stigmator_shift):
             return conditions
         pixel = optics.pixel_size(conditions.magnification, conditions.width, self.profile.field_width_at_unity)
-        gone = [speed * conditions.start_time for speed in self._speed]
+        axes = conditions.stigmator_x, conditions.stigmator_y
+        gone = [
+            speed * conditions.start_time + self.preset.stigmator_shift * axis
+            for speed, axis in zip(self._speed, axes, strict=True)
+        ]
         whole = [_STEP * pixel * round(each / (_STEP * pixel)) for each in gone]
         return dataclasses.replace(
             conditions,
@@ -222,13 +229,8 @@ class ElectronColumn:
         astigmatism, angle = math.hypot(a, b), 0.5 * math.atan2(b, a)
         typical_disc = alpha * (abs(away) * 1e3 + astigmatism) * 1e3 / pixel
         x, y = (
-            (each * away * 1e3 + self.preset.stigmator_shift * axis + moved) / pixel
-            for each, axis, moved in zip(
-                self._shift,
-                (conditions.stigmator_x, conditions.stigmator_y),
-                (conditions.shift_x, conditions.shift_y),
-                strict=True,
-            )
+            (each * away * 1e3 + moved) / pixel
+            for each, moved in zip(self._shift, (conditions.shift_x, conditions.shift_y), strict=True)
         )
         reach = max(typical_disc / _WIDEST_DISC, (typical_disc + math.hypot(x, y)) / _MARGIN)
         octave = 0

@@ -174,8 +174,7 @@ const fillIn = () => {
 const readMembers = async () => {
   try {
     if (status.offers.includes("stigmator")) {
-      const { value } = await json("GET", "api/stigmator");
-      [byId("stigmator-x").value, byId("stigmator-y").value] = value;
+      showPlace({ stigmator: (await json("GET", "api/stigmator")).value });
     }
     if (status.offers.includes("beam_on")) byId("beam").checked = (await json("GET", "api/beam_on")).value;
   } catch (error) { tell(error.message, true); }
@@ -188,6 +187,10 @@ const showPlace = data => {
     byId(id).textContent = text(data[name]);
     const field = byId(`set-${id}`);
     if (document.activeElement !== field) field.value = +data[name].toPrecision(7);
+  }
+  for (const [k, axis] of ["x", "y"].entries()) {
+    const field = byId(`stigmator-${axis}`);
+    if (data.stigmator && document.activeElement !== field) field.value = +data.stigmator[k].toPrecision(7);
   }
 };
 const showFrame = data => { wantedFrame = data; fetchFrame(); };
@@ -404,7 +407,7 @@ const actions = {
   reconnect: async () => { tell("connecting again"); await json("POST", "api/reconnect"); tell("connected again"); },
   autofocus: () => focus({}),
   stigmate: () => focus({ stigmate: true, ...(numberOf("stigmator-travel") === null ? {} : { max_stigmator_travel: numberOf("stigmator-travel") }) }),
-  cancel: async () => { await json("DELETE", `api/autofocus/${run.number}`); tell("cancelling: the lens goes back to its start"); },
+  cancel: async () => { await json("DELETE", `api/autofocus/${run.number}`); tell("cancelling: all that the run moved goes back to its start"); },
   stop: async () => { live = false; await json("POST", "api/stop", {}); },
   snap: async () => {
     live = false;

@@ -15,6 +15,7 @@ from semdrivers.emulator.specimens import make_specimen
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 
 HERE = ScanConditions(15.0, 5000.0, 320, 240, dwell_time=1e-4)
+HERE_PIXEL = 80.0  # nm
 
 
 def frame(name: str = "featureless", conditions: ScanConditions = HERE, **strengths: float | bool) -> np.ndarray:
@@ -33,6 +34,16 @@ def test_the_column_has_an_astigmatism_of_its_own_that_the_stigmator_corrects() 
         assert np.hypot(*emulator.truth.astigmatism) < 0.2
     others = {Emulator("tin-balls", seed=seed, column_astigmatism=800.0).truth.astigmatism for seed in range(4)}
     assert len(others) == 4
+
+
+def test_a_stigmator_moves_the_picture_and_leaves_it_as_sharp() -> None:
+    # 4 µm to the right are 50 pixels; the 2 µm of astigmatism that come with them are a tenth of a depth of field.
+    moved = frame("tin-balls", dataclasses.replace(HERE, stigmator_x=2.0), noise=False, stigmator_shift=2000.0)
+    still = frame("tin-balls", dataclasses.replace(HERE, stigmator_x=2.0), noise=False)
+    by = round(4000 / HERE_PIXEL)
+    assert by > 40
+    assert np.corrcoef(moved[:, by:].ravel(), still[:, :-by].ravel())[0, 1] > 0.99
+    assert np.abs(np.diff(moved[:, by:])).mean() == pytest.approx(np.abs(np.diff(still[:, :-by])).mean(), rel=0.05)
 
 
 def test_bands_change_the_brightness_from_line_to_line() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import threading
+
 import pytest
 
 pytest.importorskip("fastapi", reason="the extra view is not installed")
@@ -155,6 +158,56 @@ def test_stigmate_corrects_the_stigmator_and_draws_what_is_left(tab):
         turned = page.locator("#ellipse ellipse").get_attribute("transform")
         angle = float(turned.removeprefix("rotate(").removesuffix(")"))  # of SVG: from the lines to the next line
         assert angle % 180 == pytest.approx(result.astigmatism.angle)
+
+
+class HoldsAMovedStigmator:
+    """A plugin that holds the first frame whose stigmator was moved, so that no test has to hurry."""
+
+    def __init__(self, start):
+        self.start, self.reached, self.go_on = start, threading.Event(), threading.Event()
+
+    @semdrivers.hookimpl
+    def semdrivers_frame(self, microscope, image):
+        if microscope.stigmator != self.start and not self.reached.is_set():
+            self.reached.set()
+            self.go_on.wait(240)
+
+
+@pytest.mark.slow
+def test_cancel_while_it_stigmates_puts_all_back_and_every_tab_shows_it(tab):
+    with sharing("emulator://tin-balls?seed=1&magnification=5000", port=0) as server:
+        page, other, desk = in_control(tab(server.page)), tab(server.page), server.desk
+        start = {"#set-distance": "14.9", "#set-magnification": "5000", "#stigmator-x": "40", "#stigmator-y": "-20"}
+        for field, value in start.items():
+            with page.expect_response(lambda answer: answer.request.method == "PUT"):
+                page.locator(field).fill(value)
+                page.locator(field).blur()
+        shown = "start => Object.entries(start).every(([id, value]) => document.querySelector(id).value === value)"
+        other.wait_for_function(shown, arg=start)
+        # The page has no control for it: the run may look at other magnifications, too.
+        settings = {"stigmate": True, "may_change_magnification": True}
+        page.route("**/api/autofocus", lambda route: route.continue_(post_data=json.dumps(settings)))
+        holds = HoldsAMovedStigmator((40.0, -20.0))
+        semdrivers.get_plugin_manager().register(holds)
+        try:
+            page.keyboard.press("t")
+            assert holds.reached.wait(240)
+            other.locator("#steps tbody tr").nth(1).wait_for()
+            with page.expect_response("**/api/autofocus/1"):
+                page.keyboard.press("Escape")
+            holds.go_on.set()
+            page.locator("#run-title.cancelled").wait_for()
+        finally:
+            holds.go_on.set()
+            semdrivers.get_plugin_manager().unregister(holds)
+        result, microscope = desk.run.result, desk.microscope
+        assert result.stigmator == result.start_stigmator == microscope.stigmator == (40.0, -20.0)
+        assert len({step.magnification for step in result.trace}) > 1
+        assert (microscope.working_distance, microscope.magnification) == (14.9, 5000.0)
+        for each in (page, other):
+            each.locator("#distance", has_text="14.900 mm").wait_for()
+            each.locator("#magnification", has_text="5,000×").wait_for()
+            each.wait_for_function(shown, arg=start)
 
 
 def test_tiles_and_map_are_shown_as_their_folder_grows(tab, tmp_path):
