@@ -91,7 +91,8 @@ _BELOW = 6
 """Rows of a frame, and of the sample, that may show below a bar."""
 
 _LETTERS = 0.1
-"""Greatest height of a line of text without a background, and the sample below it, as shares of the picture."""
+"""Greatest height of the sample below a line of text without a background, as a share of the picture; a line has half
+of it at most."""
 
 _STROKES = 5
 """Least number of strokes that half of the rows of such a line have."""
@@ -319,7 +320,7 @@ def _top_of_text(ink: NDArray[np.bool_], most: int) -> int | None:
         height = end - top
         if len(ink) - end > most:
             return None
-        if _LEAST_ROWS <= height <= most and top >= 3 and _is_text(ink[top - 2 : end + 2], height):
+        if _LEAST_ROWS <= height <= most // 2 + 1 and top >= 3 and _is_text(ink[top - 2 : end + 2], height):
             ruled = ink[max(top - height, 0) : top].sum(axis=1) >= height
             return int(top - (ruled[::-1].nonzero()[0][-1] + 1 if ruled.any() else 0))
     return None
