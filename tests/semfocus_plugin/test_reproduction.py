@@ -22,7 +22,7 @@ from semfocus_plugin.lab.benchmark.reproduction.published import ACNET, AENET, E
 from semfocus_plugin.lab.cli import app
 from semfocus_plugin.lab.training.curves import Curves, MeasuredSeries, smooth
 from semfocus_plugin.lab.training.playground import Playground, offline_test
-from semfocus_plugin.networks import ELEMENTS, LAWS, STATE_SIZE
+from semfocus_plugin.networks import ELEMENTS, ELLIPSE_OUTPUTS, LAWS, STATE_SIZE
 
 PNG = b"\x89PNG"
 
@@ -227,7 +227,7 @@ def test_a_network_that_sees_energy_alone_scores_mirror_images_alike(tiny_models
 
 def test_a_reported_direction_follows_the_mirror_images(tmp_path, write_models, monkeypatch):
     pytest.importorskip("scipy")
-    outputs = {"log_smaller": 0.0, "log_sigma_smaller": 0.0, "cos2": 1.0, "sin2": 0.0, "log_sigma_direction": 0.0}
+    outputs = dict.fromkeys(ELLIPSE_OUTPUTS, 0.0) | {"log_larger": 1.0, "cos2": 1.0}
     monkeypatch.setenv("SEMFOCUS_MODELS", str(write_models(tmp_path / "models", ellipse=outputs)))
     micrographs(tmp_path)
     for frame in table_ellipses(Request(pictures=tmp_path, workers=1), no_stage).data["frames"]:
