@@ -8,11 +8,11 @@ from dataclasses import replace
 from semfocus_plugin.optics import Estimate, Posterior, Residual, Sighting
 from semfocus_plugin.run import FocusRun, Measurement, posterior_of
 
-_LEFT = 0.5
+_LEFT = 0.4
 """Depths of field of astigmatism that are not worth a frame: they are taken off at the end."""
 _CLEAR = 1.6
 """Standard deviations from which astigmatism is corrected."""
-_SIGMA, _SIGMA_MEASURED = 0.27, 0.25
+_SIGMA, _SIGMA_MEASURED = 0.24, 0.25
 """Depths of field to which what remains must be known, the latter where the run measures what the stigmator does."""
 _LEAST_KNOWN, _SHARE = 1.5, 0.3
 """The same, in depths of field or as a share of it, before the stigmator is moved to see what it does."""
