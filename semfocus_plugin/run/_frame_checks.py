@@ -29,7 +29,6 @@ _SCATTER = 0.12
 _LEAST_SPREAD = 0.4
 """Change of ln(1 + blur radius) that the lens must be expected to cause before its absence means anything."""
 
-
 _WIDEST_FLOOR = 4.0
 """Blur radius in pixels that a sample which is soft by nature shows in focus."""
 
@@ -182,9 +181,7 @@ def contradiction(
     """
     if blur_range is None or len(measurements) < 2:
         return None
-    seen = [m for m in measurements if m.correlation > NOISE and m.evaluation.log_blur is not None]
-    seen = [m for m in seen if m.setting == measurements[-1].setting]
-    seen = [m for m in seen if math.isclose(m.magnification, measurements[-1].magnification, rel_tol=1e-2)]
+    seen = [m for m in _of_the_last(measurements) if m.correlation > NOISE and m.evaluation.log_blur is not None]
     if len(seen) < 2:
         return None
     largest = math.log1p(_TRUSTED * blur_range)
@@ -226,11 +223,9 @@ def in_order(measurements: Sequence[Measurement], focus: float) -> bool:
     focus : float
         Where the focus is said to be, mm.
     """
-    last = measurements[-1]
     shown: dict[float, Measurement] = {}
-    for m in measurements:
-        if m.setting == last.setting and math.isclose(m.magnification, last.magnification, rel_tol=1e-2):
-            shown[m.working_distance] = max(m, shown.get(m.working_distance, m), key=lambda each: each.structure)
+    for m in _of_the_last(measurements):
+        shown[m.working_distance] = max(m, shown.get(m.working_distance, m), key=lambda each: each.structure)
     if len(shown) < _LEAST_PLACES:
         return False
     best = shown[min(shown, key=lambda place: abs(place - focus))]
@@ -241,6 +236,16 @@ def in_order(measurements: Sequence[Measurement], focus: float) -> bool:
         for side in (above, below)
     )
     return falls and not any(_reads_sharper(m, best) for m in shown.values())
+
+
+def _of_the_last(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """Return the frames of a run at the magnification and the stigmator of its last one."""
+    last = measurements[-1]
+    return [
+        m
+        for m in measurements
+        if m.setting == last.setting and math.isclose(m.magnification, last.magnification, rel_tol=1e-2)
+    ]
 
 
 def _reads_sharper(m: Measurement, best: Measurement) -> bool:
@@ -277,10 +282,7 @@ def lens_stands_still(measurements: Sequence[Measurement], half_angle: float, bl
     if blur_range is None:
         return ""
     largest = math.log1p(_TRUSTED * blur_range)
-    seen = [m for m in measurements if m.correlation > NOISE and (m.evaluation.log_blur or 0.0) < largest]
-    last = measurements[-1]
-    seen = [m for m in seen if math.isclose(m.magnification, last.magnification, rel_tol=1e-2)]
-    seen = [m for m in seen if m.setting == last.setting]
+    seen = [m for m in _of_the_last(measurements) if m.correlation > NOISE and (m.evaluation.log_blur or 0.0) < largest]
     places = np.array([m.working_distance for m in seen])
     if len(np.unique(places)) < 3:
         return ""
