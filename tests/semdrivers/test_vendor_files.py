@@ -209,3 +209,13 @@ def test_show_prints_what_is_known_and_goes_on_after_a_bad_file(tmp_path):
     ran = CliRunner().invoke(app, ["show", "--json", str(path)])
     (row,) = json.loads(ran.stdout)["pictures"]
     assert (row["pixel_size"], row["bar_rows"], row["magnification"]) == (100.0, 20, None)
+
+
+def test_a_picture_that_is_cut_off_anywhere_names_no_maker_and_raises_nothing(tmp_path):
+    whole = tmp_path / "whole.tif"
+    tifffile.imwrite(whole, np.zeros((6, 8), np.uint8), description="ImageJ=1")
+    content = whole.read_bytes()
+    for length in range(0, len(content), 1 if len(content) < 600 else 7):
+        cut = tmp_path / "cut.tif"
+        cut.write_bytes(content[:length])
+        assert vendor_conditions(cut, 8, 6) == {}
