@@ -432,8 +432,8 @@ def log_frames(
             np.log1p(np.minimum(np.sqrt((radius * radius)[:, None] + _FLOORS**2), np.float32(_WIDEST)))
             for radius in (larger, smaller)
         )
-        likelihood, unexplained = _one_radius(sighting, log_larger, log_smaller, least), 1 / 5
-        total = total + np.log((1 - outlier) * likelihood + outlier * unexplained)
+        likelihood = _one_radius(sighting, log_larger, log_smaller, least)
+        total = total + np.log((1 - outlier) * likelihood + outlier * (1 / 5))
     peak = total.max(axis=1)
     return np.asarray(peak + np.log(np.exp(total - peak[:, None]).sum(axis=1)))
 

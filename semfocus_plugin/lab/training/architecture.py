@@ -6,6 +6,8 @@ a map of scores, one every 16 pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -160,9 +162,12 @@ class CompactAENet(nn.Module):
         correction, *blur = self.read(frames)
         if self.training:
             return correction, *blur
-        larger = blur[0] if self.ellipse is None else blur[2]
-        score = implied_score(larger, nominal_half_blur(frames[:, 1:, :1, :1])) + correction
+        score = implied_score(self.larger(blur), nominal_half_blur(frames[:, 1:, :1, :1])) + correction
         return score.clamp(0, 9), *blur
+
+    def larger(self, blur: Sequence[Tensor]) -> Tensor:
+        """Return the map that the score is of, among maps of each of `outputs` but the score."""
+        return blur[0] if self.ellipse is None else blur[2]
 
     def read(self, frames: Tensor) -> tuple[Tensor, ...]:
         """Return a map, (N, 1, h, w), of the score's correction and of each of `outputs` but the score."""

@@ -267,8 +267,7 @@ def train(
 
 def _error(network: CompactAENet, frames: Tensor, half_blur: Tensor, score: Tensor) -> Tensor:
     correction, *blur = network.read(frames)
-    larger = blur[0] if network.ellipse is None else blur[2]
-    return aenet.score_error(correction.flatten(), larger.flatten(), half_blur, score)
+    return aenet.score_error(correction.flatten(), network.larger(blur).flatten(), half_blur, score)
 
 
 def _on_pictures(network: nn.Module, pictures: Pictures, index: NDArray[np.int64]) -> dict[str, float]:
