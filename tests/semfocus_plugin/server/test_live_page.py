@@ -190,7 +190,9 @@ def test_cancel_while_it_stigmates_puts_all_back_and_every_tab_shows_it(tab):
         holds = HoldsAMovedStigmator((40.0, -20.0))
         semdrivers.get_plugin_manager().register(holds)
         try:
-            page.keyboard.press("t")
+            # Playwright runs the route on this thread: whoever waits for the run before the answer holds the request up.
+            with page.expect_response("**/api/autofocus"):
+                page.keyboard.press("t")
             assert holds.reached.wait(240)
             other.locator("#steps tbody tr").nth(1).wait_for()
             with page.expect_response("**/api/autofocus/1"):
