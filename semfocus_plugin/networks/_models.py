@@ -26,6 +26,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -50,6 +51,11 @@ LAWS: Mapping[str, MaximumAction] = MappingProxyType({"depth-of-field": maximum_
 
 _AT_ONCE = 6
 """Windows of a large picture that are scored together: more take memory, and save no time."""
+
+_CLAIMED, _NOTICED = 5.0, 0.3
+"""Score, and length of a direction, above which the mean of four mirror images counts: half the scatter of one."""
+
+_MIRRORED = ((1, -1), (-1, 1), (-1, -1))
 
 ELLIPSE_OUTPUTS = (
     "log_larger",
@@ -246,7 +252,10 @@ class AENet:
         return self.card.blur_range
 
     def __call__(self, pixels: NDArray[Any], magnification: float) -> Evaluation:
-        """Return what is known of a frame, shape (H, W), or of windows of one, (N, H, W); the median of the map.
+        """Return what is known of a frame, shape (H, W), or of windows of one, (N, H, W).
+
+        It is the median of the map. A high score and an elliptical blur are read in all four mirror images, and their
+        mean is returned: a sample has no side that it prefers.
 
         Raises
         ------
@@ -254,18 +263,29 @@ class AENet:
             When the network gives something else than one finite score map.
         """
         prepared = preprocess(pixels, magnification)
-        parts = [self.maps(prepared.frames[k : k + _AT_ONCE]) for k in range(0, len(prepared.frames), _AT_ONCE)]
+        seen = self._medians(prepared.frames)
+        if seen["score"] > _CLAIMED or math.hypot(seen.get("cos2", 0.0), seen.get("sin2", 0.0)) > _NOTICED:
+            views = [seen, *(self._medians(prepared.frames, *signs) for signs in _MIRRORED)]
+            seen = {name: fmean(view[name] for view in views) for name in self._outputs}
+        return Evaluation(
+            score=min(max(seen["score"], 0.0), 9.0),
+            variance=metrics.variance(prepared.unit),
+            entropy=metrics.entropy(prepared.unit),
+            log_blur=max(seen["log_blur"], 0.0) if "log_blur" in seen else None,
+            log_sigma=seen.get("log_sigma"),
+            ellipse=_ellipse(seen) if seen.keys() >= set(ELLIPSE_OUTPUTS) else None,
+        )
+
+    def _medians(self, frames: NDArray[np.float32], down: int = 1, along: int = 1) -> dict[str, float]:
+        """Return the median of every map of a mirror image, −1 where it is mirrored, as of the frame itself."""
+        image = np.ascontiguousarray(frames[:, :, ::down, ::along])
+        parts = [self.maps(image[k : k + _AT_ONCE]) for k in range(0, len(image), _AT_ONCE)]
         medians = {name: float(np.median([part[name] for part in parts])) for name in self._outputs}
         if not all(map(math.isfinite, medians.values())):
             raise ModelError(f"model {self.card.name!r} answered {medians}; {self.card.path} is not usable")
-        return Evaluation(
-            score=min(max(medians["score"], 0.0), 9.0),
-            variance=metrics.variance(prepared.unit),
-            entropy=metrics.entropy(prepared.unit),
-            log_blur=max(medians["log_blur"], 0.0) if "log_blur" in medians else None,
-            log_sigma=medians.get("log_sigma"),
-            ellipse=_ellipse(medians) if medians.keys() >= set(ELLIPSE_OUTPUTS) else None,
-        )
+        if "sin2" in medians:
+            medians["sin2"] *= down * along
+        return medians
 
     def maps(self, frames: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Return the output maps, each (N, 1, h, w), for prepared frames (N, 2, H, W)."""

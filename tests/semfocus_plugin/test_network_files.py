@@ -45,8 +45,8 @@ ELLIPSE = {
     "log_sigma_larger": -1.5,
     "log_smaller": 0.5,
     "log_sigma_smaller": -1.0,
-    "cos2": 0.0,
-    "sin2": 2.0,
+    "cos2": -2.0,
+    "sin2": 0.0,
     "log_sigma_direction": -2.0,
 }
 
@@ -57,10 +57,30 @@ def test_network_may_report_the_ellipse_of_a_blur(tmp_path, write_models):
     ellipse = found.ellipse
     assert ellipse.log_larger == found.log_larger == pytest.approx(3.0)
     assert found.log_blur != found.log_larger
-    assert (ellipse.log_smaller, ellipse.cos2, ellipse.sin2) == pytest.approx((0.5, 0.0, 1.0))
-    assert ellipse.direction == pytest.approx(45.0)
+    assert (ellipse.log_smaller, ellipse.cos2, ellipse.sin2) == pytest.approx((0.5, -1.0, 0.0))
+    assert abs(ellipse.direction) == pytest.approx(90.0)
     assert ellipse.sigma_larger == pytest.approx(np.exp(-1.5))
     assert (ellipse.sigma_smaller, ellipse.sigma_direction) == pytest.approx((np.exp(-1.0), np.exp(-2.0)))
+
+
+def test_a_direction_that_mirror_images_contradict_is_none(tmp_path, write_models):
+    evaluator = networks.load(write_models(tmp_path, ellipse=ELLIPSE | {"sin2": 2.0, "cos2": 0.0})).evaluator
+    ellipse = evaluator(np.zeros((240, 320), np.uint8), 5000.0).ellipse
+    assert (ellipse.cos2, ellipse.sin2) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("smeared", [1, 17])
+def test_a_focus_and_a_line_focus_are_the_same_in_every_mirror_image(smeared):
+    random = np.random.default_rng(3)
+    waves = np.exp(-((17 * np.hypot(np.fft.fftfreq(240)[:, None], np.fft.rfftfreq(336)[None, :])) ** 2))
+    grains = np.fft.irfft2(np.fft.rfft2(random.normal(size=(240, 336))) * waves) > 0
+    along = np.lib.stride_tricks.sliding_window_view(grains[:, : 319 + smeared], smeared, axis=1).mean(-1)
+    pixels = np.clip(60 + 130 * along + random.normal(0, 6, along.shape), 0, 255).astype(np.uint8)
+    evaluator = networks.load().evaluator
+    seen = [evaluator(image, 3000.0) for image in (pixels, pixels[::-1], pixels[:, ::-1], pixels[::-1, ::-1])]
+    assert seen[0].score > 8 if smeared == 1 else seen[0].score < 4
+    assert [each.score for each in seen] == pytest.approx([seen[0].score] * 4, abs=1e-3)
+    assert [each.log_larger for each in seen] == pytest.approx([seen[0].log_larger] * 4, abs=1e-3)
 
 
 def test_the_smaller_radius_is_never_beyond_the_larger(tmp_path, write_models):
