@@ -52,6 +52,10 @@ def dataset(
     label_noise: Annotated[
         float, typer.Option(help="Standard deviation of human-like noise on the labels, which are then rounded.")
     ] = 0.0,
+    micrographs: Annotated[
+        Path | None,
+        typer.Option(help="Folder of micrographs with MANIFEST.csv to scan instead of named specimens; none by default."),
+    ] = None,
     workers: Workers = None,
     dask: Dask = None,
 ) -> None:
@@ -65,7 +69,9 @@ def dataset(
     counts = {} if count is None else {"count": count}
     if kind == "series" and count is None:
         counts = {"count": 91}
-    config = datasets.DatasetConfig(kind=kind, mixture=mixture, seed=seed, label_noise=label_noise, **counts)
+    config = datasets.DatasetConfig(
+        kind=kind, mixture=mixture, seed=seed, label_noise=label_noise, micrographs=str(micrographs or ""), **counts
+    )
     with _bar("files") as advance:
         path = datasets.build(config, folder, workers=engine(workers, dask), progress=advance)
     output.print(f"{config.count} {kind} in {folder}, listed in {path}", markup=False, soft_wrap=True)

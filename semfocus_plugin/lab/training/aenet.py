@@ -35,6 +35,9 @@ _WIDEST_BLUR = 150.0
 _NARROW = 3.3
 """Log larger radius, 26 pixels, below which mirror images of a window must agree: a wider blur hardly fits into one."""
 
+_ROUND = 0.15
+"""Difference of ln(1 + radius) of both semi-axes below which a blur is round."""
+
 _AT_ONCE = 64
 """Frames whose features are computed together."""
 
@@ -71,8 +74,9 @@ class AENetConfig:
         Folder of a finished run, or of models such as the shipped ones, whose weights to go on from with a schedule of
         its own; empty for random weights.
     ellipse_only : bool
-        Keep what `start` reads of round blurs, and train the head that reads the ellipse alone. What that head sees of
-        every frame and a mirror image is computed once, so that a hundred passes cost little more than one.
+        Keep what `start` reads of round blurs, and train the head that reads the ellipse alone, from random weights.
+        What that head sees of every frame and a mirror image is computed once, so that a hundred passes cost little
+        more than one.
     """
 
     data: tuple[str, ...]
@@ -313,7 +317,7 @@ def loss(
 
     The compact network's score is judged with the probe core that the frame was taken with (`half_blur`). The direction
     is a pair of cosine and sine with one standard deviation: where nothing in a frame shows it, the best answer is
-    (0, 0) ± 0.7.
+    (0, 0) ± 0.7. Where the blur is round, 2 (log larger − log blur)² is added: an ellipse that nobody asked for.
 
     With `mirrored` the second half of the batch holds mirror images of the first (see `Frames.drawn`), and what the
     radii of the two differ by adds 3 (Δ log larger)² + (Δ log smaller)², where the blur is narrow enough for a window.
@@ -331,6 +335,8 @@ def loss(
         + 0.5 * _surprise((true_smaller - smaller).square(), sigma_smaller)
         + _surprise(((true_cosine - cosine).square() + (true_sine - sine).square()) / 2, sigma_direction)
     )
+    stays = (larger - rounded).square() * (true_larger - true_smaller < _ROUND)
+    error = error + 2 * stays.mean()
     if not mirrored:
         return error + surprise.mean()
     apart = 3 * _between_halves(larger).square() + _between_halves(smaller).square()
@@ -510,11 +516,13 @@ def _begun(config: AENetConfig) -> tuple[nn.Module, dict[str, Any]]:
                 f"start: the network in {config.start} has width {saved['config']['width']}, not {config.width}"
             )
         network, shape = _network_of(saved)
-        return with_ellipse(network, shape) if isinstance(network, CompactAENet) else (network, shape)
+        if not isinstance(network, CompactAENet):
+            return network, shape
+        return with_ellipse(network, shape, config.ellipse_only)
     card = next((card for card in networks.read_manifest(Path(config.start)) if card.role == "aenet"), None)
     if card is None or config.width is not None:
         raise InvalidParameterError(f"start: {config.start} holds neither a checkpoint nor a compact AENet")
-    return with_ellipse(*read_compact(card))
+    return with_ellipse(*read_compact(card), config.ellipse_only)
 
 
 def _network_of(saved: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:

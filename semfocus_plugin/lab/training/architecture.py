@@ -204,7 +204,8 @@ class CompactAENet(nn.Module):
         away, sigma_larger, apart, sigma_smaller, cosine, sine, sigma_direction = self.ellipse(
             torch.cat([rounded, sigma, seen, around], 1)
         ).split(1, 1)
-        shown = torch.sigmoid((torch.sqrt(cosine.square() + sine.square() + 1e-6) - _DIRECTED) / _SOFTLY)
+        directed = torch.sqrt(cosine.square() + sine.square() + 1e-6).detach()
+        shown = torch.sigmoid((directed - _DIRECTED) / _SOFTLY)
         larger = (rounded + away * shown).clamp(0, 7)
         return (
             *of_round,

@@ -6,6 +6,7 @@ Dataset 1 (labelled frames, for AENet) and Dataset 2 (focal series, for ACNet) o
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
 import itertools
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeError, installation, translated
 from semdrivers.files import replacing
+from semfocus_plugin.lab.benchmark.pictures import read_folder
 from semfocus_plugin.lab.parallel import Workers, run_all
 from semfocus_plugin.lab.training.sampling import Field, draw_field, draw_sample
 
@@ -62,6 +64,9 @@ class DatasetConfig:
         Frames of a focal series.
     label_noise : float
         Standard deviation of human-like label noise, after which scores are rounded; 0 switches both off.
+    micrographs : str
+        Folder of micrographs with ``MANIFEST.csv`` to lay under the beam of the broad mixture instead of the named
+        specimens; empty for none.
     """
 
     kind: str = "frames"
@@ -71,6 +76,7 @@ class DatasetConfig:
     shard_size: int = 512
     series_frames: int = 250
     label_noise: float = 0.0
+    micrographs: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in ("frames", "series"):
@@ -82,6 +88,8 @@ class DatasetConfig:
                 raise OutOfRangeError(f"{name} must be a whole number of at least 1, not {getattr(self, name)!r}")
         if self.label_noise < 0:
             raise OutOfRangeError(f"label_noise must be at least 0, not {self.label_noise:g}")
+        if self.micrographs and (self.kind, self.mixture) != ("frames", "broad"):
+            raise InvalidParameterError("micrographs go with kind 'frames' and mixture 'broad'")
 
     @property
     def shards(self) -> int:
@@ -89,8 +97,12 @@ class DatasetConfig:
         return self.count if self.kind == "series" else -(-self.count // self.shard_size)
 
     def described(self) -> dict[str, Any]:
-        """Return what ``config.json`` says of the dataset."""
-        return dataclasses.asdict(self)
+        """Return what ``config.json`` says of the dataset; of micrographs, the hash of what they show."""
+        described = dataclasses.asdict(self)
+        if described.pop("micrographs"):
+            contents = b"".join(picture.tobytes() for picture in _micrographs(self.micrographs))
+            described["micrographs"] = hashlib.sha256(contents).hexdigest()
+        return described
 
     def arrays(self, index: int) -> dict[str, NDArray[Any]]:
         """Return what a file holds, by its number."""
@@ -297,6 +309,11 @@ def _hash(folder: str, name: str) -> tuple[str, str]:
     return name, hashlib.sha256(Store(folder).read(name)).hexdigest()
 
 
+@functools.cache
+def _micrographs(folder: str) -> tuple[NDArray[Any], ...]:
+    return tuple(picture.pixels for picture in read_folder(Path(folder))) if folder else ()
+
+
 def _frames(config: DatasetConfig, random: np.random.Generator, index: int) -> dict[str, NDArray[Any]]:
     """Labelled frames, a few of each field. `field` numbers the fields, so that splits go by field."""
     count = min(config.shard_size, config.count - index * config.shard_size)
@@ -304,7 +321,7 @@ def _frames(config: DatasetConfig, random: np.random.Generator, index: int) -> d
     field: Field | None = None
     for k in range(count):
         if field is None or k % FRAMES_PER_FIELD == 0:
-            field = draw_field(random, config.mixture)
+            field = draw_field(random, config.mixture, _micrographs(config.micrographs))
         samples.append(draw_sample(random, field, config.mixture, k))
         fields.append(index * config.shard_size + k // FRAMES_PER_FIELD)
     score = np.array([s.score for s in samples])

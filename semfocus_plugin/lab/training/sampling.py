@@ -4,13 +4,15 @@ Three mixtures. ``"paper"`` is the paper's experiment: tin balls, TEM grid and g
 ``"paper-fast"`` is the same in the FAST frames that autofocus takes.
 ``"broad"`` adds procedural textures and draws the column too: aperture, probe, current, noise, stigmators, artefacts of
 lines and detector. A field is drawn once and scanned many times: drawing it is what costs.
-Butterfly wing, fabric and users' micrographs are in none.
+Butterfly wing and fabric are in none. Micrographs are in the broad one where a user names them: with them no field is of
+a named specimen, and many are drawn out along one direction, so that a sample of lines is not taken for a line focus.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +52,11 @@ _MARGIN = 20
 
 _TEXTURE = 480
 """Most pixels of a texture, along and down; a field that needs more shows its mirror image."""
+
+_MICROGRAPHS = 0.65
+"""Share of micrographs among the fields, where there are any; the rest are textures."""
+_DRAWN_OUT = (1, 1, 2, 3)
+"""Factors by which a micrograph or a texture beside it is compressed along the lines, or across them."""
 
 _WORKING_DISTANCES = (2.0, 45.0)
 _WIDEST_BLUR = 130.0
@@ -179,9 +186,11 @@ class Field:
         return self._labelled(digitised(grey, random), conditions)
 
 
-def draw_field(random: Generator, mixture: str) -> Field:
-    """Draw a field of the mixture ``"paper"``, ``"paper-fast"`` or ``"broad"``."""
-    return _broad_field(random) if mixture == "broad" else _paper_field(random, fast=mixture == "paper-fast")
+def draw_field(random: Generator, mixture: str, micrographs: Sequence[NDArray[Any]] = ()) -> Field:
+    """Draw a field of the mixture ``"paper"``, ``"paper-fast"`` or ``"broad"``, the last of micrographs where given."""
+    if mixture == "broad":
+        return _broad_field(random, micrographs)
+    return _paper_field(random, fast=mixture == "paper-fast")
 
 
 def draw_defocus(random: Generator, mixture: str) -> float:
@@ -247,7 +256,22 @@ def _drawn(name: str, seed: int, conditions: ScanConditions) -> Drawn:
     return Drawn(make_specimen(name, seed), Window(x, y, pixel, columns, rows))
 
 
-def _broad_field(random: Generator) -> Field:
+def _surface(random: Generator, width: int, height: int, micrographs: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Return a window of a micrograph or a texture, drawn out in one direction at random; at most (height, width)."""
+    along, down = (1, int(random.choice(_DRAWN_OUT)))[:: 1 if random.random() < 0.5 else -1]
+    if random.random() < _MICROGRAPHS:
+        whole = micrographs[int(random.integers(len(micrographs)))]
+        whole = whole.T if random.random() < 0.5 else whole
+        columns, rows = (min(n, side) for n, side in zip((width * along, height * down), whole.shape[::-1], strict=True))
+        left, top = (int(random.integers(n + 1)) for n in (whole.shape[1] - columns, whole.shape[0] - rows))
+        drawn = whole[top : top + rows, left : left + columns].astype(np.float32)
+    else:
+        drawn = texture(random, width * along, height * down)
+    rows, columns = drawn.shape[0] // down, drawn.shape[1] // along
+    return drawn[: rows * down, : columns * along].reshape(rows, down, columns, along).mean((1, 3))
+
+
+def _broad_field(random: Generator, micrographs: Sequence[NDArray[Any]]) -> Field:
     seed = int(random.integers(1 << 30))
     fine = random.random() < 0.35
     profile = dataclasses.replace(
@@ -258,7 +282,7 @@ def _broad_field(random: Generator) -> Field:
         chromatic_aberration=EM30.chromatic_aberration * (log_uniform(random, 0.02, 1) if fine else 1.0),
     )
     tilt = 0.0
-    if random.random() < _NAMED:
+    if not micrographs and random.random() < _NAMED:
         name = str(random.choice(list(TRAINED), p=_SHARES))
         magnification = log_uniform(random, *TRAINED[name])
     else:
@@ -266,8 +290,11 @@ def _broad_field(random: Generator) -> Field:
         magnification = log_uniform(random, 200, 100_000 if fine else 40_000)
         grain = log_uniform(random, 0.5, 1.3)
         width, height = (min(math.ceil((side + 2 * _MARGIN) / grain), _TEXTURE) for side in (320, 240))
-        turned = random.random() < 0.5
-        picture = texture(random, height, width).T if turned else texture(random, width, height)
+        if micrographs:
+            picture = _surface(random, width, height, micrographs)
+        else:
+            turned = random.random() < 0.5
+            picture = texture(random, height, width).T if turned else texture(random, width, height)
         tilt = random.uniform(-50, 50) if random.random() < 0.05 else 0.0
     plain = random.random() < _PLAIN
     awkward = 0.0 if plain else random.random() ** 2

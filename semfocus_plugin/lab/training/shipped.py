@@ -61,16 +61,19 @@ def read_compact(card: ModelCard) -> tuple[CompactAENet, dict[str, Any]]:
     return network, shape
 
 
-def with_ellipse(network: CompactAENet, shape: dict[str, Any]) -> tuple[CompactAENet, dict[str, Any]]:
-    """Return a network that reports an ellipse, and its shape: one that reports a round blur gets an untrained head.
+def with_ellipse(
+    network: CompactAENet, shape: dict[str, Any], anew: bool = False
+) -> tuple[CompactAENet, dict[str, Any]]:
+    """Return a network that reports an ellipse, and its shape: an untrained head where it has none, or `anew`.
 
-    What the network reports of the larger radius and of the score stays as it was.
+    What the network reports of the round blur and of its score stays as it was.
     """
-    if network.ellipse is not None:
+    if network.ellipse is not None and not anew:
         return network, shape
     shape = shape | {"ellipse": True}
     grown = CompactAENet(**shape)
-    grown.load_state_dict(network.state_dict(), strict=False)
+    kept = {name: value for name, value in network.state_dict().items() if not name.startswith("ellipse.")}
+    grown.load_state_dict(kept, strict=False)
     return grown, shape
 
 
