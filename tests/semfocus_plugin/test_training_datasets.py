@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from semdrivers.emulator.physics import ColumnPreset, ElectronColumn, ScanConditions, ideal_score, pixel_size
@@ -83,6 +85,39 @@ def test_an_unfinished_folder_is_refused_and_none_is_made(tmp_path):
 def test_an_address_that_nothing_opens_is_refused():
     with pytest.raises(InvalidParameterError, match="drawer"):
         datasets.Store("drawer://left/frames")
+
+
+def folder_of_pictures(folder, levels):
+    """Return a folder of chequered pictures, one of each level."""
+    folder.mkdir()
+    for level in levels:
+        chequered = (np.kron(np.indices((8, 8)).sum(0) % 2, np.ones((40, 50))) * level).astype(np.uint8)
+        PIL.Image.fromarray(chequered).save(folder / f"{level}.png")
+    rows = [f"{level}.png,0,sharp" for level in levels]
+    (folder / "MANIFEST.csv").write_text("\n".join(["file,bar_rows,notes", *rows]))
+    return str(folder)
+
+
+def test_a_users_micrographs_are_scanned_instead_of_named_specimens(tmp_path):
+    config = DatasetConfig(count=6, seed=3, shard_size=1, micrographs=folder_of_pictures(tmp_path / "a", (150, 200)))
+    manifest = datasets.build(config, tmp_path / "frames", workers=1)
+    assert set(joined(tmp_path / "frames")["specimen"]) == {"texture"}
+    listed = Path(manifest).read_bytes()
+    elsewhere = dataclasses.replace(config, micrographs=folder_of_pictures(tmp_path / "b", (150, 200)))
+    datasets.build(elsewhere, tmp_path / "frames", workers=1)
+    assert Path(manifest).read_bytes() == listed
+    others = dataclasses.replace(config, micrographs=folder_of_pictures(tmp_path / "c", (150, 201)))
+    with pytest.raises(InvalidParameterError, match="holds another dataset"):
+        datasets.build(others, tmp_path / "frames", workers=1)
+
+
+def test_micrographs_that_cannot_be_scanned_are_refused_before_a_frame_is_drawn(tmp_path):
+    with pytest.raises(InvalidParameterError, match="micrographs go with kind 'frames' and mixture 'broad'"):
+        DatasetConfig(mixture="paper", micrographs="pictures")
+    for folder in (folder_of_pictures(tmp_path / "none", ()), str(tmp_path)):
+        with pytest.raises(InvalidParameterError, match=r"lists no|no MANIFEST"):
+            datasets.build(DatasetConfig(count=1, micrographs=folder), tmp_path / "frames", workers=1)
+        assert not (tmp_path / "frames").exists()
 
 
 def test_label_noise_rounds_scores(tmp_path):

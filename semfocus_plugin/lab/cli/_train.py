@@ -54,7 +54,9 @@ def dataset(
     ] = 0.0,
     micrographs: Annotated[
         Path | None,
-        typer.Option(help="Folder of micrographs with MANIFEST.csv to scan instead of named specimens; none by default."),
+        typer.Option(
+            help="Folder of micrographs with MANIFEST.csv to scan instead of named specimens; none by default."
+        ),
     ] = None,
     workers: Workers = None,
     dask: Dask = None,

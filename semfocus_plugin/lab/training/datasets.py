@@ -311,7 +311,12 @@ def _hash(folder: str, name: str) -> tuple[str, str]:
 
 @functools.cache
 def _micrographs(folder: str) -> tuple[NDArray[Any], ...]:
-    return tuple(picture.pixels for picture in read_folder(Path(folder))) if folder else ()
+    if not folder:
+        return ()
+    pictures = tuple(picture.pixels for picture in read_folder(Path(folder)))
+    if not pictures:
+        raise InvalidParameterError(f"micrographs: {folder} lists no sharp picture")
+    return pictures
 
 
 def _frames(config: DatasetConfig, random: np.random.Generator, index: int) -> dict[str, NDArray[Any]]:

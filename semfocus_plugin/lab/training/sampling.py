@@ -4,8 +4,8 @@ Three mixtures. ``"paper"`` is the paper's experiment: tin balls, TEM grid and g
 ``"paper-fast"`` is the same in the FAST frames that autofocus takes.
 ``"broad"`` adds procedural textures and draws the column too: aperture, probe, current, noise, stigmators, artefacts of
 lines and detector. A field is drawn once and scanned many times: drawing it is what costs.
-Butterfly wing and fabric are in none. Micrographs are in the broad one where a user names them: with them no field is of
-a named specimen, and many are drawn out along one direction, so that a sample of lines is not taken for a line focus.
+Butterfly wing and fabric are in none. Micrographs are in the broad one where a user names them: no field is of a named
+specimen then, and many are drawn out in one direction, so that a sample of lines is not taken for a line focus.
 """
 
 from __future__ import annotations
@@ -262,7 +262,9 @@ def _surface(random: Generator, width: int, height: int, micrographs: Sequence[N
     if random.random() < _MICROGRAPHS:
         whole = micrographs[int(random.integers(len(micrographs)))]
         whole = whole.T if random.random() < 0.5 else whole
-        columns, rows = (min(n, side) for n, side in zip((width * along, height * down), whole.shape[::-1], strict=True))
+        columns, rows = (
+            min(n, side) for n, side in zip((width * along, height * down), whole.shape[::-1], strict=True)
+        )
         left, top = (int(random.integers(n + 1)) for n in (whole.shape[1] - columns, whole.shape[0] - rows))
         drawn = whole[top : top + rows, left : left + columns].astype(np.float32)
     else:
