@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -425,7 +425,7 @@ def _train(config: AENetConfig, folder: Path, resume: bool, progress: Progress |
     steps = math.ceil(len(training) / config.batch)
     narrow = _bfloat16_pays(device)
     mirrored = config.mirrored and config.width is None
-    recalled = _Recalled(network, frames, training, config, device) if config.ellipse_only else None
+    recalled = _Recalled(network, frames, training, validation, config, device) if config.ellipse_only else None
     shared = processes.shared(network if recalled is None else recalled)
 
     def begin(epoch: int) -> tuple[int, Step]:
@@ -453,7 +453,8 @@ def _train(config: AENetConfig, folder: Path, resume: bool, progress: Progress |
         return steps, step_loss
 
     def end(_: int, figures: dict[str, float]) -> None:
-        figures = processes.agreed(evaluate(network, frames, validation, device) | figures if first else None)
+        judged = evaluate(network, frames, validation, device, recalled) if first else {}
+        figures = processes.agreed(judged | figures if first else None)
         plateau.step(figures["mse"])
         if not first:
             return
@@ -479,30 +480,39 @@ class _Recalled(nn.Module):
     """The heads of a network, on what its body has seen of every frame and of a mirror image of it."""
 
     def __init__(
-        self, network: nn.Module, frames: Frames, index: NDArray[np.int64], config: AENetConfig, device: torch.device
+        self,
+        network: nn.Module,
+        frames: Frames,
+        training: NDArray[np.int64],
+        validation: NDArray[np.int64],
+        config: AENetConfig,
+        device: torch.device,
     ) -> None:
         super().__init__()
         assert isinstance(network, CompactAENet)
         self.network = network.eval()
-        random = np.random.default_rng([config.seed])
+        self._mag_image = frames.mag_image.to(device)
         self._row = np.zeros(len(frames), np.int64)
-        self._row[index] = np.arange(len(index))
+        self._row[np.concatenate([training, validation])] = np.arange(len(training) + len(validation))
+        random = np.random.default_rng([config.seed])
         parts: list[list[Tensor]] = []
         with torch.no_grad():
-            for start in range(0, len(index), _AT_ONCE):
-                inputs, ellipse = frames.drawn(index[start : start + _AT_ONCE], random, device, 0, config.mirrored)
-                images = len(inputs) // len(index[start : start + _AT_ONCE])
+            for index in (
+                some[k : k + _AT_ONCE] for some in (training, validation) for k in range(0, len(some), _AT_ONCE)
+            ):
+                inputs, ellipse = frames.drawn(index, random, device, 0, config.mirrored)
                 seen, around = network.seen(inputs)
+                images = len(inputs) // len(index)
                 parts.append([torch.stack(each.flatten(1).chunk(images)) for each in (seen, around, ellipse)])
             self._seen, self._around, self._ellipse = (torch.cat(each, 1) for each in zip(*parts, strict=True))
-            network.standardise(self._seen[0], self._around[0])
+            network.standardise(self._seen[0, : len(training)], self._around[0, : len(training)])
 
-    def forward(self, index: NDArray[np.int64]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Return a map of the score's correction and of each output but the score, and the true ellipses."""
+    def forward(self, index: NDArray[np.int64], images: slice = slice(None)) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return what the network reports of both images of each frame, or of these, and the true ellipses."""
         rows = self._row[index]
-        seen, around = (each[:, rows].flatten(0, 1)[..., None, None] for each in (self._seen, self._around))
-        blur = self.network.blur(seen, around)
-        return (self.network.correction(seen), *blur), self._ellipse[:, rows].flatten(0, 1)
+        seen, around, ellipse = (each[images, rows].flatten(0, 1) for each in (self._seen, self._around, self._ellipse))
+        mag_image = self._mag_image[index].repeat(len(seen) // len(index))[:, None, None, None]
+        return self.network.reported(seen[..., None, None], around[..., None, None], mag_image), ellipse
 
 
 def _begun(config: AENetConfig) -> tuple[nn.Module, dict[str, Any]]:
@@ -545,17 +555,31 @@ def _bfloat16_pays(device: torch.device) -> bool:
     return device.type == "cuda" or bool(mag_image.get("avx512_bf16") or mag_image.get("amx_bf16"))
 
 
-def evaluate(network: nn.Module, frames: Frames, index: NDArray[np.int64], device: torch.device) -> dict[str, float]:
-    """Return the paper's figures (MSE, accuracy within ±1, precision, correlation) and those of the ellipse."""
+def evaluate(
+    network: nn.Module,
+    frames: Frames,
+    index: NDArray[np.int64],
+    device: torch.device,
+    recalled: Callable[[NDArray[np.int64], slice], tuple[tuple[Tensor, ...], Tensor]] | None = None,
+) -> dict[str, float]:
+    """Return the paper's figures (MSE, accuracy within ±1, precision, correlation) and those of the ellipse.
+
+    With `recalled` nothing is computed again of what the body of the network has seen.
+    """
     network.eval()
     if isinstance(network, CompactAENet):
         network.window = WINDOW
-    parts = []
+    parts, ellipses = [], []
     with torch.no_grad():
         for start in range(0, len(index), 128):
-            outputs = network(frames.batch(index[start : start + 128], device))
+            some = index[start : start + 128]
+            if recalled is None:
+                outputs, ellipse = network(frames.batch(some, device)), frames.ellipse[some]
+            else:
+                outputs, ellipse = recalled(some, slice(1))
             parts.append(torch.stack([output.flatten().cpu() for output in outputs]))
-    reported = torch.cat(parts, 1)
+            ellipses.append(ellipse.cpu())
+    reported, true = torch.cat(parts, 1), torch.cat(ellipses)
     error = reported[0] - frames.score[index]
     figures = {
         "mse": float(error.square().mean()),
@@ -564,11 +588,11 @@ def evaluate(network: nn.Module, frames: Frames, index: NDArray[np.int64], devic
         "correlation": float(np.corrcoef(reported[0], frames.score[index])[0, 1]),
     }
     if len(reported) > 1:
-        figures |= _of_radius("log_blur", reported[1], reported[2], frames.ellipse[index, :2].mean(1))
+        figures |= _of_radius("log_blur", reported[1], reported[2], true[:, :2].mean(1))
     if len(reported) > 3:
-        figures |= _of_radius("log_larger", reported[3], reported[4], frames.ellipse[index, 0])
-        figures |= _of_radius("log_smaller", reported[5], reported[6], frames.ellipse[index, 1])
-        larger, smaller, cosine, sine = frames.ellipse[index].unbind(1)
+        figures |= _of_radius("log_larger", reported[3], reported[4], true[:, 0])
+        figures |= _of_radius("log_smaller", reported[5], reported[6], true[:, 1])
+        larger, smaller, cosine, sine = true.unbind(1)
         apart = torch.atan2(reported[8] * cosine - reported[7] * sine, reported[7] * cosine + reported[8] * sine) / 2
         clear = larger - smaller > _CLEARLY_ELLIPTICAL
         figures["direction_median_error_degrees"] = float(torch.rad2deg(apart[clear].abs()).median())

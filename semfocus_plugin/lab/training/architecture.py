@@ -159,10 +159,14 @@ class CompactAENet(nn.Module):
 
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
         """Return a map, (N, 1, h, w), of each of `outputs`; while training the score's is that of its correction."""
-        correction, *blur = self.read(frames)
+        return self.reported(*self.seen(frames), frames[:, 1:, :1, :1])
+
+    def reported(self, seen: Tensor, around: Tensor, mag_image: Tensor) -> tuple[Tensor, ...]:
+        """Return what `forward` does, from what `seen` returns and values of the mag-image, (N, 1, 1, 1)."""
+        correction, blur = self.correction(seen), self.blur(seen, around)
         if self.training:
             return correction, *blur
-        score = implied_score(self.larger(blur), nominal_half_blur(frames[:, 1:, :1, :1])) + correction
+        score = implied_score(self.larger(blur), nominal_half_blur(mag_image)) + correction
         return score.clamp(0, 9), *blur
 
     def larger(self, blur: Sequence[Tensor]) -> Tensor:
