@@ -52,8 +52,8 @@ LAWS: Mapping[str, MaximumAction] = MappingProxyType({"depth-of-field": maximum_
 _AT_ONCE = 6
 """Windows of a large picture that are scored together: more take memory, and save no time."""
 
-_CLAIMED, _NOTICED = 5.0, 0.3
-"""Score, and length of a direction, above which the mean of four mirror images counts: half the scatter of one."""
+_NOTICED = 0.3
+"""Length of a direction above which the mean of four mirror images counts: half the scatter of one."""
 
 _MIRRORED = ((1, -1), (-1, 1), (-1, -1))
 
@@ -254,8 +254,8 @@ class AENet:
     def __call__(self, pixels: NDArray[Any], magnification: float) -> Evaluation:
         """Return what is known of a frame, shape (H, W), or of windows of one, (N, H, W).
 
-        It is the median of the map. A high score and an elliptical blur are read in all four mirror images, and their
-        mean is returned: a sample has no side that it prefers.
+        It is the median of the map. An elliptical blur is read in all four mirror images, and their mean is returned: a
+        sample has no side that it prefers.
 
         Raises
         ------
@@ -264,7 +264,7 @@ class AENet:
         """
         prepared = preprocess(pixels, magnification)
         seen = self._medians(prepared.frames)
-        if seen["score"] > _CLAIMED or math.hypot(seen.get("cos2", 0.0), seen.get("sin2", 0.0)) > _NOTICED:
+        if math.hypot(seen.get("cos2", 0.0), seen.get("sin2", 0.0)) > _NOTICED:
             views = [seen, *(self._medians(prepared.frames, *signs) for signs in _MIRRORED)]
             seen = {name: fmean(view[name] for view in views) for name in self._outputs}
         return Evaluation(

@@ -69,16 +69,15 @@ def test_a_direction_that_mirror_images_contradict_is_none(tmp_path, write_model
     assert (ellipse.cos2, ellipse.sin2) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("smeared", [1, 17])
-def test_a_focus_and_a_line_focus_are_the_same_in_every_mirror_image(smeared):
+def test_a_line_focus_is_the_same_in_every_mirror_image():
     random = np.random.default_rng(3)
     waves = np.exp(-((17 * np.hypot(np.fft.fftfreq(240)[:, None], np.fft.rfftfreq(336)[None, :])) ** 2))
     grains = np.fft.irfft2(np.fft.rfft2(random.normal(size=(240, 336))) * waves) > 0
-    along = np.lib.stride_tricks.sliding_window_view(grains[:, : 319 + smeared], smeared, axis=1).mean(-1)
+    along = np.lib.stride_tricks.sliding_window_view(grains, 17, axis=1).mean(-1)
     pixels = np.clip(60 + 130 * along + random.normal(0, 6, along.shape), 0, 255).astype(np.uint8)
     evaluator = networks.load().evaluator
     seen = [evaluator(image, 3000.0) for image in (pixels, pixels[::-1], pixels[:, ::-1], pixels[::-1, ::-1])]
-    assert seen[0].score > 8 if smeared == 1 else seen[0].score < 4
+    assert seen[0].score < 4
     assert [each.score for each in seen] == pytest.approx([seen[0].score] * 4, abs=1e-3)
     assert [each.log_larger for each in seen] == pytest.approx([seen[0].log_larger] * 4, abs=1e-3)
 
