@@ -202,7 +202,7 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
             _look(run, _comfortable(run, posterior, target))
         here = [m for m in seen if _same(m.magnification, run.magnification)]
         place, phase = _past_the_lobes(run, posterior, sightings, here), "search"
-        if len(here) == len(seen) and not any(s.structure for s in sightings):
+        if not run.may_change_magnification and not any(s.structure for s in sightings):
             dark = posterior.in_the_dark(sightings, run.limits.minimum, run.limits.maximum)
             place = None if dark is None or _taken(run, dark, here, 0.0) else dark
         place = _next(run, posterior, here) if place is None else place  # 0 mm is a place, too

@@ -171,15 +171,18 @@ def sample(
     candidates = _candidates(start, per_mm, unit, random, _CANDIDATES, spike=False)
     candidates = np.hstack([candidates, random.normal(size=(_CANDIDATES, more))])
     width = np.append(_LEAST_WIDTH * np.array([1 / per_mm, 1, 1, 1]), [_LEAST_UNKNOWN] * more)
+    led = len(sightings[-1].added) == 1  # A run that moves the stigmator gains nothing by it
     if previous is not None and more:
         candidates = np.vstack([candidates, _continued(previous, sightings[-1], target.unknown, per_mm, width, random)])
     draws, few = (_DRAWS, _FEW) if more <= _FEW_UNKNOWNS else (_MANY_DRAWS, _MANY_FEW)
     seen = target.seen(candidates)
-    mixture = _Mixture(seen.points, _towards(*target.both(seen), 40.0), target.gaps, width, random)
+    log, guide = target.both(seen)
+    weight = _towards(log, guide if led else log, 40.0)
+    mixture = _Mixture(seen.points, weight, target.gaps, width, random)
     for _ in range(_ROUNDS):
         points = mixture.draw(draws, random)
         log, guide = target.both(target.seen(points)) - mixture.log_density(points)
-        mixture = _Mixture(points, _towards(log, guide, few), target.gaps, width, random)
+        mixture = _Mixture(points, _towards(log, guide if led else log, few), target.gaps, width, random)
         if 1 / float(np.square(_normalised(log)).sum()) > 0.25 * draws:
             break
     for _ in range(_REPEATS):
