@@ -394,20 +394,30 @@ def test_the_lease_is_renewed_by_keep_alives() -> None:
     peer.close()
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="no such signal")
-def test_a_signal_handler_may_ask_while_its_own_thread_waits_for_an_answer(peer: ScriptedPeer) -> None:
-    def interrupt(request: Envelope) -> bytes:
-        os.kill(os.getpid(), signal.SIGALRM)
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal")
+@pytest.mark.parametrize("rest", [0.0, 0.05], ids=["it reads itself", "the thread of the link reads"])
+def test_a_signal_handler_may_ask_while_its_own_thread_waits_for_an_answer(peer: ScriptedPeer, rest: float) -> None:
+    """The handler takes longer than the shortest wait of the link, which must end nevertheless."""
+
+    def answer(request: Envelope) -> bytes:
+        if request.message == WD:
+            time.sleep(0.03)
+            return encode(request.reply(VALUE))
+        if sum(item.message == SET for item in peer.heard) > 1:
+            return encode(request.reply(APPLIED))
+        time.sleep(0.002)  # it waits by now
+        os.kill(os.getpid(), signal.SIGUSR1)
         return encode(request.reply(APPLIED))[:10]  # what the handler then reads begins in the middle of an answer
 
-    peer.script = [interrupt, ok(VALUE), ok(APPLIED)]
+    peer.script = [answer] * 20
     asked: list[object] = []
     with peer.link() as link:
-        before = signal.signal(signal.SIGALRM, lambda *_: asked.append(link.request(WD, deadline=1.0)))
+        time.sleep(rest)
+        before = signal.signal(signal.SIGUSR1, lambda *_: asked.append(link.request(WD, deadline=4.0)))
         try:
-            assert link.request(SET, deadline=1.0) == APPLIED
+            assert link.request(SET, deadline=4.0) == APPLIED
         finally:
-            signal.signal(signal.SIGALRM, before)
+            signal.signal(signal.SIGUSR1, before)
     assert asked == [VALUE]
 
 
