@@ -126,8 +126,16 @@ def encode(envelope: Envelope) -> bytes:
     if len(payload) > MAX_PAYLOAD:
         raise PayloadError(f"{type(message).__name__} takes {len(payload)} bytes, the limit is {MAX_PAYLOAD}")
     try:
-        fields = envelope.kind, envelope.sequence, envelope.opcode, envelope.flags, envelope.status
-        header = _HEADER.pack(MAGIC, VERSION, *fields, len(payload))
+        header = _HEADER.pack(
+            MAGIC,
+            VERSION,
+            envelope.kind,
+            envelope.sequence,
+            envelope.opcode,
+            envelope.flags,
+            envelope.status,
+            len(payload),
+        )
     except struct.error as error:
         raise PayloadError(f"the header cannot carry {envelope!r}: {error}") from error
     body = header + _CRC16.pack(binascii.crc_hqx(header, 0xFFFF)) + payload

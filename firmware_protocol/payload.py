@@ -108,12 +108,13 @@ class _Packing:
 
     def __init__(self, names: list[str], wires: list[tuple[type, str]]) -> None:
         self._struct = struct.Struct("<" + "".join("B" if kind is bool else each for kind, each in wires))
-        values = operator.attrgetter(*names)
-        self._values = values if len(names) > 1 else lambda message: (values(message),)
+        self._values = operator.attrgetter(*names)
+        self._single = len(names) == 1
         self._codes = [(place, _codes(kind)) for place, (kind, _) in enumerate(wires) if kind not in (int, float)]
 
     def encode(self, message: object) -> bytes:
-        return self._struct.pack(*self._values(message))
+        values = self._values(message)
+        return self._struct.pack(values) if self._single else self._struct.pack(*values)
 
     def decode(self, payload: bytes) -> list[Any]:
         values = list(self._struct.unpack(payload))

@@ -9,10 +9,10 @@ while nobody waits, renews the lease and delivers events.
 from __future__ import annotations
 
 import logging
-import queue
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -54,7 +54,7 @@ from semdrivers.errors import (
 from semdrivers.links import describe, exception_for
 
 R = TypeVar("R")
-_Answers = queue.SimpleQueue[Envelope | Damaged | SemDriversError]
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _TICK = 0.1
@@ -67,6 +67,35 @@ _REST = 0.005
 """Seconds after a request for which the link's thread leaves the line to the next one."""
 
 
+class _Mailbox(deque[T]):
+    """What one thread waits for and others bring.
+
+    A wait for a `queue.SimpleQueue` never ends where a signal handler takes longer than it, and an interrupt breaks
+    that for an `Event`.
+    """
+
+    __slots__ = ("_bell",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bell = threading.Lock()
+        self._bell.acquire()
+
+    def put(self, item: T) -> None:
+        self.append(item)
+        with suppress(RuntimeError):  # it has rung already
+            self._bell.release()
+
+    def wait(self, timeout: float) -> bool:
+        """Return, within `timeout` seconds, whether something is there."""
+        if not self:
+            self._bell.acquire(timeout=timeout)
+        return bool(self)
+
+
+_Answers = _Mailbox[Envelope | Damaged | SemDriversError]
+
+
 class _Turn:
     """A thread's turn at sending, or at reading. A signal handler that interrupts it takes its place meanwhile."""
 
@@ -76,9 +105,9 @@ class _Turn:
         self.thread = threading.get_ident()
         self.interrupted: _Turn | None = None
 
-    def may_follow(self, other: _Turn | None) -> bool:
+    def may_follow(self, other: _Turn) -> bool:
         """Whether this turn may begin while `other` lasts."""
-        return other is None or (other is not self and other.thread == self.thread)
+        return other is not self and other.thread == self.thread
 
 
 class ControlLink:
@@ -141,7 +170,7 @@ class ControlLink:
         self._sender: _Turn | None = None
         self._reader: _Turn | None = None
         self._heard = time.monotonic()
-        self._events: queue.SimpleQueue[tuple[object, queue.SimpleQueue[None]]] = queue.SimpleQueue()
+        self._events: _Mailbox[tuple[object, _Mailbox[None]]] = _Mailbox()
         """Those that another thread read, for the link's own."""
         self._waiting: dict[int, _Answers] = {}
         self._sequence = 0
@@ -216,7 +245,7 @@ class ControlLink:
         if threading.get_ident() == self._thread.ident:
             raise BusyError(f"{self.name}: a subscriber must not send requests; hand over to another thread")
         flags = wait if isinstance(message, Command) else Wait.NOTHING
-        answers: _Answers = queue.SimpleQueue()
+        answers: _Answers = _Mailbox()
         with self._lock:
             self._check_open()
             sequence = self._next_sequence()
@@ -349,7 +378,7 @@ class ControlLink:
         longest = times.vacuum if isinstance(message, _OF_VACUUM) else times.settling
         first_pause = max(deadline / 5, 0.05)
         end, last, pause = now + deadline, now + longest, first_pause
-        damaged, repeat = 0, now + pause * sent
+        damaged, repeat, me = 0, now + pause * sent, _Turn()
         while True:
             if now >= min(end, last):
                 limit = longest if now >= last else deadline
@@ -358,47 +387,39 @@ class ControlLink:
                     f"(sent {sent} times over {self._transport.name})"
                 )
             if now >= repeat:
-                self._send(data, min(end, last) - now)
+                self._send(data, min(end, last) - now, me)
                 sent += 1
                 repeat = now + pause
                 pause *= 2  # a slow line must not drown in repetitions
-            try:
-                answer = self._next(answers, min(end, last, repeat))
-            except queue.Empty:
+            answer = self._next(answers, min(end, last, repeat), me)
+            now = time.monotonic()
+            if answer is None:
                 continue
-            finally:
-                now = time.monotonic()
-            if isinstance(answer, SemDriversError):
+            if isinstance(answer, Envelope):
+                if answer.kind is Kind.PENDING:
+                    rest = max(0.0, answer.message.seconds)
+                    end = max(end, now + rest + deadline)
+                    pause = first_pause  # it is at work and answers: it is asked as often as before
+                    repeat = now + rest + pause
+                    continue
+                if answer.status is not Status.BAD_FRAME:
+                    return self._open(message, answer)
+            elif isinstance(answer, SemDriversError):
                 raise type(answer)(*answer.args)
-            if isinstance(answer, Envelope) and answer.kind is Kind.PENDING:
-                rest = max(0.0, answer.message.seconds)
-                end = max(end, now + rest + deadline)
-                pause = first_pause  # it is at work and answers: it is asked as often as before
-                repeat = now + rest + pause
-                continue
-            if self._was_damaged(message, answer):
-                damaged += 1
-                if damaged > _MOST_DAMAGED:
-                    raise ProtocolError(
-                        f"{self.name}: {damaged} damaged messages in a row while {describe(message)}; "
-                        f"check the cable of {self._transport.name}"
-                    )
-                repeat = now
-                continue
-            return self._open(message, answer)
+            elif answer.problem not in (Problem.CHECKSUM, Problem.OVERSIZE):
+                raise ProtocolError(
+                    f"{self.name}: the answer to {describe(message)} cannot be read: {answer.problem.value} "
+                    f"({answer.detail}); this side speaks version {VERSION}"
+                )
+            damaged += 1
+            if damaged > _MOST_DAMAGED:
+                raise ProtocolError(
+                    f"{self.name}: {damaged} damaged messages in a row while {describe(message)}; "
+                    f"check the cable of {self._transport.name}"
+                )
+            repeat = now
 
-    def _was_damaged(self, message: Request[Any], answer: Envelope | Damaged) -> bool:
-        if isinstance(answer, Envelope):
-            return answer.status is Status.BAD_FRAME
-        if answer.problem in (Problem.CHECKSUM, Problem.OVERSIZE):
-            return True
-        raise ProtocolError(
-            f"{self.name}: the answer to {describe(message)} cannot be read: {answer.problem.value} "
-            f"({answer.detail}); this side speaks version {VERSION}"
-        )
-
-    def _open(self, message: Request[R], answer: Envelope | Damaged) -> R:
-        assert isinstance(answer, Envelope)
+    def _open(self, message: Request[R], answer: Envelope) -> R:
         if answer.opcode != message.opcode:
             raise ProtocolError(
                 f"{self.name} answered {describe(message)} with opcode {answer.opcode:#06x} instead of "
@@ -411,7 +432,7 @@ class ControlLink:
         reply: R = answer.message
         return reply
 
-    def _send(self, data: bytes, timeout: float) -> None:
+    def _send(self, data: bytes, timeout: float, me: _Turn) -> None:
         """Send all bytes of a message at one go.
 
         A signal handler may raise (Ctrl-C) between any two calls, also between taking a lock with a time limit and
@@ -419,7 +440,6 @@ class ControlLink:
         Where a handler sends in the middle of a message, that one is damaged, and is sent again.
         """
         start = self._last_sent = time.monotonic()
-        me = _Turn()
         try:
             while not self._may_send(me):
                 if time.monotonic() - start > timeout:
@@ -432,34 +452,32 @@ class ControlLink:
 
     def _may_send(self, one: _Turn) -> bool:
         with self._lock:
-            if one.may_follow(self._sender):
+            if self._sender is None or one.may_follow(self._sender):
                 one.interrupted, self._sender = self._sender, one
             return self._sender is one
 
-    def _next(self, answers: _Answers, end: float) -> Envelope | Damaged | SemDriversError:
-        """Return the next answer to a request, read by this thread unless another reads; raises `queue.Empty` at `end`.
+    def _next(self, answers: _Answers, end: float, me: _Turn) -> Envelope | Damaged | SemDriversError | None:
+        """Return the next answer to a request, read by this thread unless another reads; None at `end`.
 
         The place of the reader is a mark, for the same reason as in `_send`.
         """
-        me = _Turn()
         try:
-            while answers.empty():
+            while not answers:
                 left = end - time.monotonic()
                 if left <= 0:
-                    break
+                    return None
                 if self._may_read(me):
                     self._take_in(min(left, _TICK))
                 else:
-                    with suppress(queue.Empty):
-                        return answers.get(timeout=min(left, _REST))
-            return answers.get_nowait()
+                    answers.wait(min(left, _REST))
+            return answers.popleft()
         finally:
             if self._reader is me:
                 self._reader = me.interrupted
 
     def _may_read(self, one: _Turn) -> bool:
         with self._lock:
-            if one.may_follow(self._reader):
+            if self._reader is None or one.may_follow(self._reader):
                 if self._reader is not None:  # interrupted, perhaps in the middle of the decoder's work: it keeps that
                     discarded, self._decoder = self._decoder.discarded, Decoder()
                     self._decoder.discarded = discarded
@@ -495,8 +513,8 @@ class ControlLink:
                     self._fail(error)
                 continue
             reads = since > _REST and self._may_read(me)
-            with suppress(queue.Empty):
-                event, known = self._events.get(timeout=0 if reads else _REST)
+            if self._events.wait(0.0 if reads else _REST):
+                event, known = self._events.popleft()
                 self._notify(event)
                 known.put(None)
             if reads:
@@ -506,7 +524,7 @@ class ControlLink:
     def _keep_alive(self) -> None:
         with self._lock:
             sequence = self._next_sequence()
-        self._send(encode(Envelope.request(sequence, KeepAlive())), _TICK)
+        self._send(encode(Envelope.request(sequence, KeepAlive())), _TICK, _Turn())
 
     def _deliver(self, items: list[Envelope | Damaged]) -> None:
         for item in items:
@@ -514,10 +532,9 @@ class ControlLink:
                 if threading.current_thread() is self._thread:
                     self._notify(item.message)
                 else:  # an answer that came behind it waits until it is known
-                    known: queue.SimpleQueue[None] = queue.SimpleQueue()  # an interrupt breaks the wait of an Event
+                    known: _Mailbox[None] = _Mailbox()
                     self._events.put((item.message, known))
-                    with suppress(queue.Empty):
-                        known.get(timeout=_GOODBYE)
+                    known.wait(_GOODBYE)
             elif item.kind in (Kind.REPLY, Kind.PENDING) and item.opcode in REPLIES:
                 answers = self._waiting.get(item.sequence)
                 if answers is not None:
@@ -565,10 +582,10 @@ class Answers:
                 for query in queries:
                     sequence = link._next_sequence()
                     data = encode(Envelope.request(sequence, query))
-                    answers: _Answers = queue.SimpleQueue()
+                    answers: _Answers = _Mailbox()
                     link._waiting[sequence] = answers
                     self._asked.append((sequence, query, data, answers))
-            link._send(b"".join(data for _, _, data, _ in self._asked), deadline)
+            link._send(b"".join(data for _, _, data, _ in self._asked), deadline, _Turn())
         except BaseException:
             self.close()
             raise

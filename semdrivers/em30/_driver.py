@@ -91,6 +91,7 @@ _UNITS = {
 
 _NAMES = {parameter: parameter.name.lower() for parameter in Parameter}
 _PARAMETERS = {name: parameter for parameter, name in _NAMES.items()}
+_QUESTIONS = {parameter: GetParameter(parameter) for parameter in Parameter}
 _STAGE, _ORIENTATION = ("stage_x", "stage_y"), ("stage_tilt", "stage_rotation")
 _NEEDS = {
     "stage_position": _STAGE,
@@ -264,7 +265,7 @@ class EM30(KeepsFocusRecord):
         """
         frame = self._frame = _FrameUnderWay()
         try:
-            scanned = self._images.acquire(lambda: self._order(mode, frame), self._lost, frame.check)
+            scanned = self._images.acquire(lambda: self._order(mode, frame), self._lost, frame.check, self._scans)
             return scanned, self._settings(mode, frame)
         except BaseException as error:
             self._frame = None
@@ -566,7 +567,7 @@ class EM30(KeepsFocusRecord):
         return ident
 
     def _end(self, ident: int) -> None:
-        self._last_call = time.monotonic()
+        object.__setattr__(self, "_last_call", time.monotonic())  # on every call: nothing to check
         left = self._calls[ident] = self._calls[ident] - 1
         if not left:
             del self._calls[ident]
@@ -691,7 +692,7 @@ class EM30(KeepsFocusRecord):
         ident = self._begin()
         try:
             self._limits_of(parameter)
-            answer = self._request(GetParameter(parameter))
+            answer = self._request(_QUESTIONS[parameter])
         finally:
             self._end(ident)
         return self._value_of(answer, parameter)
@@ -733,6 +734,14 @@ class EM30(KeepsFocusRecord):
             return f"the instrument reports frame {self._dropped} dropped"
         return "the beam went off during the scan" if self._blanked else ""
 
+    def _scans(self, order: FrameOrder) -> bool:
+        """Whether the instrument still scans a frame that is late; an emulated one draws slowly on a busy computer."""
+        try:
+            status = self._control.request(GetStatus(), deadline=_STOP)
+        except SemDriversError:
+            return False
+        return status.scanning and status.next_frame <= order.first_frame
+
     def _order(self, mode: ScanMode, frame: _FrameUnderWay) -> FrameOrder:
         frame.check()
         self._blanked = False
@@ -756,7 +765,7 @@ class EM30(KeepsFocusRecord):
         if frame.settings is not None:
             frame.settings.close()
         try:
-            frame.settings = self._control.ask([GetParameter(parameter) for parameter in self._recorded])
+            frame.settings = self._control.ask([_QUESTIONS[parameter] for parameter in self._recorded])
         except SemDriversError as error:
             _log.info("%s: no settings for the record of a frame: %s", self._name, error)
 

@@ -56,6 +56,9 @@ _MOST_REMEDIES = 3
 """Faults of one acquisition that may name their remedy themselves."""
 
 _RESYNCHRONISE, _RESET, _REOPEN = 1, 2, 3
+_WHILE_SCANNED = 15
+"""How many times `WaitingTimes.frame` a frame may be late that the instrument still scans: as long as the frames of all
+steps together. Another order would begin it anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,7 @@ class ImageLink:
         order: Callable[[], FrameOrder],
         lost: Callable[[FrameOrder], str] = lambda _: "",
         check: Callable[[], object] = lambda: None,
+        under_way: Callable[[FrameOrder], bool] = lambda _: False,
     ) -> Frame:
         """Ask for a frame and return it.
 
@@ -161,6 +165,8 @@ class ImageLink:
             second, so that a lost frame does not wait for its time limit.
         check : callable, optional
             Called as often; what it raises ends the acquisition, because the frame is not needed any more.
+        under_way : callable, optional
+            Says whether the instrument still scans the frame ordered; asked when that is late.
 
         Raises
         ------
@@ -184,7 +190,7 @@ class ImageLink:
                 recovering = self._broken_off = False
                 ordered = order()
                 self._broken_off = True
-                frame = self._await(ordered, lost, check, self._waiting_times.frame * 2**step)
+                frame = self._await(ordered, lost, check, under_way, step)
                 self._broken_off = False
                 return frame
             except _Trouble as trouble:
@@ -327,14 +333,27 @@ class ImageLink:
     # Frames
 
     def _await(
-        self, order: FrameOrder, lost: Callable[[FrameOrder], str], check: Callable[[], object], grace: float
+        self,
+        order: FrameOrder,
+        lost: Callable[[FrameOrder], str],
+        check: Callable[[], object],
+        under_way: Callable[[FrameOrder], bool],
+        step: int,
     ) -> Frame:
         """Return the frame ordered; older ones are thrown away."""
         self._room = _room_for(min(order.payload, MAX_PAYLOAD))
+        grace = self._waiting_times.frame * 2**step
         limit = order.frame_time + grace
-        deadline = time.monotonic() + limit
+        longest = limit if step else order.frame_time + grace * _WHILE_SCANNED
+        start = time.monotonic()
         while True:
-            for item in self._read(deadline, limit):
+            left = start + limit - time.monotonic()
+            if left <= 0:
+                if limit >= longest or not under_way(order):
+                    raise _Trouble(f"no frame within {limit:.1f} s", _RESYNCHRONISE)
+                limit = min(limit + grace, longest)
+                continue
+            for item in self._read(left):
                 if isinstance(item, Defect):
                     self.frames_lost += item.lost
                     _log.warning("%s: image stream: %s", self.name, item.reason)
@@ -358,8 +377,8 @@ class ImageLink:
             )
         return True
 
-    def _read(self, deadline: float, limit: float) -> list[Frame | Defect]:
-        """Read up to the end of the part of a frame that is due, and return what that completes."""
+    def _read(self, seconds: float) -> list[Frame | Defect]:
+        """Read up to the end of the part of a frame that is due, for so long at most; return what that completes."""
         due = self._assembler.due
         if due <= MAX_PACKET:
             buffer = self._scratch
@@ -367,15 +386,10 @@ class ImageLink:
             buffer, self._room = self._room, array("B")
         else:
             buffer = _room_for(due)
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise _Trouble(f"no frame within {limit:.1f} s", _RESYNCHRONISE)
         try:
-            count = self._device.read(BULK_IN, buffer, max(1, int(min(left, _LISTEN) * 1000)))
+            count = self._device.read(BULK_IN, buffer, max(1, int(min(seconds, _LISTEN) * 1000)))
         except usb.core.USBTimeoutError:
-            if left > _LISTEN:
-                return []
-            raise _Trouble(f"no frame within {limit:.1f} s", _RESYNCHRONISE) from None
+            return []
         except usb.core.USBError as error:
             raise _Trouble(_why(error), _REOPEN if error.errno == errno.ENODEV else _RESET) from error
         data = memoryview(buffer)[:count]

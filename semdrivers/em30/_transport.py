@@ -182,9 +182,12 @@ class TcpTransport:
 
     def receive(self, timeout: float) -> bytes:
         try:
-            if not _wait(self._socket, timeout):
-                return b""
-            data = self._socket.recv(CHUNK)
+            try:
+                data = self._socket.recv(CHUNK)
+            except BlockingIOError:
+                if not _wait(self._socket, timeout):
+                    return b""
+                data = self._socket.recv(CHUNK)
         except (BlockingIOError, InterruptedError):
             return b""
         except (OSError, ValueError) as error:

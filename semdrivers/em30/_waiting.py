@@ -22,7 +22,8 @@ class WaitingTimes:
     reconnect : float
         For a lost control link to be opened again.
     frame : float
-        For a frame beyond its scan time; doubled with every step of recovery.
+        For a frame beyond its scan time; doubled with every step of recovery. Fifteen times as long, all steps
+        together, while the instrument reports that it still scans the frame.
     replug : float
         For a lost image device to be plugged in again.
 

@@ -14,6 +14,8 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
+import numpy as np
+
 from semdrivers.errors import ModelError
 from semdrivers.focus import Astigmatism
 from semfocus_plugin.methods._stigmation import Stigmation
@@ -28,6 +30,7 @@ from semfocus_plugin.optics import (
     half_blur,
     ideal_score,
     period_of,
+    spectrum,
 )
 from semfocus_plugin.run import (
     DETAIL,
@@ -77,6 +80,9 @@ CLEAR = 0.99
 CHANGES = 1.1
 """Least ratio of the fine structure at the focus to the least seen: a picture that defocus leaves as it is has none."""
 
+TURNS = 1.5
+"""Least ratio of what two frames show along some direction, as a share of all, where astigmatism alone changes them."""
+
 LEAST_SHARE = 0.12
 """Of the best score; where astigmatism leaves less, a focus does not differ from its surroundings."""
 
@@ -90,7 +96,7 @@ PATIENCE_ZOOMED = 9
 """The same for a run that may change the magnification, where the frames hold more than noise."""
 
 PATIENCE_PERIODIC = 14
-"""The same for a periodic sample, whose score says little."""
+"""The same for a periodic sample, whose score says little, and for frames that plainly hold more than noise."""
 
 LOST = 4
 """Frames of a periodic sample after which, where none is plain, every other place is one not looked at so far."""
@@ -196,6 +202,9 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
             _look(run, _comfortable(run, posterior, target))
         here = [m for m in seen if _same(m.magnification, run.magnification)]
         place, phase = _past_the_lobes(run, posterior, sightings, here), "search"
+        if not run.may_change_magnification and not any(s.structure for s in sightings):
+            dark = posterior.in_the_dark(sightings, run.limits.minimum, run.limits.maximum)
+            place = None if dark is None or _taken(run, dark, here, 0.0) else dark
         place = _next(run, posterior, here) if place is None else place  # 0 mm is a place, too
         if place is None:
             outcome = _sharpest(run, posterior, at_target, near, accept)
@@ -422,7 +431,7 @@ def _hopeless(run: FocusRun, posterior: Posterior, sightings: list[Sighting], se
     best = max(m.score for m in seen)
     noise = sum(m.correlation <= NOISE for m in seen)
     patience = PATIENCE_ZOOMED if run.may_change_magnification and 2 * noise <= len(seen) else PATIENCE
-    if posterior.period is not None or any(s.period is not None for s in sightings):
+    if posterior.period is not None or any(s.period is not None for s in sightings) or any(map(_plain, seen)):
         patience = PATIENCE_PERIODIC
     if len(seen) >= patience and best < HOPELESS:
         return (
@@ -491,7 +500,7 @@ def _judge(
         confidence = near.mass * min(1.0, contrast / (2 * CONTRAST))
         reason = f"score {best.score:.1f}, {contrast:.1f} above out of focus{note}"
         return Outcome(True, reason, place, best.score, confidence, at_limit=edge is not None)
-    if astigmatic and changes:
+    if astigmatic and (changes or _turns(run.measurements)):
         reason = f"score {best.score:.1f}, halfway between the line foci of the astigmatism{note}"
         return Outcome(True, reason, place, best.score, near.mass, at_limit=edge is not None)
     if _sharp(best) and not _room(run, near):
@@ -511,6 +520,17 @@ def _changes(best: Measurement, seen: Sequence[Measurement]) -> bool:
     """
     least = min(m.structure for m in seen)
     return best.structure > CHANGES * least or _share_of_contrast(best) > CHANGES * min(map(_share_of_contrast, seen))
+
+
+def _turns(seen: Sequence[Measurement]) -> bool:
+    """Return whether frames differ in the directions that they show: halfway between line foci they may show less."""
+    shown = np.array([np.maximum(spectrum(m.image.pixels).sectors, 0.0).sum(axis=1) for m in seen]) + 1e-30
+    shown /= shown.sum(axis=1, keepdims=True)
+    return bool((shown.max(axis=0) > TURNS * shown.min(axis=0)).any())
+
+
+def _plain(m: Measurement) -> bool:
+    return m.detail >= PLAIN
 
 
 def _share_of_contrast(m: Measurement) -> float:

@@ -20,8 +20,8 @@ from semfocus_plugin.optics._nominal import (
 from semfocus_plugin.optics._periodic import PLAIN, period_of
 from semfocus_plugin.optics._posterior import Estimate, Posterior, Residual
 from semfocus_plugin.optics._relief import Relief, relief
-from semfocus_plugin.optics._sighting import PERIODIC, BlurEllipse, Sighting
-from semfocus_plugin.optics._spectra import Pair, spectrum, transfer
+from semfocus_plugin.optics._sighting import BlurEllipse, Sighting
+from semfocus_plugin.optics._spectra import PERIODIC, Pair, spectrum, transfer
 from semfocus_plugin.optics._views import View
 
 __all__ = [

@@ -171,15 +171,18 @@ def sample(
     candidates = _candidates(start, per_mm, unit, random, _CANDIDATES, spike=False)
     candidates = np.hstack([candidates, random.normal(size=(_CANDIDATES, more))])
     width = np.append(_LEAST_WIDTH * np.array([1 / per_mm, 1, 1, 1]), [_LEAST_UNKNOWN] * more)
+    led = len(sightings[-1].added) == 1  # A run that moves the stigmator gains nothing by it
     if previous is not None and more:
         candidates = np.vstack([candidates, _continued(previous, sightings[-1], target.unknown, per_mm, width, random)])
     draws, few = (_DRAWS, _FEW) if more <= _FEW_UNKNOWNS else (_MANY_DRAWS, _MANY_FEW)
     seen = target.seen(candidates)
-    mixture = _Mixture(seen.points, tempered(target(seen), 40.0), target.gaps, width, random)
+    log, guide = target.both(seen)
+    weight = _towards(log, guide if led else log, 40.0)
+    mixture = _Mixture(seen.points, weight, target.gaps, width, random)
     for _ in range(_ROUNDS):
         points = mixture.draw(draws, random)
-        log = target(target.seen(points)) - mixture.log_density(points)
-        mixture = _Mixture(points, tempered(log, few), target.gaps, width, random)
+        log, guide = target.both(target.seen(points)) - mixture.log_density(points)
+        mixture = _Mixture(points, _towards(log, guide if led else log, few), target.gaps, width, random)
         if 1 / float(np.square(_normalised(log)).sum()) > 0.25 * draws:
             break
     for _ in range(_REPEATS):
@@ -249,6 +252,11 @@ def tempered(log: Array, least: float) -> Array:
             break
         beta *= 0.7
     return weight
+
+
+def _towards(log: Array, guide: Array, least: float) -> Array:
+    """Return weights for the next mixture: half by the posterior, half by what leads to where it is not negligible."""
+    return 0.5 * (tempered(log, least) + tempered(guide, least))
 
 
 def _candidates(
@@ -338,7 +346,16 @@ class _Target:
         return _Seen(points, squares)
 
     def __call__(self, seen: _Seen) -> Array:
-        return self.log_likelihood(seen) + self._log_prior(seen.points)
+        return np.asarray(self.both(seen)[0])
+
+    def both(self, seen: _Seen) -> Array:
+        """Return the log posterior, and the same without outliers, shape (2, N).
+
+        Where pairs are sharp, nearly every point is an outlier to them, and how far it is from the focus cannot be
+        seen in the first; the second falls all the way.
+        """
+        frames = self._log_frames(seen) + self._log_prior(seen.points)
+        return np.stack([frames + self._log_pairs(seen, outlier) for outlier in (_OUTLIER, 0.0)])
 
     def _log_prior(self, points: Array) -> Array:
         amount = np.hypot(points[:, 2], points[:, 3])
@@ -350,12 +367,17 @@ class _Target:
 
     def log_likelihood(self, seen: _Seen) -> Array:
         """Return the log-likelihood of all frames and pairs, shape (N,)."""
-        points = seen.points
-        log = np.zeros(len(points))
+        return self._log_pairs(seen, _OUTLIER) + self._log_frames(seen)
+
+    def _log_pairs(self, seen: _Seen, outlier: float) -> Array:
+        log = np.zeros(len(seen.points))
         shares = self._pairs.values()
         for share, least, table, squares in zip(shares, self._least, self._tables, seen.squares, strict=True):
-            log += share * log_agreement(squares, least, table.terms)
-        return log + log_frames(self._sightings, *self._ellipses(points), self._growth, self._trust)
+            log += share * log_agreement(squares, least, table.terms, outlier)
+        return log
+
+    def _log_frames(self, seen: _Seen) -> Array:
+        return log_frames(self._sightings, *self._ellipses(seen.points), self._growth, self._trust)
 
     def _ellipses(self, points: Array) -> tuple[list[Array], list[Array]]:
         """Return of every frame z in pixels of blur, with its sign, and both components of astigmatism in pixels."""
@@ -382,10 +404,11 @@ class _Target:
         return [table(placed[i], placed[j]) for table, (i, j) in zip(self._tables, self._pairs, strict=True)]
 
 
-def log_agreement(squares: Array, least: float, terms: float) -> Array:
+def log_agreement(squares: Array, least: float, terms: float, outlier: float = _OUTLIER) -> Array:
     """Return the log-likelihood of a pair from its sums of squares; the least one met is what the pair can reach."""
     scale = max(_LEAST_SCALE, 2 * least / max(terms, 1.0))
-    return np.asarray(np.log((1 - _OUTLIER) * np.exp(-0.5 * np.maximum(squares - least, 0.0) / scale) + _OUTLIER))
+    log = -0.5 * np.maximum(squares - least, 0.0) / scale
+    return np.asarray(np.log((1 - outlier) * np.exp(log) + outlier) if outlier else log)
 
 
 _FLOORS = np.array([0.0, 1.0, 2.5], np.float32)

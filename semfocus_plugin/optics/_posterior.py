@@ -59,6 +59,8 @@ _NEAR_PRIOR = 60.0
 _USUAL, _USUAL_WIDTH = math.log(12.0), 0.6
 """Working distances that microscopists work at, as a log-normal prior: ln mm. It only separates sides far apart."""
 _TAIL_QUANTILE = 0.35
+_IN_SIGHT = np.geomspace(8.0, 40.0, 6)
+"""Blur radii in pixels up to which samples show anything."""
 _COARSE, _FINE, _MOST, _PER_UNIT = 1600, 320, 6400, 5
 """Nodes of a grid, and those to a depth of field."""
 _RADII = np.geomspace(0.005, WIDEST, 4096, dtype=np.float32)
@@ -399,6 +401,23 @@ class Posterior:
         share = {0: 1 - _TAIL_QUANTILE, len(gaps) - 1: _TAIL_QUANTILE}.get(k, 0.5) if len(gaps) > 1 else 0.5
         index = int(np.searchsorted(np.cumsum(gaps[k]), share * masses[k]))
         return float(places[k][min(index, len(places[k]) - 1)])
+
+    def in_the_dark(self, sightings: list[Sighting], low: float, high: float) -> float | None:
+        """Return the place (mm) where a frame likeliest shows the sample, given frames that all show nothing.
+
+        How far out of focus a sample shows anything is its own: blur radii of 8 to 40 pixels are equally likely. None
+        where nothing within 300 pixels of the first frame is left.
+        """
+        first = sightings[0]
+        per_pixel = first.pixel / float(self.beam.angle(first.working_distance))
+        places = first.working_distance + np.arange(-300.0, 301.0, 2.0) * per_pixel
+        places = places[(places >= low) & (places <= high)]
+        taken = np.array([s.working_distance for s in sightings])
+        dark = np.abs(places[:, None] - taken) * (self.beam.angle(taken) / first.pixel)
+        share = np.exp(self._log_prior(first)(places))[:, None] * (dark.min(axis=1)[:, None] > _IN_SIGHT)
+        away = np.abs(places[:, None] - places) * (self.beam.angle(places) / first.pixel)
+        seen = sum(share[:, k] @ (away <= radius) for k, radius in enumerate(_IN_SIGHT))
+        return float(places[int(np.argmax(seen))]) if np.any(share) else None
 
     def narrowest(self, mass: float) -> Estimate:
         """Return the narrowest likeliest piece that has `mass`; half-widths grow by 1.5 from one depth of field."""

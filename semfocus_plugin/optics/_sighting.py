@@ -40,10 +40,6 @@ class BlurEllipse:
         return math.degrees(math.atan2(self.sin2, self.cos2)) / 2
 
 
-PERIODIC, DOMINANT = 18.0, 0.15
-"""Peak of a spectrum, and its share of the power, from which a frame of a periodic sample shows little but one wave."""
-
-
 @dataclass(frozen=True, slots=True)
 class Sighting:
     """What one frame shows of the focus.
@@ -87,5 +83,4 @@ class Sighting:
     @property
     def wave(self) -> bool:
         """Whether the frame shows little but one wave."""
-        seen = self.spectrum
-        return self.structure and seen is not None and seen.peak >= PERIODIC and seen.dominance >= DOMINANT
+        return self.structure and self.spectrum is not None and self.spectrum.wave

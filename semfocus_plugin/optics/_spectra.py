@@ -53,6 +53,10 @@ _CENTRES, _RING_CENTRES = (np.sqrt(edges[1:] * edges[:-1]) for edges in (_EDGES,
 _MANY = 60
 """Modes of a bin in which a peak shows."""
 _AROUND, _RIDGE = 6, 4.0
+PERIODIC, DOMINANT = 18.0, 0.15
+"""Peak of a spectrum, and its share of the power, from which a frame of a periodic sample shows little but one wave;
+of noise one frame in a thousand has a peak of 14."""
+
 _LOWEST_COLUMN = 3
 """Gain of a line and streaks change from line to line: they lie in the columns of the lowest horizontal frequencies."""
 
@@ -92,6 +96,11 @@ class Spectrum:
     peak: float
     dominance: float
     period: float
+
+    @property
+    def wave(self) -> bool:
+        """Whether the frame shows little but one wave."""
+        return self.peak >= PERIODIC and self.dominance >= DOMINANT
 
 
 def spectrum(pixels: NDArray[Any]) -> Spectrum:

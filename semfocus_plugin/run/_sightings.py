@@ -18,9 +18,6 @@ _SCORE_SIGMA = 0.6
 _LEAST_SCORE = 0.3
 """Distance from either end of the scale within which a score does not depend on the blur."""
 
-_WAVE = 25.0
-"""Peak of the spectrum from which a frame shows a periodic sample, whatever its lines share; noise reaches some 15."""
-
 _LEAST_SIGMA = 0.15
 """Least standard deviation of ln(1 + blur radius) as a score implies it."""
 
@@ -38,7 +35,9 @@ def sighting_of(m: Measurement) -> Sighting:
         blur, sigma = _implied(m)
     sigma = -1.5 if sigma is None else sigma
     seen = spectrum(m.image.pixels)
-    structure = (m.correlation > NOISE or seen.peak >= _WAVE) and not shows_nothing(m) and not falsely_sharp(m)
+    # A wave is the sample's, whatever its lines share, and whatever a network reads off them.
+    shown = seen.wave or (m.correlation > NOISE and not falsely_sharp(m))
+    structure = shown and not shows_nothing(m)
     return Sighting(
         m.working_distance,
         m.pixel,

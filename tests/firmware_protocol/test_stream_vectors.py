@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zlib
 from importlib import resources
@@ -318,6 +319,20 @@ def test_bridge_responses_survive(operation, status, length):
 def test_bad_bridge_bytes_are_refused(decode, data):
     with pytest.raises(BridgeError):
         decode(data)
+
+
+@pytest.mark.parametrize(
+    "head", [BridgeRequest(Operation.BULK_IN, 1), BridgeResponse(Operation.BULK_IN, TransferStatus.OK)]
+)
+def test_the_longest_transfer_has_128_mebibytes(head):
+    longest = dataclasses.replace(head, length=128 * 1024 * 1024)
+    assert type(head).decode(longest.encode()) == longest
+    with pytest.raises(BridgeError, match="134217729 bytes; the longest has 134217728"):
+        type(head).decode(dataclasses.replace(head, length=longest.length + 1).encode())
+
+
+def test_a_device_is_on_the_first_port_at_high_speed_unless_it_is_elsewhere():
+    assert Attachment(99, 7) == Attachment(bus=99, address=7, port=1, speed=3)
 
 
 def test_bridge_values_that_do_not_fit_are_refused():

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from firmware_protocol import bridge, replies, stream
 from firmware_protocol import messages as m
 
 TEXT = (resources.files("firmware_protocol") / "spec.md").read_text(encoding="utf-8")
@@ -36,6 +37,21 @@ def test_every_request_is_specified(opcode: int) -> None:
 @pytest.mark.parametrize("opcode", sorted(m.EVENTS))
 def test_every_event_is_specified(opcode: int) -> None:
     assert f"| {opcode:#06x} | {m.Opcode(opcode).name} | {fields(m.EVENTS[opcode])} |" in TEXT.splitlines()
+
+
+@pytest.mark.parametrize("codes", [stream.FrameStatus, bridge.TransferStatus])
+def test_every_status_of_the_stream_is_specified(codes: Any) -> None:
+    text = (resources.files("firmware_protocol") / "spec_stream.md").read_text(encoding="utf-8")
+    assert f"status: {', '.join(f'{member.value} {name}' for name, member in codes.__members__.items())} |" in text
+
+
+@pytest.mark.parametrize("room", [m, replies, stream, bridge], ids=lambda room: room.__name__)
+def test_what_travels_cannot_be_changed_and_has_no_other_fields(room: Any) -> None:
+    values = [each for each in vars(room).values() if isinstance(each, type) and dataclasses.is_dataclass(each)]
+    assert values
+    for kind in values:
+        assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
+        assert set(kind.__slots__) == {field.name for field in dataclasses.fields(kind)}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("record", [m.Capability, m.ScanModeInfo, m.Refusal, m.Pending])

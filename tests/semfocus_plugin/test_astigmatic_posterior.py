@@ -8,6 +8,10 @@ import math
 import numpy as np
 import pytest
 
+from semdrivers.focus import AutofocusSettings
+from semfocus_plugin import methods
+from semfocus_plugin import run as runs
+from semfocus_plugin.lab.benchmark import instruments
 from semfocus_plugin.lab.benchmark.column import MARGIN, SimulatedColumn
 from semfocus_plugin.lab.benchmark.textures import periodic, random_texture
 from semfocus_plugin.optics import Beam, Posterior, Sighting, spectrum
@@ -122,3 +126,23 @@ def test_frames_before_the_stigmator_moved_still_count():
     assert abs(posterior.best(unit).working_distance - 15.0) < 0.7 * unit
     assert math.hypot(x / unit - 1.0, y / unit - 0.5) < 0.7
     assert sigma < unit
+
+
+@pytest.mark.parametrize("places", [(4.2, -1.0), (7.5, 1.0)])
+@pytest.mark.parametrize("seed", range(2))
+def test_astigmatism_is_met_though_nearly_every_point_is_an_outlier_to_a_sharp_pair(seed, places):
+    microscope = column(seed, -1.6, 2.5)
+    microscope.electrons = 250.0
+    posterior = posterior_of(microscope, places)
+    x, y, sigma = (value / microscope.depth_of_field for value in posterior.astigmatism())
+    assert math.hypot(x + 1.6, y - 2.5) < 0.6
+    assert sigma < 0.6
+
+
+@pytest.mark.parametrize(("number", "seed"), [(14, 11), (7, 21)])
+def test_a_run_ends_at_the_circle_of_least_confusion(number, seed):
+    # Of 3 and 5 depths of field: one ended near a line focus, the other was refused for showing more at the line foci.
+    drawn = instruments.station("astigmatic", number, seed)
+    result = runs.run(methods.find("defocus-pair"), drawn.microscope, AutofocusSettings(bounds=drawn.bounds))
+    assert result.focused, result.reason
+    assert abs(drawn.defocus()) < 1.0

@@ -79,6 +79,14 @@ def test_the_sharpest_frame_is_the_focus_though_a_network_reads_a_large_blur_off
     assert abs(drawn.defocus()) < 1.0
 
 
+@pytest.mark.parametrize(("number", "seed"), [(4, 11), (46, 21)])
+def test_a_pattern_that_shows_only_near_the_focus_is_met_there(number, seed):
+    drawn = instruments.station("periodic", number, seed)
+    result = runs.run(methods.find("defocus-pair"), drawn.microscope, AutofocusSettings(bounds=drawn.bounds))
+    assert result.focused, result.reason
+    assert abs(drawn.defocus()) < 1.0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "seed"), [(7, 14), (35, 14), (14, 15)])
 def test_a_reversed_contrast_that_looks_sharp_is_no_focus(number, seed):

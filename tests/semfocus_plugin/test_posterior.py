@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -100,3 +101,16 @@ def test_a_wrong_calibration_is_overruled_by_frames():
     places = [16.5 + u * unit(16.5) for u in (-12.0, 9.0, 0.3, -5.0, 5.0)]
     posterior = Posterior([sight(p, 16.5) for p in places], 1.0, 50.0, PIXEL, Beam.of_aperture(2.0 * NOMINAL_APERTURE))
     assert abs(posterior.best(unit(16.5)).working_distance - 16.5) < unit(16.5)
+
+
+@pytest.mark.parametrize("at", [15.0, None])
+def test_in_the_dark_each_frame_goes_where_none_has_looked(at):
+    beam = Beam(0.003, at)
+    dark = [dataclasses.replace(sight(15.0, 15.0), structure=False)]
+    for _ in range(8):
+        place = Posterior(dark, 1.0, 50.0, PIXEL, beam).in_the_dark(dark, 14.0, 50.0)
+        assert 14.0 <= place <= 50.0
+        assert min(abs(place - s.working_distance) * beam.angle(place) / PIXEL for s in dark) > 1.5
+        dark.append(dataclasses.replace(dark[0], working_distance=place))
+    assert min(s.working_distance for s in dark) < 14.5
+    assert Posterior(dark, 1.0, 50.0, PIXEL, beam).in_the_dark(dark, 14.99, 15.01) is None

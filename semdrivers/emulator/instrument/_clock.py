@@ -27,8 +27,7 @@ class InstrumentClock:
         """Return the time in seconds."""
         if self.realtime:
             return time.monotonic() - self._origin
-        with self._lock:
-            return self._virtual
+        return self._virtual
 
     def wait_until(self, instant: float, ended: threading.Event | None = None) -> bool:
         """Let the time pass until `instant`, or until `ended` is set; returns False when the clock was closed."""

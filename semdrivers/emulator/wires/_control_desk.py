@@ -170,14 +170,14 @@ class ControlDesk:
 
     def open(self, send: Callable[[Envelope], None], where: str = "an unnamed line") -> Session:
         """Begin a session that answers through `send`, which must not block; `where` names its line in messages."""
-        witness = self._witness
+        witness, session = self._witness, Session(send, time.monotonic(), where)
+        if witness is not None:
 
-        def send_seen(envelope: Envelope) -> None:
-            if witness is not None:
+            def send_seen(envelope: Envelope) -> None:
                 witness.sent(session.client, envelope)
-            send(envelope)
+                send(envelope)
 
-        session = Session(send_seen, time.monotonic(), where)
+            session.send = send_seen
         self._sessions.append(session)
         return session
 
@@ -293,7 +293,7 @@ class ControlDesk:
     def _repeated(self, session: Session, item: Envelope) -> bool:
         """Answer a repeated request as it was answered, or report that it is still being carried out."""
         request, reply = session.replies.get(item.sequence, (None, None))
-        if request != item:
+        if request is None or request != item:
             return False
         if reply is not None:
             session.send(reply)

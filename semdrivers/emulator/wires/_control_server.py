@@ -21,10 +21,11 @@ from array import array
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from ssl import SSLContext
 from typing import Protocol
 
-from firmware_protocol.control import Damaged, Decoder, Envelope
+from firmware_protocol.control import Damaged, Decoder, Envelope, encode
 from firmware_protocol.messages import Event, Opcode
 from semdrivers.emulator.instrument import Instrument
 from semdrivers.emulator.wires._answer_faults import LATE, PAUSE, FaultyLine
@@ -227,7 +228,7 @@ class ControlServer:
         self._patience = patience
         self._turn = 0
         self._accepts_again = 0.0
-        self._closing = threading.Event()
+        self._closing = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> int:
@@ -264,9 +265,9 @@ class ControlServer:
 
     def close(self) -> None:
         """Stop serving, drop all clients and join the thread. A second call does nothing."""
-        if self._closing.is_set() or self._thread is None:
+        if self._closing or self._thread is None:
             return
-        self._closing.set()
+        self._closing = True
         self._wake()
         self._thread.join()
         self._desk.close()
@@ -300,7 +301,7 @@ class ControlServer:
     def _serve(self) -> None:
         """Body of the server's thread."""
         due = 0.0
-        while not self._closing.is_set():
+        while not self._closing:
             ready = self._selector.select(max(0.0, due - time.monotonic()))
             end = time.monotonic() + _SHARE
             if len(ready) > 1:
@@ -308,7 +309,7 @@ class ControlServer:
             for key, events in ready:
                 if not isinstance(key.data, _Connection):
                     key.data()
-                elif _in_control(key.data) or time.monotonic() < end:
+                elif time.monotonic() < end or _in_control(key.data):
                     self._exchange(key.data, events)
             while self._calls:
                 self._calls.popleft()()
@@ -373,7 +374,7 @@ class ControlServer:
 
     def _connect(self, pipe: _Pipe) -> None:
         connection = _Connection(pipe, FaultyLine(self._faults))
-        connection.session = self._desk.open(lambda envelope: self._send(connection, envelope), pipe.where)
+        connection.session = self._desk.open(partial(self._send, connection), pipe.where)
         self._connections.append(connection)
         self._selector.register(pipe.fileno(), selectors.EVENT_READ, connection)
 
@@ -418,8 +419,8 @@ class ControlServer:
         """Handle messages that wait: the owner's first, then one of each client in turn, while the turn lasts."""
         end = time.monotonic() + _SHARE
         waiting = deque(clients)
-        self._turn += 1
         if len(clients) > 1:
+            self._turn += 1
             waiting.rotate(-(self._turn % len(waiting)))
             waiting = deque(sorted(waiting, key=_in_control, reverse=True))
         while waiting and time.monotonic() < end:
@@ -463,6 +464,9 @@ class ControlServer:
     def _send(self, connection: _Connection, envelope: Envelope) -> None:
         """Queue a message and send what the pipe takes at once."""
         if connection.broken:
+            return
+        if not self._faults:
+            self._queue(connection, encode(envelope))
             return
         delivery = connection.line.deliver(envelope)
         if delivery.late:

@@ -6,6 +6,7 @@ import logging
 import math
 import socket
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -233,6 +234,21 @@ def test_damaged_frames_are_replaced(emulator, microscope):
     assert image.frame_id == 3
     assert microscope.frames_lost == 2
     assert microscope.acquire().frame_id == 4
+
+
+def test_a_frame_that_is_late_because_it_is_still_scanned_is_waited_for(emulator):
+    """As on a computer that has little time for the emulator."""
+    draw, begun = emulator.column.render, []
+
+    def slowly(conditions):
+        begun.append(conditions.frame_id)
+        time.sleep(0.8)
+        return draw(conditions)
+
+    emulator.column.render = slowly
+    with semdrivers.connect(emulator.url, waiting=WaitingTimes(frame=0.6)) as microscope:
+        assert microscope.acquire().frame_id == 1
+    assert begun == [1]  # another order would have begun it anew
 
 
 def test_unplugged_and_plugged_in_again(emulator, microscope):

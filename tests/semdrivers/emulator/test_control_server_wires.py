@@ -493,7 +493,7 @@ def test_a_later_change_aborts_a_command_that_waits(serve: Served) -> None:
 
         def focus() -> None:
             try:
-                link.request(SetParameter(Parameter.WORKING_DISTANCE, 16.0), deadline=1.0)
+                link.request(SetParameter(Parameter.WORKING_DISTANCE, 16.0), deadline=60.0)
             except DeviceError as error:
                 raised.append(error)
 
@@ -515,7 +515,7 @@ def test_stopping_works_while_the_pump_runs(serve: Served) -> None:
 
     def pump() -> None:
         with pytest.raises(NotConnectedError):
-            link.request(Pump(), deadline=1.0)
+            link.request(Pump(), deadline=60.0)
         thread_ended.set()
 
     thread = threading.Thread(target=pump)
@@ -603,7 +603,7 @@ def test_replies_that_come_badly_are_overcome_and_nothing_moves_twice(serve: Ser
     with ControlLink(open_tcp("127.0.0.1", relay.port), client_name="tests", name="EM-30") as link:
         for step in range(6):
             value = 14.0 + step / 10
-            assert link.request(SetParameter(Parameter.WORKING_DISTANCE, value), deadline=1.0).value == value
+            assert link.request(SetParameter(Parameter.WORKING_DISTANCE, value), deadline=2.0).value == value
     relay.close()
     assert [event.value for event in moves if isinstance(event, ParameterChanged)] == [
         pytest.approx(14.0 + step / 10) for step in range(6)
