@@ -254,8 +254,8 @@ class AENet:
     def __call__(self, pixels: NDArray[Any], magnification: float) -> Evaluation:
         """Return what is known of a frame, shape (H, W), or of windows of one, (N, H, W).
 
-        It is the median of the map. An elliptical blur is read in all four mirror images, and their mean is returned: a
-        sample has no side that it prefers.
+        It is the median of the map. An ellipse is read in all four mirror images, and the mean of it, and of its score,
+        is returned: a sample has no side that it prefers.
 
         Raises
         ------
@@ -266,7 +266,8 @@ class AENet:
         seen = self._medians(prepared.frames)
         if math.hypot(seen.get("cos2", 0.0), seen.get("sin2", 0.0)) > _NOTICED:
             views = [seen, *(self._medians(prepared.frames, *signs) for signs in _MIRRORED)]
-            seen = {name: fmean(view[name] for view in views) for name in self._outputs}
+            of_ellipse = [name for name in self._outputs if name not in _RADIUS_OUTPUTS]
+            seen |= {name: fmean(view[name] for view in views) for name in of_ellipse}
         return Evaluation(
             score=min(max(seen["score"], 0.0), 9.0),
             variance=metrics.variance(prepared.unit),
