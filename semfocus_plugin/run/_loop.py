@@ -278,7 +278,8 @@ def _attempt(method: Method, focus: Focus, run: FocusRun, accept: float) -> tupl
     except Unusable as unusable:
         return "refused", _unfinished(run, str(unusable))
     except BudgetSpent as spent:
-        return "refused", _unfinished(run, f"no focus could be confirmed {spent}")
+        border = _at_border(best_of(run.measurements)) if run.measurements else ""
+        return "refused", _unfinished(run, "; ".join(filter(None, (f"no focus could be confirmed {spent}", border))))
 
 
 def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
@@ -295,12 +296,9 @@ def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
         0.0 if outcome.astigmatism is None else outcome.astigmatism.amount * 1e-3,
     )
     nearest = min(run.measurements, key=lambda m: abs(m.working_distance - outcome.working_distance))
-    if network_files.border_share(nearest.image.pixels) > _AT_BORDER:
-        reason = (
-            "what the frames show lies at their border, and blur brings in what is beyond it: move the stage, or "
-            "enlarge region"
-        )
-        return dataclasses.replace(outcome, focused=False, retry=False, reason=reason)
+    border = _at_border(nearest)
+    if border:
+        return dataclasses.replace(outcome, focused=False, retry=False, reason=border)
     if odd is None or in_order(run.measurements, outcome.working_distance):
         return _repeated(run, outcome)
     frame, seems = odd
@@ -310,6 +308,16 @@ def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
         "what disturbs the beam"
     )
     return dataclasses.replace(outcome, focused=False, retry=False, reason=reason)
+
+
+def _at_border(m: Measurement) -> str:
+    """Return what to do about a frame that shows nothing but its border, or an empty text."""
+    if network_files.border_share(m.image.pixels) <= _AT_BORDER:
+        return ""
+    return (
+        "what the frames show lies at their border, and blur brings in what is beyond it: move the stage, or enlarge "
+        "region"
+    )
 
 
 def _repeated(run: FocusRun, outcome: Outcome) -> Outcome:
