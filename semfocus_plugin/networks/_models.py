@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 import semfocus_plugin.networks._metrics as metrics
 from semdrivers.errors import ModelError
 from semdrivers.files import read_json
-from semfocus_plugin.networks._preprocessing import preprocess
+from semfocus_plugin.networks._preprocessing import Prepared, preprocess
 from semfocus_plugin.networks._state import STATE_SIZE, MaximumAction, maximum_action, maximum_action_paper
 from semfocus_plugin.optics import BlurEllipse
 
@@ -268,14 +268,12 @@ class AENet:
             views = [seen, *(self._medians(prepared.frames, *signs) for signs in _MIRRORED)]
             of_ellipse = [name for name in self._outputs if name not in _RADIUS_OUTPUTS]
             seen |= {name: fmean(view[name] for view in views) for name in of_ellipse}
-        return Evaluation(
-            score=min(max(seen["score"], 0.0), 9.0),
-            variance=metrics.variance(prepared.unit),
-            entropy=metrics.entropy(prepared.unit),
-            log_blur=max(seen["log_blur"], 0.0) if "log_blur" in seen else None,
-            log_sigma=seen.get("log_sigma"),
-            ellipse=_ellipse(seen) if seen.keys() >= set(ELLIPSE_OUTPUTS) else None,
-        )
+        return _evaluation(prepared, seen)
+
+    def at_once(self, pixels: NDArray[Any], magnification: float) -> Evaluation:
+        """Return what one view of a frame shows, as a run takes it; arguments and errors as of a call."""
+        prepared = preprocess(pixels, magnification)
+        return _evaluation(prepared, self._medians(prepared.frames))
 
     def _medians(self, frames: NDArray[np.float32], down: int = 1, along: int = 1) -> dict[str, float]:
         """Return the median of every map of a mirror image, −1 where it is mirrored, as of the frame itself."""
@@ -353,6 +351,17 @@ class Networks:
         if not self.controllers:
             raise ModelError("no ACNet is installed; reinstall the package, or choose a method without one")
         return self.controllers.get(law) or next(iter(self.controllers.values()))
+
+
+def _evaluation(prepared: Prepared, seen: Mapping[str, float]) -> Evaluation:
+    return Evaluation(
+        score=min(max(seen["score"], 0.0), 9.0),
+        variance=metrics.variance(prepared.unit),
+        entropy=metrics.entropy(prepared.unit),
+        log_blur=max(seen["log_blur"], 0.0) if "log_blur" in seen else None,
+        log_sigma=seen.get("log_sigma"),
+        ellipse=_ellipse(seen) if seen.keys() >= set(ELLIPSE_OUTPUTS) else None,
+    )
 
 
 def _ellipse(medians: Mapping[str, float]) -> BlurEllipse:

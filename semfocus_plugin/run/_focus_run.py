@@ -22,6 +22,7 @@ from semdrivers.grey_levels import check_bit_depth, full_scale, in_unit, native
 from semdrivers.image import Image
 from semdrivers.microscope import TAKE_UP, HasStop, Microscope, Range, offered_mode, put_back, read_number
 from semfocus_plugin.networks import (
+    AENet,
     Evaluation,
     Evaluator,
     check_pixels,
@@ -110,6 +111,7 @@ class FocusRun:
         self._microscope = microscope
         self._settings = settings
         self._evaluate = evaluate
+        self._look = evaluate.at_once if isinstance(evaluate, AENet) else evaluate
         self._progress = progress
         self._cancel = cancel
         self._steps: list[FocusStep] = []
@@ -299,7 +301,7 @@ class FocusRun:
         image = self._acquire()
         pixels = image.pixels
         self._full_scale = max(self._full_scale, full_scale(pixels, image.bit_depth))
-        evaluation = self._evaluate(in_unit(pixels, self._full_scale), self.magnification)
+        evaluation = self._look(in_unit(pixels, self._full_scale), self.magnification)
         if self._core is not None:
             evaluation = for_core(
                 evaluation,
@@ -346,7 +348,7 @@ class FocusRun:
                 frame = fitted(image)
                 self._binning = max(1, image.pixels.shape[1] // frame.pixels.shape[1])
                 return frame
-            self._record("late", self._evaluate(fitted(image).pixels, self.magnification))
+            self._record("late", self._look(fitted(image).pixels, self.magnification))
             self._late += 1
         raise FrameMismatchError(
             f"the instrument returned {MOST_LATE + 1} frames in a row that are not the one asked for: {late}; "
