@@ -111,7 +111,7 @@ class FocusRun:
         self._microscope = microscope
         self._settings = settings
         self._evaluate = evaluate
-        self._look = evaluate.at_once if isinstance(evaluate, AENet) else evaluate
+        self._read_frame = evaluate.at_once if isinstance(evaluate, AENet) else evaluate
         self._progress = progress
         self._cancel = cancel
         self._steps: list[FocusStep] = []
@@ -301,7 +301,7 @@ class FocusRun:
         image = self._acquire()
         pixels = image.pixels
         self._full_scale = max(self._full_scale, full_scale(pixels, image.bit_depth))
-        evaluation = self._look(in_unit(pixels, self._full_scale), self.magnification)
+        evaluation = self._read_frame(in_unit(pixels, self._full_scale), self.magnification)
         if self._core is not None:
             evaluation = for_core(
                 evaluation,
@@ -348,7 +348,7 @@ class FocusRun:
                 frame = fitted(image)
                 self._binning = max(1, image.pixels.shape[1] // frame.pixels.shape[1])
                 return frame
-            self._record("late", self._look(fitted(image).pixels, self.magnification))
+            self._record("late", self._read_frame(fitted(image).pixels, self.magnification))
             self._late += 1
         raise FrameMismatchError(
             f"the instrument returned {MOST_LATE + 1} frames in a row that are not the one asked for: {late}; "
