@@ -18,6 +18,7 @@ from semfocus_plugin.networks._models import (
     Evaluator,
     ModelCard,
     Networks,
+    in_mirror_images,
     load,
     models_directory,
     read_manifest,
@@ -56,7 +57,7 @@ from semfocus_plugin.networks._state import (
 __all__ = [
     "ELEMENTS", "ELLIPSE_OUTPUTS", "HISTORY", "LAWS", "MAGNIFICATION_SCALE", "SMALLEST", "STATE_SIZE", "AENet",
     "Controller", "Evaluation", "Evaluator", "MaximumAction", "ModelCard", "Networks", "State", "border_share",
-    "check_pixels", "clipped_share", "encode", "entropy", "evaluate", "fine_structure", "for_core",
+    "check_pixels", "clipped_share", "encode", "entropy", "evaluate", "fine_structure", "for_core", "in_mirror_images",
     "line_correlation", "load", "mag_image_value", "magnification_from_pixel", "magnification_of", "maximum_action",
     "maximum_action_paper", "median3", "models_directory", "normalise", "paper_factor", "prepare", "preprocess",
     "read_manifest", "sample_of", "score", "to_unit", "use_threads", "variance",

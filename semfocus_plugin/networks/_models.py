@@ -22,7 +22,7 @@ import hashlib
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,8 +54,6 @@ _AT_ONCE = 6
 
 _NOTICED = 0.3
 """Length of a direction above which the mean of four mirror images counts: half the scatter of one."""
-
-_MIRRORED = ((1, -1), (-1, 1), (-1, -1))
 
 ELLIPSE_OUTPUTS = (
     "log_larger",
@@ -263,27 +261,18 @@ class AENet:
             When the network gives something else than one finite score map.
         """
         prepared = preprocess(pixels, magnification)
-        seen = self._medians(prepared.frames)
-        if math.hypot(seen.get("cos2", 0.0), seen.get("sin2", 0.0)) > _NOTICED:
-            views = [seen, *(self._medians(prepared.frames, *signs) for signs in _MIRRORED)]
-            of_ellipse = [name for name in self._outputs if name not in _RADIUS_OUTPUTS]
-            seen |= {name: fmean(view[name] for view in views) for name in of_ellipse}
-        return _evaluation(prepared, seen)
+        return _evaluation(prepared, in_mirror_images(self._medians, prepared.frames))
 
     def at_once(self, pixels: NDArray[Any], magnification: float) -> Evaluation:
         """Return what one view of a frame shows, as a run takes it; arguments and errors as of a call."""
         prepared = preprocess(pixels, magnification)
         return _evaluation(prepared, self._medians(prepared.frames))
 
-    def _medians(self, frames: NDArray[np.float32], down: int = 1, along: int = 1) -> dict[str, float]:
-        """Return the median of every map of a mirror image, −1 where it is mirrored, as of the frame itself."""
-        image = np.ascontiguousarray(frames[:, :, ::down, ::along])
-        parts = [self.maps(image[k : k + _AT_ONCE]) for k in range(0, len(image), _AT_ONCE)]
+    def _medians(self, frames: NDArray[np.float32]) -> dict[str, float]:
+        parts = [self.maps(frames[k : k + _AT_ONCE]) for k in range(0, len(frames), _AT_ONCE)]
         medians = {name: float(np.median([part[name] for part in parts])) for name in self._outputs}
         if not all(map(math.isfinite, medians.values())):
             raise ModelError(f"model {self.card.name!r} answered {medians}; {self.card.path} is not usable")
-        if "sin2" in medians:
-            medians["sin2"] *= down * along
         return medians
 
     def maps(self, frames: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -351,6 +340,28 @@ class Networks:
         if not self.controllers:
             raise ModelError("no ACNet is installed; reinstall the package, or choose a method without one")
         return self.controllers.get(law) or next(iter(self.controllers.values()))
+
+
+def in_mirror_images(
+    look: Callable[[NDArray[np.float32]], dict[str, float]], frames: NDArray[np.float32]
+) -> dict[str, float]:
+    """Return what is seen in prepared frames, (N, 2, H, W); of an ellipse the mean of what all mirror images show.
+
+    Parameters
+    ----------
+    look : callable
+        Returns numbers by the names of an AENet's outputs, for frames.
+    frames : ndarray of shape (N, 2, H, W)
+        As `prepare` returns them.
+    """
+    seen = look(frames)
+    if math.hypot(seen.get("cos2", 0.0), seen.get("sin2", 0.0)) <= _NOTICED:
+        return seen
+    views = [seen]
+    for down, along in ((1, -1), (-1, 1), (-1, -1)):
+        view = look(np.ascontiguousarray(frames[:, :, ::down, ::along]))
+        views.append(view | {name: down * along * view[name] for name in view.keys() & {"sin2"}})
+    return seen | {name: fmean(view[name] for view in views) for name in seen if name not in _RADIUS_OUTPUTS}
 
 
 def _evaluation(prepared: Prepared, seen: Mapping[str, float]) -> Evaluation:

@@ -95,8 +95,13 @@ def test_the_figures_before_are_those_of_the_score_function(run, sheet):
     crops = pictures.crops(np.array([0, 1]), np.random.default_rng(1))
     assert crops.shape == (2, 2, 240, 320)
     network, _ = shipped.read_compact(shipped_card())
-    told = network(pictures.whole(1))[0].detach().numpy()
-    assert float(np.median(told)) == pytest.approx(float(pictures.label[1]) + 2, abs=0.02)
+
+    def look(frames):
+        maps = network(torch.from_numpy(frames))
+        return {name: float(np.median(each.detach().numpy())) for name, each in zip(network.outputs, maps, strict=True)}
+
+    seen = networks.in_mirror_images(look, pictures.whole(1).numpy())
+    assert seen["score"] == pytest.approx(float(pictures.label[1]) + 2, abs=0.02)
 
 
 @pytest.mark.slow

@@ -29,7 +29,15 @@ from semfocus_plugin.lab.training.architecture import CompactAENet, nominal_half
 from semfocus_plugin.lab.training.descent import Progress, Step, cosine, learn
 from semfocus_plugin.lab.training.shipped import read_compact
 from semfocus_plugin.labelling import read_sheet
-from semfocus_plugin.networks import MAGNIFICATION_SCALE, check_pixels, mag_image_value, median3, normalise, to_unit
+from semfocus_plugin.networks import (
+    MAGNIFICATION_SCALE,
+    check_pixels,
+    in_mirror_images,
+    mag_image_value,
+    median3,
+    normalise,
+    to_unit,
+)
 
 __all__ = ["KEPT", "LEAST_PICTURES", "FinetuneConfig", "Pictures", "Report", "read_pictures", "train"]
 
@@ -270,10 +278,15 @@ def _error(network: CompactAENet, frames: Tensor, half_blur: Tensor, score: Tens
     return aenet.score_error(correction.flatten(), network.larger(blur).flatten(), half_blur, score)
 
 
-def _on_pictures(network: nn.Module, pictures: Pictures, index: NDArray[np.int64]) -> dict[str, float]:
-    with torch.no_grad():
-        mag_image = np.array([float(np.median(network(pictures.whole(int(k)))[0].numpy())) for k in index])
-    error = mag_image - pictures.label[index]
+def _on_pictures(network: CompactAENet, pictures: Pictures, index: NDArray[np.int64]) -> dict[str, float]:
+    def look(frames: NDArray[np.float32]) -> dict[str, float]:
+        with torch.no_grad():
+            maps = network(torch.from_numpy(frames))
+        return {name: float(np.median(each.numpy())) for name, each in zip(network.outputs, maps, strict=True)}
+
+    network.eval()
+    scores = [in_mirror_images(look, pictures.whole(int(k)).numpy())["score"] for k in index]
+    error = np.array(scores) - pictures.label[index]
     return {
         "rmse": float(np.sqrt(np.mean(error**2))),
         "accuracy": float(np.mean(np.abs(error) <= 1)),
@@ -291,7 +304,7 @@ def _on_kept(network: nn.Module, kept: aenet.Frames, index: NDArray[np.int64]) -
 
 
 def _flat(
-    network: nn.Module,
+    network: CompactAENet,
     pictures: Pictures,
     hidden: NDArray[np.int64],
     kept: aenet.Frames,
