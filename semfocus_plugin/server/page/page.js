@@ -9,7 +9,7 @@ let me = sessionStorage.client || newName();
 const fragment = new URLSearchParams(location.hash.slice(1));
 if (fragment.has("token")) { sessionStorage.token = fragment.get("token"); history.replaceState(null, "", location.pathname); }
 
-let status = null, run = null, live = false, inControl = false, wantedFrame = null, fetching = false, lastLook = 0, lookTimer = 0;
+let status = null, run = null, live = false, inControl = false, wantedFrame = null, fetching = false, lastLook = 0, lookTimer = 0, newest = 0, lastOfRun = 0;
 
 // Requests
 
@@ -72,6 +72,7 @@ const handlers = {
   status: async data => {
     status = data;
     run = data.run;
+    lastOfRun = 0;
     fillIn();
     if (data.frame) showFrame(data.frame);
     drawRun();
@@ -87,6 +88,7 @@ const handlers = {
   step: data => { if (run && run.number === data.run) { run.steps.push(data); setScore(data.score); drawRun(); } },
   ended: data => {
     run = data;
+    lastOfRun = newest;
     showPlace(data);
     drawRun();
     addToHistory({ ...data });
@@ -193,7 +195,7 @@ const showPlace = data => {
     if (data.stigmator && document.activeElement !== field) field.value = +data.stigmator[k].toPrecision(7);
   }
 };
-const showFrame = data => { wantedFrame = data; fetchFrame(); };
+const showFrame = data => { wantedFrame = data; newest = data.number; fetchFrame(); };
 const fetchFrame = async () => {
   if (fetching || wantedFrame === null) return;
   fetching = true;
@@ -217,10 +219,9 @@ const fetchFrame = async () => {
 };
 const look = async number => {
   lastLook = performance.now();
-  const asked = run;
   try {
     const seen = await json("GET", `api/frames/${number}/score`);
-    if (!running() && run === asked) setScore(seen.score);  // a run that ended meanwhile has a later frame's
+    if (!running() && number >= lastOfRun) setScore(seen.score);  // a run has shown the score of its last frame
     showBlur(seen.blur);
   } catch (error) { if (error.status !== 404) tell(error.message, true); }
 };
