@@ -54,37 +54,33 @@ def test_a_flat_picture_has_none():
     assert period_of(np.full((240, 320), 120, np.uint8)) is None
 
 
-@pytest.mark.parametrize(("number", "seed"), [(6, 12), (11, 12), (14, 13)])
-def test_what_a_network_misreads_of_coarse_patterns_contradicts_no_focus(number, seed):
+def focused_within_a_depth_of_field(number, seed):
+    """Run on an instrument of the track and return the result."""
     drawn = instruments.station("periodic", number, seed)
     result = runs.run(methods.find("defocus-pair"), drawn.microscope, AutofocusSettings(bounds=drawn.bounds))
     assert result.focused, result.reason
     assert abs(drawn.defocus()) < 1.0
+    return result
+
+
+@pytest.mark.parametrize(("number", "seed"), [(6, 12), (11, 12), (14, 13)])
+def test_what_a_network_misreads_of_coarse_patterns_contradicts_no_focus(number, seed):
+    focused_within_a_depth_of_field(number, seed)
 
 
 @pytest.mark.parametrize(("number", "seed"), [(3, 15), (37, 15)])
 def test_frames_that_look_alike_for_their_pattern_are_no_lens_that_stands_still(number, seed):
-    drawn = instruments.station("periodic", number, seed)
-    result = runs.run(methods.find("defocus-pair"), drawn.microscope, AutofocusSettings(bounds=drawn.bounds))
-    assert result.focused, result.reason
-    assert abs(drawn.defocus()) < 1.0
+    focused_within_a_depth_of_field(number, seed)
 
 
 @pytest.mark.parametrize(("number", "seed"), [(4, 13), (18, 15)])
 def test_the_sharpest_frame_is_the_focus_though_a_network_reads_a_large_blur_off_it(number, seed):
-    drawn = instruments.station("periodic", number, seed)
-    result = runs.run(methods.find("defocus-pair"), drawn.microscope, AutofocusSettings(bounds=drawn.bounds))
-    assert result.focused, result.reason
-    assert result.score < 3.0
-    assert abs(drawn.defocus()) < 1.0
+    assert focused_within_a_depth_of_field(number, seed).score < 3.0
 
 
 @pytest.mark.parametrize(("number", "seed"), [(4, 11), (46, 21)])
 def test_a_pattern_that_shows_only_near_the_focus_is_met_there(number, seed):
-    drawn = instruments.station("periodic", number, seed)
-    result = runs.run(methods.find("defocus-pair"), drawn.microscope, AutofocusSettings(bounds=drawn.bounds))
-    assert result.focused, result.reason
-    assert abs(drawn.defocus()) < 1.0
+    focused_within_a_depth_of_field(number, seed)
 
 
 @pytest.mark.slow
