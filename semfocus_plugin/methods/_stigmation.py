@@ -8,12 +8,12 @@ from dataclasses import replace
 from semfocus_plugin.optics import Estimate, Posterior, Residual, Sighting
 from semfocus_plugin.run import FocusRun, Measurement, posterior_of
 
-_LEFT = 0.4
+_LEFT = 0.55
 """Depths of field of astigmatism that are not worth a frame: they are taken off at the end."""
 _CLEAR = 1.6
 """Standard deviations from which astigmatism is corrected."""
-_SIGMA, _SIGMA_MEASURED = 0.24, 0.25
-"""Depths of field to which what remains must be known, the latter where the run measures what the stigmator does."""
+_SIGMA = 0.3
+"""Depths of field to which what remains must be known."""
 _LEAST_KNOWN, _SHARE = 1.5, 0.3
 """The same, in depths of field or as a share of it, before the stigmator is moved to see what it does."""
 _WORTH = 0.35
@@ -92,6 +92,7 @@ class Stigmation:
         stigmator = self._run.stigmator
         if stigmator is None or len(here) < 2 or near.mass < _SURE or self._refusal:
             return None
+        every = here
         found = posterior.residual()
         self._run.astigmatism = None if found is None else (found.x * 1e3, found.y * 1e3, found.sigma * 1e3)
         if found is None:
@@ -115,13 +116,13 @@ class Stigmation:
                 self._trials += 1
                 return self._tried(stigmator.trial(found.x, found.y, near.unit), near)
         unsure = math.hypot(found.sigma, self._unverified(near, here))
-        enough = _SIGMA if stigmator.given else _SIGMA_MEASURED
-        if unsure > enough * near.unit and self._looks < _MOST_LOOKS:
+        from_one_side = self._run.beam.sigma is None and _from_one_side(near, every)
+        if (unsure > _SIGMA * near.unit or from_one_side) and self._looks < _MOST_LOOKS:
             away = min((abs(m.working_distance - near.working_distance) for m in here), default=math.inf)
             if unsure > _VAGUE * near.unit and away > near.unit and self._run.limits.minimum <= near.working_distance:
                 self._looks += 1
                 return min(near.working_distance, self._run.limits.maximum)
-            return self._flank(near, here)
+            return self._flank(near, here, every)
         return None
 
     def _unverified(self, near: Estimate, here: list[Measurement]) -> float:
@@ -167,11 +168,15 @@ class Stigmation:
         self._left = self.setting
         self._run.stigmate(setting)
 
-    def _flank(self, near: Estimate, here: list[Measurement]) -> float | None:
-        """Return a place beside the estimate on the side with fewer frames of the present setting."""
+    def _flank(self, near: Estimate, here: list[Measurement], every: list[Measurement]) -> float | None:
+        """Return a place beside the estimate on the side with fewer frames: of the present setting, then of all."""
         limits = self._run.limits
-        offsets = [(m.working_distance - near.working_distance) / near.unit for m in here]
-        sides = sorted((1, -1), key=lambda side: sum(side * offset > 1.5 for offset in offsets))
+        offsets, others = (
+            [(m.working_distance - near.working_distance) / near.unit for m in frames] for frames in (here, every)
+        )
+        sides = sorted(
+            (1, -1), key=lambda side: [sum(side * offset > 1.5 for offset in each) for each in (offsets, others)]
+        )
         for side in sides:
             for away in (_FLANK, 1.6 * _FLANK):
                 place = near.working_distance + side * away * near.unit
@@ -224,3 +229,9 @@ class Stigmation:
             f"{found.unseen + 90:.0f}° is invisible on it and was left as it was, and the lens stands where the "
             "pattern is sharp"
         )
+
+
+def _from_one_side(near: Estimate, frames: list[Measurement]) -> bool:
+    """Return whether all frames out of focus are on one side: the place rests on a likely aperture."""
+    offsets = [(m.working_distance - near.working_distance) / near.unit for m in frames]
+    return not min(offsets) < -1.0 < 1.0 < max(offsets)

@@ -30,6 +30,9 @@ PRIOR = 0.15
 LENGTH = 2.0
 """Depths of field; the prior of such astigmatism falls as exp(−|a| / length) in each direction of the plane."""
 
+_LENGTH_TO_CORRECT = 5.0
+"""The same of the astigmatism at the start of a run that corrects the stigmator: it is asked to where there is some."""
+
 SPIKE = 0.35
 """Depths of field; standard deviation of both components where the astigmatism does not show."""
 
@@ -135,6 +138,7 @@ def sample(
     half_angle: float,
     unit: float,
     trust: Sequence[tuple[float, float]],
+    corrects: bool = False,
     previous: Samples | None = None,
 ) -> Samples | None:
     """Return samples of the posterior with astigmatism, or None where the sampling fails.
@@ -159,12 +163,14 @@ def sample(
         Blur radius of a depth of field of defocus, pixels of that magnification.
     trust : sequence of tuple of float
         For every frame: probability that its blur is misread, and least standard deviation of ln(1 + radius) if not.
+    corrects : bool
+        Whether the run corrects the stigmator.
     previous : Samples, optional
         Of the posterior before the last frame, where the sampling starts.
     """
     random = np.random.default_rng(7)
     per_mm = half_angle / pixel
-    target = _Target(sightings, pairs, half_angles, pixel, per_mm, unit, start, trust)
+    target = _Target(sightings, pairs, half_angles, pixel, per_mm, unit, start, trust, corrects)
     more = len(target.unknown)
     checks = _candidates(start, per_mm, unit, random, _CHECKS, spike=True)
     spike = target.seen(np.hstack([checks, np.zeros((_CHECKS, more))]))
@@ -319,12 +325,15 @@ class _Target:
         unit: float,
         start: Round,
         trust: Sequence[tuple[float, float]],
+        corrects: bool,
     ) -> None:
-        self.start, self._trust, self._length = start, trust, LENGTH * unit
+        self.start, self._trust, self._corrects = start, trust, corrects
+        self._length = (_LENGTH_TO_CORRECT if corrects else LENGTH) * unit
         added = per_mm * np.array([np.subtract(s.added, sightings[-1].added) for s in sightings])
         self.unknown = np.flatnonzero(added[:, 1:].any(axis=0)).tolist()
         self._added = added[:, [0, *(1 + j for j in self.unknown)]]
         self._sightings, self._pairs = sightings, pairs
+        self._at_end = per_mm * np.array(sightings[-1].added)[[0, *(1 + j for j in self.unknown)]]
         self._compared = sorted({k for pair in pairs for k in pair})
         self._per_mm = [angle / s.pixel for angle, s in zip(half_angles, sightings, strict=True)]
         self._growth = [pixel / s.pixel for s in sightings]
@@ -333,7 +342,7 @@ class _Target:
             one, other = sightings[i].spectrum, sightings[j].spectrum
             assert one is not None
             assert other is not None
-            self._tables.append(_pair(one, other))
+            self._tables.append(_pair(one, other, corrects))
         shown = max(self._tables, key=lambda table: table.directions, default=None)
         self.directions, self.axis = (0, (0j, 0j)) if shown is None else (shown.directions, shown.axis)
         self._least = [math.inf] * len(pairs)
@@ -359,6 +368,9 @@ class _Target:
 
     def _log_prior(self, points: Array) -> Array:
         amount = np.hypot(points[:, 2], points[:, 3])
+        if self._corrects:  # What was taken off says nothing of what remains: the prior is that of the start.
+            added = np.exp(points[:, 1]) * _added(self._at_end, points[:, 4:])
+            amount = np.abs(points[:, 2] + 1j * points[:, 3] - added)
         log = -amount / self._length - math.log(2 * math.pi * self._length**2)
         log = log - 0.5 * np.square(points[:, 4:]).sum(axis=1)
         inside = (points[:, 0] >= self.start.low) & (points[:, 0] <= self.start.high)

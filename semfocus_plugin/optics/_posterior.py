@@ -233,7 +233,7 @@ class Posterior:
         at_focus = float(self.beam.angle(middle))
         unit = math.hypot(self.pixel, self.core) / self.pixel
         found = elliptic.sample(
-            *(sightings, self._pairs, start, angles, self.pixel, at_focus, unit, trust, self._previous)
+            *(sightings, self._pairs, start, angles, self.pixel, at_focus, unit, trust, self._stigmates, self._previous)
         )
         if found is not None and self._stigmated:
             found = replace(found, probability=1.0)

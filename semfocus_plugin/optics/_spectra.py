@@ -40,6 +40,8 @@ _SHOWN = 2.4
 """Sum of the weights of the rings in a sector that shows it; noise alone comes to 1 by chance, to 2 seldom."""
 _LEAKAGE = 0.01
 """Share of a ring's strongest sector below which power may be that sector's own, spread by the window of the frame."""
+_MOST = 12.0
+"""Square that one bin adds at most to the disagreement of a pair, where that is bounded."""
 _VISIBLE = 2.0
 """Standard errors of its power at which a frequency counts half."""
 _OUTLIER = 0.01
@@ -229,6 +231,9 @@ class SectorPair:
     ----------
     first, second : Spectrum
         Of the two frames.
+    bounded : bool
+        Whether a bin that no blur explains counts only so much. Near a line focus the radius changes within a sector,
+        and a sample whose power lies at its edge contradicts any ellipse.
 
     Attributes
     ----------
@@ -241,7 +246,7 @@ class SectorPair:
         a pattern along one direction, the second for one along two at right angles, too.
     """
 
-    def __init__(self, first: Spectrum, second: Spectrum) -> None:
+    def __init__(self, first: Spectrum, second: Spectrum, bounded: bool = False) -> None:
         common = _common_frequency(first.sectors_frequency, first.sectors, second.sectors_frequency, second.sectors)
         weight = _weight(first.sectors, first.sectors_error, second.sectors, second.sectors_error)
         power = np.maximum(first.sectors, second.sectors)
@@ -263,6 +268,8 @@ class SectorPair:
             difference = (transfer * one[sector])[None, :, :] - (transfer * other[sector])[:, None, :]
             difference *= difference
             difference /= (squared * one_error[sector])[None, :, :] + (squared * other_error[sector])[:, None, :]
+            if bounded:
+                difference /= 1 + difference * np.float32(1 / _MOST)
             difference.sum(axis=-1, out=table[sector])
         self._table = table.ravel()
 
