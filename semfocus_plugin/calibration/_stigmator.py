@@ -199,7 +199,7 @@ def _seen(run: FocusRun, focus: float) -> tuple[float, float, float, float] | No
     """Return both components of the astigmatism, their standard deviation, and the depth of field, mm; None unseen."""
     unit = run.depth_of_field
     frames = [run.measure(run.limits.clip(focus + place * unit), "stigmator") for place in _PLACES]
-    posterior = posterior_of(run, [sighting_of(frame) for frame in frames], frames[0].pixel)
+    posterior = posterior_of(run, [sighting_of(frame) for frame in frames], frames[0].pixel, stigmates=True)
     found = posterior.astigmatism()
     return None if found is None else (*found, posterior.unit(focus))
 

@@ -26,7 +26,7 @@ _GAIN_ERROR = 0.1
 """Relative error of a move by what was measured on the way."""
 _SURE = 0.6
 """Probability of the place from which the stigmator is moved."""
-_FLANK = 5.0
+_FLANK = 3.5
 """Depths of field from the focus to a frame that shows what remains."""
 _MOST_MOVES, _MOST_LOOKS, _MOST_TRIALS = 4, 5, 6
 

@@ -60,7 +60,12 @@ def _implied(m: Measurement) -> tuple[float, float]:
 
 
 def posterior_of(
-    run: FocusRun, sightings: Sequence[Sighting], pixel: float, previous: Posterior | None = None
+    run: FocusRun,
+    sightings: Sequence[Sighting],
+    pixel: float,
+    previous: Posterior | None = None,
+    *,
+    stigmates: bool | None = None,
 ) -> Posterior:
     """Return the posterior over the limits of a run and a little beyond: the focus need not lie within.
 
@@ -74,9 +79,12 @@ def posterior_of(
         At the magnification to focus for, mm.
     previous : Posterior, optional
         Before the last frame, in a run that corrects the stigmator.
+    stigmates : bool, optional
+        Whether the astigmatism is what the frames are for: each is then compared with every other. By default in a run
+        that corrects the stigmator.
     """
     beam, low, high = run.beam, run.limits.minimum, run.limits.maximum
     beyond = _BEYOND * pixel / float(beam.angle(high))
     low = low - beyond if beam.at is None else max(0.2, low - beyond)
-    stigmates = run.stigmator is not None
+    stigmates = run.stigmator is not None if stigmates is None else stigmates
     return Posterior(list(sightings), low, high + beyond, pixel, beam, run.core, stigmates, previous)

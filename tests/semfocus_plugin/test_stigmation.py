@@ -257,8 +257,9 @@ def test_an_unknown_matrix_is_measured_by_the_first_moves_and_kept(emulator, tmp
         assert kept.working_distance == connected.working_distance
 
 
-def test_axes_that_are_turned_at_another_working_distance_are_measured_on_the_way():
-    sample = random_texture((240 + 2 * MARGIN, 320 + 2 * MARGIN), np.random.default_rng(5))
+@pytest.mark.parametrize("texture", [5, 6, 7])
+def test_axes_that_are_turned_at_another_working_distance_are_measured_on_the_way(texture):
+    sample = random_texture((240 + 2 * MARGIN, 320 + 2 * MARGIN), np.random.default_rng(texture))
     column = StigmatedColumn(sample, pixel=2e-4, focus=15.0, aperture=0.045, core=36e-6, position=15.0, seed=3)
     unit, turn = column.depth_of_field, math.radians(30.0)
     column = dataclasses.replace(column, astigmatism=(4.0 * unit, -4.0 * unit), position=15.0 + 5.0 * unit)
@@ -270,6 +271,20 @@ def test_axes_that_are_turned_at_another_working_distance_are_measured_on_the_wa
     assert result.focused, result
     assert math.hypot(*column.astigmatism) < 0.5 * unit
     assert abs(column.in_focus - 15.0) < 0.5 * unit
+
+
+def test_a_focus_that_rests_on_a_nominal_aperture_is_seen_from_both_sides():
+    sample = random_texture((240 + 2 * MARGIN, 320 + 2 * MARGIN), np.random.default_rng(6))
+    column = StigmatedColumn(sample, pixel=2e-4, focus=15.0, aperture=0.045, core=36e-6, position=15.0, seed=3)
+    unit = column.depth_of_field
+    column = dataclasses.replace(column, astigmatism=(2.0 * unit, -1.0 * unit), position=15.0 - 6.0 * unit)
+    column.effect = 0.2 * unit * np.eye(2)
+    column.reports = {"stigmator": Range(-100.0, 100.0, 0.01), "stigmator_matrix": (column.effect * 1e3).tolist()}
+    result = run_method(find(None), column, AutofocusSettings(stigmate=True))
+    assert result.focused, result
+    away = [(step.working_distance - 15.0) / unit for step in result.trace]
+    assert min(away) < -1.0 < 1.0 < max(away)
+    assert math.hypot(*column.astigmatism) < 0.3 * unit
 
 
 @pytest.mark.slow
