@@ -567,7 +567,7 @@ def _teacher(config: AENetConfig, device: torch.device, layout: torch.memory_for
     if not checkpoint.there(Path(config.teacher)):
         raise InvalidParameterError(f"teacher: {config.teacher} holds no {checkpoint.CHECKPOINT}; name a finished run")
     network: nn.Module = _network_of(checkpoint.load(Path(config.teacher), device))[0].eval().to(device)
-    return network.to(memory_format=layout)  # type: ignore[call-overload,no-any-return]
+    return network.to(memory_format=layout)  # type: ignore[call-overload]
 
 
 def _layout(config: AENetConfig, device: torch.device) -> torch.memory_format:
