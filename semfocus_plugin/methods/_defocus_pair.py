@@ -513,15 +513,15 @@ def _judge(
     if _sharp(best) and not _room(run, near):
         reason = f"score {best.score:.1f}, as sharp as a frame of this sample gets within these limits{note}"
         return Outcome(True, reason, place, best.score, near.mass, at_limit=edge is not None)
+    what = (
+        "the score hardly depends on the working distance"
+        if contrast < CONTRAST
+        else ("the picture hardly depends on the working distance, though its score does")
+    )
     reason = (
-        f"the score hardly depends on the working distance ({_sharpness(best):.1f} here, {blurred:.1f} out of focus); "
+        f"{what} ({_sharpness(best):.1f} here, {blurred:.1f} out of focus); "
         "the sample shows nothing to focus on here: move the stage"
     )
-    if contrast >= CONTRAST:
-        reason = (
-            f"the picture hardly depends on the working distance, though its score does ({_sharpness(best):.1f} here, "
-            f"{blurred:.1f} out of focus): move the stage"
-        )
     return Outcome(False, reason, best.working_distance, best.score)
 
 

@@ -151,7 +151,7 @@ def test_a_run_ends_at_the_circle_of_least_confusion(number, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [23, 33, 34, 56])
+@pytest.mark.parametrize("seed", [23, 34, 51, 54])
 def test_line_foci_that_show_more_of_a_sample_that_seems_to_repeat_itself_cost_no_focus(seed):
     record = run_trial(draw_trials(TRACKS["stigmator"], 4, seed)[3], "defocus-pair")
     assert record.focused, record.reason
