@@ -224,7 +224,7 @@ def sample(
     )
 
 
-def _added(added: Sequence[complex], unknowns: Array) -> Array:
+def _added(added: Sequence[complex] | Array, unknowns: Array) -> Array:
     """Return what the stigmator added, shape (N,), for unknowns of shape (N, J)."""
     return np.asarray(added[0] + unknowns @ np.array(added[1:], complex))
 
