@@ -94,10 +94,14 @@ def saturation(pixels: NDArray[Any], top: int) -> float:
     if not 0 < peak < top:
         return top
     step = 1.0 if pixels.dtype.kind == "u" else 0.0
+    levels, frequencies = pixels.ravel(), None
+    if pixels.dtype in (np.uint8, np.uint16):
+        frequencies = np.bincount(levels)
+        levels = np.arange(len(frequencies))
     for share in _BANDS:
         edges = peak + step / 2 - max(share * peak, step) * np.arange(_BELOW + 1, -1, -1)
         edges[-1] = max(peak, float(pixels.max())) + step
-        counts, _ = np.histogram(pixels, edges)
+        counts, _ = np.histogram(levels, edges, weights=frequencies)
         if counts[-1] >= max(_PLATEAU * pixels.size, _HIGHER * counts[:-1].max()):
             return float(edges[-2])
     return top

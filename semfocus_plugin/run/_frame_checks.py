@@ -163,8 +163,9 @@ def contradiction(
     None where all of them agree.
 
     The blur of every frame must be that of its distance from the focus, for one beam of about the angle that is known,
-    and no less than the blur at the focus. Astigmatism leaves any blur between both radii of an ellipse. On a periodic
-    sample the network misreads the blur, so such frames are left out; the ratios of the spectra answer for them.
+    and no less than the blur at the focus. Between two frames it changes by no more than their distance explains.
+    Astigmatism leaves any blur between both radii of an ellipse. On a periodic sample the network misreads the blur, so
+    such frames are left out; the ratios of the spectra answer for them.
 
     Parameters
     ----------
@@ -187,7 +188,8 @@ def contradiction(
     largest = math.log1p(_TRUSTED * blur_range)
     blur = np.array([min(m.evaluation.log_blur or 0.0, largest) for m in seen])
     slope = half_angle / seen[-1].pixel
-    distance = slope * np.array([abs(m.working_distance - focus) for m in seen])
+    places = np.array([m.working_distance for m in seen])
+    distance = slope * np.abs(places - focus)
     amount = slope * astigmatism
     floor = max(math.expm1(blur[distance.argmin()]) - amount, 0.0)
     reach = math.log(2) if sigma is None else min(2 * max(sigma, _LEAST_SIGMA), math.log(2))
@@ -196,6 +198,8 @@ def contradiction(
         np.minimum(np.log1p(np.hypot(beams * radius, floor)), largest)
         for radius in (np.abs(distance - amount), distance + amount)
     )
+    steps = slope * np.abs(places[:, None] - places)
+    most = np.minimum(most, np.log1p(np.expm1(blur) + beams[..., None] * steps).min(axis=2))
     sigmas = (-math.inf if m.evaluation.log_sigma is None else m.evaluation.log_sigma for m in seen)
     allowed = np.array([max(_CONTRADICTION, _SIGMAS * math.exp(each)) for each in sigmas])
     deviation = np.maximum(np.maximum(least - blur, blur - most), 0.0) / allowed

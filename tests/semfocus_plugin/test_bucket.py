@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 
@@ -80,11 +81,28 @@ def test_workers_that_are_killed_leave_whole_files_in_a_bucket(bucket, tmp_path)
     store = datasets.Store(address)
     written = {name: hashlib.sha256(store.read(name)).hexdigest() for name in manifest_of(address)}
     assert written == manifest_of(address) == manifest_of(tmp_path)
-    assert {name for name in store.names() if not name.endswith(".partial")} == {
-        "config.json",
-        "manifest.json",
-        *written,
-    }
+    assert store.names() == {"config.json", "manifest.json", *written}
+
+
+KILLED = """
+import os, signal, sys, s3fs
+from semfocus_plugin.lab.training import datasets
+datasets.Store(sys.argv[1]).write("config.json", open(sys.argv[2], "rb").read())
+s3fs.S3FileSystem.mv = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+datasets.build(datasets.DatasetConfig(count=20, seed=3, shard_size=8), sys.argv[1], workers=1)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_killed_upload_leaves_nothing_in_a_finished_dataset(bucket, tmp_path):
+    datasets.build(SMALL, tmp_path, workers=1)
+    address = f"{bucket}/interrupted"
+    store = datasets.Store(address)
+    command = [sys.executable, "-c", KILLED, address, str(tmp_path / "config.json")]
+    assert subprocess.run(command, timeout=280).returncode == -signal.SIGKILL
+    assert [name.endswith(".partial") for name in sorted(store.names())] == [True, False]
+    datasets.build(SMALL, address, workers=1)
+    assert store.names() == {"config.json", "manifest.json", *manifest_of(tmp_path)}
 
 
 def test_storage_that_cannot_be_reached_is_named_with_its_address(bucket, monkeypatch):

@@ -69,6 +69,16 @@ def test_a_missing_shard_is_made_again_and_the_others_are_kept(folder):
     assert seen == [(3, 3)]
 
 
+def test_what_a_killed_writer_left_of_a_whole_file_is_removed(folder):
+    left, other = folder / ".shard-00001.npz.0123abcd.tmp", folder / ".shard-00009.npz.0123abcd.tmp"
+    left.write_bytes(b"half")
+    other.write_bytes(b"half")
+    datasets.build(SMALL, folder, workers=1)
+    assert other.exists()
+    assert not left.exists()
+    other.unlink()
+
+
 def test_a_folder_holds_one_dataset(folder):
     with pytest.raises(InvalidParameterError, match="holds another dataset"):
         datasets.build(DatasetConfig(count=20, seed=4, shard_size=8), folder)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -231,6 +233,42 @@ def test_the_papers_architecture_trains_by_the_papers_recipe(frames, tmp_path):
     assert AENet(read_manifest(export.export_aenet(path, tmp_path).parent)[0]).blur_range is None
 
 
+@pytest.mark.slow
+def test_a_teachers_score_counts_as_much_as_the_label(frames, tmp_path):
+    halved = tmp_path / "halved"
+    shutil.copytree(frames, halved)
+    for path in halved.glob("*.npz"):
+        with np.load(path) as arrays:
+            changed = dict(arrays) | {"score": arrays["score"] / 2}
+        np.savez(path, **changed)
+    recipe = {"width": 0.03, "epochs": 1, "batch": 16}
+    saved = torch.load(aenet.train(aenet.AENetConfig((frames,), **recipe), tmp_path / "teacher"), weights_only=True)
+    saved["network"]["tail.6.weight"].zero_()  # a teacher that scores every frame 0
+    torch.save(saved, tmp_path / "teacher" / "checkpoint.pt")
+    taught = aenet.AENetConfig((frames,), teacher=str(tmp_path / "teacher"), **recipe)
+    losses = []
+    for config, name in ((taught, "taught"), (aenet.AENetConfig((str(halved),), **recipe), "alone")):
+        aenet.train(config, tmp_path / name)
+        losses.append(json.loads((tmp_path / name / "history.jsonl").read_text())["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    with pytest.raises(InvalidParameterError, match="finished run"):
+        aenet.train(dataclasses.replace(taught, teacher=str(halved)), tmp_path / "none")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes", [{"window": 64, "batch": 8}, {"width": 0.03, "batch": 16}], ids=["compact", "paper"]
+)
+def test_bfloat16_learns_as_single_precision_does(frames, tmp_path, monkeypatch, changes):
+    losses = []
+    for able in (False, True):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: {"avx512_bf16": able}, raising=False)
+        aenet.train(aenet.AENetConfig((frames,), epochs=1, **changes), tmp_path / str(able))
+        losses.append(json.loads((tmp_path / str(able) / "history.jsonl").read_text())["loss"])
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
 def test_acnet_trains_on_focal_series_and_exports(trained, tmp_path):
     series = tmp_path / "series"
     datasets.build(DatasetConfig(kind="series", mixture="paper", count=2, series_frames=24), series, workers=1)
@@ -267,6 +305,7 @@ def test_targets_point_at_the_best_place_and_are_clipped():
         ({"window": 100}, OutOfRangeError),
         ({"window": 256}, OutOfRangeError),
         ({"window": 192, "width": 0.5}, InvalidParameterError),
+        ({"window": 192, "teacher": "run"}, InvalidParameterError),
     ],
 )
 def test_bad_recipes_are_refused(changes, error):

@@ -101,6 +101,12 @@ def aenet(
         bool,
         typer.Option("--ellipse-only", help="Keep what --start reads of round blurs; train what reads astigmatism."),
     ] = False,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a finished run whose scores count as much as the labels; labels alone by default."
+        ),
+    ] = None,
     resume: Resume = False,
 ) -> None:
     """Train the evaluation network and export it. Under torchrun several processes share the work.
@@ -112,7 +118,8 @@ def aenet(
     module, export = _training("aenet"), _training("export")
     changes = _given(epochs=epochs, batch=batch, learning_rate=learning_rate, width=width, window=window)
     changes |= {"seed": seed, "ellipse_only": ellipse_only}
-    config = _config(module.AENetConfig, data, paper, changes | _given(start=start and str(start)))
+    changes |= _given(start=start and str(start), teacher=teacher and str(teacher))
+    config = _config(module.AENetConfig, data, paper, changes)
     _check_resume(out, resume)
     with _figures() as show:
         checkpoint = module.train(config, out, resume=resume, progress=show)

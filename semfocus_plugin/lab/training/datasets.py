@@ -13,9 +13,11 @@ import itertools
 import json
 import math
 import os
+import re
 import secrets
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,6 +38,9 @@ __all__ = [
 
 FRAMES_PER_FIELD = 32
 """Frames that are taken of a field: drawing it costs more than a frame."""
+
+_LEFT = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(?:partial|tmp)")
+"""Name of what a killed writer leaves of a file."""
 
 _WORTH_MAPPING = 1 << 16
 """Bytes; a process may hold some tens of thousands of maps, and a large dataset has as many files."""
@@ -189,6 +194,7 @@ def build(
         )
     manifest = {"config": described, "files": {name: hashes[name] for name in names}}
     store.write("manifest.json", (json.dumps(manifest, indent=2) + "\n").encode())
+    store.tidy()
     return f"{folder}/manifest.json"
 
 
@@ -245,6 +251,16 @@ class Store:
             partial_name = f"{self._root}/.{name}.{secrets.token_hex(4)}.partial"
             self._files.pipe_file(partial_name, content)
             self._files.mv(partial_name, f"{self._root}/{name}")
+
+    def tidy(self) -> None:
+        """Remove what writers that were killed left of files that are there whole."""
+        names = self.names()
+        with translated(self._folder, AutofocusError):
+            for name in names:
+                left = _LEFT.fullmatch(name)
+                if left and left[1] in names:
+                    with suppress(FileNotFoundError):
+                        self._files.rm_file(f"{self._root}/{name}")
 
 
 def shard_name(index: int) -> str:

@@ -96,7 +96,9 @@ def enter(path: Path, entry: dict[str, Any], saved: Mapping[str, Any], differenc
         "file": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "bytes": path.stat().st_size,
-        "training": {key: value for key, value in saved["config"].items() if key not in ("data", "start", "sheets")},
+        "training": {
+            key: value for key, value in saved["config"].items() if key not in ("data", "start", "sheets", "teacher")
+        },
         "data": [datasets.recipe(folder) for folder in saved["config"]["data"]],
         "metrics": saved["figures"],
         "torch_difference": difference,
