@@ -122,6 +122,9 @@ OUTSHINES = 2.0
 UNREAD = 0.8
 """Probability of a sample that the network misreads in every frame, from which fine structure alone counts."""
 
+MOST_UNREAD = 0.8
+"""Most confidence in a focus on such a sample: lines along one direction are sharp at a line focus, too."""
+
 ELONGATED = 0.5
 """Least ln ratio of 1 + the larger radius to 1 + the round blur that a frame of a line focus shows; foci have 0.45."""
 
@@ -339,7 +342,8 @@ def _judge_unread(run: FocusRun, best: Measurement, here: list[Measurement], nea
     if reason:
         return Outcome(False, reason, best.working_distance, best.score)
     reason = f"score {best.score:.1f}; the network misreads this sample, and its fine structure shows most here"
-    return Outcome(True, reason, run.limits.clip(near.working_distance), best.score, near.mass)
+    confidence = min(near.mass, MOST_UNREAD)
+    return Outcome(True, reason, run.limits.clip(near.working_distance), best.score, confidence)
 
 
 def _structure(m: Measurement) -> float:

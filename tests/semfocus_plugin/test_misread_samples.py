@@ -54,6 +54,7 @@ def test_scratches_that_the_network_takes_for_a_blur_are_focused(seed, away):
     result = semdrivers.autofocus(microscope, learn_aperture=False)
     assert result.status == "focused", result.reason
     assert "misreads" in result.reason
+    assert 0.3 < result.confidence <= 0.8
     assert abs(microscope.in_focus - microscope.focus) < microscope.depth_of_field
 
 
