@@ -193,7 +193,7 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
                 flank = near.working_distance  # a focus that is known to two depths of field gets a frame of its own
             pinned = narrow and _sharpness(best) - blurred >= SHOWN * share
             pinned = pinned and (run.beam.sigma is not None or _sides_known(seen, best))
-            pinned = pinned and (share < 1 or _sharp(best)) and not unread
+            pinned = pinned and (share < 1 or _sharp(best)) and _changes(best, seen) and not unread
             stepped = None if _shows_astigmatism(posterior) else _sharpest_step(run, near, stigmated)
             beside = None if stepped is None else _open_step(run, stepped, at_target)
             if (flank is None or pinned) and beside is not None:
@@ -206,7 +206,9 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
                 if outcome.focused and stepped is not None:
                     outcome = replace(outcome, working_distance=stepped.working_distance)
                 if period is not None:
-                    outcome = _judge_periodic(period, best, at_target, near, outcome, posterior)
+                    beyond = 2 * near.unit + _amount(posterior)
+                    others = [m for m in at_target if abs(m.working_distance - near.working_distance) > beyond]
+                    outcome = _judge_periodic(period, best, others, near, outcome, posterior.period is not None)
                 outcome = _stigmated(outcome, stigmation, posterior, near)
                 if outcome.focused:
                     stigmation.trim(posterior, near)
@@ -291,21 +293,9 @@ def _past_the_lobes(
 
 
 def _judge_periodic(
-    period: float,
-    best: Measurement,
-    here: list[Measurement],
-    near: Estimate,
-    outcome: Outcome,
-    posterior: Posterior,
+    period: float, best: Measurement, others: list[Measurement], near: Estimate, outcome: Outcome, misled: bool
 ) -> Outcome:
-    """Return the outcome on a periodic sample: its fine structure decides, and not what a network sees of a wave.
-
-    Where the frames show astigmatism, and no wave, the line foci may show more.
-    """
-    misled = posterior.period is not None
-    if not misled and _shows_astigmatism(posterior):
-        return outcome
-    others = [m for m in here if abs(m.working_distance - near.working_distance) > 2 * near.unit]
+    """Return the outcome on a periodic sample: its fine structure decides, and not what a `misled` network sees."""
     most = max((m.structure for m in others), default=0.0)
     least = min((m.structure for m in others), default=best.structure)
     place = f"the sample repeats itself every {period:.0f} pixels"
@@ -381,6 +371,12 @@ def _shows_astigmatism(posterior: Posterior) -> bool:
     """Return whether the frames show an astigmatism that alone distinguishes the focus from its surroundings."""
     found = posterior.astigmatism()
     return found is not None and posterior.astigmatic >= CLEAR and math.hypot(found[0], found[1]) >= 4 * found[2]
+
+
+def _amount(posterior: Posterior) -> float:
+    """Return how far the line foci of an astigmatism that shows clearly are from the focus, mm; 0 without it."""
+    found = posterior.astigmatism()
+    return math.hypot(found[0], found[1]) if found is not None and _shows_astigmatism(posterior) else 0.0
 
 
 def _share_of_peak(posterior: Posterior, near: Estimate) -> float:
@@ -591,8 +587,13 @@ def _judge(
     if _sharp(best) and not _room(run, near, posterior.measured_beam()):
         reason = f"score {best.score:.1f}, as sharp as a frame of this sample gets within these limits{note}"
         return Outcome(True, reason, place, best.score, near.mass, at_limit=edge is not None)
+    what = (
+        "the score hardly depends on the working distance"
+        if contrast < CONTRAST
+        else ("the picture hardly depends on the working distance, though its score does")
+    )
     reason = (
-        f"the score hardly depends on the working distance ({_sharpness(best):.1f} here, {blurred:.1f} out of focus); "
+        f"{what} ({_sharpness(best):.1f} here, {blurred:.1f} out of focus); "
         "the sample shows nothing to focus on here: move the stage"
     )
     return Outcome(False, reason, best.working_distance, best.score)

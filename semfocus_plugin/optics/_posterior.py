@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 import semfocus_plugin.optics._elliptic as elliptic
 from semfocus_plugin.optics._nominal import TUNGSTEN, Beam, depth_of_field
 from semfocus_plugin.optics._sighting import Sighting
-from semfocus_plugin.optics._spectra import Pair
+from semfocus_plugin.optics._spectra import SECTOR_ANGLES, Pair
 
 Array = NDArray[Any]
 
@@ -47,6 +47,8 @@ _SIGMA_FLOOR = 0.06
 _OUTLIER = 0.02
 _JOINT = 1.6
 """What comparisons of many frames count besides: without it standard deviations are larger than errors by its root."""
+_DIRECTED = 0.6
+"""Length of the mean direction of what a sample shows, from which it shows along one: 1 for stripes."""
 DIRECTIONS = 5
 """Sectors of eight in which the sample must show, to distinguish astigmatism from the sample's own direction."""
 
@@ -166,7 +168,7 @@ class Posterior:
         self.core = core
         self.beam = Beam() if beam is None else beam
         self._scale_prior = _scale_prior(self.beam.sigma)
-        every = stigmates and not any(s.misled for s in sightings)
+        every = (stigmates and not any(s.misled for s in sightings)) or _directed(sightings)
         self._pairs = _every_pair(sightings) if every else dict.fromkeys(_comparisons(sightings), 1.0)
         self._stigmates = stigmates
         self._previous = None if previous is None else previous._samples
@@ -496,6 +498,18 @@ def _comparisons(sightings: list[Sighting]) -> Iterator[tuple[int, int]]:
         if not sightings[best].structure:
             continue
         yield from ((min(best, k), max(best, k)) for k in group if k != best)
+
+
+def _directed(sightings: list[Sighting]) -> bool:
+    """Return whether the sample shows mostly along one direction.
+
+    Across it, a frame at a line focus may show nothing, and so a comparison with the sharpest frame alone says nothing.
+    """
+    seen = [(s.structure, s.detail, s.spectrum.sectors) for s in sightings if s.spectrum is not None]
+    if not seen:
+        return False
+    shown = np.maximum(max(seen, key=lambda each: each[:2])[2], 0.0).sum(axis=1)
+    return bool(abs(shown @ np.exp(2j * SECTOR_ANGLES)) >= _DIRECTED * max(float(shown.sum()), 1e-30))
 
 
 def _every_pair(sightings: list[Sighting]) -> dict[tuple[int, int], float]:

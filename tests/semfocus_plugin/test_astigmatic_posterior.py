@@ -13,7 +13,9 @@ from semfocus_plugin import methods
 from semfocus_plugin import run as runs
 from semfocus_plugin.lab.benchmark import instruments
 from semfocus_plugin.lab.benchmark.column import MARGIN, SimulatedColumn
+from semfocus_plugin.lab.benchmark.runs import run_trial
 from semfocus_plugin.lab.benchmark.textures import periodic, random_texture
+from semfocus_plugin.lab.benchmark.trials import TRACKS, draw_trials
 from semfocus_plugin.optics import Beam, Posterior, Sighting, spectrum
 
 SHAPE = 240 + 2 * MARGIN, 320 + 2 * MARGIN
@@ -146,3 +148,11 @@ def test_a_run_ends_at_the_circle_of_least_confusion(number, seed):
     result = runs.run(methods.find("defocus-pair"), drawn.microscope, AutofocusSettings(bounds=drawn.bounds))
     assert result.focused, result.reason
     assert abs(drawn.defocus()) < 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [23, 34, 51, 54])
+def test_line_foci_that_show_more_of_a_sample_that_seems_to_repeat_itself_cost_no_focus(seed):
+    record = run_trial(draw_trials(TRACKS["stigmator"], 4, seed)[3], "defocus-pair")
+    assert record.focused, record.reason
+    assert abs(record.error) < 1
