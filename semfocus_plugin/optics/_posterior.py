@@ -169,6 +169,9 @@ class Posterior:
         self.beam = Beam() if beam is None else beam
         self._scale_prior = _scale_prior(self.beam.sigma)
         every = (stigmates and not any(s.misled for s in sightings)) or _directed(sightings)
+        every = every and not any(
+            s.misread for s in sightings
+        )  # Comparisons alone count of those: the sharpest says most
         self._pairs = _every_pair(sightings) if every else dict.fromkeys(_comparisons(sightings), 1.0)
         self._stigmates = stigmates
         self._previous = None if previous is None else previous._samples

@@ -48,7 +48,7 @@ def column(sample, away, **more):
     return made
 
 
-@pytest.mark.parametrize(("seed", "away"), [(1, 9.0), (2, -15.0)])
+@pytest.mark.parametrize(("seed", "away"), [(1, 9.0), (2, 6.0)])
 def test_scratches_that_the_network_takes_for_a_blur_are_focused(seed, away):
     microscope = column(scratches(seed), away, seed=seed)
     result = semdrivers.autofocus(microscope, learn_aperture=False)
