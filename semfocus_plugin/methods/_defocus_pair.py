@@ -24,9 +24,11 @@ from semfocus_plugin.optics import (
     HALF_SCORE,
     PLAIN,
     UNKNOWN,
+    Beam,
     Estimate,
     Posterior,
     Sighting,
+    depth_of_field,
     half_blur,
     ideal_score,
     period_of,
@@ -41,6 +43,7 @@ from semfocus_plugin.run import (
     Method,
     Outcome,
     best_of,
+    share_of_contrast,
     shows_nothing,
     sighting_of,
 )
@@ -116,6 +119,18 @@ BLIND = 0.0
 OUTSHINES = 2.0
 """Least ratio of the fine structure in focus to that of a frame out of focus, for a periodic sample."""
 
+UNREAD = 0.8
+"""Probability of a sample that the network misreads in every frame, from which fine structure alone counts."""
+
+MOST_UNREAD = 0.8
+"""Most confidence in a focus on such a sample: lines along one direction are sharp at a line focus, too."""
+
+ELONGATED = 0.5
+"""Least ln ratio of 1 + the larger radius to 1 + the round blur that a frame of a line focus shows; foci have 0.45."""
+
+LINE = 4.5
+"""Score below which its larger radius is beyond a depth of field."""
+
 LOWEST_LOOK = 500.0
 """Lowest magnification worth a look, and that of the first where it may be chosen: it sees 20 mm of defocus."""
 
@@ -159,7 +174,8 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
                 _look(run, target)
                 place, phase = near.working_distance, "verify"
                 continue
-            best = max(close, key=_sharpness if posterior.period is None else lambda m: m.structure)
+            unread = _unread(posterior, sightings)
+            best = max(close, key=_sharpness if posterior.period is None and not unread else _structure)
             blurred = min(map(_sharpness, seen))
             period = posterior.period or period_of(best.image.pixels)
             flank = None
@@ -169,7 +185,7 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
                 place, phase = flank, "verify"
                 continue
             least = LEAST_STEP * near.unit
-            open_flanks = _open_flanks(run, near, at_target)
+            open_flanks = _open_flanks(run, near, at_target, unread)
             flank = next((place for place in open_flanks if not _taken(run, place, at_target, least)), None)
             share = _share_of_peak(posterior, near)
             narrow = near.half_width < 1.5 * run.fineness * near.unit
@@ -177,13 +193,16 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
                 flank = near.working_distance  # a focus that is known to two depths of field gets a frame of its own
             pinned = narrow and _sharpness(best) - blurred >= SHOWN * share
             pinned = pinned and (run.beam.sigma is not None or _sides_known(seen, best))
-            pinned = pinned and (share < 1 or _sharp(best)) and _changes(best, seen)
+            pinned = pinned and (share < 1 or _sharp(best)) and _changes(best, seen) and not unread
             stepped = None if _shows_astigmatism(posterior) else _sharpest_step(run, near, stigmated)
             beside = None if stepped is None else _open_step(run, stepped, at_target)
             if (flank is None or pinned) and beside is not None:
                 flank, pinned = beside, False
             if flank is None or pinned:
-                outcome = _judge(run, best, blurred, near, accept, share, _shows_astigmatism(posterior))
+                if unread:
+                    outcome = _judge_unread(run, best, at_target, near, accept)
+                else:
+                    outcome = _judge(run, best, blurred, near, accept, posterior)
                 if outcome.focused and stepped is not None:
                     outcome = replace(outcome, working_distance=stepped.working_distance)
                 if period is not None:
@@ -222,6 +241,17 @@ def _stigmated(outcome: Outcome, stigmation: Stigmation, posterior: Posterior, n
     if refusal:
         return replace(outcome, focused=False, reason=refusal, confidence=0.0, retry=False)
     return replace(outcome, reason="; ".join(filter(None, (outcome.reason, stigmation.note(posterior, near)))))
+
+
+def _periodic(posterior: Posterior, sightings: list[Sighting]) -> bool:
+    return posterior.period is not None or any(s.period is not None for s in sightings)
+
+
+def _unread(posterior: Posterior, sightings: list[Sighting]) -> bool:
+    """Return whether the network misreads the sample, so that fine structure alone counts."""
+    if _periodic(posterior, sightings) or _shows_astigmatism(posterior):
+        return False
+    return posterior.unread >= UNREAD or any(s.misread for s in sightings)
 
 
 def _unseen_lobe(run: FocusRun, period: float, near: Estimate, here: list[Measurement]) -> float | None:
@@ -283,6 +313,31 @@ def _judge_periodic(
             return outcome
     reason = f"score {best.score:.1f}; {place}, and shows most here"
     return replace(outcome, focused=True, reason=reason, working_distance=near.working_distance, confidence=near.mass)
+
+
+def _judge_unread(run: FocusRun, best: Measurement, here: list[Measurement], near: Estimate, accept: float) -> Outcome:
+    """Return the outcome on a sample that the network misreads: its fine structure falls to half on either side."""
+    sides = {m.working_distance > near.working_distance for m in here if OUTSHINES * m.structure <= best.structure}
+    others = [m.structure for m in here if abs(m.working_distance - best.working_distance) > near.unit]
+    reason = ""
+    if best.detail < DETAIL:
+        reason = "the sharpest frame shows little but noise; move the stage, or scan more slowly"
+    elif best.score < accept > METHOD.accept_score:
+        reason = f"the best place found scores {best.score:.1f}, below {accept:g}"
+    elif len(sides) < 2 or max(others) > best.structure / ALIKE:
+        reason = (
+            "the network misreads this sample, and its fine structure does not fall on either side of the best place "
+            "found: move the stage, or widen the limits"
+        )
+    if reason:
+        return Outcome(False, reason, best.working_distance, best.score)
+    reason = f"score {best.score:.1f}; the network misreads this sample, and its fine structure shows most here"
+    confidence = min(near.mass, MOST_UNREAD)
+    return Outcome(True, reason, run.limits.clip(near.working_distance), best.score, confidence)
+
+
+def _structure(m: Measurement) -> float:
+    return m.structure
 
 
 def _sharpest_step(run: FocusRun, near: Estimate, here: list[Measurement]) -> Measurement | None:
@@ -403,17 +458,23 @@ def _taken(run: FocusRun, place: float, here: list[Measurement], tolerance: floa
     return nearest <= max(min(tolerance, 0.2 * (run.limits.maximum - run.limits.minimum)), 0.51 * run.limits.step)
 
 
-def _open_flanks(run: FocusRun, about: Estimate, here: list[Measurement]) -> Iterator[float]:
+def _open_flanks(run: FocusRun, about: Estimate, here: list[Measurement], unread: bool = False) -> Iterator[float]:
     """Yield a place on each side of the estimate that lacks a frame clearly worse than the best.
+
+    On an `unread` sample that is one of half the fine structure.
 
     Where a frame is there already and is not worse, the place is further out; on a side without room it is
     the limit, if that is a depth of field away from the estimate and from every frame.
     """
-    top = max(map(_sharpness, here), default=9.0)
-    offsets = [((m.working_distance - about.working_distance) / about.unit, _sharpness(m)) for m in here]
+    top = max(map(_structure if unread else _sharpness, here), default=9.0)
+    most = top / OUTSHINES if unread else top - WORSE
+    offsets = [
+        ((m.working_distance - about.working_distance) / about.unit, m.structure if unread else _sharpness(m))
+        for m in here
+    ]
     nearest = min(offsets, key=lambda offset: abs(offset[0]), default=(0.0, 0.0))[0]
     for side in (1, -1) if nearest <= 0 else (-1, 1):
-        if any(0.5 * FLANK <= side * offset <= 2.2 * FLANK and score <= top - WORSE for offset, score in offsets):
+        if any(0.5 * FLANK <= side * offset <= 2.2 * FLANK and shown <= most for offset, shown in offsets):
             continue
         beyond = sum(0.7 * FLANK < side * offset <= 2.2 * FLANK for offset, _ in offsets)
         place = about.working_distance + side * FLANK * (1 + beyond) * about.unit
@@ -436,11 +497,17 @@ def _hopeless(run: FocusRun, posterior: Posterior, sightings: list[Sighting], se
     if len(seen) >= 2 and all(nothing):
         return nothing[-1]
     best = max(m.score for m in seen)
+    shown = max((m.score for m, s in zip(seen, sightings, strict=True) if s.structure), default=0.0)
     noise = sum(m.correlation <= NOISE for m in seen)
     patience = PATIENCE_ZOOMED if run.may_change_magnification and 2 * noise <= len(seen) else PATIENCE
-    if posterior.period is not None or any(s.period is not None for s in sightings) or any(map(_plain, seen)):
+    if _periodic(posterior, sightings) or _unread(posterior, sightings) or any(map(_plain, seen)):
         patience = PATIENCE_PERIODIC
-    if len(seen) >= patience and best < HOPELESS:
+    if len(seen) >= patience and shown < HOPELESS:
+        if best >= HOPELESS:
+            return (
+                f"{len(seen)} frames show little but noise (best score {best:.1f}); move the stage, scan more slowly, "
+                "or start nearer to the focus"
+            )
         return (
             f"{len(seen)} frames show nothing to focus on (best score {best:.1f}); move the stage, or start "
             "nearer to the focus"
@@ -483,14 +550,21 @@ def _at_limit(run: FocusRun, near: Estimate) -> float | None:
 
 
 def _judge(
-    run: FocusRun, best: Measurement, blurred: float, near: Estimate, accept: float, share: float, astigmatic: bool
+    run: FocusRun, best: Measurement, blurred: float, near: Estimate, accept: float, posterior: Posterior
 ) -> Outcome:
     """Return the outcome at the estimated focus, given the sharpness of a frame out of focus.
 
     Astigmatism leaves a `share` of the best score, and of what the score falls by out of focus; where it shows clearly,
     the score may be no less at the line foci.
     """
+    share, astigmatic = _share_of_peak(posterior, near), _shows_astigmatism(posterior)
     contrast = (_sharpness(best) - blurred) / share
+    if _elongated(best):
+        reason = (
+            f"the sharpest frame is blurred along one direction (score {best.score:.1f}): a line focus of astigmatism, "
+            "or a sample of lines; correct the stigmator, or move the stage to detail in all directions"
+        )
+        return Outcome(False, reason, best.working_distance, best.score)
     if best.score < (accept * share if accept <= METHOD.accept_score else accept):
         reason = f"the best place found scores {best.score:.1f}, below {accept:g}"
         return Outcome(False, reason, best.working_distance, best.score, retry=False)
@@ -510,7 +584,7 @@ def _judge(
     if astigmatic and (changes or _turns(run.measurements)):
         reason = f"score {best.score:.1f}, halfway between the line foci of the astigmatism{note}"
         return Outcome(True, reason, place, best.score, near.mass, at_limit=edge is not None)
-    if _sharp(best) and not _room(run, near):
+    if _sharp(best) and not _room(run, near, posterior.measured_beam()):
         reason = f"score {best.score:.1f}, as sharp as a frame of this sample gets within these limits{note}"
         return Outcome(True, reason, place, best.score, near.mass, at_limit=edge is not None)
     what = (
@@ -525,13 +599,21 @@ def _judge(
     return Outcome(False, reason, best.working_distance, best.score)
 
 
+def _elongated(m: Measurement) -> bool:
+    """Return whether a frame shows a line, as at a line focus, where the round blur most like it seems sharp."""
+    larger, blur = m.evaluation.log_larger, m.evaluation.log_blur
+    if larger is None or blur is None:
+        return False
+    return larger - blur >= ELONGATED and m.score < LINE
+
+
 def _changes(best: Measurement, seen: Sequence[Measurement]) -> bool:
     """Return whether defocus changes the picture: its fine structure, or the share of that in the whole contrast.
 
     Where the instrument adjusts the contrast of every frame, only the share counts.
     """
     least = min(m.structure for m in seen)
-    return best.structure > CHANGES * least or _share_of_contrast(best) > CHANGES * min(map(_share_of_contrast, seen))
+    return best.structure > CHANGES * least or share_of_contrast(best) > CHANGES * min(map(share_of_contrast, seen))
 
 
 def _turns(seen: Sequence[Measurement]) -> bool:
@@ -545,15 +627,11 @@ def _plain(m: Measurement) -> bool:
     return m.detail >= PLAIN
 
 
-def _share_of_contrast(m: Measurement) -> float:
-    pixels = m.image.pixels
-    return m.structure * float(pixels.mean()) ** 2 / max(float(pixels.var()), 1e-12)
-
-
-def _room(run: FocusRun, near: Estimate) -> bool:
-    """Return whether the limits leave room for a frame out of focus."""
+def _room(run: FocusRun, near: Estimate, beam: Beam) -> bool:
+    """Return whether the limits leave room for a frame out of focus, by the aperture that the frames say."""
     away = max(near.working_distance - run.limits.minimum, run.limits.maximum - near.working_distance)
-    return away >= FLANK * near.unit
+    unit = run.fineness * depth_of_field(run.pixel, run.core, float(beam.angle(near.working_distance)))
+    return away >= FLANK * max(near.unit, unit)
 
 
 def _sharpest(run: FocusRun, posterior: Posterior, seen: list[Measurement], near: Estimate, accept: float) -> Outcome:
@@ -562,8 +640,7 @@ def _sharpest(run: FocusRun, posterior: Posterior, seen: list[Measurement], near
     blurred = min(map(_sharpness, seen), default=0.0)
     place = run.limits.clip(near.working_distance)
     if near.mass >= SURE and abs(place - near.working_distance) <= near.unit:
-        share = _share_of_peak(posterior, near)
-        return _judge(run, best, blurred, near, accept, share, _shows_astigmatism(posterior))
+        return _judge(run, best, blurred, near, accept, posterior)
     edge = min(run.limits.minimum, run.limits.maximum, key=lambda limit: abs(limit - best.working_distance))
     beyond = abs(best.working_distance - edge) <= max(0.5 * near.unit, 0.51 * run.limits.step)
     lies = f"the focus may lie beyond the limit of {edge:.3f} mm"

@@ -423,6 +423,12 @@ def log_agreement(squares: Array, least: float, terms: float, outlier: float = _
     return np.asarray(np.log((1 - outlier) * np.exp(log) + outlier) if outlier else log)
 
 
+UNREAD = 0.1
+"""Probability of a sample of which a network misreads all frames, where one of them contradicts what is read off it."""
+
+LOG_ANY_BLUR = math.log(1 / 5)
+"""ln of the density of ln(1 + blur radius) that is read off a frame at random."""
+
 _FLOORS = np.array([0.0, 1.0, 2.5], np.float32)
 _LOG_FLOOR_PRIOR = np.log(np.array([0.5, 0.32, 0.18], np.float32))
 _SIGMA_FACTOR = 0.9
@@ -456,21 +462,29 @@ def log_frames(
         As in `sample`.
     """
     total = np.broadcast_to(_LOG_FLOOR_PRIOR, (len(signed[0]), len(_FLOORS)))
+    unread = np.full(len(signed[0]), log_unread(sightings))
     for sighting, z, part, scale, (outlier, least) in zip(sightings, signed, parts, growth, trust, strict=True):
         distance = np.abs(z).astype(np.float32)
         share = (scale * np.hypot(part[:, 0], part[:, 1])).astype(np.float32)
         larger, smaller = distance + share, np.abs(distance - share)
         if not sighting.structure:
-            total = total + log_noise(larger)[:, None]
+            noise = log_noise(larger)
+            total, unread = total + noise[:, None], unread + noise
             continue
+        unread = unread + LOG_ANY_BLUR
         log_larger, log_smaller = (
             np.log1p(np.minimum(np.sqrt((radius * radius)[:, None] + _FLOORS**2), np.float32(_WIDEST)))
             for radius in (larger, smaller)
         )
         likelihood = _one_radius(sighting, log_larger, log_smaller, least)
-        total = total + np.log((1 - outlier) * likelihood + outlier * (1 / 5))
+        total = total + np.log((1 - outlier) * likelihood + outlier * math.exp(LOG_ANY_BLUR))
     peak = total.max(axis=1)
-    return np.asarray(peak + np.log(np.exp(total - peak[:, None]).sum(axis=1)))
+    return np.logaddexp(peak + np.log(np.exp(total - peak[:, None]).sum(axis=1)), unread)
+
+
+def log_unread(sightings: Sequence[Sighting]) -> float:
+    """Return the log of the prior probability of a sample of which a network misreads all frames."""
+    return math.log(UNREAD) if any(s.misread for s in sightings) else -math.inf
 
 
 def log_noise(radius: Array) -> Array:

@@ -63,6 +63,8 @@ _USUAL, _USUAL_WIDTH = math.log(12.0), 0.6
 _TAIL_QUANTILE = 0.35
 _IN_SIGHT = np.geomspace(8.0, 40.0, 6)
 """Blur radii in pixels up to which samples show anything."""
+_HINT, _FAR = 5.0, math.log(30.0)
+"""By how much a blur that is read off noise makes its places likelier, and ln(1 + radius) up to which one does."""
 _COARSE, _FINE, _MOST, _PER_UNIT = 1600, 320, 6400, 5
 """Nodes of a grid, and those to a depth of field."""
 _RADII = np.geomspace(0.005, WIDEST, 4096, dtype=np.float32)
@@ -146,6 +148,9 @@ class Posterior:
     ----------
     period : float or None
         Pixels after which the sample repeats itself; None where it does not.
+    unread : float
+        Probability that the network misreads the sample in every frame: only comparisons of frames say where the focus
+        is then. Astigmatism that shows explains such frames otherwise.
     """
 
     def __init__(
@@ -164,6 +169,9 @@ class Posterior:
         self.beam = Beam() if beam is None else beam
         self._scale_prior = _scale_prior(self.beam.sigma)
         every = (stigmates and not any(s.misled for s in sightings)) or _directed(sightings)
+        every = every and not any(
+            s.misread for s in sightings
+        )  # Comparisons alone count of those: the sharpest says most
         self._pairs = _every_pair(sightings) if every else dict.fromkeys(_comparisons(sightings), 1.0)
         self._stigmates = stigmates
         self._previous = None if previous is None else previous._samples
@@ -194,11 +202,17 @@ class Posterior:
         for i, j in _comparisons(sightings):
             compared += self._log_comparison(sightings[i], sightings[j])
         log = compared[:, :, None] + np.log(_FLOOR_PRIOR).astype(np.float32)
+        unread = compared + np.float32(elliptic.log_unread(sightings))
         for sighting in sightings:
-            log += self._log_likelihood(sighting)
-        weight = np.exp(log - log.max())
-        by_place = weight.sum(axis=0).sum(axis=1)
-        self._by_scale = weight.sum(axis=(1, 2))
+            likelihood = self._log_likelihood(sighting)
+            log += likelihood
+            unread += elliptic.LOG_ANY_BLUR if sighting.structure else likelihood[:, :, 0]
+        top = max(log.max(), unread.max())
+        by_both, unread = np.exp(log - top).sum(axis=2), np.exp(unread - top)
+        weight = by_both + unread
+        by_place = weight.sum(axis=0)
+        self._by_scale = weight.sum(axis=1)
+        self.unread = float(unread.sum() / weight.sum())
         self.probability = by_place / by_place.sum()
         self._scale = float(self._by_scale @ _SCALES / self._by_scale.sum())
 
@@ -245,6 +259,7 @@ class Posterior:
 
     def _mix_in(self, found: elliptic.Samples) -> None:
         share = found.probability
+        self.unread *= 1 - share
         middle = float(self.probability @ self.places)
         axis = _pattern(found) if self._stigmates else None
         along = 0.0 if axis is None or axis[1] else found.x * axis[0].real + found.y * axis[0].imag
@@ -407,7 +422,8 @@ class Posterior:
     def in_the_dark(self, sightings: list[Sighting], low: float, high: float) -> float | None:
         """Return the place (mm) where a frame likeliest shows the sample, given frames that all show nothing.
 
-        How far out of focus a sample shows anything is its own: blur radii of 8 to 40 pixels are equally likely. None
+        How far out of focus a sample shows anything is its own: blur radii of 8 to 40 pixels are equally likely. A
+        network may see few particles in what is noise otherwise, so places of the blur that it reads are likelier. None
         where nothing within 300 pixels of the first frame is left.
         """
         first = sightings[0]
@@ -417,6 +433,9 @@ class Posterior:
         taken = np.array([s.working_distance for s in sightings])
         dark = np.abs(places[:, None] - taken) * (self.beam.angle(taken) / first.pixel)
         share = np.exp(self._log_prior(first)(places))[:, None] * (dark.min(axis=1)[:, None] > _IN_SIGHT)
+        for column, s in zip(dark.T, sightings, strict=True):
+            read = np.exp(-0.5 * ((np.log1p(column) - s.log_blur) / math.exp(s.log_sigma)) ** 2)
+            share *= (1 + _HINT * read * (s.log_blur < _FAR))[:, None]
         away = np.abs(places[:, None] - places) * (self.beam.angle(places) / first.pixel)
         seen = sum(share[:, k] @ (away <= radius) for k, radius in enumerate(_IN_SIGHT))
         return float(places[int(np.argmax(seen))]) if np.any(share) else None

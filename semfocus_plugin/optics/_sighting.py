@@ -63,6 +63,8 @@ class Sighting:
         it was known before the run, then what each unknown of the stigmator adds for a standard deviation of it.
     period : float or None
         Pixels after which the sample repeats itself, where the frame shows that and is out of focus.
+    misread : bool
+        Whether the frame shows more fine structure than the blur that was read off it would leave.
     """
 
     working_distance: float
@@ -74,6 +76,7 @@ class Sighting:
     detail: float = 0.0
     added: tuple[complex, ...] = (0j,)
     period: float | None = None
+    misread: bool = False
 
     @property
     def misled(self) -> bool:

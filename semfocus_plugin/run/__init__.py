@@ -4,7 +4,14 @@ from semfocus_plugin.run._dose import electrons_on_pixel
 from semfocus_plugin.run._focus_run import MOST_RETAKES, BudgetSpent, Cancelled, FocusRun
 from semfocus_plugin.run._frame_checks import FrameChecks, FrameMismatchError
 from semfocus_plugin.run._loop import HOPELESS, Method, Outcome, best_of, run
-from semfocus_plugin.run._measurement import DETAIL, NOISE, Measurement, pixel_of, shows_nothing
+from semfocus_plugin.run._measurement import (
+    DETAIL,
+    NOISE,
+    Measurement,
+    pixel_of,
+    share_of_contrast,
+    shows_nothing,
+)
 from semfocus_plugin.run._sightings import posterior_of, sighting_of
 from semfocus_plugin.run._spoiled import spoiled
 from semfocus_plugin.run._stigmator import Matrix, Stigmator, StigmatorEffect
@@ -30,6 +37,7 @@ __all__ = [
     "pixel_of",
     "posterior_of",
     "run",
+    "share_of_contrast",
     "shows_nothing",
     "sighting_of",
     "spoiled",

@@ -94,6 +94,33 @@ def shows_nothing(measurement: Measurement) -> str:
     return ""
 
 
+_MOST_FINE = 3.0
+"""Share of fine structure in the whole contrast, times the blur radius in pixels: samples have 2.2 at most."""
+
+_LARGE = math.log1p(15.0)
+"""ln(1 + blur radius) from which that says anything."""
+
+
+def misread(measurement: Measurement) -> bool:
+    """Return whether a network reads a blur off the frame that would leave less of its fine structure.
+
+    It has seen no straight scratches, and no edge alone: it takes them for something far out of focus.
+    """
+    blur = measurement.evaluation.log_blur
+    if blur is None or blur < _LARGE or measurement.detail < DETAIL:
+        return False
+    pixels = measurement.image.pixels
+    fine = measurement.structure * float(pixels.mean()) ** 2
+    noise = fine * (1 / measurement.detail - 1)
+    return math.expm1(blur) * fine / max(float(pixels.var()) - noise, fine) > _MOST_FINE
+
+
+def share_of_contrast(measurement: Measurement) -> float:
+    """Return the share of a frame's whole contrast, noise included, that its fine structure makes up."""
+    pixels = measurement.image.pixels
+    return measurement.structure * float(pixels.mean()) ** 2 / max(float(pixels.var()), 1e-12)
+
+
 def misleading_period(measurement: Measurement) -> float | None:
     """Return the period in pixels of a sample whose blur a network misreads in this frame out of focus, or None."""
     return None if measurement.detail >= PLAIN else period_of(measurement.image.pixels)

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 
 from semfocus_plugin.optics import TUNGSTEN, Posterior, Sighting, half_blur, spectrum
 from semfocus_plugin.run._focus_run import FocusRun
-from semfocus_plugin.run._measurement import NOISE, Measurement, falsely_sharp, misleading_period, shows_nothing
+from semfocus_plugin.run._measurement import (
+    NOISE,
+    Measurement,
+    falsely_sharp,
+    misleading_period,
+    misread,
+    shows_nothing,
+)
 
 _BEYOND = 60.0
 """Pixels of blur that the interval of possible places extends beyond the limits."""
@@ -20,6 +27,12 @@ _LEAST_SCORE = 0.3
 
 _LEAST_SIGMA = 0.15
 """Least standard deviation of ln(1 + blur radius) as a score implies it."""
+
+_ANY = 1.0
+"""ln of the standard deviation of a blur that is misread."""
+
+_CERTAIN = math.log(0.25)
+"""The same from which the network sees the sample, few particles on a plain ground; of noise alone it is above 0.38."""
 
 
 def sighting_of(m: Measurement) -> Sighting:
@@ -36,8 +49,12 @@ def sighting_of(m: Measurement) -> Sighting:
     sigma = -1.5 if sigma is None else sigma
     seen = spectrum(m.image.pixels)
     # A wave is the sample's, whatever its lines share, and whatever a network reads off them.
-    shown = seen.wave or (m.correlation > NOISE and not falsely_sharp(m))
+    shown = seen.wave or sigma <= _CERTAIN or (m.correlation > NOISE and not falsely_sharp(m))
     structure = shown and not shows_nothing(m)
+    period = misleading_period(m) if structure else None
+    contradicted = period is None and misread(m)
+    if contradicted:
+        sigma = _ANY
     return Sighting(
         m.working_distance,
         m.pixel,
@@ -46,7 +63,8 @@ def sighting_of(m: Measurement) -> Sighting:
         structure,
         seen,
         detail=m.structure,
-        period=misleading_period(m) if structure else None,
+        period=period,
+        misread=contradicted,
     )
 
 
