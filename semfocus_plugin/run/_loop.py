@@ -283,9 +283,11 @@ def _attempt(method: Method, focus: Focus, run: FocusRun, accept: float) -> tupl
 
 
 def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
-    """Refuse a focus that a frame contradicts: nobody knows which of them is true."""
+    """Refuse a focus that a frame contradicts: nobody knows which of them is true. A refusal names the border."""
+    nearest = min(run.measurements, key=lambda m: abs(m.working_distance - outcome.working_distance))
+    border = _at_border(nearest)
     if not outcome.focused:
-        return outcome
+        return dataclasses.replace(outcome, reason="; ".join(filter(None, (outcome.reason, border))))
     beam = run.beam if outcome.beam is None else outcome.beam
     odd = contradiction(
         run.measurements,
@@ -295,8 +297,6 @@ def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
         None if outcome.beam is None else outcome.beam.sigma,
         0.0 if outcome.astigmatism is None else outcome.astigmatism.amount * 1e-3,
     )
-    nearest = min(run.measurements, key=lambda m: abs(m.working_distance - outcome.working_distance))
-    border = _at_border(nearest)
     if border:
         return dataclasses.replace(outcome, focused=False, retry=False, reason=border)
     if odd is None or in_order(run.measurements, outcome.working_distance):
