@@ -99,7 +99,7 @@ PATIENCE_ZOOMED = 9
 """The same for a run that may change the magnification, where the frames hold more than noise."""
 
 PATIENCE_PERIODIC = 14
-"""The same for a periodic sample, whose score says little, and for frames that plainly hold more than noise."""
+"""The same for a periodic sample, whose score says little, and for frames that hold more than noise, if not plainly."""
 
 LOST = 4
 """Frames of a periodic sample after which, where none is plain, every other place is one not looked at so far."""
@@ -500,7 +500,7 @@ def _hopeless(run: FocusRun, posterior: Posterior, sightings: list[Sighting], se
     shown = max((m.score for m, s in zip(seen, sightings, strict=True) if s.structure), default=0.0)
     noise = sum(m.correlation <= NOISE for m in seen)
     patience = PATIENCE_ZOOMED if run.may_change_magnification and 2 * noise <= len(seen) else PATIENCE
-    if _periodic(posterior, sightings) or _unread(posterior, sightings) or any(map(_plain, seen)):
+    if _periodic(posterior, sightings) or _unread(posterior, sightings) or best >= HOPELESS or any(map(_plain, seen)):
         patience = PATIENCE_PERIODIC
     if len(seen) >= patience and shown < HOPELESS:
         if best >= HOPELESS:
