@@ -105,7 +105,8 @@ def test_no_command_leaves_the_envelope_whatever_is_replied(answers, method, tra
         start = microscope.read[name][0]
         if name == "working_distance":
             assert low - 0.0005 <= value <= high + 0.0005, value
-            assert travel is None or abs(value - start) <= travel + 1e-6, (value, start, travel)
+            # Where the lens stands is within limits that it misses by half a step, and is where it is put back.
+            assert travel is None or abs(value - start) <= travel + 0.0005, (value, start, travel)
         elif name == "magnification":
             assert value == start or (blind and 50 <= value <= 50_000), value
         else:
