@@ -554,7 +554,7 @@ def _judge(
 ) -> Outcome:
     """Return the outcome at the estimated focus, given the sharpness of a frame out of focus.
 
-    Astigmatism leaves a `share` of the best score, and of what the score falls by out of focus; where it shows clearly,
+    Astigmatism leaves a share of the best score, and of what the score falls by out of focus; where it shows clearly,
     the score may be no less at the line foci.
     """
     share, astigmatic = _share_of_peak(posterior, near), _shows_astigmatism(posterior)

@@ -168,10 +168,9 @@ class Posterior:
         self.core = core
         self.beam = Beam() if beam is None else beam
         self._scale_prior = _scale_prior(self.beam.sigma)
-        every = (stigmates and not any(s.misled for s in sightings)) or _directed(sightings)
-        every = every and not any(
-            s.misread for s in sightings
-        )  # Comparisons alone count of those: the sharpest says most
+        # Of samples that the network misreads, comparisons alone count, and those with the sharpest frame say most.
+        misled, misread = (any(each) for each in zip(*((s.misled, s.misread) for s in sightings), strict=True))
+        every = not misread and ((stigmates and not misled) or _directed(sightings))
         self._pairs = _every_pair(sightings) if every else dict.fromkeys(_comparisons(sightings), 1.0)
         self._stigmates = stigmates
         self._previous = None if previous is None else previous._samples

@@ -109,16 +109,19 @@ def misread(measurement: Measurement) -> bool:
     blur = measurement.evaluation.log_blur
     if blur is None or blur < _LARGE or measurement.detail < DETAIL:
         return False
-    pixels = measurement.image.pixels
-    fine = measurement.structure * float(pixels.mean()) ** 2
+    fine = _fine(measurement)
     noise = fine * (1 / measurement.detail - 1)
-    return math.expm1(blur) * fine / max(float(pixels.var()) - noise, fine) > _MOST_FINE
+    return math.expm1(blur) * fine / max(float(measurement.image.pixels.var()) - noise, fine) > _MOST_FINE
 
 
 def share_of_contrast(measurement: Measurement) -> float:
     """Return the share of a frame's whole contrast, noise included, that its fine structure makes up."""
-    pixels = measurement.image.pixels
-    return measurement.structure * float(pixels.mean()) ** 2 / max(float(pixels.var()), 1e-12)
+    return _fine(measurement) / max(float(measurement.image.pixels.var()), 1e-12)
+
+
+def _fine(measurement: Measurement) -> float:
+    """Return the variance of a frame's fine structure, in grey levels squared."""
+    return measurement.structure * float(measurement.image.pixels.mean()) ** 2
 
 
 def misleading_period(measurement: Measurement) -> float | None:
