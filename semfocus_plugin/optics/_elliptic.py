@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semfocus_plugin.optics._sighting import Sighting
-from semfocus_plugin.optics._spectra import SECTOR_ANGLES, SectorPair, sector_position
+from semfocus_plugin.optics._spectra import SectorPair, Spectrum, sector_directions, sector_position
 
 Array = NDArray[Any]
 
@@ -50,8 +50,6 @@ _LEAST_UNKNOWN = 0.01
 _COMPONENTS = 4
 _OUTLIER = 1e-6
 _FREEDOM = 4.0
-_COS = np.cos(2 * SECTOR_ANGLES).astype(np.float32)
-_SIN = np.sin(2 * SECTOR_ANGLES).astype(np.float32)
 _LEAST_WIDTH = np.array([0.05, 0.03, 0.05, 0.05])
 """Least standard deviation of a component of the mixture: pixels of blur, ln scale, pixels, pixels."""
 
@@ -337,12 +335,10 @@ class _Target:
         self._compared = sorted({k for pair in pairs for k in pair})
         self._per_mm = [angle / s.pixel for angle, s in zip(half_angles, sightings, strict=True)]
         self._growth = [pixel / s.pixel for s in sightings]
-        self._tables = []
-        for i, j in pairs:
-            one, other = sightings[i].spectrum, sightings[j].spectrum
-            assert one is not None
-            assert other is not None
-            self._tables.append(_pair(one, other, corrects))
+        spectra = {k: _spectrum(sightings[k]) for k in self._compared}
+        self._tables = [_pair(spectra[i], spectra[j], corrects) for i, j in pairs]
+        directions = sector_directions(list(spectra.values())).astype(np.complex64)
+        self._cos, self._sin = directions.real, directions.imag
         shown = max(self._tables, key=lambda table: table.directions, default=None)
         self.directions, self.axis = (0, (0j, 0j)) if shown is None else (shown.directions, shown.axis)
         self._least = [math.inf] * len(pairs)
@@ -411,9 +407,14 @@ class _Target:
         for k in self._compared:
             z, growth = signed[k].astype(np.float32)[:, None], np.float32(self._growth[k])
             x, y = (growth * parts[k].astype(np.float32)).T[:, :, None]
-            squared = z * z + x * x + y * y + 2 * z * (x * _COS + y * _SIN)
+            squared = z * z + x * x + y * y + 2 * z * (x * self._cos + y * self._sin)
             placed[k] = sector_position(np.sqrt(np.maximum(squared, 0.0)))
         return [table(placed[i], placed[j]) for table, (i, j) in zip(self._tables, self._pairs, strict=True)]
+
+
+def _spectrum(sighting: Sighting) -> Spectrum:
+    assert sighting.spectrum is not None
+    return sighting.spectrum
 
 
 def log_agreement(squares: Array, least: float, terms: float, outlier: float = _OUTLIER) -> Array:

@@ -9,6 +9,7 @@ read off one frame (AENet's) carries the error of one texture; the ratio does no
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -40,6 +41,8 @@ _SHOWN = 2.4
 """Sum of the weights of the rings in a sector that shows it; noise alone comes to 1 by chance, to 2 seldom."""
 _LEAKAGE = 0.01
 """Share of a ring's strongest sector below which power may be that sector's own, spread by the window of the frame."""
+import os
+_ST=float(os.environ.get('ST','0'))
 _MOST = 12.0
 """Square that one bin adds at most to the disagreement of a pair, where that is bounded."""
 _VISIBLE = 2.0
@@ -81,6 +84,8 @@ class Spectrum:
         Mean frequency of the power in every bin, cycles a pixel: a periodic sample has it at one frequency alone.
     sectors, sectors_error, sectors_frequency : ndarray of shape (8, 14), float64
         The same by direction and frequency; the middle of sector k is at `SECTOR_ANGLES[k]`.
+    sectors_direction : ndarray of shape (8, 14), complex128
+        Mean of exp(2iφ) of the power there, φ being its direction: a pattern has it at one direction alone.
     peak : float
         How far the strongest mode stands out: some 10 for textures, 18 and more for periodic samples.
     dominance : float
@@ -95,6 +100,7 @@ class Spectrum:
     sectors: Array
     sectors_error: Array
     sectors_frequency: Array
+    sectors_direction: Array
     peak: float
     dominance: float
     period: float
@@ -119,7 +125,7 @@ def spectrum(pixels: NDArray[Any]) -> Spectrum:
     height, width = pixels.shape
     top, left = max(0, height - _LARGEST_SIDE) // 2, max(0, width - _LARGEST_SIDE) // 2
     frame = pixels[top : top + _LARGEST_SIDE, left : left + _LARGEST_SIDE].astype(np.float32)
-    window, bins, counts, sectors, sector_counts, noisy, frequencies = _geometry(*frame.shape)
+    window, bins, counts, sectors, sector_counts, noisy, frequencies, directions = _geometry(*frame.shape)
     mean = float(frame.mean(dtype=np.float64))
     frame = frame / np.float32(mean if mean > 0 else 1.0)
     frame -= np.float32(float((frame * window).sum(dtype=np.float64)) / float(window.sum(dtype=np.float64)))
@@ -129,21 +135,24 @@ def spectrum(pixels: NDArray[Any]) -> Spectrum:
     column = power[noisy].mean(axis=0)
     noise = np.broadcast_to(column, power.shape).ravel()
     power = power.ravel()
-    moment = power * frequencies
+    moment, sample = power * frequencies, power - noise
     total, floor, first = (_by_bin(bins, values, len(_EDGES) + 1)[1:-1] for values in (power, noise, moment))
-    in_sectors = tuple(_by_bin(sectors, values, SECTORS * _RINGS + 1)[:-1] for values in (power, noise, moment))
+    in_sectors = tuple(
+        _by_bin(sectors, values, SECTORS * _RINGS + 1)[:-1] for values in (power, noise, moment, sample * directions.real, sample * directions.imag)
+    )
     peak, where, lobe = _peak(power.reshape(height, -1), bins, total / counts, counts)
     shape = SECTORS, _RINGS
-    by_sector, below, moments = in_sectors
+    by_sector, below, moments, cosine, sine = in_sectors
     return Spectrum(
         power=(total - floor) / counts,
         error=variance((total - floor) / counts, floor / counts, counts),
-        frequency=_mean_frequency(first, total, _CENTRES),
+        frequency=_mean(first, total, _CENTRES),
         sectors=((by_sector - below) / sector_counts).reshape(shape),
         sectors_error=variance((by_sector - below) / sector_counts, below / sector_counts, sector_counts).reshape(
             shape
         ),
-        sectors_frequency=_mean_frequency(moments.reshape(shape), by_sector.reshape(shape), _RING_CENTRES),
+        sectors_frequency=_mean(moments.reshape(shape), by_sector.reshape(shape), _RING_CENTRES),
+        sectors_direction=((cosine + 1j * sine) / np.maximum(np.maximum(by_sector - below, np.hypot(cosine, sine)), 1e-30)).reshape(shape),
         peak=peak,
         dominance=lobe / max(float((total - floor).sum()), 1e-30),
         period=1 / max(float(frequencies[where]), 1e-3),
@@ -154,7 +163,7 @@ def _by_bin(bins: Array, values: Array, count: int) -> Array:
     return np.bincount(bins, values, count)
 
 
-def _mean_frequency(moment: Array, total: Array, centre: Array) -> Array:
+def _mean(moment: Array, total: Array, centre: Array) -> Array:
     return np.where(total > 0, moment / np.maximum(total, 1e-30), centre)
 
 
@@ -267,7 +276,8 @@ class SectorPair:
             # (P₁ T₂ − P₂ T₁)² / (var P₁ T₂² + var P₂ T₁²), summed over the rings
             difference = (transfer * one[sector])[None, :, :] - (transfer * other[sector])[:, None, :]
             difference *= difference
-            difference /= (squared * one_error[sector])[None, :, :] + (squared * other_error[sector])[:, None, :]
+            loose = np.float32(_ST**2) * (one[sector] ** 2 + other[sector] ** 2)
+            difference /= (squared * one_error[sector])[None, :, :] + (squared * other_error[sector])[:, None, :] + loose
             if bounded:
                 difference /= 1 + difference * np.float32(1 / _MOST)
             difference.sum(axis=-1, out=table[sector])
@@ -308,6 +318,18 @@ def sector_position(radius: Array) -> tuple[Array, Array]:
     return index, place - index
 
 
+def sector_directions(spectra: Sequence[Spectrum]) -> Array:
+    """Return the mean of exp(2iφ) of what frames of one field show in every sector, shape (8,).
+
+    φ is the direction. What shows most counts: a pattern lies at one direction, not all over its sector, and near a line
+    focus the radius of the blur changes much from one side of a sector to the other.
+    """
+    power = np.stack([np.maximum(each.sectors, 0.0) for each in spectra]) + 1e-12
+    mean = (power * np.stack([each.sectors_direction for each in spectra])).sum(axis=0) / power.sum(axis=0)
+    signal = np.max([np.square(each.sectors) / each.sectors_error for each in spectra], axis=0) ** 2
+    return np.asarray((mean * signal).sum(axis=1) / signal.sum(axis=1))
+
+
 def _visible(first: Spectrum, second: Spectrum) -> Array:
     """Return 0 to 1 for every frequency: whether either frame shows the sample there, and not noise alone."""
     return _weight(first.power, first.error, second.power, second.error)
@@ -328,8 +350,8 @@ def _position(radius: Array) -> tuple[Array, Array]:
 
 
 @lru_cache(maxsize=4)
-def _geometry(height: int, width: int) -> tuple[Array, Array, Array, Array, Array, Array, Array]:
-    """Return window, bins and modes in each, the same by sector, lines of noise alone, frequency of every mode."""
+def _geometry(height: int, width: int) -> tuple[Array, ...]:
+    """Return window, bins and modes in each, the same by sector, lines of noise alone, frequency of every mode, exp(2iφ) of its direction φ."""
     window = (np.hanning(height)[:, None] * np.hanning(width)).astype(np.float32)
     vertical = np.abs(np.fft.fftfreq(height))
     horizontal = np.fft.rfftfreq(width)
@@ -342,7 +364,8 @@ def _geometry(height: int, width: int) -> tuple[Array, Array, Array, Array, Arra
     used = (ring >= 0) & (ring < _RINGS) & (np.arange(len(horizontal)) >= _LOWEST_COLUMN)
     sectors = np.where(used, sector * _RINGS + ring, SECTORS * _RINGS).ravel()
     sector_counts = np.maximum(np.bincount(sectors, minlength=SECTORS * _RINGS + 1)[:-1], 1)
-    return window, bins, counts, sectors, sector_counts, vertical > BEYOND_BINS, frequency.astype(np.float32).ravel()
+    frequencies, directions = frequency.astype(np.float32).ravel(), np.exp(2j * direction).astype(np.complex64).ravel()
+    return window, bins, counts, sectors, sector_counts, vertical > BEYOND_BINS, frequencies, directions
 
 
 @lru_cache(maxsize=1)
