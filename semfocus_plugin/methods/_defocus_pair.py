@@ -83,6 +83,9 @@ CLEAR = 0.99
 CHANGES = 1.1
 """Least ratio of the fine structure at the focus to the least seen: a picture that defocus leaves as it is has none."""
 
+TOO_SMALL = 1.5
+"""Factor by which astigmatism may be larger than estimated on a sample that shows mostly along one direction."""
+
 TURNS = 1.5
 """Least ratio of what two frames show along some direction, as a share of all, where astigmatism alone changes them."""
 
@@ -206,7 +209,7 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
                 if outcome.focused and stepped is not None:
                     outcome = replace(outcome, working_distance=stepped.working_distance)
                 if period is not None:
-                    beyond = 2 * near.unit + _amount(posterior)
+                    beyond = _line_foci(posterior, near)
                     others = [m for m in at_target if abs(m.working_distance - near.working_distance) > beyond]
                     outcome = _judge_periodic(period, best, others, near, outcome, posterior.period is not None)
                 outcome = _stigmated(outcome, stigmation, posterior, near)
@@ -373,10 +376,11 @@ def _shows_astigmatism(posterior: Posterior) -> bool:
     return found is not None and posterior.astigmatic >= CLEAR and math.hypot(found[0], found[1]) >= 4 * found[2]
 
 
-def _amount(posterior: Posterior) -> float:
-    """Return how far the line foci of an astigmatism that shows clearly are from the focus, mm; 0 without it."""
+def _line_foci(posterior: Posterior, near: Estimate) -> float:
+    """Return how far from the focus, mm, a sample of one direction may show more of it than at the focus."""
     found = posterior.astigmatism()
-    return math.hypot(found[0], found[1]) if found is not None and _shows_astigmatism(posterior) else 0.0
+    amount = 0.0 if found is None or posterior.astigmatic < SURE else math.hypot(found[0], found[1])
+    return 2 * near.unit + TOO_SMALL * amount
 
 
 def _share_of_peak(posterior: Posterior, near: Estimate) -> float:

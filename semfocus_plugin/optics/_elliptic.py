@@ -336,7 +336,7 @@ class _Target:
         self._per_mm = [angle / s.pixel for angle, s in zip(half_angles, sightings, strict=True)]
         self._growth = [pixel / s.pixel for s in sightings]
         spectra = {k: _spectrum(sightings[k]) for k in self._compared}
-        self._tables = [_pair(spectra[i], spectra[j], corrects) for i, j in pairs]
+        self._tables = [_pair(spectra[i], spectra[j]) for i, j in pairs]
         directions = sector_directions(list(spectra.values())).astype(np.complex64)
         self._cos, self._sin = directions.real, directions.imag
         shown = max(self._tables, key=lambda table: table.directions, default=None)

@@ -41,10 +41,8 @@ _SHOWN = 2.4
 """Sum of the weights of the rings in a sector that shows it; noise alone comes to 1 by chance, to 2 seldom."""
 _LEAKAGE = 0.01
 """Share of a ring's strongest sector below which power may be that sector's own, spread by the window of the frame."""
-import os
-_ST=float(os.environ.get('ST','0'))
 _MOST = 12.0
-"""Square that one bin adds at most to the disagreement of a pair, where that is bounded."""
+"""Square that one bin adds at most to the disagreement of a pair in its directions: what no blur explains is no blur."""
 _VISIBLE = 2.0
 """Standard errors of its power at which a frequency counts half."""
 _OUTLIER = 0.01
@@ -138,7 +136,8 @@ def spectrum(pixels: NDArray[Any]) -> Spectrum:
     moment, sample = power * frequencies, power - noise
     total, floor, first = (_by_bin(bins, values, len(_EDGES) + 1)[1:-1] for values in (power, noise, moment))
     in_sectors = tuple(
-        _by_bin(sectors, values, SECTORS * _RINGS + 1)[:-1] for values in (power, noise, moment, sample * directions.real, sample * directions.imag)
+        _by_bin(sectors, values, SECTORS * _RINGS + 1)[:-1]
+        for values in (power, noise, moment, sample * directions.real, sample * directions.imag)
     )
     peak, where, lobe = _peak(power.reshape(height, -1), bins, total / counts, counts)
     shape = SECTORS, _RINGS
@@ -152,7 +151,9 @@ def spectrum(pixels: NDArray[Any]) -> Spectrum:
             shape
         ),
         sectors_frequency=_mean(moments.reshape(shape), by_sector.reshape(shape), _RING_CENTRES),
-        sectors_direction=((cosine + 1j * sine) / np.maximum(np.maximum(by_sector - below, np.hypot(cosine, sine)), 1e-30)).reshape(shape),
+        sectors_direction=(
+            (cosine + 1j * sine) / np.maximum(np.maximum(by_sector - below, np.hypot(cosine, sine)), 1e-30)
+        ).reshape(shape),
         peak=peak,
         dominance=lobe / max(float((total - floor).sum()), 1e-30),
         period=1 / max(float(frequencies[where]), 1e-3),
@@ -240,9 +241,6 @@ class SectorPair:
     ----------
     first, second : Spectrum
         Of the two frames.
-    bounded : bool
-        Whether a bin that no blur explains counts only so much. Near a line focus the radius changes within a sector,
-        and a sample whose power lies at its edge contradicts any ellipse.
 
     Attributes
     ----------
@@ -255,7 +253,7 @@ class SectorPair:
         a pattern along one direction, the second for one along two at right angles, too.
     """
 
-    def __init__(self, first: Spectrum, second: Spectrum, bounded: bool = False) -> None:
+    def __init__(self, first: Spectrum, second: Spectrum) -> None:
         common = _common_frequency(first.sectors_frequency, first.sectors, second.sectors_frequency, second.sectors)
         weight = _weight(first.sectors, first.sectors_error, second.sectors, second.sectors_error)
         power = np.maximum(first.sectors, second.sectors)
@@ -276,10 +274,8 @@ class SectorPair:
             # (P₁ T₂ − P₂ T₁)² / (var P₁ T₂² + var P₂ T₁²), summed over the rings
             difference = (transfer * one[sector])[None, :, :] - (transfer * other[sector])[:, None, :]
             difference *= difference
-            loose = np.float32(_ST**2) * (one[sector] ** 2 + other[sector] ** 2)
-            difference /= (squared * one_error[sector])[None, :, :] + (squared * other_error[sector])[:, None, :] + loose
-            if bounded:
-                difference /= 1 + difference * np.float32(1 / _MOST)
+            difference /= (squared * one_error[sector])[None, :, :] + (squared * other_error[sector])[:, None, :]
+            difference /= 1 + difference * np.float32(1 / _MOST)
             difference.sum(axis=-1, out=table[sector])
         self._table = table.ravel()
 
