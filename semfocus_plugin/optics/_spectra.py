@@ -42,7 +42,7 @@ _SHOWN = 2.4
 _LEAKAGE = 0.01
 """Share of a ring's strongest sector below which power may be that sector's own, spread by the window of the frame."""
 _MOST = 12.0
-"""Square that one bin adds at most to the disagreement of a pair in its directions: what no blur explains is no blur."""
+"""Square that one bin adds at most to the disagreement of a pair by direction: what no blur explains is none."""
 _VISIBLE = 2.0
 """Standard errors of its power at which a frequency counts half."""
 _OUTLIER = 0.01
@@ -142,18 +142,15 @@ def spectrum(pixels: NDArray[Any]) -> Spectrum:
     peak, where, lobe = _peak(power.reshape(height, -1), bins, total / counts, counts)
     shape = SECTORS, _RINGS
     by_sector, below, moments, cosine, sine = in_sectors
+    shown = by_sector - below
     return Spectrum(
         power=(total - floor) / counts,
         error=variance((total - floor) / counts, floor / counts, counts),
         frequency=_mean(first, total, _CENTRES),
-        sectors=((by_sector - below) / sector_counts).reshape(shape),
-        sectors_error=variance((by_sector - below) / sector_counts, below / sector_counts, sector_counts).reshape(
-            shape
-        ),
+        sectors=(shown / sector_counts).reshape(shape),
+        sectors_error=variance(shown / sector_counts, below / sector_counts, sector_counts).reshape(shape),
         sectors_frequency=_mean(moments.reshape(shape), by_sector.reshape(shape), _RING_CENTRES),
-        sectors_direction=(
-            (cosine + 1j * sine) / np.maximum(np.maximum(by_sector - below, np.hypot(cosine, sine)), 1e-30)
-        ).reshape(shape),
+        sectors_direction=_mean_direction(cosine + 1j * sine, shown).reshape(shape),
         peak=peak,
         dominance=lobe / max(float((total - floor).sum()), 1e-30),
         period=1 / max(float(frequencies[where]), 1e-3),
@@ -166,6 +163,11 @@ def _by_bin(bins: Array, values: Array, count: int) -> Array:
 
 def _mean(moment: Array, total: Array, centre: Array) -> Array:
     return np.where(total > 0, moment / np.maximum(total, 1e-30), centre)
+
+
+def _mean_direction(moment: Array, total: Array) -> Array:
+    # Where noise is taken off little is left of weak bins; a mean of exp(2iφ) is of length 1 at most.
+    return np.asarray(moment / np.maximum(np.maximum(total, np.abs(moment)), 1e-30))
 
 
 def _peak(power: Array, bins: Array, mean: Array, counts: Array) -> tuple[float, int, float]:
@@ -317,8 +319,8 @@ def sector_position(radius: Array) -> tuple[Array, Array]:
 def sector_directions(spectra: Sequence[Spectrum]) -> Array:
     """Return the mean of exp(2iφ) of what frames of one field show in every sector, shape (8,).
 
-    φ is the direction. What shows most counts: a pattern lies at one direction, not all over its sector, and near a line
-    focus the radius of the blur changes much from one side of a sector to the other.
+    φ is the direction. What shows most counts: a pattern lies at one direction, not all over its sector, and near a
+    line focus the radius of the blur changes much from one side of a sector to the other.
     """
     power = np.stack([np.maximum(each.sectors, 0.0) for each in spectra]) + 1e-12
     mean = (power * np.stack([each.sectors_direction for each in spectra])).sum(axis=0) / power.sum(axis=0)
@@ -347,7 +349,10 @@ def _position(radius: Array) -> tuple[Array, Array]:
 
 @lru_cache(maxsize=4)
 def _geometry(height: int, width: int) -> tuple[Array, ...]:
-    """Return window, bins and modes in each, the same by sector, lines of noise alone, frequency of every mode, exp(2iφ) of its direction φ."""
+    """Return window, bins and modes in each, the same by sector, lines of noise alone, frequency and exp(2iφ) of modes.
+
+    φ is the direction of a mode.
+    """
     window = (np.hanning(height)[:, None] * np.hanning(width)).astype(np.float32)
     vertical = np.abs(np.fft.fftfreq(height))
     horizontal = np.fft.rfftfreq(width)

@@ -566,7 +566,7 @@ def _teacher(folder: Path, device: torch.device) -> nn.Module:
 
 
 def _mix_in(teacher: nn.Module, frames: Frames, index: NDArray[np.int64], device: torch.device) -> None:
-    """Replace labels by their mean with a teacher's scores: of the middle of a frame, whose blur is that of all of it."""
+    """Replace labels by their mean with a teacher's scores of the middle of the frames."""
     with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=_bfloat16_pays(device)):
         for some in (index[start : start + _AT_ONCE] for start in range(0, len(index), _AT_ONCE)):
             scores = teacher(frames.batch(some, device))[0].flatten().float().cpu()
