@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semfocus_plugin.optics._spectra import BEYOND_BINS
+from semfocus_plugin.optics._spectra import BEYOND_BINS, power_of
 
 PLAIN = 0.3
 """Share of the fine contrast that is the sample's, from which a frame of a periodic sample is no reversed contrast."""
@@ -53,8 +53,7 @@ def period_of(pixels: NDArray[Any]) -> float | None:
     frame = pixels[top : top + _LARGEST_SIDE, left : left + _LARGEST_SIDE].astype(np.float32)
     window, total, band, modes, noisy, lag, overlap, away, within = _geometry(*frame.shape)
     frame -= float((frame * window).sum(dtype=np.float64)) / total
-    transform = np.fft.rfft2(frame * window)
-    power = transform.real**2 + transform.imag**2
+    power = power_of(frame * window)
     sample = power - power[noisy].mean(axis=0)
     whole, shown = (np.bincount(band, each.ravel(), _BANDS + 2) for each in (power, sample))
     # Each frequency counts by the share of the sample there, as far as chance does not explain it.
