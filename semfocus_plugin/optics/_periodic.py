@@ -62,7 +62,7 @@ def period_of(pixels: NDArray[Any]) -> float | None:
     if float(weight @ whole) <= _LEAST_SAMPLE * float(whole[1:-1].sum()):
         return None
     sample *= weight.astype(np.float32).take(band).reshape(sample.shape)
-    lags = np.fft.irfft2(sample, frame.shape).take(lag)
+    lags = np.fft.irfft2(sample.astype(np.complex64), frame.shape).take(lag)
     middle = lags.size // 2
     lags /= overlap * lags[middle]
     found = within[lags[within] >= _SAME * _REPEATS]

@@ -119,21 +119,18 @@ def spectrum(pixels: NDArray[Any]) -> Spectrum:
     height, width = pixels.shape
     top, left = max(0, height - _LARGEST_SIDE) // 2, max(0, width - _LARGEST_SIDE) // 2
     frame = pixels[top : top + _LARGEST_SIDE, left : left + _LARGEST_SIDE].astype(np.float32)
-    window, bins, counts, sectors, sector_counts, noisy, frequencies = _geometry(*frame.shape)
+    window, weight, squares, cells, frequencies, bins, rings, sectors, noisy = _geometry(*frame.shape)
     mean = float(frame.mean(dtype=np.float64))
     frame = frame / np.float32(mean if mean > 0 else 1.0)
-    frame -= np.float32(float((frame * window).sum(dtype=np.float64)) / float(window.sum(dtype=np.float64)))
-    power = power_of(frame * window) / np.float32(np.square(window).sum(dtype=np.float64))
-    height = len(power)
+    frame -= np.float32(float((frame * window).sum(dtype=np.float64)) / weight)
+    power = power_of(frame * window) / np.float32(squares)
     column = power[noisy].mean(axis=0)
-    noise = np.broadcast_to(column, power.shape).ravel()
-    power = power.ravel()
-    moment = power * frequencies
-    total, floor, first = (_by_bin(bins, values, len(_EDGES) + 1)[1:-1] for values in (power, noise, moment))
-    in_sectors = tuple(_by_bin(sectors, values, SECTORS * _RINGS + 1)[:-1] for values in (power, noise, moment))
-    peak, where, lobe = _peak(power.reshape(height, -1), bins, total / counts, counts)
+    by_cell = [np.bincount(cells, values.ravel()) for values in (power, power * frequencies)]
+    total, first, floor = *(rings.of(values) for values in by_cell), rings.columns @ column
+    by_sector, moments, below = *(sectors.of(values) for values in by_cell), sectors.columns @ column
+    counts, sector_counts = rings.counts, sectors.counts
+    peak, where, lobe = _peak(power, bins, total / counts, counts)
     shape = SECTORS, _RINGS
-    by_sector, below, moments = in_sectors
     return Spectrum(
         power=(total - floor) / counts,
         error=variance((total - floor) / counts, floor / counts, counts),
@@ -145,7 +142,7 @@ def spectrum(pixels: NDArray[Any]) -> Spectrum:
         sectors_frequency=_mean_frequency(moments.reshape(shape), by_sector.reshape(shape), _RING_CENTRES),
         peak=peak,
         dominance=lobe / max(float((total - floor).sum()), 1e-30),
-        period=1 / max(float(frequencies[where]), 1e-3),
+        period=1 / max(float(frequencies.flat[where]), 1e-3),
     )
 
 
@@ -163,10 +160,6 @@ def power_of(frames: Array) -> Array:
     return np.asarray((transform.real**2 + transform.imag**2) * np.float32(math.prod(frames.shape[-2:]) ** 2))
 
 
-def _by_bin(bins: Array, values: Array, count: int) -> Array:
-    return np.bincount(bins, values, count)
-
-
 def _mean_frequency(moment: Array, total: Array, centre: Array) -> Array:
     return np.where(total > 0, moment / np.maximum(total, 1e-30), centre)
 
@@ -179,7 +172,7 @@ def _peak(power: Array, bins: Array, mean: Array, counts: Array) -> tuple[float,
     """
     scale = np.zeros(len(mean) + 2, np.float32)
     scale[1:-1] = np.where(counts >= _MANY, 1 / np.maximum(mean, 1e-30), 0.0)
-    relative = power * scale.take(bins).reshape(power.shape)
+    relative = power * scale.take(bins)
     relative[:, :_LOWEST_COLUMN] = 0.0
     y, x = divmod(int(relative.argmax()), relative.shape[1])
     rows = np.arange(y - _AROUND, y + _AROUND + 1) % len(relative)
@@ -340,22 +333,59 @@ def _position(radius: Array) -> tuple[Array, Array]:
     return index, place - index
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Bins:
+    """Bins of modes: the bin of every cell, modes by bin, and by bin those of every horizontal frequency."""
+
+    cell: Array
+    counts: Array
+    columns: Array
+
+    def of(self, values: Array) -> Array:
+        """Return sums by bin of values by cell."""
+        return np.bincount(self.cell, values, len(self.counts) + 1)[:-1]
+
+
+def _bins(bins: Array, cells: Array, count: int) -> _Bins:
+    """Return bins, numbers from 0, of modes; those from `count` are left out."""
+    height, width = bins.shape
+    bins = np.minimum(bins, count)
+    cell = np.zeros(cells.max() + 1, np.int64)
+    cell[cells] = bins.ravel()
+    columns = np.bincount((bins * width + np.arange(width)).ravel(), minlength=(count + 1) * width)
+    columns = columns.reshape(-1, width)[:-1]
+    return _Bins(cell, np.maximum(columns.sum(axis=1), 1), columns.astype(np.float64))
+
+
 @lru_cache(maxsize=4)
-def _geometry(height: int, width: int) -> tuple[Array, Array, Array, Array, Array, Array, Array]:
-    """Return window, bins and modes in each, the same by sector, lines of noise alone, frequency of every mode."""
+def _geometry(height: int, width: int) -> tuple[Any, ...]:
+    """Return what spectra of a size of frames have in common.
+
+    Window, the sums of it and of its squares, cell and frequency of every mode, its ring, bins by ring, bins by sector
+    and ring, lines of noise alone. A cell is what is of one ring, one sector, and one ring of that.
+    """
     window = (np.hanning(height)[:, None] * np.hanning(width)).astype(np.float32)
     vertical = np.abs(np.fft.fftfreq(height))
     horizontal = np.fft.rfftfreq(width)
     frequency = np.hypot(vertical[:, None], horizontal)
-    bins = np.digitize(frequency, _EDGES).ravel()
-    counts = np.maximum(np.bincount(bins, minlength=len(_EDGES) + 1)[1:-1], 1)
+    bins = np.digitize(frequency, _EDGES)
     direction = np.arctan2(np.fft.fftfreq(height)[:, None], horizontal)
     ring = np.digitize(frequency, _RING_EDGES) - 1
     sector = np.floor((direction / math.pi + 0.5) * SECTORS + 0.5).astype(np.int64) % SECTORS
     used = (ring >= 0) & (ring < _RINGS) & (np.arange(len(horizontal)) >= _LOWEST_COLUMN)
-    sectors = np.where(used, sector * _RINGS + ring, SECTORS * _RINGS).ravel()
-    sector_counts = np.maximum(np.bincount(sectors, minlength=SECTORS * _RINGS + 1)[:-1], 1)
-    return window, bins, counts, sectors, sector_counts, vertical > BEYOND_BINS, frequency.astype(np.float32).ravel()
+    sectors = np.where(used, sector * _RINGS + ring, SECTORS * _RINGS)
+    cells = np.unique(bins * (SECTORS * _RINGS + 1) + sectors, return_inverse=True)[1].ravel()
+    return (
+        window,
+        float(window.sum(dtype=np.float64)),
+        float(np.square(window).sum(dtype=np.float64)),
+        cells,
+        frequency.astype(np.float32),
+        bins,
+        _bins((bins - 1) % (len(_EDGES) + 1), cells, len(_EDGES) - 1),
+        _bins(sectors, cells, SECTORS * _RINGS),
+        vertical > BEYOND_BINS,
+    )
 
 
 @lru_cache(maxsize=1)
