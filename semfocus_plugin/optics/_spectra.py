@@ -348,7 +348,7 @@ class _Bins:
 
 def _bins(bins: Array, cells: Array, count: int) -> _Bins:
     """Return bins, numbers from 0, of modes; those from `count` are left out."""
-    height, width = bins.shape
+    width = bins.shape[1]
     bins = np.minimum(bins, count)
     cell = np.zeros(cells.max() + 1, np.int64)
     cell[cells] = bins.ravel()
