@@ -206,14 +206,10 @@ class Pair:
         transfer = _disc_power(
             _radii(), _common_frequency(first.frequency, first.power, second.frequency, second.power)
         )
-        one, other = transfer[:, None, :], transfer[None, :, :]
         weight = _visible(first, second)
         power = [(s.power * np.sqrt(weight)).astype(np.float32) for s in (first, second)]
         error = [s.error.astype(np.float32) for s in (first, second)]
-        difference = power[0] * other - power[1] * one
-        difference *= difference
-        difference /= error[0] * (other * other) + error[1] * (one * one)
-        disagreement = difference.sum(axis=-1)
+        disagreement = _disagreement(transfer, *power, *error)
         least = float(disagreement.min())
         scale = max(LEAST_DISAGREEMENT, 2 * least / max(float(weight.sum()), 1.0))
         likelihood = np.exp(-0.5 * (disagreement - least) / scale)
@@ -265,19 +261,14 @@ class SectorPair:
         root = np.sqrt(weight)
         one, other = ((s.sectors * root).astype(np.float32) for s in (first, second))
         one_error, other_error = (s.sectors_error.astype(np.float32) for s in (first, second))
-        table = np.empty((SECTORS, _NODES, _NODES), np.float32)
-        radii = _node_radii()
-        for sector in range(SECTORS):
-            transfer = _disc_power(radii, common[sector])
-            squared = transfer * transfer
-            # (P₁ T₂ − P₂ T₁)² / (var P₁ T₂² + var P₂ T₁²), summed over the rings
-            difference = (transfer * one[sector])[None, :, :] - (transfer * other[sector])[:, None, :]
-            difference *= difference
-            difference /= (squared * one_error[sector])[None, :, :] + (squared * other_error[sector])[:, None, :]
-            if bounded:
-                difference /= 1 + difference * np.float32(1 / _MOST)
-            difference.sum(axis=-1, out=table[sector])
-        self._table = table.ravel()
+        most = _MOST if bounded else None
+        self._table = np.concatenate(
+            [
+                _disagreement(_disc_power(_node_radii(), common[k]), one[k], other[k], one_error[k], other_error[k], most)
+                for k in range(SECTORS)
+            ],
+            axis=None,
+        )
 
     def __call__(self, first: tuple[Array, Array], second: tuple[Array, Array]) -> Array:
         """Return the sum of squares over all sectors, shape (N,).
@@ -296,6 +287,30 @@ class SectorPair:
         high += dj * (high_next - high)
         low += di * (high - low)
         return np.asarray(low.sum(axis=-1))
+
+
+def _disagreement(
+    transfer: Array, one: Array, other: Array, one_error: Array, other_error: Array, most: float | None = None
+) -> Array:
+    """Return (P₁ T₂ − P₂ T₁)² / (var P₁ T₂² + var P₂ T₁²) for all pairs of radii, summed over frequencies.
+
+    Parameters
+    ----------
+    transfer : ndarray of shape (R, F), float32
+        T, of every radius and frequency.
+    one, other, one_error, other_error : ndarray of shape (F,), float32
+        Powers and their variances.
+    most : float, optional
+        What one frequency adds at most.
+    """
+    by_frequency = np.ascontiguousarray(transfer.T)
+    squared = by_frequency * by_frequency
+    difference = (by_frequency * one[:, None])[:, None, :] - (by_frequency * other[:, None])[:, :, None]
+    difference *= difference
+    difference /= (squared * one_error[:, None])[:, None, :] + (squared * other_error[:, None])[:, :, None]
+    if most is not None:
+        difference /= 1 + difference * np.float32(1 / most)
+    return np.asarray(difference.sum(axis=0))
 
 
 _NODES = 72
