@@ -97,6 +97,9 @@ of it at most."""
 _STROKES = 5
 """Least number of strokes that half of the rows of such a line have."""
 
+_FEWEST = _LEAST_ROWS // 2 + 1
+"""Least number of rows with so many: a line is at least `_LEAST_ROWS` high, with a blank row or two around it."""
+
 _BLANK = 0.1
 """Share of the ink of the fullest rows below which a row holds none."""
 
@@ -267,18 +270,21 @@ def _rows_of_text(pixels: NDArray[Any]) -> int:
     counts = np.bincount(strip.ravel())
     rises = counts - 2 * np.maximum(np.append(counts[1:], 0), np.append(0, counts[:-1]))
     often = [int(each) for each in rises.argsort()[-3:] if rises[each] > 0.002 * strip.size]
-    middle = pixels[len(pixels) // 4 : 3 * len(pixels) // 4 : every, ::every].astype(np.int32)
     for level in dict.fromkeys((high, low, *often)):
         rows = 0
+        off = np.abs(strip - level)
         for share in _LIKE_INK if level in (high, low) else _LIKE_INK[:1]:
             near, far = (int(each * (high - low)) for each in (share, max(_CONTRAST, 1.5 * share)))
-            off = np.abs(strip - level) if level not in (low, high) else strip - low if level == low else high - strip
-            if near < far and 0 < np.count_nonzero(off <= near) < _TEXT[1] * off.size:
-                ink = _strokes(off, near, far)
+            if near < far and _FEWEST * _STROKES <= np.count_nonzero(off <= near) < _TEXT[1] * off.size:
+                runs = _sudden_runs(off, near, far)
+                if np.count_nonzero(np.bincount(runs[0]) >= _STROKES) < _FEWEST:
+                    continue
+                ink = _strokes(runs, off.shape)
                 top = _top_of_text(ink, most)
                 if top is not None:
-                    alike = _per_row(_strokes(np.abs(middle - level), near, far)) >= _ALIKE * _per_row(ink[top:]).max()
-                    if np.mean(alike) <= _SELDOM:
+                    middle = pixels[len(pixels) // 4 : 3 * len(pixels) // 4 : every, ::every].astype(np.int32)
+                    alike = _strokes(_sudden_runs(np.abs(middle - level), near, far), middle.shape)
+                    if np.mean(_per_row(alike) >= _ALIKE * _per_row(ink[top:]).max()) <= _SELDOM:
                         rows = max(rows, (len(strip) - top) * every)
         if rows:
             return rows
@@ -290,24 +296,33 @@ def _per_row(ink: NDArray[np.bool_]) -> NDArray[np.int64]:
     return strokes
 
 
-def _strokes(off: NDArray[np.int32], near: int, far: int) -> NDArray[np.bool_]:
-    """Return the pixels of strokes: runs along a row near the level of the ink that begin and end suddenly.
+_Runs = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
 
-    A pixel counts where two of its neighbours are such too.
-    """
-    framed = np.pad(off, ((1, 1), (3, 3)), constant_values=far)
-    ink = framed <= near
-    width = framed.shape[1]
-    begins, ends = (np.flatnonzero(ink.ravel()[1:] != ink.ravel()[:-1]) + each for each in (1, 0))
-    begins, ends, levels = begins[::2], ends[1::2], framed.ravel()
+
+def _sudden_runs(off: NDArray[np.int32], near: int, far: int) -> _Runs:
+    """Return row, first and last column of runs along a row near the level of the ink that begin and end suddenly."""
+    height, width = off.shape
+    framed = np.full((height, width + 4), far, off.dtype)
+    framed[:, 2:-2] = off
+    levels = framed.ravel()
+    ink = levels <= near
+    edges = np.flatnonzero(ink[1:] != ink[:-1])
+    begins, ends = edges[::2] + 1, edges[1::2]
     sudden = np.maximum(levels[begins - 2], levels[begins - 1]) >= far
     sudden &= np.maximum(levels[ends + 1], levels[ends + 2]) >= far
-    marks = np.zeros(ink.size + 1, np.int8)
-    marks[begins[sudden]] = 1
-    marks[ends[sudden] + 1] = -1
-    runs = np.cumsum(marks[:-1], dtype=np.int8).reshape(-1, width)[:, 2:-2]
-    rows = runs[:-2] + runs[1:-1] + runs[2:]
-    kept: NDArray[np.bool_] = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] >= 3) & (runs[1:-1, 1:-1] > 0)
+    row, column = np.divmod(begins[sudden], width + 4)
+    return row, column - 2, column - 2 + (ends - begins)[sudden]
+
+
+def _strokes(runs: _Runs, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return the pixels of strokes: those of sudden runs that have two neighbours of such."""
+    row, first, last = runs
+    marks = np.zeros((shape[0] + 2, shape[1] + 3), np.int8)
+    marks[row + 1, first + 1] = 1
+    marks[row + 1, last + 2] = -1
+    inked = np.cumsum(marks[:, :-1], axis=1, dtype=np.int8)
+    rows = inked[:-2] + inked[1:-1] + inked[2:]
+    kept: NDArray[np.bool_] = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] >= 3) & (inked[1:-1, 1:-1] > 0)
     return kept
 
 
@@ -359,34 +374,37 @@ def _levelled(rows: _Strip, low: int, spread: float) -> Iterator[tuple[_Strip, f
     """Yield the rows and the width of what counts as their background: as they are, then without a ramp along them."""
     yield rows, 0.0
     width = rows.shape[1]
-    medians = np.array([_median(part) for part in np.array_split(rows[-low:], _SEGMENTS, axis=1)], np.float32)
-    around = np.lib.stride_tricks.sliding_window_view(np.pad(medians, 2, mode="reflect", reflect_type="odd"), 5)
-    ramp = np.median(around, axis=1)
+    segments = (np.arange(_SEGMENTS) * width // _SEGMENTS)[:, None] + np.arange(width // _SEGMENTS)
+    medians = _median(rows[-low:, segments].transpose(1, 0, 2).reshape(_SEGMENTS, -1))
+    ends = 2 * medians[0] - medians[2:0:-1], medians, 2 * medians[-1] - medians[-2:-4:-1]
+    ramp = _median(np.lib.stride_tricks.sliding_window_view(np.concatenate(ends), 5))
     middles = (np.arange(_SEGMENTS) + 0.5) * width / _SEGMENTS
-    flat = rows - np.interp(np.arange(width) + 0.5, middles, ramp - ramp.mean()).astype(np.float32)
-    ordered, most = np.sort(flat[-low:], axis=1), int(0.4 * width)
+    along = np.interp(np.arange(width) + 0.5, middles, ramp - ramp.mean()).astype(np.float32)
+    ordered, most = np.sort(rows[-low:] - along, axis=1), int(0.4 * width)
     noise = float(np.percentile((ordered[:, most:] - ordered[:, :-most]).min(axis=1), 30))
     if noise <= _NOISE * spread:
-        yield flat, _TOLERANCE * max(noise, spread / 255)
+        yield rows - along, _TOLERANCE * max(noise, spread / 255)
 
 
-def _median(values: _Strip) -> float:
-    """Return what `numpy.median` does, at a fifth of its price for so few."""
-    middle = values.size // 2
-    ordered = np.partition(values.ravel(), (values.size - middle - 1, middle))
-    return float((ordered[values.size - middle - 1] + ordered[middle]) / 2)
+def _median(values: NDArray[Any]) -> NDArray[Any]:
+    """Return what `numpy.median` does along the last axis, at a fifth of its price for so few."""
+    upper = values.shape[-1] // 2
+    lower = values.shape[-1] - upper - 1
+    ordered = np.partition(values, (lower, upper))
+    return np.asarray((ordered[..., lower] + ordered[..., upper]) / 2)
 
 
 def _levels(rows: _Strip, tolerance: float) -> list[float]:
     """Return the levels that most pixels of a row have, of those rows where they are enough; the most common first."""
+    ordered, enough = np.sort(rows, axis=1), math.ceil(_BACKGROUND * rows.shape[1])
+    levelled = (ordered[:, enough - 1 :] <= ordered[:, : 1 - enough] + tolerance).any(axis=1)
+    if np.count_nonzero(levelled) < len(rows) // 2:
+        return []
     levels: list[float] = []
-    for row in np.sort(rows, axis=1):
+    for row in ordered[levelled]:
         counts = np.searchsorted(row, row + tolerance, side="right") - np.arange(len(row))
         first = int(counts.argmax())
-        if counts[first] >= _BACKGROUND * len(row):
-            levels.append(float(row[first + counts[first] // 2]))
-    if len(levels) < len(rows) // 2:
-        return []
+        levels.append(float(row[first + counts[first] // 2]))
     distinct: list[float] = []
     for level in sorted(levels, key=lambda each: -sum(abs(each - other) <= tolerance for other in levels)):
         if all(abs(level - other) > tolerance for other in distinct):
@@ -405,7 +423,7 @@ def _top(rows: _Strip, level: float, tolerance: float, spread: float) -> int | N
     for row in range(count - 1, -1, -1):
         if tolerance:
             near = rows[row][np.abs(rows[row] - level) <= tolerance]
-            here = _median(near) if near.size else level
+            here = float(_median(near)) if near.size else level
             off = np.abs(rows[row] - here)
             share[row] = np.count_nonzero(off <= tolerance / 2) / off.size
             about[row] = np.count_nonzero(off <= _INK * spread) / off.size

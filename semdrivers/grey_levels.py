@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -90,17 +91,21 @@ def saturation(pixels: NDArray[Any], top: int) -> float:
     top : int
         Full scale.
     """
-    peak = float(np.quantile(pixels, 1 - _HOT)) if pixels.size else 0.0
-    if not 0 < peak < top:
-        return top
-    step = 1.0 if pixels.dtype.kind == "u" else 0.0
     levels, frequencies = pixels.ravel(), None
     if pixels.dtype in (np.uint8, np.uint16):
         frequencies = np.bincount(levels)
+        place = (levels.size - 1) * (1 - _HOT)
+        pair = np.searchsorted(np.cumsum(frequencies), [math.floor(place), math.ceil(place)], side="right")
+        peak, highest = float(np.interp(place % 1.0, (0, 1), pair)), float(len(frequencies) - 1)
         levels = np.arange(len(frequencies))
+    else:
+        peak, highest = (float(np.quantile(levels, 1 - _HOT)), float(levels.max())) if levels.size else (0.0, 0.0)
+    if not 0 < peak < top:
+        return top
+    step = 1.0 if frequencies is not None else 0.0
     for share in _BANDS:
         edges = peak + step / 2 - max(share * peak, step) * np.arange(_BELOW + 1, -1, -1)
-        edges[-1] = max(peak, float(pixels.max())) + step
+        edges[-1] = max(peak, highest) + step
         counts, _ = np.histogram(levels, edges, weights=frequencies)
         if counts[-1] >= max(_PLATEAU * pixels.size, _HIGHER * counts[:-1].max()):
             return float(edges[-2])

@@ -18,7 +18,7 @@ from functools import lru_cache
 import numpy as np
 
 from semfocus_plugin.optics._nominal import TUNGSTEN
-from semfocus_plugin.optics._spectra import BEYOND_BINS, LEAST_DISAGREEMENT, transfer, variance
+from semfocus_plugin.optics._spectra import BEYOND_BINS, LEAST_DISAGREEMENT, power_of, transfer, variance
 from semfocus_plugin.optics._views import Array, View, Views, prepare, visible
 
 LEAST = 1.0
@@ -238,8 +238,7 @@ def _spectrum(frame: Array) -> tuple[Array, Array]:
     """Return the power of the sample by rings and sectors, and its variance, each of shape (14 · 8,)."""
     window, bins, modes, _, _, _, beyond = _geometry(*frame.shape)
     flat = frame - np.float32(float((frame * window).sum(dtype=np.float64)) / float(window.sum(dtype=np.float64)))
-    transform = np.fft.rfft2(flat * window)
-    power = (transform.real**2 + transform.imag**2) / float(np.square(window).sum(dtype=np.float64))
+    power = power_of(flat * window) / np.float32(np.square(window).sum(dtype=np.float64))
     noise = np.broadcast_to(power[beyond].mean(axis=0), power.shape)
     count = np.maximum(modes, 1)
     total = np.bincount(bins, power.ravel(), len(modes) + 1)[:-1] / count

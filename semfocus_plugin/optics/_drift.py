@@ -16,12 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semfocus_plugin.optics._spectra import transform_of
+
 Array = NDArray[np.float64]
 
 _LOWEST, _HIGHEST, _NOISE = 0.006, 0.35, 0.42
 """Cycles a pixel that count; noise is read off above the last."""
 _RINGS, _IN_RING, _FEWEST = 32, 12, 48
 """Rings at most, frequencies in one at least, and frequencies at all."""
+_FINE = 8192
+"""Rings of equal area that frequencies are counted in."""
 _BEFORE_ZERO = 0.85
 """Of the first zero of a disc of radius r, at 0.61 / r cycles a pixel: beyond it contrast is reversed."""
 _MOST = 0.95
@@ -36,7 +40,8 @@ _BOTH_WAYS = 0.01
 """Of the curvature of the maximum along its sharper axis: what shows one direction alone moves along it unseen."""
 _OVERLAP = 0.5
 """Share of each side of the frame that both must show."""
-_STEPS = 8
+_STEPS, _SETTLED = 8, 1e-4
+"""Steps of Newton's method at most, and pixels of one that is the last."""
 _LENS = 3000.0
 """nm by which a mm of working distance moves the picture, standard deviation: lenses have some 1 to 5 µm."""
 _FASTEST = 1000.0
@@ -117,75 +122,89 @@ def shift_between(first: NDArray[Any], second: NDArray[Any], blur: float = 0.0) 
 
 def _residual_shift(first: NDArray[Any], second: NDArray[Any], blur: float) -> Shift | None:
     height, width = first.shape
-    window = np.outer(np.hanning(height), np.hanning(width))
+    window = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
     one, other = (_transformed(frame, window) for frame in (first, second))
-    ky, kx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]
-    k = np.hypot(ky, kx)
+    ky, kx = np.fft.fftfreq(height), np.fft.rfftfreq(width)
+    square = (ky * ky)[:, None] + kx * kx
     highest = min(_HIGHEST, _BEFORE_ZERO * 0.61 / blur) if blur > 0 else _HIGHEST
     # Gain of a line changes from line to line: it lies in the column of no horizontal frequency
-    used = (k > _LOWEST) & (k < highest) & (kx > 0) & (kx < 0.5)
-    if used.sum() < _FEWEST:
+    used = np.flatnonzero((square > _LOWEST**2) & (square < highest**2) & (kx > 0))
+    number = len(used)
+    if number < _FEWEST:
         return None
-    rings = min(_RINGS, int(used.sum()) // _IN_RING)
-    frequency = k[used]
+    rings, within = min(_RINGS, number // _IN_RING), square.take(used)
     # Rings between those of equal width and those of equal numbers: the lowest would hold too few frequencies
-    by_number = frequency.argsort().argsort() / len(frequency)
-    by_width = (frequency - _LOWEST) / (highest - _LOWEST)
+    fine = (within * (_FINE / highest**2)).astype(np.intp)
+    by_number = np.cumsum(np.bincount(fine, minlength=_FINE))[fine] / number
+    by_width = (np.sqrt(within) - _LOWEST) / (highest - _LOWEST)
     ring = np.minimum(0.5 * rings * (by_number + by_width), rings - 1).astype(np.intp)
     count = np.maximum(np.bincount(ring, minlength=rings), 1)
-    power, cross = [], (np.conj(one) * other)[used]
+    power = []
     shared: Array = np.ones(rings)
+    beyond = np.flatnonzero(square > _NOISE**2)
     for transform in (one, other):
-        each = np.square(np.abs(transform))
-        noise = float(np.median(each[k > _NOISE])) / math.log(2)
-        mean = np.bincount(ring, each[used], minlength=rings) / count
+        each = transform.real**2 + transform.imag**2
+        noise = float(np.median(each.take(beyond))) / math.log(2)
+        mean = np.bincount(ring, each.take(used), minlength=rings) / count
         shared = shared * np.clip(1 - noise / np.maximum(mean, 1e-30), 0.0, 1.0)
         power.append(mean)
     shared = np.minimum(shared, _MOST)
     # Weight of Hannan & Thomson: coherence / (1 − coherence), over the power that both share
     weight = np.sqrt(shared) / (1 - shared) / np.sqrt(np.maximum(power[0] * power[1], 1e-30))
-    terms = weight[ring] * cross
-    spread = math.sqrt(2 * float(np.square(np.abs(terms)).sum())) * _WINDOW
+    terms = np.zeros(square.shape, np.complex64)
+    terms.ravel()[used] = weight.astype(np.float32).take(ring) * np.conj(one.take(used)) * other.take(used)
+    spread = math.sqrt(2 * float(np.vdot(terms, terms).real)) * _WINDOW
     if not spread > 0:
         return None
-    full = np.zeros(k.shape, complex)
-    full[used] = terms
-    surface = np.fft.irfft2(full, (height, width)) * (height * width)
+    surface = np.fft.irfft2(terms, (height, width)) * (height * width)
     top = np.unravel_index(int(surface.argmax()), surface.shape)
-    where = np.array([_signed(int(top[1]), width), _signed(int(top[0]), height)], float)
-    waves = 2 * math.pi * np.stack([np.broadcast_to(kx, k.shape)[used], np.broadcast_to(ky, k.shape)[used]])
-    start = where.copy()
+    start = where = np.array([_signed(int(top[1]), width), _signed(int(top[0]), height)], float)
+    waves = 2 * math.pi * kx, 2 * math.pi * ky
     for _ in range(_STEPS):
-        turned = terms * np.exp(1j * (where @ waves))
-        curvature = (waves * turned.real) @ waves.T
+        turned, curvature = _turned(terms, waves, where)
         try:
             inverse = np.linalg.inv(curvature)
         except np.linalg.LinAlgError:
             return None
-        where = where - inverse @ (waves @ turned.imag)
+        step = inverse @ [turned.imag.sum(axis=0) @ waves[0], turned.imag.sum(axis=1) @ waves[1]]
+        where = where - step
         if not np.abs(where - start).max() <= 2:
             return None
-    turned = terms * np.exp(1j * (where @ waves))
-    curvature = (waves * turned.real) @ waves.T
+        if np.abs(step).max() < _SETTLED:
+            break
+    turned, curvature = _turned(terms, waves, where)
     peak = 2 * float(turned.real.sum())
     least, most = np.linalg.eigvalsh(curvature)
     if not (peak >= _CLEAR * spread and least > _BOTH_WAYS * most):
         return None
-    x = _signed(np.arange(width), width)[None, :] - where[0]
-    y = _signed(np.arange(height), height)[:, None] - where[1]
+    y, x = np.nonzero(surface > _SECOND * peak)
+    x, y = _signed(x, width) - where[0], _signed(y, height) - where[1]
     squares = curvature[0, 0] * x * x + 2 * curvature[0, 1] * x * y + curvature[1, 1] * y * y
-    beyond = surface[squares > 18 * 0.5 * peak]
-    if beyond.size and float(beyond.max()) > _SECOND * peak:
+    if np.any(squares > 18 * 0.5 * peak):
         return None
     inverse = np.linalg.inv(curvature)
-    gradient = (waves * np.square(turned.imag)) @ waves.T * _WINDOW**2
+    gradient = _moments(np.square(turned.imag), waves) * _WINDOW**2
     return Shift(float(where[0]), float(where[1]), inverse @ gradient @ inverse)
 
 
-def _transformed(frame: NDArray[Any], window: Array) -> NDArray[np.complex128]:
-    pixels = frame.astype(np.float64)
-    pixels -= (pixels * window).sum() / window.sum()
-    return np.fft.rfft2(pixels * window)
+def _turned(terms: Any, waves: tuple[Any, Any], where: Array) -> tuple[Any, Array]:
+    """Return the terms of a cross-correlation at a shift, and its curvature there."""
+    along, down = (np.exp(1j * place * wave).astype(np.complex64) for place, wave in zip(where, waves, strict=True))
+    turned = terms * along * down[:, None]
+    return turned, _moments(turned.real, waves)
+
+
+def _moments(weight: Any, waves: tuple[Any, Any]) -> Array:
+    """Return the second moments of waves, shape (2, 2)."""
+    kx, ky = waves
+    mixed = ky @ weight @ kx
+    return np.array([[weight.sum(axis=0) @ (kx * kx), mixed], [mixed, weight.sum(axis=1) @ (ky * ky)]])
+
+
+def _transformed(frame: NDArray[Any], window: Any) -> Any:
+    pixels = frame.astype(np.float32)
+    pixels -= np.float32(float((pixels * window).sum(dtype=np.float64)) / float(window.sum(dtype=np.float64)))
+    return transform_of(pixels * window) * np.float32(pixels.size)
 
 
 def _signed(index: Any, length: int) -> Any:

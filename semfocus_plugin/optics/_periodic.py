@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semfocus_plugin.optics._spectra import BEYOND_BINS
+from semfocus_plugin.optics._spectra import BEYOND_BINS, power_of
 
 PLAIN = 0.3
 """Share of the fine contrast that is the sample's, from which a frame of a periodic sample is no reversed contrast."""
@@ -51,42 +51,55 @@ def period_of(pixels: NDArray[Any]) -> float | None:
     height, width = pixels.shape
     top, left = max(0, height - _LARGEST_SIDE) // 2, max(0, width - _LARGEST_SIDE) // 2
     frame = pixels[top : top + _LARGEST_SIDE, left : left + _LARGEST_SIDE].astype(np.float32)
-    window, overlap, band, noisy = _geometry(*frame.shape)
-    frame -= float((frame * window).sum(dtype=np.float64)) / float(window.sum(dtype=np.float64))
-    transform = np.fft.rfft2(frame * window)
-    power = transform.real**2 + transform.imag**2
+    window, total, band, modes, noisy, lag, overlap, away, within = _geometry(*frame.shape)
+    frame -= float((frame * window).sum(dtype=np.float64)) / total
+    power = power_of(frame * window)
     sample = power - power[noisy].mean(axis=0)
-    whole, shown, modes = (
-        np.bincount(band.ravel(), each.ravel(), _BANDS + 2) for each in (power, sample, np.ones_like(power))
-    )
+    whole, shown = (np.bincount(band, each.ravel(), _BANDS + 2) for each in (power, sample))
     # Each frequency counts by the share of the sample there, as far as chance does not explain it.
     weight = np.maximum(shown / np.maximum(whole, 1e-30) - _CHANCE / np.sqrt(np.maximum(modes, 1)), 0.0)
     weight[[0, -1]] = 0.0
     if float(weight @ whole) <= _LEAST_SAMPLE * float(whole[1:-1].sum()):
         return None
-    sample = sample * weight[band]
-    y, x = (size // 3 for size in frame.shape)
-    lags = np.roll(np.fft.irfft2(sample, frame.shape), (y, x), (0, 1))[: 2 * y + 1, : 2 * x + 1]
-    lags /= overlap * (lags[y, x] / overlap[y, x])
-    down, across = np.mgrid[-y : y + 1, -x : x + 1]
-    half = lags[down // 2 + y, across // 2 + x]
-    away = np.hypot(down, across)
-    inner = lags[1:-1, 1:-1]
-    highest = np.zeros(lags.shape, bool)
-    highest[1:-1, 1:-1] = np.all(
-        [inner >= lags[1 + i : i - 1 or None, 1 + j : j - 1 or None] for i in (-1, 0, 1) for j in (-1, 0, 1)], axis=0
-    )
-    repeated = np.where(highest & (away >= _SHORTEST) & (away <= min(y, x)) & (lags - half >= _RISE), lags, 0.0)
-    most = float(repeated.max())
-    return float(away[repeated >= _SAME * most].min()) if most >= _REPEATS else None
+    sample *= weight.astype(np.float32).take(band).reshape(sample.shape)
+    lags = np.fft.irfft2(sample.astype(np.complex64), frame.shape).take(lag)
+    middle = lags.size // 2
+    lags /= overlap * lags[middle]
+    found = within[lags[within] >= _SAME * _REPEATS]
+    width = 2 * (frame.shape[1] // 3) + 1
+    for neighbour in (1, width - 1, width, width + 1):
+        found = found[lags[found] >= np.maximum(lags[found + neighbour], lags[found - neighbour])]
+    down, across = found // width - middle // width, found % width - width // 2
+    found = found[lags[found] - lags[middle + down // 2 * width + across // 2] >= _RISE]
+    most = float(lags[found].max(initial=0.0))
+    return float(away[found[lags[found] >= _SAME * most]].min()) if most >= _REPEATS else None
 
 
 @lru_cache(maxsize=4)
-def _geometry(height: int, width: int) -> tuple[NDArray[Any], ...]:
-    """Return the window, its overlap with itself by lag, the band of every mode, the lines of noise alone."""
+def _geometry(height: int, width: int) -> tuple[Any, ...]:
+    """Return window and its sum, band of every mode, modes of each, lines of noise alone; and of lags up to a third.
+
+    Of those: where they are in the transform, the overlap of the window with itself over that of no lag, their length,
+    and those among which a period may be.
+    """
     window = (np.hanning(height)[:, None] * np.hanning(width)).astype(np.float32)
     y, x = height // 3, width // 3
     overlap = np.fft.irfft2(np.abs(np.fft.rfft2(window)) ** 2, window.shape)
+    down, across = np.mgrid[-y : y + 1, -x : x + 1]
+    lag = (down % height * width + across % width).ravel()
+    away = np.hypot(down, across).ravel()
+    inside = (np.abs(down) < y) & (np.abs(across) < x)
     vertical = np.abs(np.fft.fftfreq(height))
-    band = np.digitize(np.hypot(vertical[:, None], np.fft.rfftfreq(width)), np.geomspace(_LOWEST, _HIGHEST, _BANDS + 1))
-    return window, np.roll(overlap, (y, x), (0, 1))[: 2 * y + 1, : 2 * x + 1], band, vertical > BEYOND_BINS
+    frequency = np.hypot(vertical[:, None], np.fft.rfftfreq(width))
+    band = np.digitize(frequency, np.geomspace(_LOWEST, _HIGHEST, _BANDS + 1)).ravel()
+    return (
+        window,
+        float(window.sum(dtype=np.float64)),
+        band,
+        np.bincount(band, minlength=_BANDS + 2),
+        vertical > BEYOND_BINS,
+        lag,
+        (overlap.take(lag) / overlap[0, 0]).astype(np.float32),
+        away,
+        np.flatnonzero(inside.ravel() & (away >= _SHORTEST) & (away <= min(y, x))),
+    )

@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from semfocus_plugin.optics._nominal import TUNGSTEN
-from semfocus_plugin.optics._spectra import BEYOND_BINS, LEAST_DISAGREEMENT, transfer, variance
+from semfocus_plugin.optics._spectra import BEYOND_BINS, LEAST_DISAGREEMENT, power_of, transfer, transform_of, variance
 from semfocus_plugin.optics._views import Array, View, Views, prepare, visible
 
 LEAST = 1.5
@@ -195,8 +195,7 @@ def _spectra(frame: Array, down: int, right: int) -> tuple[Array, Array]:
     tiles = np.stack([frame[y : y + height, x : x + wide] for y in tops for x in lefts])
     tiles = 0.5 * (tiles[:, :, ::2] + tiles[:, :, 1::2])
     tiles -= ((tiles * window).sum(axis=(1, 2)) / window.sum())[:, None, None]
-    transform = np.fft.rfft2(tiles * window)
-    power = (transform.real**2 + transform.imag**2) / np.square(window).sum()
+    power = power_of(tiles * window) / np.square(window).sum()
     noise = np.broadcast_to(power[:, beyond].mean(axis=1)[:, None], power.shape)
     total, floor = (each.reshape(len(tiles), -1) @ rings for each in (power, noise))
     return total - floor, variance(total - floor, floor, modes)
@@ -223,7 +222,7 @@ def _small(frame: Array) -> Array:
     small -= small.mean()
     small *= np.hanning(height)[:, None] * np.hanning(width)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
-    return np.asarray(np.fft.rfft2(small) * ((frequency > 0.02) & (frequency < 0.3)))
+    return np.asarray(transform_of(small) * ((frequency > 0.02) & (frequency < 0.3)))
 
 
 @lru_cache(maxsize=4)

@@ -243,6 +243,21 @@ def frame_times() -> None:
 
 
 @lab.command()
+def frame_compute(
+    runs: Annotated[int, typer.Option(min=1, help="Runs of the default method on the emulator.")] = 20,
+    seed: Seed = 2026,
+    track: Annotated[str, typer.Option(help="Track of the benchmark that the runs are of.")] = "near",
+) -> None:
+    """Measure what a run computes for a frame, part by part, beside one inference of its network, on one core.
+
+    Example: semfocus lab frame-compute --runs 40
+    """
+    from semfocus_plugin.lab.studies.frame_compute import tables
+
+    _show(tables(runs, seed, track), f"Track {track}, {runs} runs, seed {seed}")
+
+
+@lab.command()
 def stop_latency(repeats: Annotated[int, typer.Option(min=1, help="Measurements of each kind.")] = 5) -> None:
     """Measure how long a stop takes in the middle of a frame, over TCP and the USB bridge, for every scan mode.
 
