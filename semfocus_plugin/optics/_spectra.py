@@ -346,7 +346,7 @@ def sector_directions(spectra: Sequence[Spectrum]) -> Array:
     """
     power = np.stack([np.maximum(each.sectors, 0.0) for each in spectra]) + 1e-12
     mean = (power * np.stack([each.sectors_direction for each in spectra])).sum(axis=0) / power.sum(axis=0)
-    signal = np.max([np.square(each.sectors) / each.sectors_error for each in spectra], axis=0) ** 2
+    signal = np.max([np.square(each.sectors) / each.sectors_error for each in spectra], axis=0) ** 4
     return np.asarray((mean * signal).sum(axis=1) / signal.sum(axis=1))
 
 
