@@ -50,8 +50,8 @@ _LEAST_UNKNOWN = 0.01
 _COMPONENTS = 4
 _OUTLIER = 1e-6
 _FREEDOM = 4.0
-_COS = np.cos(2 * SECTOR_ANGLES).astype(np.float32)
-_SIN = np.sin(2 * SECTOR_ANGLES).astype(np.float32)
+_COS = np.cos(2 * SECTOR_ANGLES).astype(np.float32)[:, None]
+_SIN = np.sin(2 * SECTOR_ANGLES).astype(np.float32)[:, None]
 _LEAST_WIDTH = np.array([0.05, 0.03, 0.05, 0.05])
 """Least standard deviation of a component of the mixture: pixels of blur, ln scale, pixels, pixels."""
 
@@ -409,9 +409,9 @@ class _Target:
         signed, parts = self._ellipses(points)
         placed = {}
         for k in self._compared:
-            z, growth = signed[k].astype(np.float32)[:, None], np.float32(self._growth[k])
-            x, y = (growth * parts[k].astype(np.float32)).T[:, :, None]
-            squared = z * z + x * x + y * y + 2 * z * (x * _COS + y * _SIN)
+            z, growth = signed[k].astype(np.float32), np.float32(self._growth[k])
+            x, y = growth * parts[k].astype(np.float32).T
+            squared = z * z + x * x + y * y + (2 * z * x) * _COS + (2 * z * y) * _SIN
             placed[k] = sector_position(np.sqrt(np.maximum(squared, 0.0)))
         return [table(placed[i], placed[j]) for table, (i, j) in zip(self._tables, self._pairs, strict=True)]
 
@@ -429,8 +429,8 @@ UNREAD = 0.1
 LOG_ANY_BLUR = math.log(1 / 5)
 """ln of the density of ln(1 + blur radius) that is read off a frame at random."""
 
-_FLOORS = np.array([0.0, 1.0, 2.5], np.float32)
-_LOG_FLOOR_PRIOR = np.log(np.array([0.5, 0.32, 0.18], np.float32))
+_FLOORS = np.array([0.0, 1.0, 2.5], np.float32)[:, None]
+_LOG_FLOOR_PRIOR = np.log(np.array([0.5, 0.32, 0.18], np.float32))[:, None]
 _SIGMA_FACTOR = 0.9
 _WIDEST = 150.0
 _NOISE_RADIUS, _NOISE_WIDTH = 16.0, 0.5
@@ -461,7 +461,7 @@ def log_frames(
     trust : sequence of tuple of float
         As in `sample`.
     """
-    total = np.broadcast_to(_LOG_FLOOR_PRIOR, (len(signed[0]), len(_FLOORS)))
+    total = np.broadcast_to(_LOG_FLOOR_PRIOR, (len(_FLOORS), len(signed[0])))
     unread = np.full(len(signed[0]), log_unread(sightings))
     for sighting, z, part, scale, (outlier, least) in zip(sightings, signed, parts, growth, trust, strict=True):
         distance = np.abs(z).astype(np.float32)
@@ -469,17 +469,17 @@ def log_frames(
         larger, smaller = distance + share, np.abs(distance - share)
         if not sighting.structure:
             noise = log_noise(larger)
-            total, unread = total + noise[:, None], unread + noise
+            total, unread = total + noise, unread + noise
             continue
         unread = unread + LOG_ANY_BLUR
         log_larger, log_smaller = (
-            np.log1p(np.minimum(np.sqrt((radius * radius)[:, None] + _FLOORS**2), np.float32(_WIDEST)))
+            np.log(1 + np.minimum(np.sqrt(radius * radius + _FLOORS**2), np.float32(_WIDEST)))
             for radius in (larger, smaller)
         )
         likelihood = _one_radius(sighting, log_larger, log_smaller, least)
         total = total + np.log((1 - outlier) * likelihood + outlier * math.exp(LOG_ANY_BLUR))
-    peak = total.max(axis=1)
-    return np.logaddexp(peak + np.log(np.exp(total - peak[:, None]).sum(axis=1)), unread)
+    peak = total.max(axis=0)
+    return np.logaddexp(peak + np.log(np.exp(total - peak).sum(axis=0)), unread)
 
 
 def log_unread(sightings: Sequence[Sighting]) -> float:

@@ -275,7 +275,7 @@ class SectorPair:
 
         Parameters
         ----------
-        first, second : tuple of ndarray of shape (N, 8)
+        first, second : tuple of ndarray of shape (8, N)
             `sector_position` of the blur radii of the two frames in every sector.
         """
         (i, di), (j, dj) = first, second
@@ -286,7 +286,7 @@ class SectorPair:
         high, high_next = self._table.take(base), self._table.take(base + 1)
         high += dj * (high_next - high)
         low += di * (high - low)
-        return np.asarray(low.sum(axis=-1))
+        return np.asarray(low.sum(axis=0))
 
 
 def _disagreement(
@@ -315,7 +315,7 @@ def _disagreement(
 
 _NODES = 72
 _NODE_GROWTH = math.log(_LARGEST / _SMALLEST) / (_NODES - 2)
-_SECTOR_OFFSETS = (np.arange(SECTORS) * _NODES * _NODES).astype(np.int32)
+_SECTOR_OFFSETS = (np.arange(SECTORS) * _NODES * _NODES).astype(np.int32)[:, None]
 
 
 def sector_position(radius: Array) -> tuple[Array, Array]:
