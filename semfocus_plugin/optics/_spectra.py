@@ -264,7 +264,9 @@ class SectorPair:
         most = _MOST if bounded else None
         self._table = np.concatenate(
             [
-                _disagreement(_disc_power(_node_radii(), common[k]), one[k], other[k], one_error[k], other_error[k], most)
+                _disagreement(
+                    _disc_power(_node_radii(), common[k]), one[k], other[k], one_error[k], other_error[k], most
+                )
                 for k in range(SECTORS)
             ],
             axis=None,
