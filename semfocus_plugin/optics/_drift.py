@@ -40,8 +40,6 @@ _BOTH_WAYS = 0.01
 """Of the curvature of the maximum along its sharper axis: what shows one direction alone moves along it unseen."""
 _OVERLAP = 0.5
 """Share of each side of the frame that both must show."""
-_FACTOR = 8
-"""Lines, and columns, of the part that two frames share come in multiples of it."""
 _STEPS, _SETTLED = 8, 1e-4
 """Steps of Newton's method at most, and pixels of one that is the last."""
 _LENS = 3000.0
@@ -110,8 +108,6 @@ def shift_between(first: NDArray[Any], second: NDArray[Any], blur: float = 0.0) 
         rows, columns = height - abs(row), width - abs(column)
         if rows < _OVERLAP * height or columns < _OVERLAP * width:
             return None
-        if row or column:  # of lengths with large prime factors a transform takes five times as long
-            rows, columns = rows - rows % _FACTOR, columns - columns % _FACTOR
         one = first[max(-row, 0) : max(-row, 0) + rows, max(-column, 0) : max(-column, 0) + columns]
         other = second[max(row, 0) : max(row, 0) + rows, max(column, 0) : max(column, 0) + columns]
         found = _residual_shift(one, other, blur)
@@ -163,7 +159,8 @@ def _residual_shift(first: NDArray[Any], second: NDArray[Any], blur: float) -> S
     surface = np.fft.irfft2(terms, (height, width)) * (height * width)
     top = np.unravel_index(int(surface.argmax()), surface.shape)
     start = where = np.array([_signed(int(top[1]), width), _signed(int(top[0]), height)], float)
-    waves = 2 * math.pi * kx, 2 * math.pi * ky
+    rows, columns = np.flatnonzero(np.abs(ky) < highest), np.flatnonzero(kx < highest)
+    terms, waves = terms[np.ix_(rows, columns)], (2 * math.pi * kx[columns], 2 * math.pi * ky[rows])
     for _ in range(_STEPS):
         turned, curvature = _turned(terms, waves, where)
         try:

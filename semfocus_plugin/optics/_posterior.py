@@ -207,7 +207,8 @@ class Posterior:
             log += likelihood
             unread += elliptic.LOG_ANY_BLUR if sighting.structure else likelihood[0]
         top = max(log.max(), unread.max())
-        by_both, unread = np.exp(log - top).sum(axis=0), np.exp(unread - top)
+        log -= top
+        by_both, unread = np.exp(log, out=log).sum(axis=0), np.exp(unread - top)
         weight = by_both + unread
         by_place = weight.sum(axis=0)
         self._by_scale = weight.sum(axis=1)
