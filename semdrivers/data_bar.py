@@ -292,7 +292,7 @@ def _rows_of_text(pixels: NDArray[Any]) -> int:
 
 
 def _per_row(ink: NDArray[np.bool_]) -> NDArray[np.int64]:
-    strokes: NDArray[np.int64] = (ink[:, 1:] & ~ink[:, :-1]).sum(axis=1)
+    strokes: NDArray[np.int64] = (ink[:, 1:] > ink[:, :-1]).sum(axis=1)
     return strokes
 
 
@@ -344,12 +344,12 @@ def _top_of_text(ink: NDArray[np.bool_], most: int) -> int | None:
 def _is_text(ink: NDArray[np.bool_], height: int) -> bool:
     """Whether rows with blank ones around them hold the strokes of a line of text."""
     strokes = _per_row(ink)
-    runs = np.count_nonzero(ink[1:] & ~ink[:-1])
-    lines = _alignment(ink), _alignment(ink[::-1])
     return bool(
-        np.median(strokes) >= _STROKES
-        and max(1.8, 0.15 * height) * runs <= ink.sum() <= 0.6 * height * strokes.sum()
-        and min(lines) >= 2
+        _median(strokes) >= _STROKES
+        and max(1.8, 0.15 * height) * np.count_nonzero(ink[1:] & ~ink[:-1])
+        <= np.count_nonzero(ink)
+        <= 0.6 * height * strokes.sum()
+        and min(lines := (_alignment(ink), _alignment(ink[::-1]))) >= 2
         and sum(lines) >= 6
     )
 

@@ -78,14 +78,19 @@ def border_share(pixels: NDArray[Any]) -> float:
 def _by_tile(pixels: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Return covariance of neighbouring lines and variance in every tile of 16×16 pixels, and the mean grey level."""
     height, width = (size // _TILE for size in pixels.shape)
-    tiles = pixels[: height * _TILE, : width * _TILE].astype(np.float32)
-    brightness = float(tiles.mean(dtype=np.float64))
-    tiles = tiles.reshape(height, _TILE, width, _TILE)
-    tiles -= tiles.mean(axis=(1, 3), keepdims=True)
-    power = np.square(tiles).mean(axis=(1, 3), dtype=np.float64)
+    tiles = pixels[: height * _TILE, : width * _TILE].astype(np.float32).reshape(height, _TILE, width, _TILE)
+    mean = _tile_sums(tiles) / _TILE**2
+    tiles -= mean.astype(np.float32)[:, None, :, None]
+    power = _tile_sums(np.square(tiles)) / _TILE**2
     # Around the mean of its tile, noise is correlated by −1/256; that is taken out.
-    product = (tiles[:, 1:] * tiles[:, :-1]).mean(axis=(1, 3), dtype=np.float64) + power / _TILE**2
-    return product, power, brightness
+    product = _tile_sums(tiles[:, 1:] * tiles[:, :-1]) / (_TILE * (_TILE - 1)) + power / _TILE**2
+    return product, power, float(mean.mean())
+
+
+def _tile_sums(tiles: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the sum of every tile, of shape (tiles down, lines, tiles along, columns)."""
+    by_line = tiles.reshape(-1, _TILE) @ np.ones(_TILE, np.float32)
+    return by_line.reshape(tiles.shape[:3]).sum(axis=1, dtype=np.float64)
 
 
 def clipped_share(pixels: NDArray[Any], top: int | None = None) -> float:

@@ -270,7 +270,7 @@ class AENet:
 
     def _medians(self, frames: NDArray[np.float32]) -> dict[str, float]:
         parts = [self.maps(frames[k : k + _AT_ONCE]) for k in range(0, len(frames), _AT_ONCE)]
-        medians = {name: float(np.median([part[name] for part in parts])) for name in self._outputs}
+        medians = {name: _median(np.concatenate([part[name].ravel() for part in parts])) for name in self._outputs}
         if not all(map(math.isfinite, medians.values())):
             raise ModelError(f"model {self.card.name!r} answered {medians}; {self.card.path} is not usable")
         return medians
@@ -373,6 +373,13 @@ def _evaluation(prepared: Prepared, seen: Mapping[str, float]) -> Evaluation:
         log_sigma=seen.get("log_sigma"),
         ellipse=_ellipse(seen) if seen.keys() >= set(ELLIPSE_OUTPUTS) else None,
     )
+
+
+def _median(values: NDArray[np.float32]) -> float:
+    """Return what `numpy.median` does, at a fifth of its price for so few; NaN where any is."""
+    ordered = np.sort(values)
+    middle = float((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2)
+    return middle if math.isfinite(ordered[-1]) else math.nan
 
 
 def _ellipse(medians: Mapping[str, float]) -> BlurEllipse:

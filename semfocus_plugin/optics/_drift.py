@@ -159,7 +159,8 @@ def _residual_shift(first: NDArray[Any], second: NDArray[Any], blur: float) -> S
     surface = np.fft.irfft2(terms, (height, width)) * (height * width)
     top = np.unravel_index(int(surface.argmax()), surface.shape)
     start = where = np.array([_signed(int(top[1]), width), _signed(int(top[0]), height)], float)
-    waves = 2 * math.pi * kx, 2 * math.pi * ky
+    rows, columns = np.flatnonzero(np.abs(ky) < highest), np.flatnonzero(kx < highest)
+    terms, waves = terms[np.ix_(rows, columns)], (2 * math.pi * kx[columns], 2 * math.pi * ky[rows])
     for _ in range(_STEPS):
         turned, curvature = _turned(terms, waves, where)
         try:

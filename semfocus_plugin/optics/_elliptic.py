@@ -338,7 +338,7 @@ class _Target:
         spectra = {k: _spectrum(sightings[k]) for k in self._compared}
         self._tables = [_pair(spectra[i], spectra[j]) for i, j in pairs]
         directions = sector_directions(list(spectra.values())).astype(np.complex64)
-        self._cos, self._sin = directions.real, directions.imag
+        self._cos, self._sin = directions.real[:, None], directions.imag[:, None]
         shown = max(self._tables, key=lambda table: table.directions, default=None)
         self.directions, self.axis = (0, (0j, 0j)) if shown is None else (shown.directions, shown.axis)
         self._least = [math.inf] * len(pairs)
@@ -405,9 +405,9 @@ class _Target:
         signed, parts = self._ellipses(points)
         placed = {}
         for k in self._compared:
-            z, growth = signed[k].astype(np.float32)[:, None], np.float32(self._growth[k])
-            x, y = (growth * parts[k].astype(np.float32)).T[:, :, None]
-            squared = z * z + x * x + y * y + 2 * z * (x * self._cos + y * self._sin)
+            z, growth = signed[k].astype(np.float32), np.float32(self._growth[k])
+            x, y = growth * parts[k].astype(np.float32).T
+            squared = z * z + x * x + y * y + (2 * z * x) * self._cos + (2 * z * y) * self._sin
             placed[k] = sector_position(np.sqrt(np.maximum(squared, 0.0)))
         return [table(placed[i], placed[j]) for table, (i, j) in zip(self._tables, self._pairs, strict=True)]
 
@@ -430,8 +430,8 @@ UNREAD = 0.1
 LOG_ANY_BLUR = math.log(1 / 5)
 """ln of the density of ln(1 + blur radius) that is read off a frame at random."""
 
-_FLOORS = np.array([0.0, 1.0, 2.5], np.float32)
-_LOG_FLOOR_PRIOR = np.log(np.array([0.5, 0.32, 0.18], np.float32))
+_FLOORS = np.array([0.0, 1.0, 2.5], np.float32)[:, None]
+_LOG_FLOOR_PRIOR = np.log(np.array([0.5, 0.32, 0.18], np.float32))[:, None]
 _SIGMA_FACTOR = 0.9
 _WIDEST = 150.0
 _NOISE_RADIUS, _NOISE_WIDTH = 16.0, 0.5
@@ -462,7 +462,7 @@ def log_frames(
     trust : sequence of tuple of float
         As in `sample`.
     """
-    total = np.broadcast_to(_LOG_FLOOR_PRIOR, (len(signed[0]), len(_FLOORS)))
+    total = np.broadcast_to(_LOG_FLOOR_PRIOR, (len(_FLOORS), len(signed[0])))
     unread = np.full(len(signed[0]), log_unread(sightings))
     for sighting, z, part, scale, (outlier, least) in zip(sightings, signed, parts, growth, trust, strict=True):
         distance = np.abs(z).astype(np.float32)
@@ -470,17 +470,17 @@ def log_frames(
         larger, smaller = distance + share, np.abs(distance - share)
         if not sighting.structure:
             noise = log_noise(larger)
-            total, unread = total + noise[:, None], unread + noise
+            total, unread = total + noise, unread + noise
             continue
         unread = unread + LOG_ANY_BLUR
         log_larger, log_smaller = (
-            np.log1p(np.minimum(np.sqrt((radius * radius)[:, None] + _FLOORS**2), np.float32(_WIDEST)))
+            np.log(1 + np.minimum(np.sqrt(radius * radius + _FLOORS**2), np.float32(_WIDEST)))
             for radius in (larger, smaller)
         )
         likelihood = _one_radius(sighting, log_larger, log_smaller, least)
         total = total + np.log((1 - outlier) * likelihood + outlier * math.exp(LOG_ANY_BLUR))
-    peak = total.max(axis=1)
-    return np.logaddexp(peak + np.log(np.exp(total - peak[:, None]).sum(axis=1)), unread)
+    peak = total.max(axis=0)
+    return np.logaddexp(peak + np.log(np.exp(total - peak).sum(axis=0)), unread)
 
 
 def log_unread(sightings: Sequence[Sighting]) -> float:

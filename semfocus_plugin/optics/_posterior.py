@@ -200,14 +200,15 @@ class Posterior:
         compared = (np.log(self._scale_prior)[:, None] + prior).astype(np.float32)
         for i, j in _comparisons(sightings):
             compared += self._log_comparison(sightings[i], sightings[j])
-        log = compared[:, :, None] + np.log(_FLOOR_PRIOR).astype(np.float32)
+        log = compared + np.log(_FLOOR_PRIOR).astype(np.float32)[:, None, None]
         unread = compared + np.float32(elliptic.log_unread(sightings))
         for sighting in sightings:
             likelihood = self._log_likelihood(sighting)
             log += likelihood
-            unread += elliptic.LOG_ANY_BLUR if sighting.structure else likelihood[:, :, 0]
+            unread += elliptic.LOG_ANY_BLUR if sighting.structure else likelihood[0]
         top = max(log.max(), unread.max())
-        by_both, unread = np.exp(log - top).sum(axis=2), np.exp(unread - top)
+        log -= top
+        by_both, unread = np.exp(log, out=log).sum(axis=0), np.exp(unread - top)
         weight = by_both + unread
         by_place = weight.sum(axis=0)
         self._by_scale = weight.sum(axis=1)
@@ -355,11 +356,11 @@ class Posterior:
         return _pair(one.spectrum, other.spectrum)(self._radius(one), self._radius(other))
 
     def _log_likelihood(self, s: Sighting) -> Array:
-        """Return it for every scale, place and floor, shape (11, N, 5); or (11, N, 1) without floors."""
+        """Return it for every floor, scale and place, shape (5, 12, N); or (1, 12, N) without floors."""
         radius = np.maximum(self._radius(s), np.float32(_RADII[0]))
         nearest = (np.log(radius) * np.float32(_PER_LOG) + np.float32(0.5 - _LOG_LEAST * _PER_LOG)).astype(np.int32)
         table = _likelihood_table(s.log_blur, s.log_sigma, s.structure, s.misled)
-        return table.take(nearest, axis=0, mode="clip")
+        return table.take(nearest, axis=1, mode="clip")
 
     def unit(self, working_distance: float) -> float:
         """Depth of field in mm at a working distance, with the aperture as estimated.
@@ -474,10 +475,10 @@ def _scale_prior(sigma: float | None) -> Array:
 
 @lru_cache(maxsize=64)
 def _likelihood_table(log_blur: float, log_sigma: float, structure: bool, periodic: bool) -> Array:
-    """Return the log-likelihood of a reported blur, for every radius of `_RADII` and every floor under the blur."""
+    """Return the log-likelihood of a reported blur, for every floor under the blur and every radius of `_RADII`."""
     if not structure:
-        return elliptic.log_noise(_RADII)[:, None]
-    radius = np.minimum(np.sqrt(_RADII[:, None] ** 2 + _FLOORS**2), np.float32(WIDEST))
+        return elliptic.log_noise(_RADII)[None]
+    radius = np.minimum(np.sqrt(_RADII**2 + _FLOORS[:, None] ** 2), np.float32(WIDEST))
     outlier, least = (MISLED_SHARE, MISLED_SIGMA) if periodic else (_OUTLIER, _SIGMA_FLOOR)
     sigma = math.hypot(_SIGMA_FACTOR * math.exp(log_sigma), least)
     residual = (np.log1p(radius) - log_blur) / sigma

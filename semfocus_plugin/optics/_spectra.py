@@ -220,7 +220,7 @@ class Pair:
         weight = _visible(first, second)
         power = [(s.power * np.sqrt(weight)).astype(np.float32) for s in (first, second)]
         error = [s.error.astype(np.float32) for s in (first, second)]
-        disagreement = _disagreement(transfer, *power, *error)
+        disagreement = _disagreement(transfer, power[0], power[1], error[0], error[1])
         least = float(disagreement.min())
         scale = max(LEAST_DISAGREEMENT, 2 * least / max(float(weight.sum()), 1.0))
         likelihood = np.exp(-0.5 * (disagreement - least) / scale)
@@ -284,7 +284,7 @@ class SectorPair:
 
         Parameters
         ----------
-        first, second : tuple of ndarray of shape (N, 8)
+        first, second : tuple of ndarray of shape (8, N)
             `sector_position` of the blur radii of the two frames in every sector.
         """
         (i, di), (j, dj) = first, second
@@ -295,7 +295,7 @@ class SectorPair:
         high, high_next = self._table.take(base), self._table.take(base + 1)
         high += dj * (high_next - high)
         low += di * (high - low)
-        return np.asarray(low.sum(axis=-1))
+        return np.asarray(low.sum(axis=0))
 
 
 def _disagreement(
@@ -324,7 +324,7 @@ def _disagreement(
 
 _NODES = 72
 _NODE_GROWTH = math.log(_LARGEST / _SMALLEST) / (_NODES - 2)
-_SECTOR_OFFSETS = (np.arange(SECTORS) * _NODES * _NODES).astype(np.int32)
+_SECTOR_OFFSETS = (np.arange(SECTORS) * _NODES * _NODES).astype(np.int32)[:, None]
 
 
 def sector_position(radius: Array) -> tuple[Array, Array]:

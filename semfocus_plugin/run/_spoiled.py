@@ -47,7 +47,7 @@ def spoiled(pixels: NDArray[Any]) -> str:
     if high <= low:
         return ""
     lines = _pieces(pixels) / np.float32(high - low)
-    if _largest_jump(lines) >= JUMP:
+    if _jumps(lines):
         return "the brightness jumps between two lines"
     if np.partition(_deviations(lines), -STREAKS)[-STREAKS] >= STREAK:
         return "a burst of lines stands out"
@@ -58,20 +58,22 @@ def _pieces(pixels: NDArray[Any]) -> NDArray[np.float32]:
     """Return the means of the pieces of every line, shape (lines, pieces)."""
     step = max(pixels.shape[0] // _HEIGHT, 1)
     height, width = pixels.shape[0] // step, pixels.shape[1] // _PIECES
-    cut = pixels[: height * step, : width * _PIECES]
-    return np.asarray(cut.reshape(height, step, _PIECES, width).mean(axis=(1, 3), dtype=np.float32))
+    cut = pixels[: height * step, : width * _PIECES].astype(np.float32)
+    sums = cut.reshape(-1, width) @ np.full(width, 1 / (width * step), np.float32)
+    return np.asarray(sums.reshape(height, step, _PIECES).sum(axis=1))
 
 
-def _largest_jump(lines: NDArray[np.float32]) -> float:
-    """Return the largest change, from one line to the next and lasting, that nearly all pieces share."""
+def _jumps(lines: NDArray[np.float32]) -> bool:
+    """Return whether nearly all pieces share a change that is large, from one line to the next and lasting."""
+    sudden = np.diff(lines, axis=0)[_LINES - 1 : 1 - _LINES]
+    jumps = [(sign, _shared(sign * sudden)) for sign in (1.0, -1.0)]
+    if all(jump.max(initial=0.0) < JUMP for _, jump in jumps):
+        return False
     together = np.stack([lines[k : len(lines) - _LINES + 1 + k] for k in range(_LINES)])
     together.sort(axis=0)
     level = 0.5 * (together[(_LINES - 1) // 2] + together[_LINES // 2])
     lasting = level[_LINES:] - level[:-_LINES]
-    sudden = np.diff(lines, axis=0)[_LINES - 1 : 1 - _LINES]
-    return max(
-        float(np.minimum(_shared(sign * lasting), _shared(sign * sudden)).max(initial=0.0)) for sign in (1.0, -1.0)
-    )
+    return any(bool((np.minimum(_shared(sign * lasting), jump) >= JUMP).any()) for sign, jump in jumps)
 
 
 def _shared(change: NDArray[Any]) -> NDArray[Any]:

@@ -24,6 +24,8 @@ from semfocus_plugin.lab.benchmark.trials import TRACKS, draw_trials
 __all__ = ["INFERENCE", "PARTS", "frame_compute", "tables"]
 
 INFERENCE = "network, its inference"
+"""Name of the part that the others are compared with."""
+
 _REST, _INSTRUMENT = "the rest: method, loop, what becomes of a frame", "instrument"
 
 PARTS = {
