@@ -356,7 +356,8 @@ class Shifting:
 
     @property
     def stage_position(self):
-        return self._stage
+        x, y = self._stage
+        return x, y
 
     def move_stage(self, x, y):
         self.sent.append(("stage", (x, y)))
@@ -429,6 +430,13 @@ def test_steps_of_runs_around_a_place_are_numbered_through(foreign_type, offer_m
     assert result.measured_at == pytest.approx((1.0, 2.05))
     assert microscope.stage_position == (1.0, 2.0)
     assert result.reason == "the test says so; at the target: the test says so"
+
+
+def test_a_focus_at_the_target_was_measured_nowhere_else(foreign_type, offer_method):
+    microscope = type("Both", (Shifting, foreign_type), {})()
+    offer_method(lambda microscope, settings, progress, cancel: result_of(microscope))
+    result = semdrivers.autofocus(microscope, method="test-method", move_to_contrast=True)
+    assert (result.measured_at, microscope.sent) == (None, [])
 
 
 def test_a_cancel_ends_the_search_around_a_place(foreign_type, offer_method):

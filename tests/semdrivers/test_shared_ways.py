@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 import semdrivers
@@ -19,6 +20,7 @@ from semdrivers.microscope import (
     put_back,
     read_number,
     reported,
+    reported_picture,
     restoring,
     stigmator_of,
     whole_number,
@@ -268,3 +270,19 @@ def test_a_value_at_a_limit_is_taken_also_when_single_precision_has_moved_it():
     assert checked_limits(0.1, [1, 2]) == (1.0, 2.0)
     assert within("x", 1, 0, 1) == 1.0
     assert whole_number("x", -3) == -3
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32, np.float32])
+def test_a_picture_of_a_library_is_copied(kind):
+    given = np.arange(6, dtype=kind).reshape(2, 3)
+    picture = reported_picture("the core", given)
+    given[:] = 0
+    assert (picture.dtype, picture.tolist()) == (kind, [[0, 1, 2], [3, 4, 5]])
+
+
+@pytest.mark.parametrize(
+    "data", [None, "a picture", [1, 2], np.zeros((2, 2, 3)), np.zeros((0, 3)), np.zeros((2, 2), bool)]
+)
+def test_what_is_no_picture_is_named(data):
+    with pytest.raises(semdrivers.ProtocolError, match="the core returns no picture of grey levels, but"):
+        reported_picture("the core", data)
