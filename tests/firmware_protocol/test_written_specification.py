@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from firmware_protocol import bridge, replies, stream
+from firmware_protocol import authentication, bridge, codes, control, replies, stream, usb
 from firmware_protocol import messages as m
 
 TEXT = (resources.files("firmware_protocol") / "spec.md").read_text(encoding="utf-8")
@@ -75,3 +75,18 @@ def test_every_flag_is_specified() -> None:
 def test_every_refusal_is_explained() -> None:
     rows = [line.split(" | ")[0].lstrip("| ") for line in TEXT.splitlines() if line.startswith("| ")]
     assert {status.name for status in m.Status} - {"OK"} <= set(rows)
+
+
+def test_every_number_of_the_layout_is_specified() -> None:
+    assert f"TCP (port {codes.CONTROL_PORT} unless agreed" in TEXT
+    sizes = control.HEADER_SIZE, control.MAX_PAYLOAD, control.TRAILER_SIZE
+    assert "A header of {} bytes, a payload of 0 to {}, a checksum of {}.".format(*sizes) in TEXT
+    text = (resources.files("firmware_protocol") / "spec_stream.md").read_text(encoding="utf-8")
+    for request in usb.VendorRequest:
+        kind = usb.VENDOR_IN if request is usb.VendorRequest.STREAM_INFO else usb.VENDOR_OUT
+        assert f"| {request.name} | {kind:#04X} | {request.value} |".replace("0X", "0x") in text
+    assert f"operation: {', '.join(f'{each.value} {each.name}' for each in bridge.Operation)} (of the port)" in text
+    assert f"more than {stream.MAX_PAYLOAD // 1024**2} MiB" in text
+    assert f"at most {bridge.MAX_TRANSFER // 1024**2} MiB" in text
+    assert (stream.MAX_PAYLOAD % 1024**2, bridge.MAX_TRANSFER % 1024**2) == (0, 0)
+    assert (usb.ENDPOINT_HALT, authentication.BRIDGE_SESSION, bridge.NO_TIMEOUT) == (0, 0, 0)

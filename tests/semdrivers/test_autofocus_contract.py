@@ -10,6 +10,7 @@ import pytest
 
 import semdrivers
 from semdrivers import AutofocusResult, AutofocusSettings, FocusStep
+from semdrivers.focus import Drift
 
 
 def result_of(microscope, status="focused", **changes):
@@ -315,3 +316,165 @@ def test_a_result_reads_well_and_saves_as_json(foreign, tmp_path):
     saved = json.loads(result.save(tmp_path / "result.json").read_text(encoding="utf-8"))
     assert saved["status"] == "focused"
     assert saved["trace"][0]["phase"] == "search"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"stigmate": True}, "needs a microscope whose stigmator can be set"),
+        ({"move_to_contrast": True}, "move_to_contrast needs a stage, and ForeignMicroscope has none"),
+        ({"focus_offset": (0.1, 0.0)}, "focus_offset needs a stage, and ForeignMicroscope has none"),
+        ({"correct_drift": True}, "correct_drift needs a beam shift or a stage, and ForeignMicroscope has neither"),
+        ({"focus_offset": 0.1}, r"focus_offset must be \(dx, dy\), not 0.1"),
+        ({"region": (0, 0, 1)}, r"region must be \(x0, y0, x1, y1\)"),
+        ({"region": (0.5, 0, 0.5, 1)}, "region must hold 0 <= x0 < x1 <= 1"),
+        ({"region": (0, 0.5, 1, 1.1)}, "region must hold 0 <= x0 < x1 <= 1"),
+        ({"contrast_radius": 0}, "contrast_radius must be above 0 mm, not 0 mm"),
+        ({"bar_rows": "many"}, "bar_rows must be a whole number of rows"),
+        ({"max_stigmator_travel": 1.0}, "limits of the stigmator need stigmate=True"),
+        ({"stigmator_bounds": (0.0, 1.0)}, "limits of the stigmator need stigmate=True"),
+        ({"stigmate": True, "max_stigmator_travel": 0.0}, "max_stigmator_travel must be above 0, not 0"),
+    ],
+)
+def test_what_the_instrument_or_the_settings_lack_is_named_before_anything_moves(
+    foreign, offer_method, settings, words
+):
+    offer_method(moved("focused"))
+    with pytest.raises((semdrivers.InvalidParameterError, semdrivers.OutOfRangeError), match=words):
+        semdrivers.autofocus(foreign, method="test-method", **settings)
+    assert (foreign.moves, foreign.frames, foreign.magnification) == ([], 0, 2000.0)
+
+
+class Shifting:
+    """Adds a stage, a beam shift and a stigmator, each of which notes where it was sent."""
+
+    def __init__(self):
+        super().__init__()
+        self.sent = []
+        for name, value in {"_stage": (1.0, 2.0), "_shift": (0.0, 0.0), "_stigmator": (0.5, 0.5)}.items():
+            setattr(self, name, value)
+
+    @property
+    def stage_position(self):
+        return self._stage
+
+    def move_stage(self, x, y):
+        self.sent.append(("stage", (x, y)))
+        self._stage = (x, y)
+        return self._stage
+
+    @property
+    def stigmator(self):
+        return self._stigmator
+
+    @stigmator.setter
+    def stigmator(self, value):
+        self.sent.append(("stigmator", tuple(value)))
+        self._stigmator = tuple(value)
+
+    @property
+    def beam_shift(self):
+        return self._shift
+
+    @beam_shift.setter
+    def beam_shift(self, value):
+        self.sent.append(("shift", tuple(value)))
+        self._shift = tuple(value)
+
+
+@pytest.mark.parametrize(("status", "stays"), [("focused", True), ("refused", False), ("cancelled", False)])
+def test_a_corrected_stigmator_stays_with_a_focus_alone(foreign_type, offer_method, status, stays):
+    microscope = type("Both", (Shifting, foreign_type), {})()
+
+    def focus(microscope, settings, progress, cancel):
+        microscope.stigmator = (0.7, 0.2)
+        return result_of(microscope, status)
+
+    offer_method(focus)
+    result = semdrivers.autofocus(microscope, method="test-method", stigmate=True)
+    assert microscope.stigmator == ((0.7, 0.2) if stays else (0.5, 0.5))
+    assert (result.stigmator, result.start_stigmator) == (microscope.stigmator, (0.5, 0.5))
+
+
+@pytest.mark.parametrize(("corrected", "shift"), [((300.0, -500.0), (0.3, -0.5)), (None, (0.0, 0.0))])
+def test_a_beam_shift_stays_where_it_follows_a_drift_and_is_back_otherwise(
+    foreign_type, offer_method, corrected, shift
+):
+    microscope = type("Both", (Shifting, foreign_type), {})()
+
+    def focus(microscope, settings, progress, cancel):
+        microscope.beam_shift = (0.3, -0.5)
+        return result_of(microscope, "focused", drift=Drift(1.0, -2.0, 0.1, 60.0, corrected=corrected))
+
+    offer_method(focus)
+    semdrivers.autofocus(microscope, method="test-method", correct_drift=True)
+    assert (microscope.beam_shift, microscope.stage_position) == (shift, (1.0, 2.0))
+    assert [name for name, _ in microscope.sent if name != "shift"] == []
+
+
+def test_steps_of_runs_around_a_place_are_numbered_through(foreign_type, offer_method):
+    microscope = type("Both", (Shifting, foreign_type), {})()
+
+    def focus(microscope, settings, progress, cancel):
+        steps = tuple(FocusStep(index, "search", 12.0, 2000.0, 8.5, 0.1, 5.0) for index in range(2))
+        for step in steps:
+            progress(step)
+        status = "focused" if len(microscope.sent) == 2 else "refused"
+        return result_of(microscope, status, frames=2, trace=steps)
+
+    offer_method(focus)
+    shown = []
+    result = semdrivers.autofocus(microscope, method="test-method", move_to_contrast=True, progress=shown.append)
+    assert [step.index for step in shown] == [0, 1, 2, 3, 4, 5] == [step.index for step in result.trace]
+    assert result.measured_at == pytest.approx((1.0, 2.05))
+    assert microscope.stage_position == (1.0, 2.0)
+    assert result.reason == "the test says so; at the target: the test says so"
+
+
+def test_a_cancel_ends_the_search_around_a_place(foreign_type, offer_method):
+    microscope, cancel = type("Both", (Shifting, foreign_type), {})(), threading.Event()
+
+    def focus(microscope, settings, progress, cancel):
+        cancel.set()
+        return result_of(microscope, "refused")
+
+    offer_method(focus)
+    result = semdrivers.autofocus(microscope, method="test-method", move_to_contrast=True, cancel=cancel)
+    assert (result.status, microscope.sent) == ("refused", [])
+
+
+def test_a_stage_that_cannot_go_there_looks_elsewhere(foreign_type, offer_method):
+    class Narrow(Shifting, foreign_type):
+        def move_stage(self, x, y):
+            if x > 1.0:
+                raise semdrivers.OutOfRangeError("x is outside")
+            return super().move_stage(x, y)
+
+    microscope, places = Narrow(), []
+
+    def focus(microscope, settings, progress, cancel):
+        places.append(microscope.stage_position)
+        return result_of(microscope, "refused")
+
+    offer_method(focus)
+    semdrivers.autofocus(microscope, method="test-method", move_to_contrast=True)
+    assert len(places) == 1 + 8 - 3
+    assert max(x for x, _ in places) <= 1.0
+
+
+def test_a_lens_that_cannot_be_put_back_after_a_refusal_is_the_error(foreign_type, offer_method):
+    class Stuck(foreign_type):
+        @property
+        def working_distance(self):
+            return self._working_distance
+
+        @working_distance.setter
+        def working_distance(self, value):
+            if self.moves:
+                raise semdrivers.HardwareFault("the lens does not answer")
+            self.moves.append(value)
+            self._working_distance = value
+
+    offer_method(moved("refused"))
+    with pytest.raises(semdrivers.HardwareFault, match="the lens does not answer"):
+        semdrivers.autofocus(Stuck(), method="test-method")

@@ -182,3 +182,15 @@ def test_a_claim_ends_with_an_exception(foreign):
     with pytest.raises(ZeroDivisionError), claimed(foreign, "a test"):
         raise ZeroDivisionError
     check_free(foreign)
+
+
+def test_what_names_what_it_wraps_is_claimed_with_it(foreign):
+    class Named:
+        def __init__(self, inner):
+            self.__wrapped__ = inner
+
+    Named.__wrapped__ = None
+    assert innermost(Named(foreign)) is foreign
+    with claimed(foreign, "a run"), pytest.raises(semdrivers.BusyError, match="a run is under way"):
+        check_free(Named(foreign))
+    check_free(Named(foreign))

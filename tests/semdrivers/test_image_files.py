@@ -470,3 +470,38 @@ def test_the_real_micrographs_can_all_be_read(data_folder):
         assert min(pixels.shape) >= 480, path.name
         assert pixels.dtype == (np.uint16 if "16bit" in path.name else np.uint8), path.name
         assert pixels.std() > 1, path.name
+
+
+@pytest.mark.parametrize("page", [-1, True, 0.0, "0"])
+def test_a_page_is_a_whole_number_from_0(tmp_path, grey, page):
+    Pillow.fromarray(grey).save(tmp_path / "a.png")
+    with pytest.raises(InvalidParameterError, match="page must be a whole number from 0"):
+        read_pixels(tmp_path / "a.png", page)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (np.array([[0.0, np.inf]], np.float32), "holds grey levels that are not finite"),
+        (np.array([[0.0, np.nan]], np.float32), "holds grey levels that are not finite"),
+        (np.ones((2, 2), np.complex64), "grey levels of type complex64 cannot be used"),
+    ],
+)
+def test_grey_levels_that_are_none_are_named(tmp_path, pixels, words):
+    tifffile.imwrite(tmp_path / "a.tif", pixels)
+    with pytest.raises(InvalidParameterError, match=words):
+        read_pixels(tmp_path / "a.tif")
+
+
+def test_whole_numbers_that_fit_into_16_bits_stay_and_others_are_stretched(tmp_path):
+    for levels, read in (([0, 65535], [0, 65535]), ([0, 65536], [0, 65535]), ([-1, 1], [0, 65535])):
+        tifffile.imwrite(tmp_path / "a.tif", np.array([levels], np.int32))
+        assert read_pixels(tmp_path / "a.tif").tolist() == [read]
+
+
+def test_the_second_page_of_a_gif_and_the_colours_of_print(tmp_path, grey):
+    pages = [Pillow.fromarray(grey), Pillow.fromarray(255 - grey)]
+    pages[0].save(tmp_path / "a.gif", save_all=True, append_images=pages[1:])
+    assert np.array_equal(read_pixels(tmp_path / "a.gif", 1), 255 - grey)
+    pages[0].convert("RGB").convert("CMYK").save(tmp_path / "a.jpg", quality=100)
+    assert np.abs(read_pixels(tmp_path / "a.jpg").astype(int) - grey).max() <= 8

@@ -110,3 +110,9 @@ def test_an_address_that_never_answers_is_not_waited_for(caplog):
 def test_only_web_addresses_are_taken(url):
     with pytest.raises(semdrivers.InvalidParameterError, match="webhook"):
         Webhook(url)
+
+
+def test_a_time_is_above_0_and_nothing_is_posted_once_it_is_closed():
+    with pytest.raises(semdrivers.OutOfRangeError, match="timeout must be above 0 s, not 0 s"):
+        Webhook("http://h", timeout=0)
+    Webhook("http://127.0.0.1:1").close()  # nothing is under way

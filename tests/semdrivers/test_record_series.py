@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -144,3 +145,57 @@ def test_noise_is_no_sharpness_and_a_sample_without_structure_has_none(focused, 
     with semdrivers.connect("emulator://featureless?seed=1&magnification=5000") as microscope:
         (note,) = record_series(microscope, tmp_path / "blank", planes=5).notes
         assert "at an end" in note or "hardly blurs" in note
+
+
+def recorded_notes(foreign_type, tmp_path, picture, **changes):
+    """Notes on five planes, 11.96 to 12.04 mm, of a microscope whose frames are `picture` of the working distance."""
+
+    class Painted(foreign_type):
+        def acquire(self, mode=semdrivers.ScanMode.FAST):
+            pixels = picture(self.working_distance)
+            return semdrivers.Image(pixels, self.working_distance, self.magnification, 200.0)
+
+    for name, value in changes.items():
+        setattr(Painted, name, value)
+    return record_series(Painted(), tmp_path / "series", planes=5, span=0.08).notes
+
+
+def stripes(strength, mean=100.0):
+    wave = np.where(np.arange(320) // 16 % 2, 1.0, -1.0)
+    return np.tile(mean + strength * wave, (240, 1)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("picture", "words"),
+    [
+        (lambda at: stripes(50 - 1000 * abs(at - 12)), []),
+        (lambda at: stripes(50 - 500 * (at - 11.96)), ["The sharpest plane is at an end"]),
+        (lambda at: stripes(50 - 100 * abs(at - 12)), ["The picture hardly blurs towards an end"]),
+        (lambda at: np.vstack([stripes(0, 255)[:120], stripes(50 - 1000 * abs(at - 12))[:120]]), ["Up to 50% of a picture is black"]),
+        (lambda at: stripes(50 - 1000 * abs(at - 12), 100 + 1000 * (at - 12)), ["The mean grey level went from 60 to 140"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_series_is_said(foreign_type, tmp_path, picture, words):
+    notes = recorded_notes(foreign_type, tmp_path, picture)
+    assert len(notes) == len(words)
+    assert all(note.startswith(start) for note, start in zip(notes, words, strict=True))
+
+
+def test_planes_that_are_at_the_same_place_are_said(foreign_type, tmp_path):
+    stuck = property(lambda self: 12.0, lambda self, value: None)
+    notes = recorded_notes(foreign_type, tmp_path, lambda at: stripes(50), working_distance=stuck)
+    assert any("have the same working distance" in note for note in notes)
+
+
+def test_a_file_is_no_folder_and_a_frame_too_small_is_named_before_anything_moves(foreign_type, tmp_path):
+    small = semdrivers.ScanMode("128x128", 128, 128)
+    about = dataclasses.replace(foreign_type.capabilities, scan_modes=(small,))
+    (tmp_path / "file").write_text("mine")
+    microscope = foreign_type()
+    with pytest.raises(semdrivers.InvalidParameterError, match="is no folder"):
+        record_series(microscope, tmp_path / "file", overwrite=True)
+    microscope.capabilities = about
+    with pytest.raises(semdrivers.InvalidParameterError, match="too small for a series"):
+        record_series(microscope, tmp_path / "new")
+    assert (microscope.moves, microscope.frames) == ([], 0)
+    assert (tmp_path / "file").read_text() == "mine"

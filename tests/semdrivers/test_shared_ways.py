@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 import semdrivers
 from semdrivers.base import WrappedMicroscope
 from semdrivers.connection import flag_option, split_url, whole_option
-from semdrivers.microscope import HasDetector, HasStage, restoring, whole_number, within
+from semdrivers.microscope import (
+    HasDetector,
+    HasStage,
+    Range,
+    check_read_back,
+    checked_limits,
+    number,
+    put_back,
+    read_number,
+    reported,
+    restoring,
+    stigmator_of,
+    whole_number,
+    within,
+)
 
 
 def test_a_wrapped_microscope_has_what_the_other_has_and_no_more(foreign_type):
@@ -90,3 +106,165 @@ def test_an_option_stands_above_the_query_and_unknown_ones_are_listed():
     assert flag_option("x://", "b", "no") is False
     with pytest.raises(semdrivers.InvalidParameterError, match=r"there is no option 'c'; an X takes a, b$"):
         split_url("x://host?c=1", {}, ("a", "b", "on_close"), "an X")
+
+
+class Parts:
+    """Something with settings that notes every set, and fails on request."""
+
+    def __init__(self, **values):
+        object.__setattr__(self, "done", [])
+        object.__setattr__(self, "failing", {})
+        self.__dict__.update(values)
+
+    def __setattr__(self, name, value):
+        self.done.append((name, value))
+        for error in self.failing.get(name, ()):
+            self.failing[name] = self.failing[name][1:]
+            raise error
+        self.__dict__[name] = value
+
+    def move_stage(self, x, y):
+        self.stage_position = x, y
+
+
+def test_what_is_put_back_is_set_in_order_and_only_where_it_has_changed():
+    start = {"stage_position": (1.0, 2.0), "magnification": 2000.0, "working_distance": 12.0}
+    parts = Parts(stage_position=(3.0, 2.0), magnification=2000.0, working_distance=13.0)
+    assert put_back(parts, start) == {}
+    assert parts.done == [("stage_position", (1.0, 2.0)), ("working_distance", 12.0)]
+    parts.done.clear()
+    assert put_back(parts, start, changed_only=False) == {}
+    assert parts.done == list(start.items())
+
+
+@pytest.mark.parametrize("changed_only", [True, False])
+def test_a_stigmator_that_reads_its_value_is_never_set(changed_only):
+    parts = Parts(stigmator=(1.0, 2.0))
+    assert put_back(parts, {"stigmator": (1.0, 2.0)}, changed_only=changed_only) == {}
+    assert parts.done == []
+    assert put_back(parts, {"stigmator": (1.0, 2.5)}, changed_only=changed_only) == {}
+    assert parts.done == [("stigmator", (1.0, 2.5))]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_no_number_is_never_put_back_and_the_rest_is(value):
+    parts = Parts(magnification=500.0, working_distance=13.0)
+    failures = put_back(parts, {"magnification": value, "working_distance": 12.0})
+    assert list(failures) == ["magnification"]
+    assert isinstance(failures["magnification"], semdrivers.OutOfRangeError)
+    assert parts.done == [("working_distance", 12.0)]
+
+
+@pytest.mark.parametrize(("presses", "set_at_last"), [(1, True), (2, True), (3, False)])
+def test_an_impatient_person_leaves_nothing_out_and_ends_the_program(presses, set_at_last):
+    parts = Parts(magnification=500.0, working_distance=13.0)
+    parts.failing["magnification"] = (KeyboardInterrupt(),) * presses
+    with pytest.raises(KeyboardInterrupt):
+        put_back(parts, {"magnification": 2000.0, "working_distance": 12.0})
+    assert (parts.magnification == 2000.0) is set_at_last
+    assert parts.working_distance == 12.0
+    assert len(parts.done) == min(presses + 1, 3) + 1
+
+
+def test_what_failed_is_told_by_name_and_tried_once():
+    error = semdrivers.DeviceError("stuck")
+    parts = Parts(magnification=500.0, working_distance=13.0)
+    parts.failing["magnification"] = (error,)
+    assert put_back(parts, {"magnification": 2000.0, "working_distance": 12.0}) == {"magnification": error}
+    assert [name for name, _ in parts.done] == ["magnification", "working_distance"]
+
+
+def test_a_block_that_ended_well_raises_the_first_failure():
+    parts = Parts(magnification=500.0)
+    parts.failing["magnification"] = (semdrivers.DeviceError("stuck"),)
+    with pytest.raises(semdrivers.DeviceError, match="stuck"), restoring(parts, values={"magnification": 2000.0}):
+        pass
+
+
+def test_a_link_opened_again_to_put_back_says_what_is_back_and_what_is_not(caplog):
+    parts = Parts(magnification=500.0, working_distance=13.0)
+    parts.failing["magnification"] = (semdrivers.DeviceError("stuck"),)
+    start = {"magnification": 2000.0, "working_distance": 12.0}
+    with pytest.raises(semdrivers.TransportError) as lost, restoring(parts, values=start):
+        raise semdrivers.TransportError("gone")
+    assert lost.value.__notes__ == [
+        "and magnification could not be put back to 2000.0: stuck",
+        "the link was opened again: working_distance is back at 12.0",
+    ]
+    assert "magnification could not be put back to 2000.0: stuck" in caplog.text
+    parts.failing["working_distance"] = (semdrivers.DeviceError("stuck"),)
+    with pytest.raises(semdrivers.TransportError) as lost, restoring(parts, values={"working_distance": 12.0}):
+        raise semdrivers.TransportError("gone")
+    assert len(lost.value.__notes__) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "read", "tolerance", "same"),
+    [
+        (10.0, 10.0100099, 0.01, True),
+        (10.0, 9.98998, 0.01, False),
+        (1000.0, 1000.005, 0.0, True),
+        (1000.0, 999.99, 0.0, False),
+    ],
+)
+def test_a_value_read_back_may_differ_by_rounding_alone(value, read, tolerance, same):
+    if same:
+        check_read_back("lens", value, read, tolerance)
+    else:
+        with pytest.raises(semdrivers.DeviceError, match=f"lens was set to {value:g} and reads {read:g}: "):
+            check_read_back("lens", value, read, tolerance)
+
+
+@pytest.mark.parametrize(
+    ("work", "words"),
+    [
+        (lambda: number("lens", "1"), "lens must be a number, not '1'"),
+        (lambda: number("lens", None, "mm"), "lens must be a number in mm, not None"),
+        (lambda: number("lens", math.inf, "mm"), "lens must be finite, not inf mm"),
+        (lambda: number("lens", 10**400), "lens must be finite, not a number of more than 300 digits"),
+        (lambda: reported("lens", "nan", "mm"), "lens reads 'nan', which is no finite number; check the instrument"),
+        (lambda: within("x", 2, 0, 1), "x must be within 0 to 1, not 2"),
+        (lambda: whole_number("x", True, 0), "x must be a whole number, not True"),
+        (lambda: checked_limits(0.0, None), "max_travel must be above 0 mm, not 0 mm"),
+        (lambda: checked_limits(0.0, None, unit=""), "max_travel must be above 0, not 0"),
+        (lambda: checked_limits(None, (2.0, 2.0)), "bounds must be (low, high) in mm with low < high, not (2, 2)"),
+        (lambda: checked_limits(None, 3), "bounds must be two numbers in mm, not 3"),
+        (lambda: checked_limits(None, 3, unit=""), "bounds must be two numbers, not 3"),
+        (lambda: Range(1.0, 2.0).check("x", 2.5), "x 2.5 is outside 1 to 2"),
+        (lambda: Range(1.0, 2.0).check("x", 0.5, "mm"), "x 0.5 mm is outside 1 to 2 mm"),
+        (
+            lambda: read_number(Parts(working_distance=math.nan), "working_distance", "mm"),
+            "the instrument reads back no usable value: working distance must be finite, not nan mm; check its driver",
+        ),
+        (
+            lambda: stigmator_of(Parts(stigmator=(1.0, math.nan))),
+            "the instrument reads back no usable stigmator: stigmator y must be finite, not nan; check its driver",
+        ),
+        (
+            lambda: stigmator_of(Parts(stigmator=None)),
+            "the instrument reads back no usable stigmator: cannot unpack non-iterable NoneType object; check its driver",
+        ),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_this_text(work, words):
+    with pytest.raises(semdrivers.SemDriversError) as refused:
+        work()
+    assert str(refused.value) == words
+
+
+def test_a_value_at_a_limit_is_taken_also_when_single_precision_has_moved_it():
+    limits = Range(3.0, 5.0)
+    for value, taken in ((3.0, 3.0), (5.0, 5.0), (3.0 - 2e-6, 3.0), (5.0 + 4e-6, 5.0)):
+        assert limits.check("x", value) == taken
+    for value in (3.0 - 4e-6, 5.0 + 6e-6):
+        with pytest.raises(semdrivers.OutOfRangeError):
+            limits.check("x", value)
+    assert limits.intersect(4.0, 9.0) == Range(4.0, 5.0)
+    assert limits.intersect(0.0, 4.0) == Range(3.0, 4.0)
+    assert 3.0 in limits
+    assert 5.0 in limits
+    assert "4" not in limits
+    assert math.nan not in limits
+    assert checked_limits(0.1, [1, 2]) == (1.0, 2.0)
+    assert within("x", 1, 0, 1) == 1.0
+    assert whole_number("x", -3) == -3

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -15,9 +16,13 @@ import pytest
 from firmware_protocol.control import Decoder, Envelope, encode
 from firmware_protocol.messages import (
     Applied,
+    Authenticate,
     BeamChanged,
+    BeamSet,
     Bye,
+    Challenge,
     Done,
+    EmergencyStop,
     GetParameter,
     GetStatus,
     Hello,
@@ -41,7 +46,7 @@ from firmware_protocol.messages import (
     Vent,
     Wait,
 )
-from semdrivers.em30 import ControlLink, WaitingTimes, open_tcp
+from semdrivers.em30 import ControlLink, WaitingTimes, open_tcp, send_emergency_stop
 from semdrivers.errors import (
     BusyError,
     DeviceError,
@@ -555,3 +560,65 @@ def test_a_subscription_that_fails_leaves_nobody_behind(peer: ScriptedPeer) -> N
         with pytest.raises(TransportError):
             link.subscribe(print)
         assert link._subscribers == ()
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "words"),
+    [
+        ([ok(BeamSet(False, 0.0, 1.0))], None, ""),
+        ([refused(Status.BAD_FRAME), ok(BeamSet(False, 0.0, 1.0))], None, ""),
+        ([no_em30, ok(BeamSet(False, 0.0, 1.0))], None, ""),
+        ([ok(BeamSet(True, 0.0, 1.0))], HardwareFault, "the beam on after an emergency stop"),
+        ([refused(Status.NOT_IMPLEMENTED)], DeviceError, "emergency stop"),
+        ([ok(Done(1.0))], TransportError, "within 0.4 s over"),
+        ([lambda request: encode(other(request).reply(Done(1.0)))], ProtocolError, "an emergency stop with Done"),
+        ([lambda request: encode(stranger(request).reply(BeamSet(False, 0.0, 1.0)))], TransportError, "switch the beam off"),
+        ([nothing], TransportError, "switch the beam off at the instrument"),
+    ],
+)  # fmt: skip
+def test_a_stop_without_a_session_ends_with_the_beam_off_or_an_error(
+    peer: ScriptedPeer, script: list[Answer], error: type[Exception] | None, words: str
+) -> None:
+    peer.script = script
+    transport = open_tcp("127.0.0.1", peer.port)
+    deadline = 0.4 if error is TransportError else 5.0
+    with nullcontext() if error is None else pytest.raises(error, match=words):
+        send_emergency_stop(transport, client="tests", name="EM-30 on the bench", deadline=deadline)
+    assert {type(each.message) for each in peer.heard} == {EmergencyStop}
+    assert {each.message.client for each in peer.heard} == {"tests"}
+
+
+@pytest.mark.parametrize("challenge", ["", "zz", "00" * 31, "00" * 33])
+def test_what_is_no_challenge_is_no_proof_given(challenge: str) -> None:
+    peer = ScriptedPeer(refused(Status.NOT_AUTHENTICATED))
+    peer.script = [ok(Challenge(challenge))]
+    with pytest.raises(ProtocolError, match="which is no challenge"):
+        peer.link(secret="a secret")
+    assert [each.message.proof for each in peer.heard if isinstance(each.message, Authenticate)] == [""]
+    peer.close()
+
+
+def test_a_sequence_number_that_waits_for_its_answer_is_passed_over(peer: ScriptedPeer) -> None:
+    """After 65535 further requests, the number of one that is still waited for comes round again."""
+    with peer.link() as link:
+        late: list[Envelope] = []
+
+        def keep(request: Envelope) -> bytes:
+            late.append(request)
+            return b""
+
+        peer.script = [keep]
+        outcome: list[object] = []
+        waits = threading.Thread(target=lambda: outcome.append(link.request(WD, deadline=60.0)))
+        waits.start()
+        while not late:
+            time.sleep(0.01)
+        link._sequence = late[0].sequence - 1
+        peer.script = [ok(APPLIED)]
+        assert link.request(SET) == APPLIED
+        assert peer.heard[-1].sequence == late[0].sequence + 1
+        value = ParameterValue(Parameter.WORKING_DISTANCE, 12.0, 1.0)
+        assert peer.connection is not None
+        peer.connection.sendall(encode(late[0].reply(value)))
+        waits.join(10)
+        assert outcome == [value]

@@ -209,3 +209,14 @@ def test_the_folder_is_checked_before_anything_starts_and_left_alone_when_nothin
     assert not (tmp_path / "s").exists()
     with pytest.raises(OutOfRangeError):
         Emulator("featureless", magnification=1e9, save_session=tmp_path / "s")
+
+
+def test_a_night_in_this_process_is_replayed_as_it_was(tmp_path):
+    with (
+        Emulator("featureless", save_session=tmp_path / "s") as emulator,
+        semdrivers.connect(emulator.url) as microscope,
+    ):
+        seen = night(microscope)
+    with replay(tmp_path / "s") as microscope:
+        for one, other in zip(night(microscope), seen, strict=True):
+            assert_same(one, other)

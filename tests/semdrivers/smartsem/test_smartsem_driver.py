@@ -124,3 +124,21 @@ def test_without_the_object_it_says_what_is_missing(monkeypatch):
     for wrong in ("smartsem://192.168.1.3", "smartsem://?settle=-1", "smartsem://?beam=1"):
         with pytest.raises((semdrivers.InvalidParameterError, semdrivers.OutOfRangeError)):
             semdrivers.connect(wrong)
+
+
+def test_what_cannot_be_asked_for_never_reaches_the_object(api):
+    microscope = semdrivers.connect("smartsem://?settle=0")
+    with pytest.raises(semdrivers.InvalidParameterError, match=r"mode must be a semdrivers\.ScanMode, not 'FAST'"):
+        microscope.acquire("FAST")
+    assert api.done == []
+    microscope.close()
+    microscope.close()
+    assert api.done == ["closed"]
+    with pytest.raises(semdrivers.NotConnectedError, match="the connection to SmartSEM is closed; connect again"):
+        microscope.working_distance  # noqa: B018
+
+
+def test_remoting_that_does_not_begin_is_named(api):
+    api.InitialiseRemoting = lambda: 1001
+    with pytest.raises(semdrivers.NotConnectedError, match="InitialiseRemoting returns the status 1001"):
+        semdrivers.connect("smartsem://?settle=0")

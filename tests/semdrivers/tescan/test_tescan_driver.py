@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 
@@ -307,3 +308,23 @@ def test_a_wide_beam_comes_with_a_lens_to_match(angle):
         about = microscope.capabilities
         assert about.half_angle == pytest.approx(angle, rel=1e-3)
         assert about.probe_diameter < (100 if angle < 3 else 35)
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "words"),
+    [
+        ("beam_on", 1, "beam_on must be True or False, not 1"),
+        ("stigmator", 3, "stigmator must be (x, y) in the units of the instrument, not 3"),
+        ("stigmator", (1.0, "2"), "stigmator must be a number, not '2'"),
+    ],
+)
+def test_what_is_no_value_never_reaches_the_server(microscope, emulator, member, value, words):
+    before = emulator.stigmator
+    with pytest.raises(semdrivers.InvalidParameterError, match=re.escape(words)):
+        setattr(microscope, member, value)
+    assert (microscope.beam_on, emulator.stigmator) == (True, before)
+
+
+def test_a_detector_has_a_number_too(emulator):
+    with opened(emulator, "detector=1&timeout=60") as microscope:
+        assert microscope.acquire().pixels.shape == (240, 320)
