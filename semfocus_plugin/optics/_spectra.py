@@ -209,7 +209,7 @@ class Pair:
         weight = _visible(first, second)
         power = [(s.power * np.sqrt(weight)).astype(np.float32) for s in (first, second)]
         error = [s.error.astype(np.float32) for s in (first, second)]
-        disagreement = _disagreement(transfer, *power, *error)
+        disagreement = _disagreement(transfer, power[0], power[1], error[0], error[1])
         least = float(disagreement.min())
         scale = max(LEAST_DISAGREEMENT, 2 * least / max(float(weight.sum()), 1.0))
         likelihood = np.exp(-0.5 * (disagreement - least) / scale)
