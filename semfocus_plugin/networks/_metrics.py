@@ -90,7 +90,7 @@ def _by_tile(pixels: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.floa
 def _tile_sums(tiles: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the sum of every tile, of shape (tiles down, lines, tiles along, columns)."""
     by_line = tiles.reshape(-1, _TILE) @ np.ones(_TILE, np.float32)
-    return by_line.reshape(tiles.shape[:3]).sum(axis=1, dtype=np.float64)
+    return np.asarray(by_line.reshape(tiles.shape[:3]).sum(axis=1, dtype=np.float64))
 
 
 def clipped_share(pixels: NDArray[Any], top: int | None = None) -> float:
