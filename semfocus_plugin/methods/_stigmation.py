@@ -22,8 +22,6 @@ _BOTH_SIGNS = 1.3
 """Ratio of the standard deviation to that of the likelier half from which only a move shows the sign of a component."""
 _VAGUE = 1.0
 """Depths of field from which a frame in focus shows more of the astigmatism than one beside it."""
-_ROUGH = 0.8
-"""Depths of field to which what is corrected was known, from which the next frame looks beside the focus."""
 _GAIN_ERROR = 0.1
 """Relative error of a move by what was measured on the way."""
 _SURE = 0.6
@@ -107,7 +105,7 @@ class Stigmation:
             if stigmator.known:
                 if self._moves < _MOST_MOVES:
                     self._moves += 1
-                    return self._moved(self._against(found), near, found, every)
+                    return self._moved(self._against(found), near, found)
             elif found.unseen is not None:
                 self._refusal = (
                     "it is not known what the stigmator does, and a sample of one direction does not show it: "
@@ -141,21 +139,15 @@ class Stigmation:
         assert stigmator is not None
         return stigmator.towards(found.x, found.y, as_given=found.unseen is not None)
 
-    def _moved(
-        self, setting: tuple[float, float], near: Estimate, found: Residual, every: list[Measurement]
-    ) -> float | None:
-        """Correct, and return where to look: the focus, which the last frame verifies.
-
-        After a rough correction that is beside it, where a frame shows what remains.
-        """
+    def _moved(self, setting: tuple[float, float], near: Estimate, found: Residual) -> float | None:
+        """Correct, and return where to look: the focus, which the last frame verifies."""
         self._set(setting)
         stigmator = self._run.stigmator
         assert stigmator is not None
         if stigmator.adds(self._left, self.setting) < 0.3 * found.amount:
             self._refusal = "the stigmator is at its limit; widen stigmator_bounds or max_stigmator_travel"
             return None
-        beside = self._flank(near, [], every) if found.mode > _ROUGH * near.unit else None
-        return near.working_distance if beside is None else beside
+        return near.working_distance
 
     def _tried(self, setting: tuple[float, float], near: Estimate) -> float | None:
         """Move an axis to see what it does, and return where that shows: beside the focus, with its sign."""
