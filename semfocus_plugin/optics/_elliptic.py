@@ -73,7 +73,8 @@ class Samples:
     directions : int
         Sectors, of eight, in which frames show the sample; 0 where none are compared.
     axis : tuple of complex
-        Along which directions; see `SectorPair`.
+        Means of exp(2iφ) and exp(4iφ) over the power of the sample in all directions φ. The first is of length 1 for
+        a pattern along one direction, the second for one along two at right angles, too.
     at_start : ndarray of shape (N,)
         The same x + iy with the stigmator where it stood at the start of the run.
     unknowns : ndarray of shape (N, J)
@@ -337,10 +338,11 @@ class _Target:
         self._growth = [pixel / s.pixel for s in sightings]
         spectra = {k: _spectrum(sightings[k]) for k in self._compared}
         self._tables = [_pair(spectra[i], spectra[j]) for i, j in pairs]
-        directions = sector_directions(list(spectra.values())).astype(np.complex64)
-        self._cos, self._sin = directions.real[:, None], directions.imag[:, None]
-        shown = max(self._tables, key=lambda table: table.directions, default=None)
-        self.directions, self.axis = (0, (0j, 0j)) if shown is None else (shown.directions, shown.axis)
+        along = sector_directions(list(spectra.values()))
+        self._cos, self._sin = (part.astype(np.float32)[:, None] for part in (along.real, along.imag))
+        shown = max(self._tables, key=lambda table: table.directions)
+        self.directions = shown.directions
+        self.axis = complex(shown.shares @ along), complex(shown.shares @ along**2)
         self._least = [math.inf] * len(pairs)
         self.gaps = np.unique([s.working_distance for s in sightings])
 

@@ -251,9 +251,8 @@ class SectorPair:
         Bins that show the sample.
     directions : int
         Sectors that show the sample, of eight; a pattern of stripes shows in one or two.
-    axis : tuple of complex
-        Means of exp(2iφ) and exp(4iφ) over the power of the sample in all directions φ. The first is of length 1 for
-        a pattern along one direction, the second for one along two at right angles, too.
+    shares : ndarray of shape (8,)
+        Of the power of the sample, of every sector.
     """
 
     def __init__(self, first: Spectrum, second: Spectrum) -> None:
@@ -263,9 +262,8 @@ class SectorPair:
         weight *= power > _LEAKAGE * power.max(axis=0)
         self.terms = float(weight.sum())
         self.directions = int((np.where(weight > 0.5, weight, 0.0).sum(axis=1) >= _SHOWN).sum())
-        share = np.maximum(power * weight, 0.0).sum(axis=1)
-        share /= max(float(share.sum()), 1e-30)
-        self.axis = tuple(complex(share @ np.exp(n * 1j * SECTOR_ANGLES)) for n in (2, 4))
+        shown = np.maximum(power * weight, 0.0).sum(axis=1)
+        self.shares = shown / max(float(shown.sum()), 1e-30)
         root = np.sqrt(weight)
         one, other = ((s.sectors * root).astype(np.float32) for s in (first, second))
         one_error, other_error = (s.sectors_error.astype(np.float32) for s in (first, second))
