@@ -299,8 +299,9 @@ def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
     )
     if border:
         return dataclasses.replace(outcome, focused=False, retry=False, reason=border)
-    if odd is None or in_order(run.measurements, outcome.working_distance):
-        return _repeated(run, outcome)
+    repeated = _repeated(run, outcome)
+    if odd is None or in_order(run.measurements, outcome.working_distance) or not repeated.focused:
+        return repeated
     frame, seems = odd
     reason = (
         f"the frames contradict each other: with the focus at {outcome.working_distance:.3f} mm, the frame at "

@@ -18,7 +18,10 @@ def test_a_stigmator_that_is_set_wrong_is_reported_and_not_chased(seed):
         assert 2.0 < 0.045 / running.truth.depth_of_field < 4.0
         result = microscope.autofocus()
         assert "correct the stigmator" in result.reason, result
-        assert result.frames <= 8
+        assert result.frames <= 9
+        unit = running.truth.depth_of_field
+        assert abs(result.working_distance - running.truth.working_distance) < 0.3 * unit, result
+        assert result.astigmatism.amount == pytest.approx(45.0, rel=0.15), result
         assert microscope.stigmator == pytest.approx((45.0, 0.0), abs=0.1)
 
 
