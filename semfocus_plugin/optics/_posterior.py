@@ -55,6 +55,9 @@ DIRECTIONS = 5
 _ONE_WAY, _SEVERAL = 0.8, 0.5
 """Mean of exp(4iφ) from which a pattern lies along one direction φ, or across it too; of exp(2iφ) below which both."""
 
+_LINES = 0.985
+"""Mean of exp(2iφ) from which a sample is one of lines, though what its lines leak shows in more directions."""
+
 MISLED_SIGMA, MISLED_SHARE = 0.9, 0.4
 _NEAR_PRIOR = 60.0
 """The prior falls as 1/distance from the first frame, faster beyond the distance that blurs it by this many pixels."""
@@ -321,13 +324,11 @@ class Posterior:
 
     def residual(self) -> Residual | None:
         """Return the astigmatism, as far as the sample shows it: a pattern may lie along one direction or two."""
-        found = self.astigmatism()
-        if found is not None:
-            return Residual(*found, mode=found[2])
         s = self._samples
         axis = None if s is None else _pattern(s)
         if s is None or axis is None:
-            return None
+            found = self.astigmatism()
+            return None if found is None else Residual(*found, mode=found[2])
         turn, both = axis
         plane = (s.x + 1j * s.y) * turn.conjugate()
         # Across the pattern's own axis a frame shows the amount alone: both signs are alike until the stigmator moves.
@@ -458,7 +459,8 @@ def _trust(sighting: Sighting) -> tuple[float, float]:
 def _pattern(samples: elliptic.Samples) -> tuple[complex, bool] | None:
     """Return exp(2iφ) of a pattern along φ, and whether it lies across φ too; None for a sample of more directions."""
     once, twice = samples.axis
-    if not 0 < samples.directions < DIRECTIONS or abs(twice) < _ONE_WAY:
+    several = samples.directions >= DIRECTIONS and abs(once) < _LINES
+    if several or not samples.directions or abs(twice) < _ONE_WAY:
         return None
     turn = complex(np.sqrt(twice / abs(twice)))
     return turn if (once * turn.conjugate()).real >= 0 else -turn, abs(once) < _SEVERAL

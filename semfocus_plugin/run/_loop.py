@@ -355,7 +355,9 @@ def _finding(run: FocusRun, outcome: Outcome) -> str:
     alike = [
         m
         for m in run.measurements
-        if math.isclose(m.pixel, last.pixel, rel_tol=1e-3) and m.image.pixels.shape == last.image.pixels.shape
+        if math.isclose(m.pixel, last.pixel, rel_tol=1e-3)
+        and m.image.pixels.shape == last.image.pixels.shape
+        and m.setting == last.setting
     ]
     nearest = sorted(alike, key=lambda m: abs(m.working_distance - place))[:_MOST_VIEWS]
     if outcome.astigmatism is not None:

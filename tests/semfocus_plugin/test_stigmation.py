@@ -157,6 +157,12 @@ def test_what_the_stigmator_does_need_not_be_known(number, seed, kind):
 
 
 @pytest.mark.slow
+def test_what_was_corrected_is_not_advised():
+    found = run_once(3, 32, "emulator", "")
+    assert found.status == "focused", found
+    assert "correct the stigmator" not in found.reason
+
+
 def test_frames_between_the_line_foci_are_alike_and_no_lens_is_blamed():
     run = run_once(3, 12, "emulator-unknown", "")
     assert run.status == "focused", run
