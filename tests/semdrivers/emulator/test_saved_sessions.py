@@ -28,6 +28,17 @@ from semdrivers.errors import (
 COMMAND = [sys.executable, "-c", "from semdrivers._cli import main; main()", "emulate", "--json"]
 
 
+def vented(microscope):
+    """Vent, try the beam, pump, and switch it on; returns what came of it."""
+    microscope.vent()
+    vacuum = microscope.vacuum
+    with pytest.raises(InterlockError, match="evacuated") as caught:
+        microscope.beam_on = True
+    microscope.pump()
+    microscope.beam_on = True
+    return [vacuum, type(caught.value)]
+
+
 def night(microscope):
     """Everything that an instrument hears of; returns what came of it."""
     seen = [microscope.working_distance, microscope.magnification, microscope.stage_position]
@@ -43,13 +54,7 @@ def night(microscope):
     with pytest.raises(InterlockError, match="needs the beam") as caught:
         microscope.acquire()
     seen.append(type(caught.value))
-    microscope.vent()
-    seen.append(microscope.vacuum)
-    with pytest.raises(InterlockError, match="evacuated") as caught:
-        microscope.beam_on = True
-    seen.append(type(caught.value))
-    microscope.pump()
-    microscope.beam_on = True
+    seen += vented(microscope)
     seen.append(microscope.acquire(semdrivers.ScanMode.STANDARD))
     return seen
 
@@ -217,13 +222,7 @@ def without_frames(microscope):
     microscope.stigmator = (1.0, 2.0)
     microscope.beam_on = False
     seen += [microscope.stage_position, microscope.stage_orientation, microscope.stigmator, microscope.beam_on]
-    microscope.vent()
-    seen.append(microscope.vacuum)
-    with pytest.raises(InterlockError, match="evacuated") as caught:
-        microscope.beam_on = True
-    seen.append(type(caught.value))
-    microscope.pump()
-    microscope.beam_on = True
+    seen += vented(microscope)
     return [*seen, microscope.vacuum]
 
 
