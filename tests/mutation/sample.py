@@ -37,7 +37,7 @@ ROOMS = {
     "limits": (
         [f"semfocus_plugin/run/{name}.py" for name in ("_limits", "_dose", "_brightness")],
         "tests/semfocus_plugin/test_probe_limits.py tests/semfocus_plugin/test_exposure_first.py "
-        "tests/semfocus_plugin/test_safe_defaults.py tests/semfocus_plugin/test_envelope.py",
+        "tests/semfocus_plugin/test_envelope.py",
     ),
     "run": (
         ["semfocus_plugin/run"],
