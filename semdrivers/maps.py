@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semdrivers.files import plain, plot_focus_map, replacing
+from semdrivers.files import plain, plot_focus_map, read_json, replacing
 from semdrivers.focus import AutofocusResult
 from semdrivers.microscope import number
 
@@ -317,7 +317,7 @@ class FocusMap:
             When the file is no focus map, or cannot be read.
         """
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = read_json(path)
             if values["format"] != _FORMAT:
                 raise ValueError(f"its format is {values['format']!r}")
             loaded = cls(tolerance=values["tolerance"], drift=values["drift"], clock=clock)

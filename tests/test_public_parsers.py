@@ -19,7 +19,7 @@ from semdrivers.files import conditions_of, decimal, decoded, page_count, read_p
 from semdrivers.focus import record_of_frame
 from semdrivers.instruments import SETTINGS_VARIABLE, Instrument, add_instrument, read_instruments
 from semdrivers.microscope import checked_limits, number, whole_number, within
-from semfocus_plugin import calibration, labelling, networks
+from semfocus_plugin import calibration, labelling, networks, tiles
 
 BRACKETS = "[" * 100_000
 TEXTS = [
@@ -68,6 +68,9 @@ ENCODED += [
 ]
 ENCODED += [
     b'{"url": 1}',
+    b"3",
+    b'"text"',
+    b"null",
     b'{"lab": {"url": "em30://h", "max_travel": 1' + b"0" * 400 + b"}}",
     b"\x89PNG\r\n\x1a\n" + b"\0" * 40,
 ]
@@ -195,6 +198,8 @@ READERS = {
     "table": read_table,
     "sheet": labelling.read_sheet,
     "calibration": calibration.load,
+    "focus map": semdrivers.FocusMap.load,
+    "plan of tiles": tiles.Plan.load,
     "instruments": settings_of,
     "models": models_of,
     "session": session_of,

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 import semdrivers
-from semdrivers.errors import AutofocusError, InvalidParameterError
-from semdrivers.files import counted, replacing
+from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeError
+from semdrivers.files import counted, read_json, replacing
 from semdrivers.focus import AutofocusSettings, Progress
 from semdrivers.microscope import Microscope, Range, has_member, number, restoring, stigmator_of
 from semfocus_plugin import networks as network_files
@@ -76,7 +76,8 @@ class StigmatorCalibration:
         if rows.shape != (2, 2) or not np.isfinite(rows).all() or not np.linalg.cond(rows) < 100:
             raise InvalidParameterError(f"matrix must be two rows of two numbers with an inverse, not {self.matrix!r}")
         object.__setattr__(self, "matrix", tuple(tuple(float(value) for value in row) for row in rows))
-        number("sigma", self.sigma)
+        if number("sigma", self.sigma) < 0:
+            raise OutOfRangeError(f"sigma must be at least 0, not {self.sigma}")
         if self.working_distance is not None:
             number("working_distance", self.working_distance, "mm")
 
@@ -240,7 +241,7 @@ def stigmator_for(info: Identified) -> StigmatorCalibration | None:
     """Return what is kept of an instrument's stigmator, or None; what is kept of another is never returned."""
     path = place_for(info)
     try:
-        values = {} if path is None else json.loads(_beside(path).read_text(encoding="utf-8"))
+        values = {} if path is None else read_json(_beside(path))
         found = StigmatorCalibration(**values)
     except (OSError, ValueError, TypeError, InvalidParameterError):
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semdrivers.files import replacing
+from semdrivers.files import read_json, replacing
 from semdrivers.image import ScanMode
 from semdrivers.maps import checked_region
 from semdrivers.microscope import number, whole_number, within
@@ -94,7 +94,7 @@ class Plan:
     def load(cls, path: Path) -> Plan:
         """Read a plan; raises `InvalidParameterError` when the file is none."""
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = dict(read_json(path))
             if values.pop("format") != _FORMAT:
                 raise ValueError("it has another format")
             plan = cls(**{**values, "region": checked_region(values["region"])})
