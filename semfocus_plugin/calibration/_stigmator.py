@@ -71,7 +71,7 @@ class StigmatorCalibration:
     def __post_init__(self) -> None:
         try:
             rows = np.array(self.matrix, float)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             rows = np.empty(0)
         if rows.shape != (2, 2) or not np.isfinite(rows).all() or not np.linalg.cond(rows) < 100:
             raise InvalidParameterError(f"matrix must be two rows of two numbers with an inverse, not {self.matrix!r}")

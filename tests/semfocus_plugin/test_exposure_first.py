@@ -214,6 +214,18 @@ def test_a_detector_that_takes_only_half_is_put_back_and_heard(simulate):
     assert (microscope.brightness, microscope.contrast) == (0.25, 0.5)
 
 
+@pytest.mark.parametrize("name", ["brightness", "contrast"])
+@pytest.mark.parametrize("value", [-0.25, 1.25])
+def test_a_detector_beyond_its_scale_is_named_and_left_alone(simulate, name, value):
+    inner, networks = simulate(1, surface="black")
+    microscope = Detector(inner, lambda brightness: 0)
+    setattr(microscope, name, value)
+    before = list(microscope.set_to)
+    with pytest.raises(semdrivers.OutOfRangeError, match=f"the instrument's {name}"):
+        loop.run(methods.find("paper"), microscope, AutofocusSettings(), networks=networks)
+    assert microscope.set_to == before
+
+
 def test_the_setting_is_checked():
     with pytest.raises(InvalidParameterError, match="may_change_brightness must be True or False"):
         AutofocusSettings(may_change_brightness="yes")
@@ -247,6 +259,7 @@ class Steady:
         (0.2, 0.0, 40, False),  # and does so too rarely to matter
         (0.3, 0.2, 0, False),
         (0.3, 0.3, 0, True),
+        (0.99, 0.0, 0, True),  # hardly anything is left to tell a dark part by
     ],
 )
 def test_a_dark_part_is_no_signal_cut_off(simulate, black, white, specks, corrected):
