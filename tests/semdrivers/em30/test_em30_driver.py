@@ -197,7 +197,7 @@ def test_a_frame_of_before_a_set_is_never_returned(emulator, microscope):
     for step in range(6):
         emulator.instrument.start_scan(320, 240, 8, 1)
         stale = emulator.instrument.next_frame()
-        device._encode = lambda frame, stale=stale: (*frame_transfers(stale), *frame_transfers(frame))
+        device.encode = lambda frame, stale=stale: (*frame_transfers(stale), *frame_transfers(frame))
         if step % 2:
             microscope.working_distance = 14.0 + 0.1 * step
         else:
@@ -219,7 +219,7 @@ def test_a_scan_of_another_kind_left_running_does_no_harm(emulator, microscope):
 
 
 def test_damaged_frames_are_replaced(emulator, microscope):
-    good = emulator.usb.device._encode
+    good = emulator.usb.device.encode
     damaged = iter([1, 2])
 
     def encode(frame):
@@ -229,7 +229,7 @@ def test_damaged_frames_are_replaced(emulator, microscope):
             return leader, bytes(b ^ 1 for b in payload[:1]) + payload[1:], trailer
         return leader, payload, trailer
 
-    emulator.usb.device._encode = encode
+    emulator.usb.device.encode = encode
     image = microscope.acquire()
     assert image.frame_id == 3
     assert microscope.frames_lost == 2

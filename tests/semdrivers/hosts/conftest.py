@@ -57,7 +57,7 @@ def known(microscope, emulator) -> semdrivers.FocusMap:
 def best_method() -> str | None:
     """The name of the method for runs that must end in focus: the shipped one, if its networks are there."""
     try:
-        from semfocus_plugin.networks import _models as networks
+        from semfocus_plugin import networks
 
         networks.load()
     except (ImportError, semdrivers.ModelError):
