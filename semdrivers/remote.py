@@ -19,7 +19,15 @@ from typing import Any, Self
 
 from semdrivers.autofocus import checked_settings
 from semdrivers.base import MicroscopeBase
-from semdrivers.connection import LEAST_TOKEN, TOKEN_VARIABLE, checked_token, read_token, split_url
+from semdrivers.connection import (
+    LEAST_TOKEN,
+    TOKEN_VARIABLE,
+    checked_token,
+    host_and_port,
+    number_option,
+    read_token,
+    split_url,
+)
 from semdrivers.errors import (
     InvalidParameterError,
     NotConnectedError,
@@ -67,19 +75,10 @@ def open_remote(url: str, options: Mapping[str, Any]) -> RemoteMicroscope:
         When no server answers there, it refuses the token, or its instrument is lost.
     """
     parts, given = split_url(url, options, _OPTIONS, "a shared microscope")
-    try:
-        host, port = parts.hostname, parts.port or PORT
-    except ValueError:
-        host, port = None, PORT
-    if not host or parts.path not in ("", "/") or parts.username is not None:
-        raise InvalidParameterError(f"{url}: write semfocus+http://HOST:PORT, such as semfocus+http://127.0.0.1:{PORT}")
-    timeout = given.get("timeout", _TIMEOUT)
-    if isinstance(timeout, str):
-        try:
-            timeout = float(timeout)
-        except ValueError:
-            raise InvalidParameterError(f"{url}: timeout must be a number of seconds, not {timeout!r}") from None
-    if number(f"{url}: timeout", timeout, "s") <= 0:
+    write = f"semfocus+http://HOST:PORT, such as semfocus+http://127.0.0.1:{PORT}"
+    host, port = host_and_port(url, parts, write, PORT)
+    timeout = number_option(url, "timeout", given.get("timeout", _TIMEOUT), unit="s")
+    if timeout <= 0:
         raise InvalidParameterError(f"{url}: timeout must be above 0 s, not {timeout:g} s")
     token = given.get("token") or read_token(None)
     client = given.get("client") or f"{socket.gethostname()}, process {os.getpid()}"

@@ -26,7 +26,7 @@ from semdrivers.errors import (
 )
 from semdrivers.files import read_pixels
 from semdrivers.image import Image, ScanMode
-from semdrivers.microscope import Capabilities, Range, check_read_back, offered_mode, reported, two_of, within
+from semdrivers.microscope import Capabilities, Range, check_read_back, offered_mode, reported, two_of
 from semdrivers.plugins import get_plugin_manager
 
 _CONTROL = "CZ.EMApiCtrl.1"
@@ -215,7 +215,7 @@ def connect(url: str, options: Mapping[str, Any]) -> SmartSem:
     values: dict[str, Any] = {}
     for name, most in (("settle", 60.0), ("frame_time", 3600.0)):
         if name in given:
-            values[name] = within(f"{url}: {name}", number_option(url, name, given[name]), 0.0, most, "s")
+            values[name] = number_option(url, name, given[name], 0.0, most, "s")
     if "working_distance" in given:
         values["working_distance"] = limits_option(url, "working_distance", given["working_distance"], least=0)
     try:

@@ -15,18 +15,17 @@ import numpy as np
 
 from firmware_protocol.zem import PORT, SIZES
 from semdrivers.base import ConnectedMicroscope
-from semdrivers.connection import limits_option, number_option, split_url
+from semdrivers.connection import host_and_port, limits_option, number_option, split_url
 from semdrivers.errors import (
     BusyError,
     DeviceError,
     InterlockError,
-    InvalidParameterError,
     NotConnectedError,
     ProtocolError,
     SemDriversError,
 )
 from semdrivers.image import Image, ScanMode
-from semdrivers.microscope import Capabilities, Range, check_read_back, number, offered_mode, switch, two_of, within
+from semdrivers.microscope import Capabilities, Range, check_read_back, number, offered_mode, switch, two_of
 from semdrivers.plugins import get_plugin_manager
 from semdrivers.zem._link import Link
 
@@ -236,22 +235,17 @@ def connect(url: str, options: Mapping[str, Any]) -> Zem:
         When no instrument answers.
     """
     parts, given = split_url(url, options, _OPTIONS, "a ZEM")
-    try:
-        port = parts.port
-    except ValueError as error:
-        raise InvalidParameterError(f"{url}: {error}") from None
-    if not parts.hostname or parts.path not in ("", "/"):
-        raise InvalidParameterError(f"{url}: write zem://HOST or zem://HOST:PORT")
+    host, port = host_and_port(url, parts, "zem://HOST or zem://HOST:PORT", PORT)
     values = {"settle": 0.5, "timeout": 3.0, "average": float(_AVERAGE)}
     for name, least, most in (("settle", 0.0, 60.0), ("timeout", 0.05, 60.0), ("average", 1.0, 7.0)):
         if name in given:
-            values[name] = within(f"{url}: {name}", number_option(url, name, given[name]), least, most)
+            values[name] = number_option(url, name, given[name], least, most)
     limits = _WORKING_DISTANCE
     if "working_distance" in given:
         allowed = limits_option(url, "working_distance", given["working_distance"], least=0)
         limits = Range(allowed.minimum, allowed.maximum, limits.step)
-    name = f"ZEM at {parts.hostname}:{port or PORT}"
-    link = Link(parts.hostname, port or PORT, values["timeout"], name)
+    name = f"ZEM at {host}:{port}"
+    link = Link(host, port, values["timeout"], name)
     try:
         try:
             link.ask("StatusCheck")

@@ -18,14 +18,13 @@ from typing import Any
 
 import numpy as np
 
-import semdrivers
 from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeError
 from semdrivers.files import counted, read_json, replacing
 from semdrivers.focus import AutofocusSettings, Progress
 from semdrivers.microscope import Microscope, Range, has_member, number, restoring, stigmator_of
 from semfocus_plugin import networks as network_files
 from semfocus_plugin.calibration._file import Identified, check_place, place_for
-from semfocus_plugin.calibration._measure import CalibrationCancelled
+from semfocus_plugin.calibration._measure import CalibrationCancelled, focused_first
 from semfocus_plugin.networks import Networks
 from semfocus_plugin.optics import Beam
 from semfocus_plugin.run import BudgetSpent, Cancelled, FocusRun, StigmatorEffect, posterior_of, sighting_of
@@ -131,11 +130,7 @@ def calibrate_stigmator(
     if not has_member(microscope, "stigmator") or capabilities.stigmator is None:
         raise InvalidParameterError("this instrument has no stigmator whose limits it reports: nothing can be measured")
     with restoring(microscope, "magnification", "stigmator", "working_distance"):
-        result = semdrivers.autofocus(microscope, settings=settings, progress=progress, cancel=cancel)
-        if result.status == "cancelled":
-            raise CalibrationCancelled("calibration cancelled during autofocus")
-        if not result.focused:
-            raise AutofocusError(f"no calibration without focus ({result.reason}); go to a field with fine detail")
+        result = focused_first(microscope, settings, progress, cancel)
         run = FocusRun(microscope, settings, networks.evaluator, _FRAMES, progress, cancel, beam=beam)
         try:
             columns, sigmas = _columns(run, microscope, capabilities.stigmator)
