@@ -1,5 +1,6 @@
-"""Bases of microscopes: `MicroscopeBase` for drivers, `KeepsFocusRecord` for those with a focus record, and
-`WrappedMicroscope`, which passes everything on to another microscope.
+"""Bases of microscopes: `MicroscopeBase` for drivers, `KeepsFocusRecord` for those with a focus record,
+`ConnectedMicroscope` for those that a closed connection ends too, and `WrappedMicroscope`, which passes everything on
+to another microscope.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ import dataclasses
 import difflib
 import logging
 import math
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 from semdrivers.autofocus import autofocus
-from semdrivers.errors import SemDriversError
+from semdrivers.errors import NotConnectedError, SemDriversError
 from semdrivers.focus import AutofocusResult, FocusRecord, RecordsFocus, record_of_frame
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import (
@@ -67,8 +70,8 @@ _SETTINGS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
 """Protocol, property, and the names that its values have in the metadata of a frame."""
 
 __all__ = [
-    "METHODS", "PARTS", "PROPERTIES", "KeepsFocusRecord", "MicroscopeBase", "WrappedMicroscope", "described",
-    "settings_of",
+    "METHODS", "PARTS", "PROPERTIES", "ConnectedMicroscope", "KeepsFocusRecord", "MicroscopeBase", "WrappedMicroscope",
+    "described", "settings_of",
 ]  # fmt: skip
 
 
@@ -274,6 +277,34 @@ class KeepsFocusRecord(MicroscopeBase):
             settings = settings_of(self, mode) if self._records_settings(mode) else {}
         record = self._focus_record
         return settings if record is None else {**settings, "autofocus": record_of_frame(record, working_distance)}
+
+
+class ConnectedMicroscope(KeepsFocusRecord):
+    """A driver of an instrument with a connection: one call at a time, and none once `close` has set `_closed`.
+
+    A subclass sets `_name`, the instrument's for messages, before its first call.
+    """
+
+    _lock: threading.RLock
+    _name: str
+    _closed = False
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """Make the lock that a call holds."""
+        made = super().__new__(cls)
+        made._lock = threading.RLock()
+        return made
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise NotConnectedError(f"the connection to {self._name} is closed; connect again")
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        """Hold the lock of a microscope that is open."""
+        with self._lock:
+            self._check_open()
+            yield
 
 
 class WrappedMicroscope(MicroscopeBase):

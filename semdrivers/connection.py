@@ -21,11 +21,11 @@ from semdrivers.errors import (
 )
 from semdrivers.focus import AutofocusResult
 from semdrivers.instruments import Instrument, LimitedMicroscope, read_instruments
-from semdrivers.microscope import HasStop, Microscope, Range, check_microscope, number, whole_number
+from semdrivers.microscope import HasStop, Microscope, Range, check_microscope, whole_number, within
 
 __all__ = [
-    "LEAST_TOKEN", "TOKEN_VARIABLE", "OpenMicroscope", "checked_token", "connect", "flag_option", "limits_option",
-    "number_option", "opened", "read_token", "split_path_url", "split_url", "stop", "whole_option",
+    "LEAST_TOKEN", "TOKEN_VARIABLE", "OpenMicroscope", "checked_token", "connect", "flag_option", "host_and_port",
+    "limits_option", "number_option", "opened", "read_token", "split_path_url", "split_url", "stop", "whole_option",
 ]  # fmt: skip
 
 TOKEN_VARIABLE = "SEMFOCUS_TOKEN"
@@ -264,6 +264,34 @@ def split_url(
     return parts, given
 
 
+def host_and_port(url: str, parts: SplitResult, write: str, default: int) -> tuple[str, int]:
+    """Return the host and the port that a URL names, and nothing else beside its options.
+
+    Parameters
+    ----------
+    url, parts
+        As `split_url` takes and returns them.
+    write : str
+        How such a URL is written, for messages.
+    default : int
+        Port of a URL without one.
+
+    Raises
+    ------
+    InvalidParameterError
+        When it names no host, no port from 1 to 65535, or a path or a user.
+    """
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise InvalidParameterError(f"{url}: {error}; write {write}") from None
+    if not parts.hostname:
+        raise InvalidParameterError(f"{url} names no host; write {write}")
+    if parts.path not in ("", "/") or parts.username is not None or port == 0:
+        raise InvalidParameterError(f"{url}: write {write}")
+    return parts.hostname, port or default
+
+
 def split_path_url(
     url: str, options: Mapping[str, Any], known: tuple[str, ...], whose: str, what: str
 ) -> tuple[Path, dict[str, Any]]:
@@ -359,20 +387,24 @@ def whole_option(url: str, name: str, value: object) -> int:
     return whole_number(f"{url}: {name}", value)
 
 
-def number_option(url: str, name: str, value: object) -> float:
+def number_option(
+    url: str, name: str, value: object, least: float = -math.inf, most: float = math.inf, unit: str = ""
+) -> float:
     """Return the number that an option names, as a number or as text.
 
     Raises
     ------
     InvalidParameterError, OutOfRangeError
-        When it is none, or not finite.
+        When it is none; when it is not finite, or not from `least` to `most`.
     """
-    try:
-        return number(f"{url}: {name}", float(value) if isinstance(value, str) else value)
-    except ValueError as error:
-        if isinstance(error, SemDriversError):
-            raise
-        raise InvalidParameterError(f"{url}: {name} must be a number, not {value!r}") from None
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise InvalidParameterError(
+                f"{url}: {name} must be a number{f' in {unit}' if unit else ''}, not {value!r}"
+            ) from None
+    return within(f"{url}: {name}", value, least, most, unit)
 
 
 def limits_option(url: str, name: str, value: object, least: float = -math.inf) -> Range:

@@ -36,7 +36,7 @@ __all__ = [
     "HasStageOrientation", "HasStigmator", "HasStop", "HasVacuum", "HasVoltage", "LimitsTravel", "Microscope",
     "PartType", "Range", "allowed_range", "approach", "check_microscope", "check_read_back", "checked_limits",
     "has_member", "has_part", "missing_members", "number", "offered_mode", "put_back", "read_number", "reported",
-    "reported_picture", "restoring", "stigmator_of", "whole_number", "within",
+    "reported_picture", "restoring", "stigmator_of", "switch", "two_of", "whole_number", "within",
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -121,6 +121,34 @@ def within(name: str, value: object, minimum: float, maximum: float, unit: str =
         suffix = f" {unit}" if unit else ""
         raise OutOfRangeError(f"{name} must be within {minimum:g} to {maximum:g}{suffix}, not {result:g}")
     return result
+
+
+def two_of(name: str, value: Any, unit: str = "") -> tuple[Any, Any]:
+    """Return the two parts of `value`, whatever they are.
+
+    Raises
+    ------
+    InvalidParameterError
+        When it has not two.
+    """
+    try:
+        x, y = value
+    except (TypeError, ValueError):
+        raise InvalidParameterError(f"{name} must be (x, y){f' in {unit}' if unit else ''}, not {value!r}") from None
+    return x, y
+
+
+def switch(name: str, value: object) -> bool:
+    """Return `value`, which must be True or False.
+
+    Raises
+    ------
+    InvalidParameterError
+        When it is neither.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise InvalidParameterError(f"{name} must be True or False, not {value!r}")
+    return bool(value)
 
 
 def check_read_back(name: str, value: float, read: float, tolerance: float, unit: str = "") -> None:
@@ -257,6 +285,10 @@ class Range:
         """Return the nearest value within the limits."""
         return min(max(value, self.minimum), self.maximum)
 
+    def including(self, value: float) -> Range:
+        """Return the range, widened to a value beyond it."""
+        return Range(min(self.minimum, value), max(self.maximum, value), self.step)
+
     def intersect(self, minimum: float, maximum: float) -> Range:
         """Return the part of the range between two further limits (it may be empty)."""
         return Range(max(self.minimum, minimum), min(self.maximum, maximum), self.step)
@@ -364,9 +396,11 @@ def offered_mode(
     Raises
     ------
     InvalidParameterError
-        When another mode is asked for that the instrument does not offer, or no mode has a part that is large enough.
+        When `mode` is none, or none that the instrument offers, or no mode has a part that is large enough.
     """
     modes, least = capabilities.scan_modes, ScanMode.FAST
+    if mode is not None and not isinstance(mode, ScanMode):
+        raise InvalidParameterError(f"mode must be a semdrivers.ScanMode, not {mode!r}")
     if part is not None:
         x0, y0, x1, y1 = part
         width, height = ((b - a) * (1 + 1e-9) for a, b in ((x0, x1), (y0, y1)))

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import semdrivers
+
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 """A property that holds slowly on a busy machine holds."""
@@ -66,3 +68,42 @@ def virtual_zem() -> Iterator[Callable[..., str]]:
 
     with ExitStack() as running:
         yield lambda *arguments: running.enter_context(stand_ins.virtual_zem(*arguments))
+
+
+@pytest.fixture
+def offer_method() -> Iterator[Callable[..., object]]:
+    """Register a function as the autofocus method of its name, for one test.
+
+    It returns a result, or those fields of one that are not as where it is sharp where the microscope stands.
+    """
+    manager = semdrivers.get_plugin_manager()
+    registered = []
+
+    def offer(focus: Callable[..., object], name: str = "test-method") -> object:
+        class Plugin:
+            @semdrivers.hookimpl
+            def semdrivers_autofocus_methods(self) -> dict[str, str]:
+                return {name: "a method of the tests"}
+
+            @semdrivers.hookimpl
+            def semdrivers_autofocus(self, microscope, settings, progress, cancel):
+                if settings.method != name:
+                    return None
+                start = microscope.working_distance
+                made = focus(microscope, settings, progress, cancel)
+                if not isinstance(made, dict):
+                    return made
+                usual = {"status": "focused", "reason": "the test says so", "score": 8.5, "confidence": 0.9}
+                place = {"working_distance": microscope.working_distance, "start_working_distance": start}
+                return semdrivers.AutofocusResult(
+                    **{**usual, **place, "frames": 1, "elapsed": 0.1, "method": name, **made}
+                )
+
+        plugin = Plugin()
+        manager.register(plugin, f"plugin-of-{name}")
+        registered.append(plugin)
+        return plugin
+
+    yield offer
+    for plugin in registered:
+        manager.unregister(plugin)

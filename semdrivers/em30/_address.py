@@ -10,10 +10,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from firmware_protocol.codes import CONTROL_PORT
-from semdrivers.connection import flag_option, read_token, split_url, whole_option
+from semdrivers.connection import flag_option, host_and_port, number_option, read_token, split_url, whole_option
 from semdrivers.errors import InvalidParameterError
 from semdrivers.links import client_context
-from semdrivers.microscope import within
 
 _OPTIONS = ("usb", "bits", "keep_beam", "beam_off_after", "client", "on_close", "waiting", "token", "tls")
 _LEAST_WATCH, _MOST_WATCH = 0.1, 86400.0
@@ -67,7 +66,7 @@ def parse_address(url: str, options: Mapping[str, Any]) -> Address:
 
     Raises
     ------
-    InvalidParameterError
+    InvalidParameterError, OutOfRangeError
         When something is malformed or unknown.
     """
     over_serial = url.lower().startswith("em30+serial:")
@@ -82,8 +81,9 @@ def parse_address(url: str, options: Mapping[str, Any]) -> Address:
         "client": client,
         "token": given.get("token") or read_token(None),
         "tls": _tls(url, given.get("tls", False)),
-        "beam_off_after": _seconds(url, "beam_off_after", given.get("beam_off_after")),
     }
+    if (seconds := given.get("beam_off_after")) is not None:
+        common["beam_off_after"] = number_option(url, "beam_off_after", seconds, _LEAST_WATCH, _MOST_WATCH, "s")
     if not isinstance(common["token"], str | None):
         raise InvalidParameterError(f"{url}: token must be a text")
     if common["bits"] not in (8, 16):
@@ -95,15 +95,8 @@ def parse_address(url: str, options: Mapping[str, Any]) -> Address:
                 f"{url} names no serial line; write em30+serial:///dev/ttyUSB0 or em30+serial://COM3"
             )
         return Address(device=device, baudrate=whole_option(url, "baudrate", given.get("baudrate", 115200)), **common)
-    try:
-        port = parts.port
-    except ValueError as error:
-        raise InvalidParameterError(f"{url}: {error}") from None
-    if not parts.hostname:
-        raise InvalidParameterError(f"{url} names no host; write em30://192.168.1.30")
-    if parts.path not in ("", "/") or parts.username is not None or port == 0:
-        raise InvalidParameterError(f"{url}: write em30://HOST[:PORT][?usb=VID:PID[:SERIAL]]")
-    return Address(host=parts.hostname, port=port or CONTROL_PORT, **common)
+    host, port = host_and_port(url, parts, "em30://HOST[:PORT][?usb=VID:PID[:SERIAL]]", CONTROL_PORT)
+    return Address(host=host, port=port, **common)
 
 
 def _tls(url: str, value: object) -> bool | str:
@@ -116,15 +109,3 @@ def _tls(url: str, value: object) -> bool | str:
         if isinstance(value, str) and value:
             return value
         raise
-
-
-def _seconds(url: str, name: str, value: object) -> float | None:
-    """Return seconds above 0, a text of digits included; None for None."""
-    if value is None:
-        return None
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            raise InvalidParameterError(f"{url}: {name} must be a number in s, not {value!r}") from None
-    return within(f"{url}: {name}", value, _LEAST_WATCH, _MOST_WATCH, "s")

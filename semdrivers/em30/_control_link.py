@@ -131,6 +131,8 @@ class ControlLink:
         How long a request may take.
     secret : str, optional
         The instrument's token, for one that asks for it. It is not sent.
+    numbers : int
+        How many sequence numbers there are; after so many requests they begin again at 1.
 
     Raises
     ------
@@ -153,9 +155,11 @@ class ControlLink:
         token: int | None = None,
         waiting: WaitingTimes = WaitingTimes(),  # noqa: B008 - frozen
         secret: str | None = None,
+        numbers: int = 0xFFFF,
     ) -> None:
         self.name = name
         self._secret = secret
+        self._numbers = numbers
         self._waiting_times = waiting
         self.token = secrets.randbits(64) if token is None else token
         """Of this client's session, for a link that follows this one."""
@@ -195,7 +199,7 @@ class ControlLink:
         """Whether the connection broke; another link is needed then."""
         return self._lost is not None
 
-    def greet(self, deadline: float = 5.0) -> HelloReply:
+    def greet(self) -> HelloReply:
         """Say HELLO again, with the same token: after a silence the lease may be lost and the connection be sound.
 
         Raises
@@ -205,7 +209,7 @@ class ControlLink:
         SemDriversError
             As `request` does.
         """
-        self._hello = self.request(self._hello_message(), deadline=deadline)
+        self._hello = self.request(self._hello_message())
         self.lease_lost = False
         return self._hello
 
@@ -367,7 +371,7 @@ class ControlLink:
 
     def _next_sequence(self) -> int:
         while True:
-            self._sequence = self._sequence % 0xFFFF + 1
+            self._sequence = self._sequence % self._numbers + 1
             if self._sequence not in self._waiting:
                 return self._sequence
 

@@ -45,7 +45,7 @@ from firmware_protocol.messages import (
 )
 from firmware_protocol.profile import PROBE_DIAMETER
 from firmware_protocol.stream import PixelFormat
-from semdrivers.base import KeepsFocusRecord
+from semdrivers.base import ConnectedMicroscope
 from semdrivers.em30._address import Address, parse_address
 from semdrivers.em30._control_link import Answers, ControlLink, check_stopped, send_emergency_stop
 from semdrivers.em30._image_link import FrameOrder, ImageLink
@@ -63,7 +63,7 @@ from semdrivers.errors import (
 )
 from semdrivers.image import Image, ScanMode
 from semdrivers.links import parse_target
-from semdrivers.microscope import Capabilities, Range
+from semdrivers.microscope import Capabilities, Range, switch, two_of
 from semdrivers.plugins import get_plugin_manager
 
 R = TypeVar("R")
@@ -131,7 +131,7 @@ class _FrameUnderWay:
             raise self._reason
 
 
-class EM30(KeepsFocusRecord):
+class EM30(ConnectedMicroscope):
     """An EM-30 with its two links. Thread safe: one command or frame at a time; reading, `stop`, switching the beam off
     and `close` wait for neither.
 
@@ -195,11 +195,10 @@ class EM30(KeepsFocusRecord):
         self._name = name
         self._client = client
         self._open_transport = open_transport
-        self._lock = threading.RLock()
         self._closing = threading.RLock()
         self._regaining = threading.RLock()
         self._ended = threading.Event()
-        self._closed = self._is_shut = self._gave_up = False
+        self._is_shut = self._gave_up = False
         self._frame: _FrameUnderWay | None = None
         self._calls: dict[int, int] = {}
         self._closer: int | None = None
@@ -460,10 +459,7 @@ class EM30(KeepsFocusRecord):
     @stigmator.setter
     def stigmator(self, value: tuple[float, float]) -> None:
         with self._operate():
-            try:
-                x, y = value
-            except (TypeError, ValueError):
-                raise InvalidParameterError(f"{self._name}: stigmator must be (x, y) in µm, not {value!r}") from None
+            x, y = two_of(f"{self._name}: stigmator", value, "µm")
             x, y = self._check(Parameter.STIGMATOR_X, x), self._check(Parameter.STIGMATOR_Y, y)
             applied = self._request(SetStigmator(x, y))
             self._check_applied(
@@ -505,9 +501,7 @@ class EM30(KeepsFocusRecord):
 
     @beam_on.setter
     def beam_on(self, value: bool) -> None:
-        if not isinstance(value, bool | np.bool_):
-            raise InvalidParameterError(f"{self._name}: beam_on must be True or False, not {value!r}")
-        if not value:  # the beam goes off at once, also in the middle of a frame
+        if not switch(f"{self._name}: beam_on", value):  # the beam goes off at once, also in the middle of a frame
             with self._use():
                 self._switch(False)
             return
@@ -546,10 +540,6 @@ class EM30(KeepsFocusRecord):
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
         return f"<{type(self).__name__} {self._name} (serial number {self._capabilities.serial}, {state})>"
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise NotConnectedError(f"the connection to {self._name} is closed; connect again")
 
     @contextmanager
     def _use(self) -> Iterator[None]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from fibsem.structures import (
     Point,
 )
 
-from semdrivers.base import KeepsFocusRecord
+from semdrivers.base import ConnectedMicroscope
 from semdrivers.connection import limits_option, split_url
 from semdrivers.errors import InterlockError, InvalidParameterError, NotConnectedError, translated
 from semdrivers.files import plain
@@ -43,6 +42,8 @@ from semdrivers.microscope import (
     number,
     reported,
     reported_picture,
+    switch,
+    two_of,
     within,
 )
 from semdrivers.plugins import get_plugin_manager
@@ -67,7 +68,7 @@ _NEEDED = {
 """Members of optional protocols, each with what fibsem needs for it."""
 
 
-class MicroscopeOfFibsem(KeepsFocusRecord):
+class MicroscopeOfFibsem(ConnectedMicroscope):
     """The electron beam of a fibsem microscope, as a `Microscope` with stage, detector, stigmator, beam and its
     shift.
 
@@ -112,7 +113,7 @@ class MicroscopeOfFibsem(KeepsFocusRecord):
     ) -> None:
         if not fibsem.is_working_distance_settable(BeamType.ELECTRON):
             raise InvalidParameterError(f"{type(fibsem).__name__} cannot set the working distance of its electron beam")
-        self.fibsem, self._dwell_time = fibsem, dwell_time
+        self.fibsem, self._name, self._dwell_time = fibsem, type(fibsem).__name__, dwell_time
         here = reported("working distance", fibsem.get_working_distance(BeamType.ELECTRON)) * MM
         limits = _limits_of(fibsem, "working_distance")
         if working_distance is None and limits is not None:
@@ -121,9 +122,7 @@ class MicroscopeOfFibsem(KeepsFocusRecord):
         narrow, wide = field_width or _field_of(fibsem)
         self._capabilities = Capabilities(Range(low, high), Range(DISPLAY / wide, DISPLAY / narrow), SCAN_MODES)
         self.frames, self.keep_frames = [], False
-        self._lock = threading.RLock()
         self._on_close: Callable[[], object] | None = None
-        self._closed = False
 
     @property
     def __wrapped__(self) -> Any:
@@ -186,14 +185,8 @@ class MicroscopeOfFibsem(KeepsFocusRecord):
     @contextmanager
     def _talking(self, what: str) -> Iterator[None]:
         """Hold the lock, and turn what fibsem or the maker's library raises into a `DeviceError`."""
-        with self._lock:
-            self._check_open()
-            with translated(f"{self!r}, {what}"):
-                yield
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise NotConnectedError(f"the connection to {type(self.fibsem).__name__} is closed; connect again")
+        with self._open(), translated(f"{self!r}, {what}"):
+            yield
 
     def _read(self, name: str) -> Any:
         with self._talking(f"reading {name}"):
@@ -230,10 +223,8 @@ class MicroscopeOfFibsem(KeepsFocusRecord):
                     f"{self!r}: the beam is off, and fibsem switches that of a TESCAN on before it sets anything; "
                     "switch it on with beam_on = True"
                 )
-            if name == "stigmator":
-                self._set_stigmator(value)
-            elif name == "beam_shift":
-                self._set_beam_shift(value)
+            if name in ("stigmator", "beam_shift"):
+                self._set_pair(name, value)
             elif name in ("brightness", "contrast"):
                 value = within(name, value, 0.0, 1.0)
                 getattr(self.fibsem, f"set_detector_{name}")(value, BeamType.ELECTRON)
@@ -259,38 +250,27 @@ class MicroscopeOfFibsem(KeepsFocusRecord):
                 check_read_back(f"{self!r}: stage {axis}", value, read, _STAGE_ERROR, "mm")
             return reached
 
-    def _set_stigmator(self, value: Any) -> None:
-        try:
-            x, y = value
-        except (TypeError, ValueError):
-            raise InvalidParameterError(f"stigmator must be (x, y), not {value!r}") from None
-        x, y = number("stigmator x", x), number("stigmator y", y)
-        self.fibsem.set_stigmation(Point(x, y), BeamType.ELECTRON)
-        for axis, target, read in zip("xy", (x, y), self._read("stigmator"), strict=True):
-            check_read_back(f"{self!r}: stigmator {axis}", target, read, _STIGMATOR_ERROR)
-
-    def _set_beam_shift(self, value: Any) -> None:
-        try:
-            x, y = value
-        except (TypeError, ValueError):
-            raise InvalidParameterError(f"beam_shift must be (x, y) in mm, not {value!r}") from None
-        x, y = number("beam shift x", x, "mm"), number("beam shift y", y, "mm")
-        self.fibsem.set_beam_shift(Point(-x / MM, y / MM), BeamType.ELECTRON)
-        for axis, target, read in zip("xy", (x, y), self._read("beam_shift"), strict=True):
-            check_read_back(f"{self!r}: beam shift {axis}", target, read, _BEAM_SHIFT_ERROR, "mm")
+    def _set_pair(self, name: str, value: Any) -> None:
+        unit, tolerance = ("mm", _BEAM_SHIFT_ERROR) if name == "beam_shift" else ("", _STIGMATOR_ERROR)
+        values = zip("xy", two_of(name, value, unit), strict=True)
+        x, y = (number(f"{name} {axis}", each, unit) for axis, each in values)
+        if name == "beam_shift":
+            self.fibsem.set_beam_shift(Point(-x / MM, y / MM), BeamType.ELECTRON)
+        else:
+            self.fibsem.set_stigmation(Point(x, y), BeamType.ELECTRON)
+        for axis, target, read in zip("xy", (x, y), self._read(name), strict=True):
+            check_read_back(f"{self!r}: {name} {axis}", target, read, tolerance, unit)
 
     def _set_beam(self, value: Any) -> None:
-        if not isinstance(value, bool | np.bool_):
-            raise InvalidParameterError(f"beam_on must be True or False, not {value!r}")
-        blanks = not _is_tescan(self.fibsem)
-        if value and not self._powered():
+        on = switch("beam_on", value)
+        if on and not self._powered():
             self.fibsem.turn_on(BeamType.ELECTRON)
-        if blanks:
-            (self.fibsem.unblank if value else self.fibsem.blank)(BeamType.ELECTRON)
-        elif not value and self._powered():
+        if not _is_tescan(self.fibsem):
+            (self.fibsem.unblank if on else self.fibsem.blank)(BeamType.ELECTRON)
+        elif not on and self._powered():
             self.fibsem.turn_off(BeamType.ELECTRON)
-        if self._read("beam_on") != bool(value):
-            wanted = "on; check the vacuum" if value else "off; switch it off at the instrument"
+        if self._read("beam_on") != on:
+            wanted = "on; check the vacuum" if on else "off; switch it off at the instrument"
             raise InterlockError(f"{self!r}: the beam does not go {wanted}")
 
 

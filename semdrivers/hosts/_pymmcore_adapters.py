@@ -7,14 +7,13 @@ which is reported as it is: a z of -30 µm is a working distance of -0.03 mm.
 from __future__ import annotations
 
 import math
-import threading
 import time
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
-from semdrivers.base import KeepsFocusRecord
+from semdrivers.base import ConnectedMicroscope
 from semdrivers.connection import limits_option, number_option, split_path_url
 from semdrivers.errors import BusyError, InvalidParameterError, NotConnectedError, OutOfRangeError, translated
 from semdrivers.image import Image, ScanMode
@@ -42,7 +41,7 @@ _FULL_WIDTH = 0.51
 _OPTIONS = ("numerical_aperture", "index", "pixel_size", "working_distance", "step", "wavelength")
 
 
-class MicroscopeOfCore(KeepsFocusRecord):
+class MicroscopeOfCore(ConnectedMicroscope):
     """The camera and the focus drive of a Micro-Manager core, as a `Microscope`. Thread safe: one operation at a time.
 
     It has a stage where the core has an XY stage. The magnification is 128 mm over the width of the field, and
@@ -72,6 +71,8 @@ class MicroscopeOfCore(KeepsFocusRecord):
         When the core has no camera, no focus drive or no pixel size, or an option is no sensible number.
     """
 
+    _name = "Micro-Manager"
+
     def __new__(cls, core: Any, **_: Any) -> Self:
         """Make a class that has a stage where the core has one."""
         return super().__new__(cls._offering({"stage_position", "move_stage"} if core.getXYStageDevice() else set()))
@@ -92,8 +93,6 @@ class MicroscopeOfCore(KeepsFocusRecord):
         self._sine, self._probe = aperture / index, _FULL_WIDTH * within("wavelength", wavelength, 100, 2000) / aperture
         self._pixel_given = None if pixel_size is None else within("pixel_size", pixel_size, 1.0, 1e6, "nm")
         self._core = core
-        self._lock = threading.RLock()
-        self._closed = False
         self._unload: weakref.finalize[..., Any] | None = None
         self._frames = 0
         for role, device in (("camera", core.getCameraDevice()), ("focus drive", core.getFocusDevice())):
@@ -145,8 +144,6 @@ class MicroscopeOfCore(KeepsFocusRecord):
         DeviceError
             When the core reports an error.
         """
-        if not isinstance(mode, ScanMode):
-            raise InvalidParameterError(f"mode must be a semdrivers.ScanMode, not {mode!r}")
         with self._talking("snapping a picture"):
             mode = offered_mode(self.capabilities, mode)
             if self._core.isSequenceRunning():
@@ -228,14 +225,8 @@ class MicroscopeOfCore(KeepsFocusRecord):
     @contextmanager
     def _talking(self, what: str) -> Iterator[None]:
         """Hold the lock, and turn what the core raises into a `DeviceError`."""
-        with self._lock:
-            self._check_open()
-            with translated(f"Micro-Manager, {what}"):
-                yield
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise NotConnectedError("the connection to Micro-Manager is closed; connect again")
+        with self._open(), translated(f"Micro-Manager, {what}"):
+            yield
 
 
 def connect(url: str, options: Mapping[str, Any]) -> MicroscopeOfCore:

@@ -6,16 +6,15 @@ Its lengths are metres. Every value that is set is read back and compared.
 from __future__ import annotations
 
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from semdrivers.base import KeepsFocusRecord
+from semdrivers.base import ConnectedMicroscope
 from semdrivers.connection import limits_option, number_option, split_url
 from semdrivers.errors import (
     DeviceError,
@@ -27,7 +26,7 @@ from semdrivers.errors import (
 )
 from semdrivers.files import read_pixels
 from semdrivers.image import Image, ScanMode
-from semdrivers.microscope import Capabilities, Range, check_read_back, offered_mode, reported, within
+from semdrivers.microscope import Capabilities, Range, check_read_back, offered_mode, reported, two_of
 from semdrivers.plugins import get_plugin_manager
 
 _CONTROL = "CZ.EMApiCtrl.1"
@@ -41,7 +40,7 @@ _FRAME_TIME = 120.0
 _OPTIONS = ("working_distance", "settle", "frame_time")
 
 
-class SmartSem(KeepsFocusRecord):
+class SmartSem(ConnectedMicroscope):
     """A Zeiss microscope. **Nobody has run this driver on an instrument**; it was tested on a stand-in for the object.
 
     It implements `Microscope`, `RecordsFocus` and `HasStigmator` (in per cent). Beam, detector and stage are left to
@@ -61,6 +60,8 @@ class SmartSem(KeepsFocusRecord):
         Function that is called at the end of `close`.
     """
 
+    _name = "SmartSEM"
+
     def __init__(
         self,
         api: Any,
@@ -71,13 +72,11 @@ class SmartSem(KeepsFocusRecord):
         on_close: Callable[[], object] | None = None,
     ) -> None:
         self._api, self._settle, self._frame_time, self._on_close = api, settle, frame_time, on_close
-        self._lock = threading.RLock()
-        self._closed = self._froze = False
+        self._froze = False
         self._frames = 0
-        here, magnification = self._number("AP_WD") * _MM, self._number("AP_MAG")
         self._capabilities = Capabilities(
-            Range(min(working_distance.minimum, here), max(working_distance.maximum, here)),
-            Range(min(_MAGNIFICATION.minimum, magnification), max(_MAGNIFICATION.maximum, magnification)),
+            working_distance.including(self._number("AP_WD") * _MM),
+            _MAGNIFICATION.including(self._number("AP_MAG")),
             (_MODE,),
             model="Zeiss, SmartSEM",
         )
@@ -94,11 +93,8 @@ class SmartSem(KeepsFocusRecord):
 
     @stigmator.setter
     def stigmator(self, value: tuple[float, float]) -> None:
-        try:
-            x, y = value
-        except (TypeError, ValueError):
-            raise InvalidParameterError(f"stigmator must be (x, y) in per cent, not {value!r}") from None
-        targets = [_PERCENT.check(f"stigmator {axis}", each, "%") for axis, each in (("x", x), ("y", y))]
+        pair = zip("xy", two_of("stigmator", value, "per cent"), strict=True)
+        targets = [_PERCENT.check(f"stigmator {axis}", each, "%") for axis, each in pair]
         for axis, target in zip("XY", targets, strict=True):
             self._set(f"AP_STIG_{axis}", target, target, 1.0, _STIGMATOR_ERROR, "%")
 
@@ -114,8 +110,6 @@ class SmartSem(KeepsFocusRecord):
         TransportError
             When the frame does not end in time, or its file cannot be read.
         """
-        if not isinstance(mode, ScanMode):
-            raise InvalidParameterError(f"mode must be a semdrivers.ScanMode, not {mode!r}")
         mode = offered_mode(self._capabilities, mode)
         with self._open():
             place, magnification = self._read("working_distance"), self._read("magnification")
@@ -197,16 +191,6 @@ class SmartSem(KeepsFocusRecord):
             raise DeviceError(f"SmartSEM: {method}{arguments} returns the status {status}")
         return values[0] if values else None
 
-    @contextmanager
-    def _open(self) -> Iterator[None]:
-        with self._lock:
-            self._check_open()
-            yield
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise NotConnectedError("the connection to SmartSEM is closed; connect again")
-
 
 def connect(url: str, options: Mapping[str, Any]) -> SmartSem:
     """Open SmartSEM's remote control on this computer.
@@ -231,7 +215,7 @@ def connect(url: str, options: Mapping[str, Any]) -> SmartSem:
     values: dict[str, Any] = {}
     for name, most in (("settle", 60.0), ("frame_time", 3600.0)):
         if name in given:
-            values[name] = within(f"{url}: {name}", number_option(url, name, given[name]), 0.0, most, "s")
+            values[name] = number_option(url, name, given[name], 0.0, most, "s")
     if "working_distance" in given:
         values["working_distance"] = limits_option(url, "working_distance", given["working_distance"], least=0)
     try:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from firmware_protocol.sharksem import CONTROL_PORT
-from semdrivers.connection import limits_option, split_url, whole_option
+from semdrivers.connection import host_and_port, limits_option, number_option, split_url, whole_option
 from semdrivers.errors import InvalidParameterError
 from semdrivers.microscope import Range
 
@@ -71,16 +70,14 @@ def parse_address(url: str, options: Mapping[str, Any]) -> Address:
 
     Raises
     ------
-    InvalidParameterError
+    InvalidParameterError, OutOfRangeError
         When something is malformed or unknown.
     """
     parts, given = split_url(url, options, _OPTIONS, "a TESCAN microscope")
-    try:
-        port = parts.port
-    except ValueError as error:
-        raise InvalidParameterError(f"{url}: {error}") from None
-    if not parts.hostname or parts.path not in ("", "/") or parts.username is not None or port == 0 or port == 65535:
-        raise InvalidParameterError(f"{url}: write tescan://HOST or tescan://HOST:PORT, with PORT from 1 to 65534")
+    write = "tescan://HOST or tescan://HOST:PORT, with PORT from 1 to 65534"
+    host, port = host_and_port(url, parts, write, CONTROL_PORT)
+    if port == 65535:
+        raise InvalidParameterError(f"{url}: write {write}")
     values: dict[str, Any] = {name: str(given[name]) for name in ("detector", "lock", "unlock") if name in given}
     for name in ("bits", "stigmator"):
         if name in given:
@@ -89,7 +86,7 @@ def parse_address(url: str, options: Mapping[str, Any]) -> Address:
         raise InvalidParameterError(f"{url}: bits must be 8 or 16, not {values['bits']}")
     for name, least in (("dwell", 0.0), ("timeout", 0.05)):
         if name in given:
-            values[name] = _number(url, name, given[name], least, 600.0)
+            values[name] = number_option(url, name, given[name], least, 600.0, "s")
     for name in ("working_distance", "view_field"):
         if name in given:
             values[name] = limits_option(url, name, given[name], least=0)
@@ -97,14 +94,4 @@ def parse_address(url: str, options: Mapping[str, Any]) -> Address:
         call = values.get(name, "")
         if not (call.isascii() and len(call) < 16 and (call == "" or call.isalnum())):
             raise InvalidParameterError(f"{url}: {name} must be the name of a call of at most 15 letters, not {call!r}")
-    return Address(host=parts.hostname, port=port or CONTROL_PORT, **values)
-
-
-def _number(url: str, name: str, value: object, least: float, most: float) -> float:
-    try:
-        result = float(str(value))
-    except ValueError:
-        result = math.nan
-    if not least <= result <= most:
-        raise InvalidParameterError(f"{url}: {name} must be a time from {least:g} to {most:g} s, not {value!r}")
-    return result
+    return Address(host=host, port=port, **values)

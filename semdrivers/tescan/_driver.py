@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,19 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_protocol.sharksem import Flags, Pixels, Reader, entries, parse_map
-from semdrivers.base import KeepsFocusRecord
+from semdrivers.base import ConnectedMicroscope
 from semdrivers.errors import (
     BusyError,
     DeviceError,
     InterlockError,
     InvalidParameterError,
-    NotConnectedError,
     OutOfRangeError,
     ProtocolError,
     SemDriversError,
 )
 from semdrivers.image import SCAN_MODES, Image, ScanMode
-from semdrivers.microscope import SIX_DIGITS, Capabilities, Range, check_read_back, number
+from semdrivers.microscope import SIX_DIGITS, Capabilities, Range, check_read_back, number, switch, two_of
 from semdrivers.plugins import get_plugin_manager
 from semdrivers.tescan._address import Address, parse_address
 from semdrivers.tescan._links import Links, Silence
@@ -61,7 +59,7 @@ _ANGLES = (0.05, 200.0)
 """mrad within which a half-angle is one."""
 
 
-class Tescan(KeepsFocusRecord):
+class Tescan(ConnectedMicroscope):
     """A TESCAN microscope. Thread safe: one operation at a time.
 
     `semdrivers.connect` makes one. It implements `Microscope`, `RecordsFocus`, `HasStage`, `HasDetector` and `HasBeam`,
@@ -86,19 +84,15 @@ class Tescan(KeepsFocusRecord):
         self, links: Links, address: Address, name: str, facts: _Facts, on_close: Callable[[], object] | None = None
     ) -> None:
         self._links, self._address, self._name, self._facts, self._on_close = links, address, name, facts, on_close
-        self._lock = threading.RLock()
-        self._closed = False
         self._owns_scan = self._locked = False
         self._frame = 0
         self._as_set: dict[str, tuple[float, float]] = {}
         self._angle: tuple[float, float | None, float | None, float | None] | None = None
         here = self._get("working_distance")
-        distances = Range(min(address.working_distance.minimum, here), max(address.working_distance.maximum, here))
-        field = FIELD_AT_UNITY / self._get("magnification")
-        narrow, wide = min(address.view_field.minimum, field), max(address.view_field.maximum, field)
+        fields = address.view_field.including(FIELD_AT_UNITY / self._get("magnification"))
         self._capabilities = Capabilities(
-            distances,
-            Range(FIELD_AT_UNITY / wide, FIELD_AT_UNITY / narrow),
+            address.working_distance.including(here),
+            Range(FIELD_AT_UNITY / fields.maximum, FIELD_AT_UNITY / fields.minimum),
             SCAN_MODES,
             model=facts.model,
             serial=facts.serial,
@@ -226,12 +220,11 @@ class Tescan(KeepsFocusRecord):
 
     @beam_on.setter
     def beam_on(self, value: bool) -> None:
-        if not isinstance(value, bool | np.bool_):
-            raise InvalidParameterError(f"{self._name}: beam_on must be True or False, not {value!r}")
+        on = switch(f"{self._name}: beam_on", value)
         with self._open():
             self._take_lock()
-            self._links.send("HVBeamOn" if value else "HVBeamOff")
-            self._await_beam(bool(value))
+            self._links.send("HVBeamOn" if on else "HVBeamOff")
+            self._await_beam(on)
 
     def _await_beam(self, on: bool) -> None:
         """Return when the beam is as it should be. A server that obeys begins soon, and reports that it changes."""
@@ -357,14 +350,8 @@ class Tescan(KeepsFocusRecord):
                 check_read_back(f"{self._name}: {name}", value / 100, read / 100, 0.005)
 
     def _set_stigmator(self, value: Any) -> None:
-        try:
-            x, y = (number(f"{self._name}: stigmator", each) for each in value)
-        except (TypeError, ValueError) as error:
-            if isinstance(error, SemDriversError):
-                raise
-            raise InvalidParameterError(
-                f"{self._name}: stigmator must be (x, y) in the units of the instrument, not {value!r}"
-            ) from None
+        name = f"{self._name}: stigmator"
+        x, y = (number(name, each) for each in two_of(name, value, "the units of the instrument"))
         self._take_lock()
         self._links.send("SetCentering", self._facts.stigmator or 0, x, y)
         for axis, target, read in zip("xy", (x, y), self._read("stigmator"), strict=True):
@@ -518,16 +505,11 @@ class Tescan(KeepsFocusRecord):
     @contextmanager
     def _open(self) -> Iterator[None]:
         """Hold the lock of a microscope that is open and connected; connect again where the connection was lost."""
-        with self._lock:
-            self._check_open()
+        with super()._open():
             if self._links.broken:
                 self._reconnect()
                 self._hand_back()
             yield
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise NotConnectedError(f"the connection to {self._name} is closed; connect again")
 
 
 @dataclasses.dataclass

@@ -6,7 +6,6 @@ The instrument acknowledges values that it does not take, so every value is read
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,19 +14,18 @@ from typing import Any, TypeVar
 import numpy as np
 
 from firmware_protocol.zem import PORT, SIZES
-from semdrivers.base import KeepsFocusRecord
-from semdrivers.connection import limits_option, number_option, split_url
+from semdrivers.base import ConnectedMicroscope
+from semdrivers.connection import host_and_port, limits_option, number_option, split_url
 from semdrivers.errors import (
     BusyError,
     DeviceError,
     InterlockError,
-    InvalidParameterError,
     NotConnectedError,
     ProtocolError,
     SemDriversError,
 )
 from semdrivers.image import Image, ScanMode
-from semdrivers.microscope import Capabilities, Range, check_read_back, number, offered_mode, within
+from semdrivers.microscope import Capabilities, Range, check_read_back, number, offered_mode, switch, two_of
 from semdrivers.plugins import get_plugin_manager
 from semdrivers.zem._link import Link
 
@@ -43,7 +41,7 @@ _OPTIONS = ("working_distance", "settle", "timeout", "average")
 _Value = TypeVar("_Value")
 
 
-class Zem(KeepsFocusRecord):
+class Zem(ConnectedMicroscope):
     """A ZepTools desktop SEM. Thread safe: one operation at a time.
 
     `semdrivers.connect` makes one. It implements `Microscope`, `RecordsFocus`, `HasStage` and `HasBeam` (the high
@@ -66,15 +64,10 @@ class Zem(KeepsFocusRecord):
 
     def __init__(self, link: Link, name: str, working_distance: Range, settle: float, average: int) -> None:
         self._link, self._name, self._settle, self._average = link, name, settle, average
-        self._lock = threading.RLock()
-        self._closed = self._took_video = False
+        self._took_video = False
         self._frames = 0
-        here = self._number("GetWD")
-        limits = Range(min(working_distance.minimum, here), max(working_distance.maximum, here), working_distance.step)
-        magnification = self._number("GetMag")
-        magnifications = Range(
-            min(_MAGNIFICATION.minimum, magnification), max(_MAGNIFICATION.maximum, magnification), _MAGNIFICATION.step
-        )
+        limits = working_distance.including(self._number("GetWD"))
+        magnifications = _MAGNIFICATION.including(self._number("GetMag"))
         model = "ZEM"
         with suppress(DeviceError):
             model = ",".join(link.ask("GetModel")) or model
@@ -99,8 +92,6 @@ class Zem(KeepsFocusRecord):
         TransportError
             When the picture does not come whole.
         """
-        if not isinstance(mode, ScanMode):
-            raise InvalidParameterError(f"{self._name}: mode must be a semdrivers.ScanMode, not {mode!r}")
         mode = offered_mode(self._capabilities, mode)
         with self._lock:
             if not self._read("beam_on"):
@@ -147,8 +138,7 @@ class Zem(KeepsFocusRecord):
             return self._number("GetWD" if name == "working_distance" else "GetMag")
 
     def _write(self, name: str, value: Any) -> None:
-        with self._lock:
-            self._check_open()
+        with self._open():
             if name == "stigmator":
                 self._set_stigmator(value)
             elif name == "beam_on":
@@ -175,22 +165,17 @@ class Zem(KeepsFocusRecord):
             return reached
 
     def _set_stigmator(self, value: Any) -> None:
-        try:
-            x, y = value
-        except (TypeError, ValueError):
-            raise InvalidParameterError(f"{self._name}: stigmator must be (x, y), not {value!r}") from None
-        for axis, each in (("X", x), ("Y", y)):
+        for axis, each in zip("XY", two_of(f"{self._name}: stigmator", value), strict=True):
             target = number(f"{self._name}: stigmator {axis.lower()}", each)
             self._ask(f"SetStig{axis}", f"{target:.6f}")
             check_read_back(f"{self._name}: stigmator {axis.lower()}", target, self._number(f"GetStig{axis}"), 0.01)
 
     def _set_beam(self, value: Any) -> None:
-        if not isinstance(value, bool | np.bool_):
-            raise InvalidParameterError(f"{self._name}: beam_on must be True or False, not {value!r}")
-        if self._read("beam_on") != bool(value):
-            self._ask("SetHV_ON" if value else "SetHV_OFF")
-        what = f"the high voltage does not go {'on' if value else 'off'}"
-        self._await(what, _BEAM_TIME, lambda: self._read("beam_on") == bool(value))
+        on = switch(f"{self._name}: beam_on", value)
+        if self._read("beam_on") != on:
+            self._ask("SetHV_ON" if on else "SetHV_OFF")
+        what = f"the high voltage does not go {'on' if on else 'off'}"
+        self._await(what, _BEAM_TIME, lambda: self._read("beam_on") == on)
 
     def _await(self, what: str, seconds: float, reached: Callable[[], bool]) -> None:
         end = time.monotonic() + seconds
@@ -227,13 +212,8 @@ class Zem(KeepsFocusRecord):
         return values
 
     def _ask(self, command: str, arguments: str = "", deadline: float | None = None) -> tuple[str, ...]:
-        with self._lock:
-            self._check_open()
+        with self._open():
             return self._link.ask(command, arguments, deadline)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise NotConnectedError(f"the connection to {self._name} is closed; connect again")
 
 
 def connect(url: str, options: Mapping[str, Any]) -> Zem:
@@ -255,22 +235,17 @@ def connect(url: str, options: Mapping[str, Any]) -> Zem:
         When no instrument answers.
     """
     parts, given = split_url(url, options, _OPTIONS, "a ZEM")
-    try:
-        port = parts.port
-    except ValueError as error:
-        raise InvalidParameterError(f"{url}: {error}") from None
-    if not parts.hostname or parts.path not in ("", "/"):
-        raise InvalidParameterError(f"{url}: write zem://HOST or zem://HOST:PORT")
+    host, port = host_and_port(url, parts, "zem://HOST or zem://HOST:PORT", PORT)
     values = {"settle": 0.5, "timeout": 3.0, "average": float(_AVERAGE)}
     for name, least, most in (("settle", 0.0, 60.0), ("timeout", 0.05, 60.0), ("average", 1.0, 7.0)):
         if name in given:
-            values[name] = within(f"{url}: {name}", number_option(url, name, given[name]), least, most)
+            values[name] = number_option(url, name, given[name], least, most)
     limits = _WORKING_DISTANCE
     if "working_distance" in given:
         allowed = limits_option(url, "working_distance", given["working_distance"], least=0)
         limits = Range(allowed.minimum, allowed.maximum, limits.step)
-    name = f"ZEM at {parts.hostname}:{port or PORT}"
-    link = Link(parts.hostname, port or PORT, values["timeout"], name)
+    name = f"ZEM at {host}:{port}"
+    link = Link(host, port, values["timeout"], name)
     try:
         try:
             link.ask("StatusCheck")

@@ -16,7 +16,7 @@ import numpy as np
 import semdrivers
 from semdrivers.errors import AutofocusError, ModelError
 from semdrivers.files import counted
-from semdrivers.focus import AutofocusSettings, Progress
+from semdrivers.focus import AutofocusResult, AutofocusSettings, Progress
 from semdrivers.microscope import Microscope, restoring
 from semfocus_plugin import networks as network_files
 from semfocus_plugin.calibration._aperture_fit import RADII, ApertureFit, field_curve, fit_aperture
@@ -101,11 +101,7 @@ def calibrate(
         start = values["working_distance"]
         if magnification is not None:
             microscope.magnification = magnification
-        result = semdrivers.autofocus(microscope, settings=settings, progress=progress, cancel=cancel)
-        if result.status == "cancelled":
-            raise CalibrationCancelled("calibration cancelled during autofocus")
-        if not result.focused:
-            raise AutofocusError(f"no calibration without focus ({result.reason}); go to a field with fine detail")
+        focused_first(microscope, settings, progress, cancel)
         low, high = settings.bounds or (-math.inf, math.inf)
         travel = settings.max_travel or math.inf
         bounds = (
@@ -135,6 +131,18 @@ def calibrate(
             probe_diameter=probe_diameter,
             series=series,
         )
+
+
+def focused_first(
+    microscope: Microscope, settings: AutofocusSettings, progress: Progress | None, cancel: threading.Event | None
+) -> AutofocusResult:
+    """Focus before anything is measured; raises what `calibrate` does."""
+    result = semdrivers.autofocus(microscope, settings=settings, progress=progress, cancel=cancel)
+    if result.status == "cancelled":
+        raise CalibrationCancelled("calibration cancelled during autofocus")
+    if not result.focused:
+        raise AutofocusError(f"no calibration without focus ({result.reason}); go to a field with fine detail")
+    return result
 
 
 def _series(run: FocusRun, networks: Networks) -> tuple[ApertureFit, float, tuple[tuple[float, float], ...]]:

@@ -18,14 +18,13 @@ from typing import Any
 
 import numpy as np
 
-import semdrivers
-from semdrivers.errors import AutofocusError, InvalidParameterError
-from semdrivers.files import counted, replacing
+from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeError
+from semdrivers.files import counted, read_json, replacing
 from semdrivers.focus import AutofocusSettings, Progress
 from semdrivers.microscope import Microscope, Range, has_member, number, restoring, stigmator_of
 from semfocus_plugin import networks as network_files
 from semfocus_plugin.calibration._file import Identified, check_place, place_for
-from semfocus_plugin.calibration._measure import CalibrationCancelled
+from semfocus_plugin.calibration._measure import CalibrationCancelled, focused_first
 from semfocus_plugin.networks import Networks
 from semfocus_plugin.optics import Beam
 from semfocus_plugin.run import BudgetSpent, Cancelled, FocusRun, StigmatorEffect, posterior_of, sighting_of
@@ -71,12 +70,13 @@ class StigmatorCalibration:
     def __post_init__(self) -> None:
         try:
             rows = np.array(self.matrix, float)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             rows = np.empty(0)
         if rows.shape != (2, 2) or not np.isfinite(rows).all() or not np.linalg.cond(rows) < 100:
             raise InvalidParameterError(f"matrix must be two rows of two numbers with an inverse, not {self.matrix!r}")
         object.__setattr__(self, "matrix", tuple(tuple(float(value) for value in row) for row in rows))
-        number("sigma", self.sigma)
+        if number("sigma", self.sigma) < 0:
+            raise OutOfRangeError(f"sigma must be at least 0, not {self.sigma}")
         if self.working_distance is not None:
             number("working_distance", self.working_distance, "mm")
 
@@ -130,11 +130,7 @@ def calibrate_stigmator(
     if not has_member(microscope, "stigmator") or capabilities.stigmator is None:
         raise InvalidParameterError("this instrument has no stigmator whose limits it reports: nothing can be measured")
     with restoring(microscope, "magnification", "stigmator", "working_distance"):
-        result = semdrivers.autofocus(microscope, settings=settings, progress=progress, cancel=cancel)
-        if result.status == "cancelled":
-            raise CalibrationCancelled("calibration cancelled during autofocus")
-        if not result.focused:
-            raise AutofocusError(f"no calibration without focus ({result.reason}); go to a field with fine detail")
+        result = focused_first(microscope, settings, progress, cancel)
         run = FocusRun(microscope, settings, networks.evaluator, _FRAMES, progress, cancel, beam=beam)
         try:
             columns, sigmas = _columns(run, microscope, capabilities.stigmator)
@@ -240,7 +236,7 @@ def stigmator_for(info: Identified) -> StigmatorCalibration | None:
     """Return what is kept of an instrument's stigmator, or None; what is kept of another is never returned."""
     path = place_for(info)
     try:
-        values = {} if path is None else json.loads(_beside(path).read_text(encoding="utf-8"))
+        values = {} if path is None else read_json(_beside(path))
         found = StigmatorCalibration(**values)
     except (OSError, ValueError, TypeError, InvalidParameterError):
         return None

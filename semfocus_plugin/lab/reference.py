@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
-    "FOR_USERS", "PACKAGES", "PROGRAMS", "PublicName", "command_tables", "main", "name_tables", "pages",
+    "FOR_USERS", "PACKAGES", "PROGRAMS", "PublicName", "command_tables", "main", "modules", "name_tables", "pages",
     "public_modules", "public_names", "unlisted",
 ]  # fmt: skip
 
@@ -60,16 +60,18 @@ class PublicName:
     summary: str
 
 
+def modules(root: Path, folders: Sequence[str] = PACKAGES) -> dict[str, Path]:
+    """Return dotted name and file of every module in folders of a checkout, the packages by default."""
+    found = {}
+    for path in (path for folder in folders for path in (root / folder).rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return dict(sorted(found.items()))
+
+
 def public_modules(root: Path) -> dict[str, Path]:
     """Return dotted name and file of every public module under the folder that holds the packages."""
-    modules = {}
-    for package in PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
-            parts = path.relative_to(root).with_suffix("").parts
-            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-            if not any(part.startswith("_") for part in name.split(".")):
-                modules[name] = path
-    return dict(sorted(modules.items()))
+    return {name: path for name, path in modules(root).items() if not any(p.startswith("_") for p in name.split("."))}
 
 
 def public_names(root: Path, module: str) -> tuple[PublicName, ...]:
@@ -97,11 +99,11 @@ def unlisted(root: Path, module: str) -> list[str]:
 
 def name_tables(root: Path) -> str:
     """Return the Markdown that lists every public module and name in two tiers."""
-    modules = public_modules(root)
-    users = [module for module in modules if module in FOR_USERS or module.startswith("semdrivers.hosts.")]
+    public = public_modules(root)
+    users = [module for module in public if module in FOR_USERS or module.startswith("semdrivers.hosts.")]
     tiers = {
         "For users of a microscope": users,
-        "For authors of drivers, plugins and laboratory work": [module for module in modules if module not in users],
+        "For authors of drivers, plugins and laboratory work": [module for module in public if module not in users],
     }
     lines = []
     for title, members in tiers.items():

@@ -148,7 +148,7 @@ def test_a_beam_that_cannot_be_blanked_is_a_note_of_what_went_wrong(driver, fore
         ("semfocus+http://h:99999", {}, "write semfocus+http://HOST:PORT"),
         ("semfocus+http://me@h", {}, "write semfocus+http://HOST:PORT"),
         ("semfocus+http://h/x", {}, "write semfocus+http://HOST:PORT"),
-        ("semfocus+http://h?timeout=soon", {}, "timeout must be a number of seconds, not 'soon'"),
+        ("semfocus+http://h?timeout=soon", {}, "timeout must be a number in s, not 'soon'"),
         ("semfocus+http://h?timeout=0", {}, "timeout must be above 0 s, not 0 s"),
         ("semfocus+http://h", {"token": "a\nb"}, "token must be a printable text"),
         ("semfocus+http://h", {"client": 3}, "client must be a printable text"),

@@ -90,25 +90,11 @@ def test_a_recorder_offers_what_the_microscope_offers(tmp_path, foreign):
         assert all(isinstance(replay, protocol) for protocol in OPTIONAL)
 
 
-def test_an_autofocus_runs_again_from_its_recording(tmp_path, offer_method):
-    def climb(microscope, settings, progress, cancel):
-        start = microscope.working_distance
-        scores = {}
-        for step in range(5):
-            microscope.working_distance = start + step * 0.01
-            scores[microscope.working_distance] = float(microscope.acquire().pixels.std())
-        best = max(scores, key=scores.get)
-        microscope.working_distance = best
-        return semdrivers.AutofocusResult(
-            status="focused", reason="", working_distance=best, start_working_distance=start,
-            score=5.0, confidence=0.5, frames=5, elapsed=0.0, method="climb", trace=(),
-        )  # fmt: skip
-
-    offer_method(climb, "climb")
+def test_an_autofocus_runs_again_from_its_recording(tmp_path, climbing):
     with Recorder(connect(), tmp_path / "session") as recorder:
-        first = recorder.autofocus(method="climb")
+        first = recorder.autofocus(method=climbing)
     with semdrivers.connect(f"replay://{tmp_path.as_posix()}/session") as replay:
-        second = replay.autofocus(method="climb")
+        second = replay.autofocus(method=climbing)
     assert (first.working_distance, first.frames) == (second.working_distance, second.frames)
 
 

@@ -38,28 +38,15 @@ def travels(foreign_settings):
 
 
 @pytest.fixture
-def foreign_settings():
+def foreign_settings(offer_method):
     seen = []
 
-    class Plugin:
-        @semdrivers.hookimpl
-        def semdrivers_autofocus_methods(self):
-            return {"test-travel": "for the test"}
+    def focus(microscope, settings, progress, cancel):
+        seen.append(settings.max_travel)
+        return {"status": "refused"}
 
-        @semdrivers.hookimpl(tryfirst=True)
-        def semdrivers_autofocus(self, microscope, settings, progress, cancel):
-            if settings.method != "test-travel":
-                return None
-            seen.append(settings.max_travel)
-            return semdrivers.AutofocusResult(
-                status="refused", reason="", working_distance=12.0, start_working_distance=12.0, score=0.0,
-                confidence=0.0, frames=0, elapsed=0.0, method="test-travel",
-            )  # fmt: skip
-
-    plugin = Plugin()
-    semdrivers.get_plugin_manager().register(plugin, "test-travel")
-    yield seen
-    semdrivers.get_plugin_manager().unregister(plugin)
+    offer_method(focus, "test-travel")
+    return seen
 
 
 def test_the_default_travel_is_the_larger_of_3_mm_and_60_depths_of_field(travels):

@@ -25,6 +25,7 @@ from semdrivers.emulator.instrument import ScannedFrame
 Transfers = tuple[Buffer, ...]
 
 _POLL = 0.001
+_MOST_PAYLOAD = 1280 * 960 * 2  # Bytes, as STREAM_INFO reports
 
 _log = logging.getLogger(__name__)
 
@@ -74,9 +75,8 @@ class UsbDevice:
     serial : str
         The serial number in its descriptors.
     encode : callable, optional
-        Turns a frame into transfers, of which each leaves before the next is asked for; tests damage frames here.
-    max_payload : int
-        Bytes, as STREAM_INFO reports.
+        Turns a frame into transfers, of which each leaves before the next is asked for; tests damage frames here, and
+        set the attribute of this name.
     """
 
     def __init__(
@@ -85,11 +85,9 @@ class UsbDevice:
         *,
         serial: str,
         encode: Callable[[ScannedFrame], Iterable[Buffer]] = stream_frame,
-        max_payload: int = 1280 * 960 * 2,
     ) -> None:
         self._source = source
-        self._encode = encode
-        self._max_payload = max_payload
+        self.encode = encode
         self._strings = (usb.MANUFACTURER, usb.PRODUCT, serial)
         self._state = threading.Condition()
         self._reading = threading.Lock()
@@ -205,7 +203,7 @@ class UsbDevice:
                 self._sent = 0
                 return b""
             case (usb.VENDOR_IN, VendorRequest.STREAM_INFO):
-                return StreamInfo(self._streaming, self._sent & 0xFFFFFFFF, 0, self._max_payload).encode()
+                return StreamInfo(self._streaming, self._sent & 0xFFFFFFFF, 0, _MOST_PAYLOAD).encode()
         return None
 
     # Bulk IN
@@ -307,7 +305,7 @@ class UsbDevice:
         frame = self._source.next_frame()
         if frame is None:
             return False
-        transfers = self._encode(frame)
+        transfers = self.encode(frame)
         with self._state:
             self._sent += generation == self._generation
         for part in transfers:

@@ -21,7 +21,7 @@ from semdrivers.emulator.physics import probe_core_of
 from semdrivers.errors import InvalidParameterError, installation
 from semdrivers.focus import AutofocusResult, AutofocusSettings
 from semdrivers.image import Image, ScanMode
-from semdrivers.microscope import HasStage, HasStigmator, Microscope
+from semdrivers.microscope import Capabilities, HasStage, HasStigmator, Microscope
 from semfocus_plugin import methods, networks
 from semfocus_plugin import run as loop
 from semfocus_plugin.lab.benchmark import peers
@@ -35,8 +35,8 @@ from semfocus_plugin.optics import Apertures, LearnedAperture
 from semfocus_plugin.run import MOST_RETAKES
 
 __all__ = [
-    "OURS", "CountedMicroscope", "Photographs", "Record", "choose_methods", "descriptions", "focus", "method_names",
-    "photograph", "planned", "prepared", "run_trial", "run_trials",
+    "OURS", "CountedMicroscope", "Photographs", "Record", "Reporting", "choose_methods", "descriptions", "focus",
+    "method_names", "photograph", "planned", "prepared", "run_trial", "run_trials",
 ]  # fmt: skip
 
 OURS = tuple(method.name for method in methods.METHODS)
@@ -203,6 +203,27 @@ class CountedMicroscope(WrappedMicroscope):
     def _call(self, name: str, *arguments: Any) -> Any:
         with self._inside():
             return super()._call(name, *arguments)
+
+
+class Reporting(WrappedMicroscope):
+    """A microscope that reports other capabilities than it has.
+
+    Parameters
+    ----------
+    microscope : Microscope
+        The instrument.
+    **changes
+        Fields of `Capabilities`.
+    """
+
+    def __init__(self, microscope: Microscope, **changes: Any) -> None:
+        super().__init__(microscope)
+        self._changes = changes
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Those of the instrument, with the changes."""
+        return dataclasses.replace(super().capabilities, **self._changes)
 
 
 def method_names() -> tuple[str, ...]:

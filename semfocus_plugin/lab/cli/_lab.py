@@ -12,7 +12,7 @@ import typer
 from semdrivers.console import FAULT, Overwrite, application, fail, messages, output
 from semdrivers.errors import InvalidParameterError
 from semfocus_plugin.cli import progress_bars
-from semfocus_plugin.lab.cli._shared import Dask, Pictures, Workers, check_outputs, engine, write_report
+from semfocus_plugin.lab.cli._shared import Dask, Pictures, Workers, check_choice, check_outputs, engine, write_report
 from semfocus_plugin.lab.parallel import required
 
 lab = application("lab", "Studies of the emulator and of autofocus, printed as Markdown: the figures of the documents.")
@@ -163,9 +163,7 @@ def drivers(
     from semfocus_plugin.lab.studies.drivers import DRIVERS, missing, table
 
     check_outputs(out or [], ".json", overwrite=overwrite)
-    for name in driver or ():
-        if name not in DRIVERS:
-            raise InvalidParameterError(f"--driver must be one of {'; '.join(DRIVERS)}, not {name!r}")
+    check_choice("--driver", driver or (), DRIVERS)
     chosen = [name for name in DRIVERS if not driver or name in driver]
     for name in chosen:
         if missing(name):
@@ -195,9 +193,7 @@ def stigmation(
     from semfocus_plugin.lab.benchmark.peers.with_stigmator import PEERS
     from semfocus_plugin.lab.studies.stigmation import KINDS, table
 
-    for name in kind or ():
-        if name not in KINDS:
-            raise InvalidParameterError(f"--kind must be one of {', '.join(KINDS)}, not {name!r}")
+    check_choice("--kind", kind or (), KINDS)
     folder = _folder(pictures)
     _show(
         table(runs, seed, kind or KINDS, "" if folder is None else str(folder), workers, tuple(PEERS) if peers else ())
@@ -223,9 +219,7 @@ def tiles(
     from semfocus_plugin.lab.studies import tiles
 
     chosen = tuple(scene or tiles.SCENES)
-    for name in chosen:
-        if name not in tiles.SCENES:
-            raise InvalidParameterError(f"--scene {name} is none of {', '.join(tiles.SCENES)}")
+    check_choice("--scene", chosen, tiles.SCENES)
     _show(tiles.table(columns, rows, drift, seed, chosen, _folder(pictures), workers))
 
 
@@ -432,9 +426,7 @@ def cluster(
     """
     from semfocus_plugin.lab.studies.cluster import WORK, table
 
-    for name in work or ():
-        if name not in WORK:
-            raise InvalidParameterError(f"--work must be one of {', '.join(WORK)}, not {name!r}")
+    check_choice("--work", work or (), WORK)
     with messages.status("starting") as status:
         rows = list(table(workers or [1, 2, 4], size, work or list(WORK), status.update))
     _show(rows, f"size {size}, on a computer of {os.cpu_count()} cores")

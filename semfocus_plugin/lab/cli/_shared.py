@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,6 +48,13 @@ def engine(workers: int | None, dask: str | None) -> Where:
     if workers is not None and dask is not None:
         raise InvalidParameterError("--workers is for processes of this computer: leave it out, or leave out --dask")
     return workers if dask is None else dask
+
+
+def check_choice(option: str, names: Iterable[str], known: Collection[str]) -> None:
+    """Raise InvalidParameterError for a name that is not among those known."""
+    for name in names:
+        if name not in known:
+            raise InvalidParameterError(f"{option} must be one of {'; '.join(known)}, not {name!r}")
 
 
 def check_outputs(out: Sequence[Path], *endings: str, overwrite: bool, option: str = "--out") -> None:

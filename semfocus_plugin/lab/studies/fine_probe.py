@@ -17,8 +17,7 @@ from firmware_protocol.profile import EM30, InstrumentProfile
 from semdrivers.emulator import Emulator
 from semdrivers.emulator.physics import probe_core_of
 from semdrivers.focus import AutofocusSettings
-from semdrivers.microscope import Capabilities, Microscope
-from semfocus_plugin.lab.benchmark.runs import CountedMicroscope, focus
+from semfocus_plugin.lab.benchmark.runs import Reporting, focus
 from semfocus_plugin.lab.parallel import run_all
 
 __all__ = ["table"]
@@ -29,19 +28,6 @@ _FIELD_EMISSION = dataclasses.replace(
 )
 _GUNS = {"field emission": _FIELD_EMISSION, "tungsten": EM30}  # Profiles by the name of the gun
 _SPECIMENS = ("gold-nanoparticles", "tin-balls")  # Specimens of the study
-
-
-class _Foreign(CountedMicroscope):
-    """A microscope that reports a diameter of the probe of our choice."""
-
-    def __init__(self, microscope: Microscope, diameter: float | None) -> None:
-        super().__init__(microscope)
-        self._diameter = diameter
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """The instrument's, with our diameter."""
-        return dataclasses.replace(super().capabilities, probe_diameter=self._diameter)
 
 
 def _core(profile: InstrumentProfile) -> float:
@@ -61,7 +47,7 @@ def _run_once(number: int, seed: int, gun: str, diameter: float | None) -> tuple
     ):
         best, unit = emulator.truth.working_distance, emulator.truth.depth_of_field
         microscope.working_distance = best + random.choice((-1, 1)) * random.uniform(4, 25) * unit
-        result = focus(_Foreign(microscope, diameter), AutofocusSettings())
+        result = focus(Reporting(microscope, probe_diameter=diameter), AutofocusSettings())
         ideal = emulator.truth.score
     error = abs(result.working_distance - best) / unit
     return result.status, error, result.frames, abs(result.score - ideal)

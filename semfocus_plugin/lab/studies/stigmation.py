@@ -6,7 +6,6 @@ place and both components of the astigmatism end within half a depth of field.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import statistics
 from collections.abc import Iterator, Sequence
@@ -19,18 +18,17 @@ from numpy.typing import NDArray
 
 import semdrivers
 from firmware_protocol.profile import EM30
-from semdrivers.base import WrappedMicroscope
 from semdrivers.emulator import Emulator
 from semdrivers.errors import OutOfRangeError
 from semdrivers.focus import AutofocusSettings
-from semdrivers.image import Image, ScanMode
-from semdrivers.microscope import Capabilities, HasStigmator, Microscope, Range
+from semdrivers.microscope import HasStigmator, Microscope, Range
 from semfocus_plugin import methods
 from semfocus_plugin.lab.benchmark.column import MARGIN, SimulatedColumn
 from semfocus_plugin.lab.benchmark.peers import Optics
 from semfocus_plugin.lab.benchmark.peers.bench import Bench, approach
 from semfocus_plugin.lab.benchmark.peers.with_stigmator import PEERS
 from semfocus_plugin.lab.benchmark.pictures import read_folder
+from semfocus_plugin.lab.benchmark.runs import CountedMicroscope, Reporting
 from semfocus_plugin.lab.benchmark.textures import random_texture, sample_for
 from semfocus_plugin.lab.parallel import run_all
 from semfocus_plugin.run import run as run_method
@@ -155,15 +153,6 @@ def run_once(number: int, seed: int, kind: str, folder: str, by: str = OURS) -> 
     return _on_column(number, random, kind, folder, by)
 
 
-class _Unknown(WrappedMicroscope):
-    """A microscope that does not report what its stigmator does."""
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """Those of the microscope, without it."""
-        return dataclasses.replace(super().capabilities, stigmator_matrix=None)
-
-
 def _on_emulator(number: int, random: np.random.Generator, kind: str, by: str) -> Run:
     name = tuple(_SPECIMENS)[number % len(_SPECIMENS)]
     magnification = float(np.exp(random.uniform(*np.log(_SPECIMENS[name]))))
@@ -182,7 +171,11 @@ def _on_emulator(number: int, random: np.random.Generator, kind: str, by: str) -
         optics = Optics(EM30.aperture_radius * 1e-3, 36e-6)
         reach = -2 * _DEFOCUS * unit, 2 * _DEFOCUS * unit
         found = _solved(
-            _Unknown(microscope) if kind.endswith("unknown") else microscope, by, optics, reach, 1e-3 * np.eye(2)
+            Reporting(microscope, stigmator_matrix=None) if kind.endswith("unknown") else microscope,
+            by,
+            optics,
+            reach,
+            1e-3 * np.eye(2),
         )
         seconds = emulator.instrument.clock.now() - began
         conditions, after = emulator.instrument.conditions(), emulator.truth
@@ -235,17 +228,6 @@ def _on_column(number: int, random: np.random.Generator, kind: str, folder: str,
     return Run(status, reason, frames, left)
 
 
-class _Counted(WrappedMicroscope):
-    """A microscope that counts its frames."""
-
-    frames = 0
-
-    def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
-        """Return a frame."""
-        self.frames += 1
-        return super().acquire(mode)
-
-
 def _solved(
     microscope: Microscope, by: str, optics: Optics, reach: tuple[float, float], matrix: NDArray[np.float64]
 ) -> tuple[str, str, int, float | None]:
@@ -259,7 +241,7 @@ def _solved(
         result = run_method(method, microscope, AutofocusSettings(stigmate=True))
         unseen = None if result.astigmatism is None else result.astigmatism.unseen
         return result.status, result.reason, result.frames, unseen
-    counted = _Counted(microscope)
+    counted = CountedMicroscope(microscope)
     start = counted.working_distance
     bench = Bench(counted, optics, (start + reach[0], start + reach[1]), start)
     answer = PEERS[by](bench, matrix)

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from semdrivers.errors import InvalidParameterError, OutOfRangeError
+from semdrivers.errors import InvalidParameterError
+from semdrivers.microscope import whole_number
 from semfocus_plugin import networks as states
 from semfocus_plugin.lab.training import checkpoint, descent
 from semfocus_plugin.lab.training.architecture import ACNet
@@ -82,8 +83,7 @@ class ACNetConfig:
         if self.action_law not in LAWS:
             raise InvalidParameterError(f"action_law must be one of {', '.join(LAWS)}, not {self.action_law!r}")
         for name in ("epochs", "batch", "episodes", "hidden", "memory"):
-            if getattr(self, name) < 1:
-                raise OutOfRangeError(f"{name} must be at least 1, not {getattr(self, name)}")
+            whole_number(name, getattr(self, name), 1)
         for part in self.blanked:
             if part not in states.ELEMENTS:
                 raise InvalidParameterError(f"blanked must name parts of {', '.join(states.ELEMENTS)}, not {part!r}")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
+from semdrivers.microscope import whole_number
 from semfocus_plugin import networks
 from semfocus_plugin.lab.training import checkpoint, datasets
 from semfocus_plugin.lab.training.architecture import STRIDE, WINDOW, CompactAENet, PaperAENet, implied_score
@@ -101,8 +102,7 @@ class AENetConfig:
         if self.width is not None and not 0 < self.width <= 4:
             raise OutOfRangeError(f"width must be above 0 and at most 4, not {self.width:g}")
         for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise OutOfRangeError(f"{name} must be at least 1, not {getattr(self, name)}")
+            whole_number(name, getattr(self, name), 1)
         if self.window and (self.window % 16 or not 16 <= self.window <= _HEIGHT):
             raise OutOfRangeError(f"window must be 0 or a multiple of 16 up to {_HEIGHT} pixels, not {self.window}")
         if self.window and self.width is not None:

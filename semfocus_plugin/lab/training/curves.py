@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 
 _REACH = 20.0
 _GRID = 401
+_WIDTH = 0.35  # of the local mean, depths of field
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,7 +144,7 @@ def smooth(measured: Sequence[MeasuredSeries]) -> Curves:
     )
 
 
-def _smooth(x: Array, y: Array, grid: Array, width: float = 0.35) -> Array:
+def _smooth(x: Array, y: Array, grid: Array) -> Array:
     """Gaussian-weighted local mean: interpolation that, like the paper's spline, leaves the noise behind."""
-    weight = np.exp(-0.5 * ((grid[:, None] - x[None, :]) / width) ** 2) + 1e-12
+    weight = np.exp(-0.5 * ((grid[:, None] - x[None, :]) / _WIDTH) ** 2) + 1e-12
     return np.asarray(weight @ y / weight.sum(axis=1))

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeError, installation, translated
 from semdrivers.files import replacing
+from semdrivers.microscope import whole_number
 from semfocus_plugin.lab.benchmark.pictures import read_folder
 from semfocus_plugin.lab.parallel import Workers, run_all
 from semfocus_plugin.lab.training.sampling import Field, draw_field, draw_sample
@@ -89,8 +90,7 @@ class DatasetConfig:
         if self.mixture not in MIXTURES:
             raise InvalidParameterError(f"mixture must be one of {', '.join(MIXTURES)}, not {self.mixture!r}")
         for name in ("count", "shard_size", "series_frames"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise OutOfRangeError(f"{name} must be a whole number of at least 1, not {getattr(self, name)!r}")
+            whole_number(name, getattr(self, name), 1)
         if self.label_noise < 0:
             raise OutOfRangeError(f"label_noise must be at least 0, not {self.label_noise:g}")
         if self.micrographs and (self.kind, self.mixture) != ("frames", "broad"):

@@ -17,8 +17,11 @@ import semfocus_plugin.lab.training.datasets as datasets
 from semdrivers.errors import ModelError
 from semfocus_plugin.lab.training.architecture import ACNet, CompactAENet, PaperAENet
 from semfocus_plugin.lab.training.sampling import TRAINED
+from semfocus_plugin.networks import STATE_SIZE
 
-__all__ = ["BLUR_RANGE", "TOLERANCE", "enter", "export_acnet", "export_aenet", "to_onnx"]
+__all__ = [
+    "BLUR_RANGE", "TOLERANCE", "enter", "export_acnet", "export_aenet", "to_onnx", "write_control", "write_model",
+]  # fmt: skip
 
 TOLERANCE = 1e-4
 """Largest difference allowed between torch and onnxruntime on the same input."""
@@ -50,20 +53,11 @@ def export_aenet(checkpoint: str | Path, folder: str | Path, name: str = "aenet"
     halved = not any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
     if halved:
         _round(network)
-    path = Path(folder) / f"{name}.onnx"
     axes = {"frames": {0: "n", 2: "height", 3: "width"}} | {o: {0: "n", 2: "h", 3: "w"} for o in outputs}
-    difference = to_onnx(network, example, path, "frames", outputs, axes, halved=halved)
-    entry: dict[str, Any] = {
-        "name": name,
-        "role": "aenet",
-        "inputs": ["frames"],
-        "outputs": outputs,
-        "specimens": [*TRAINED, "textures"],
-    }
+    more: dict[str, Any] = {"specimens": [*TRAINED, "textures"]}
     if "log_blur" in outputs:
-        entry["blur_range"] = BLUR_RANGE
-    enter(path, entry, saved, difference)
-    return path
+        more["blur_range"] = BLUR_RANGE
+    return write_model(network, example, Path(folder) / f"{name}.onnx", axes, "aenet", saved, more, halved=halved)
 
 
 def export_acnet(checkpoint: str | Path, folder: str | Path, name: str = "acnet") -> Path:
@@ -71,18 +65,56 @@ def export_acnet(checkpoint: str | Path, folder: str | Path, name: str = "acnet"
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     network = ACNet(hidden=saved["config"]["hidden"])
     network.load_state_dict(saved["network"])
-    path = Path(folder) / f"{name}.onnx"
+    return write_control(network, Path(folder) / f"{name}.onnx", saved)
+
+
+def write_control(network: nn.Module, path: Path, saved: Mapping[str, Any]) -> Path:
+    """Write a control network, from a state to a step, as `write_model` does."""
     axes = {"state": {0: "n"}, "action": {0: "n"}}
-    difference = to_onnx(network, torch.randn(1, 80) * 0.3, path, "state", ["action"], axes)
-    entry = {
-        "name": name,
-        "role": "acnet",
-        "inputs": ["state"],
-        "outputs": ["action"],
-        "action_law": saved["config"]["action_law"],
-        "specimens": [*TRAINED],
-    }
-    enter(path, entry, saved, difference)
+    more = {"action_law": saved["config"]["action_law"], "specimens": [*TRAINED]}
+    return write_model(network, torch.randn(1, STATE_SIZE) * 0.3, path, axes, "acnet", saved, more)
+
+
+def write_model(
+    network: nn.Module,
+    example: torch.Tensor,
+    path: Path,
+    axes: dict[str, dict[int, str]],
+    role: str,
+    saved: Mapping[str, Any],
+    more: Mapping[str, Any],
+    *,
+    halved: bool = False,
+) -> Path:
+    """Write a network as an ONNX file and enter it in the manifest beside it; returns the path.
+
+    Parameters
+    ----------
+    network : Module
+        Trained.
+    example : Tensor
+        Input that onnxruntime and torch are compared on.
+    path : Path
+        Of the file, which has the name of the model.
+    axes : dict
+        Axes of any length by name, of the input first, then of every output.
+    role : str
+        Of the model.
+    saved : mapping
+        The checkpoint: ``config`` and ``figures``.
+    more : mapping
+        Further fields of the entry.
+    halved : bool
+        As in `to_onnx`.
+
+    Raises
+    ------
+    ModelError
+        When onnxruntime answers otherwise than torch.
+    """
+    name, *outputs = axes
+    difference = to_onnx(network, example, path, name, outputs, axes, halved=halved)
+    enter(path, {"name": path.stem, "role": role, "inputs": [name], "outputs": outputs, **more}, saved, difference)
     return path
 
 

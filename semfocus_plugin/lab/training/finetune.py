@@ -23,6 +23,7 @@ from semdrivers.data_bar import bar_rows_of, without_bar
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.files import named_file
 from semdrivers.grey_levels import full_scale, in_unit, native
+from semdrivers.microscope import whole_number
 from semfocus_plugin import networks
 from semfocus_plugin.lab.training import aenet, checkpoint, datasets
 from semfocus_plugin.lab.training.architecture import CompactAENet, nominal_half_blur
@@ -82,8 +83,7 @@ class FinetuneConfig:
         if not self.sheets:
             raise InvalidParameterError("fine-tuning needs a sheet of labels; make one with: semfocus label FOLDER")
         for name, least in (("epochs", 1), ("batch", 2)):
-            if getattr(self, name) < least:
-                raise OutOfRangeError(f"{name} must be at least {least}, not {getattr(self, name)}")
+            whole_number(name, getattr(self, name), least)
         if not 0 < self.learning_rate < 1:
             raise OutOfRangeError(f"learning_rate must be above 0 and below 1, not {self.learning_rate:g}")
 

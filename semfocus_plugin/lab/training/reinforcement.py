@@ -22,12 +22,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from semdrivers.errors import InvalidParameterError, OutOfRangeError
+from semdrivers.errors import InvalidParameterError
+from semdrivers.microscope import whole_number
 from semfocus_plugin.lab.training.curves import Curves, measure_folders
 from semfocus_plugin.lab.training.environment import IDENTIFIER
-from semfocus_plugin.lab.training.export import enter, to_onnx
-from semfocus_plugin.lab.training.sampling import TRAINED
-from semfocus_plugin.networks import LAWS, STATE_SIZE, Evaluator
+from semfocus_plugin.lab.training.export import write_control
+from semfocus_plugin.networks import LAWS, Evaluator
 
 __all__ = ["CHECKPOINT", "ReinforcedConfig", "learn", "train"]
 
@@ -82,8 +82,7 @@ class ReinforcedConfig:
         if self.action_law not in LAWS:
             raise InvalidParameterError(f"action_law must be one of {', '.join(LAWS)}, not {self.action_law!r}")
         for name in ("frames", "episodes", "updates", "hidden", "batch"):
-            if getattr(self, name) < 1:
-                raise OutOfRangeError(f"{name} must be at least 1, not {getattr(self, name)}")
+            whole_number(name, getattr(self, name), 1)
 
 
 def train(
@@ -118,20 +117,8 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     curves = measure_folders(config.data, evaluator)
     model, figures = learn(config, curves, folder, resume=resume, progress=progress)
-    path = folder / "acnet.onnx"
     actor = nn.Sequential(model.actor.latent_pi, model.actor.mu, nn.Tanh()).eval()
-    axes = {"state": {0: "n"}, "action": {0: "n"}}
-    difference = to_onnx(actor, torch.randn(3, STATE_SIZE), path, "state", ["action"], axes)
-    entry = {
-        "name": "acnet",
-        "role": "acnet",
-        "inputs": ["state"],
-        "outputs": ["action"],
-        "action_law": config.action_law,
-        "specimens": [*TRAINED],
-    }
-    enter(path, entry, {"config": dataclasses.asdict(config), "figures": figures}, difference)
-    return path
+    return write_control(actor, folder / "acnet.onnx", {"config": dataclasses.asdict(config), "figures": figures})
 
 
 def learn(

@@ -330,14 +330,20 @@ def test_a_repeated_hello_is_answered_alike_and_another_token_waits_for_the_leas
         assert client.hello(token=2).message.owner
 
 
-@needs_pty
-def test_another_client_on_the_serial_line_waits_for_the_lease(serve: Served) -> None:
+def deserted(serve: Served) -> ControlServer:
+    """A server on a serial line whose client in control has left without a word."""
     server = serve(serial=True, profile=QUICK)
     assert server.device is not None
     transport = open_serial(server.device)
     transport.send(encode(Envelope.request(1, Hello(1, 1, 9, False, "crashed"))), 1.0)
     assert transport.receive(5.0)
     transport.close()
+    return server
+
+
+@needs_pty
+def test_another_client_on_the_serial_line_waits_for_the_lease(serve: Served) -> None:
+    server = deserted(serve)
     refusals = []
 
     def accepted() -> bool:
@@ -638,12 +644,7 @@ def test_a_serial_line_is_cleaned_of_noise(serve: Served) -> None:
 
 @needs_pty
 def test_a_silent_serial_client_loses_the_lease(serve: Served) -> None:
-    server = serve(serial=True, profile=QUICK)
-    assert server.device is not None
-    transport = open_serial(server.device)
-    transport.send(encode(Envelope.request(1, Hello(1, 1, 9, False, "crashed"))), 1.0)
-    assert transport.receive(5.0)
-    transport.close()
+    server = deserted(serve)
     eventually(lambda: not server.instrument.status().beam_on)
     with ControlLink(open_serial(server.device), client_name="next", name="EM-30") as link:
         link.request(SetBeam(True))

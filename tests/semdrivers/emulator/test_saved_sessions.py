@@ -95,28 +95,14 @@ def test_a_night_on_an_emulator_in_another_process_comes_home_as_a_folder(tmp_pa
         assert_same(one, other)
 
 
-def test_an_autofocus_is_replayed_to_the_same_result(tmp_path, offer_method):
-    def climb(microscope, settings, progress, cancel):
-        start = microscope.working_distance
-        scores = {}
-        for step in range(4):
-            microscope.working_distance = start + step * 0.01
-            scores[microscope.working_distance] = float(microscope.acquire().pixels.std())
-        best = max(scores, key=scores.get)
-        microscope.working_distance = best
-        return semdrivers.AutofocusResult(
-            status="focused", reason="", working_distance=best, start_working_distance=start,
-            score=5.0, confidence=0.5, frames=4, elapsed=0.0, method="climb", trace=(),
-        )  # fmt: skip
-
-    offer_method(climb, "climb")
+def test_an_autofocus_is_replayed_to_the_same_result(tmp_path, climbing):
     with (
         Emulator("tin-balls", seed=2, save_session=tmp_path / "s") as emulator,
         semdrivers.connect(emulator.url) as microscope,
     ):
-        first = microscope.autofocus(method="climb")
+        first = microscope.autofocus(method=climbing)
     with replay(tmp_path / "s") as microscope:
-        second = microscope.autofocus(method="climb")
+        second = microscope.autofocus(method=climbing)
     assert (first.working_distance, first.frames) == (second.working_distance, second.frames)
 
 

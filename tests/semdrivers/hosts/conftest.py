@@ -57,12 +57,52 @@ def known(microscope, emulator) -> semdrivers.FocusMap:
 def best_method() -> str | None:
     """The name of the method for runs that must end in focus: the shipped one, if its networks are there."""
     try:
-        from semfocus_plugin.networks import _models as networks
+        from semfocus_plugin import networks
 
         networks.load()
     except (ImportError, semdrivers.ModelError):
         return "told"
     return None
+
+
+@pytest.fixture
+def core(microscope) -> Iterator[Any]:
+    """A core of pymmcore-plus that has loaded the microscope."""
+    from pymmcore_plus.experimental.unicore import UniMMCore
+
+    from semdrivers.hosts.pymmcore import load_microscope
+
+    core = UniMMCore()
+    load_microscope(core, microscope)
+    yield core
+    core.unloadAllDevices()
+
+
+@pytest.fixture
+def frames(core) -> list[tuple[Any, ...]]:
+    """Everything that an acquisition delivers: (pixels, event, metadata)."""
+    taken: list[tuple[Any, ...]] = []
+    core.mda.events.frameReady.connect(lambda *frame: taken.append(frame))
+    return taken
+
+
+@pytest.fixture
+def RE() -> Iterator[Any]:
+    """A run engine of Bluesky."""
+    from bluesky import RunEngine
+
+    engine = RunEngine({}, context_managers=[])
+    yield engine
+    if engine.state != "idle":
+        engine.halt()
+
+
+@pytest.fixture
+def sem(microscope) -> Any:
+    """The devices of Bluesky."""
+    from semdrivers.hosts.bluesky import devices
+
+    return devices(microscope)
 
 
 @dataclass

@@ -15,7 +15,6 @@ import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import event_model
-from bluesky import RunEngine
 from bluesky.protocols import (
     Checkable,
     Configurable,
@@ -33,19 +32,6 @@ from bluesky.simulators import check_limits
 from semdrivers.hosts.bluesky import autofocus_per_step, autofocus_preprocessor, autofocus_wrapper, devices
 
 KINDS = {"number": (int, float), "integer": int, "string": str}
-
-
-@pytest.fixture
-def RE():
-    engine = RunEngine({}, context_managers=[])
-    yield engine
-    if engine.state != "idle":
-        engine.halt()
-
-
-@pytest.fixture
-def sem(microscope):
-    return devices(microscope)
 
 
 @pytest.fixture

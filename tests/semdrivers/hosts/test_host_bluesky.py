@@ -13,7 +13,6 @@ pytest.importorskip("bluesky", reason="Bluesky is not installed: pip install '.[
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
-from bluesky import RunEngine
 from bluesky.protocols import Movable, Readable, Stoppable, Triggerable
 from bluesky.run_engine import RunEngineInterrupted
 from bluesky.utils import FailedStatus
@@ -25,19 +24,6 @@ from semdrivers.hosts.bluesky import (
     autofocus_wrapper,
     devices,
 )
-
-
-@pytest.fixture
-def RE():
-    engine = RunEngine({}, context_managers=[])
-    yield engine
-    if engine.state != "idle":
-        engine.halt()
-
-
-@pytest.fixture
-def sem(microscope):
-    return devices(microscope)
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def test_fibsems_acquisition_takes_our_frames(microscope):
 def test_the_noise_of_the_demo_microscope_is_refused(demo):
     """fibsem's own function reports success on it."""
     pytest.importorskip("semfocus_plugin")
-    from semfocus_plugin.networks import _models as networks
+    from semfocus_plugin import networks
 
     try:
         networks.load()

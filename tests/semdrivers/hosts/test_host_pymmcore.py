@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 
-import numpy as np
 import pytest
 
 import semdrivers
@@ -15,25 +14,9 @@ import useq
 from pymmcore_plus.experimental.unicore import UniMMCore
 from pymmcore_plus.mda._runner import FinishReason
 
-from semdrivers.hosts.pymmcore import autofocus_before, load_microscope
+from semdrivers.hosts.pymmcore import autofocus_before
 
 PLAN = useq.AxesBasedAF(axes=("p",))
-
-
-@pytest.fixture
-def core(microscope):
-    core = UniMMCore()
-    load_microscope(core, microscope)
-    yield core
-    core.unloadAllDevices()
-
-
-@pytest.fixture
-def frames(core):
-    """Everything an acquisition delivers: (pixels, event, metadata)."""
-    taken: list[tuple[np.ndarray, useq.MDAEvent, dict]] = []
-    core.mda.events.frameReady.connect(lambda *frame: taken.append(frame))
-    return taken
 
 
 def over(places, **more) -> useq.MDASequence:

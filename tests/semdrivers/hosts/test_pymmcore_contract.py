@@ -20,14 +20,6 @@ from semdrivers.hosts.pymmcore import autofocus_before, follow, load_microscope
 
 
 @pytest.fixture
-def core(microscope):
-    core = UniMMCore()
-    load_microscope(core, microscope)
-    yield core
-    core.unloadAllDevices()
-
-
-@pytest.fixture
 def deep(emulator):
     """A core whose frames are of 16 bits."""
     with semdrivers.connect(emulator.url, bits=16) as microscope:
@@ -35,13 +27,6 @@ def deep(emulator):
         load_microscope(core, microscope)
         yield core
         core.unloadAllDevices()
-
-
-@pytest.fixture
-def frames(core):
-    taken: list[tuple[np.ndarray, useq.MDAEvent, dict]] = []
-    core.mda.events.frameReady.connect(lambda *frame: taken.append(frame))
-    return taken
 
 
 def test_every_device_has_its_type_and_is_initialized(core):

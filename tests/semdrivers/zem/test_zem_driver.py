@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import threading
 
@@ -72,23 +73,35 @@ ODD = {"StatusCheck": "Idle", "GetWD": "12.5", "GetMag": "1000", "GetHvStatus": 
 
 
 @contextlib.contextmanager
-def answering(values):
-    """A server of ours that answers what `values` says, each answer twice, and after one to an earlier request."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
+def server(answers, options="timeout=0.6"):
+    """A server of ours; `answers` is called with every command, and with what sends a packet to where that came from."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours:
+        ours.bind(("127.0.0.1", 0))
 
         def serve() -> None:
             with contextlib.suppress(OSError):
                 while True:
-                    request, client = server.recvfrom(4096)
-                    command = request[1:].decode().partition(":")[0]
-                    for name in ("GetLate", command, command):
-                        body = f"${name}:{values.get(name, 'Invalid command')},".encode()
-                        digits = f"{zem.crc(body) & 0xFF:02X}{zem.crc(body) >> 8:02X}"
-                        server.sendto(body + digits.encode() + b"%", client)
+                    request, client = ours.recvfrom(4096)
+                    answers(request[1:].decode().partition(":")[0], lambda packet, to=client: ours.sendto(packet, to))
 
         threading.Thread(target=serve, daemon=True).start()
-        yield f"zem://127.0.0.1:{server.getsockname()[1]}?timeout=0.6&settle=0"
+        yield f"zem://127.0.0.1:{ours.getsockname()[1]}?{options}"
+
+
+def packet(name, values):
+    """The answer that has a value from `values`."""
+    body = f"${name}:{values.get(name, 'Invalid command')},".encode()
+    return body + f"{zem.crc(body) & 0xFF:02X}{zem.crc(body) >> 8:02X}%".encode()
+
+
+def answering(values):
+    """A server that answers what `values` says, each answer twice, and after one to an earlier request."""
+
+    def answers(command, send):
+        for name in ("GetLate", command, command):
+            send(packet(name, values))
+
+    return server(answers, "timeout=0.6&settle=0")
 
 
 @pytest.mark.parametrize(
@@ -117,64 +130,43 @@ def test_a_picture_that_comes_from_nowhere_is_named(where):
 
 
 def test_a_late_answer_is_not_taken_for_a_new_one():
-    """A server of ours whose answers to the lens come after the next request that asks the same."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
-        values, late, held = dict(ODD), [], []
+    """Answers to the lens come after the next request that asks the same."""
+    values, late, held = dict(ODD), [], []
 
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    request, client = server.recvfrom(4096)
-                    command = request[1:].decode().partition(":")[0]
-                    body = f"${command}:{values.get(command, 'Invalid command')},".encode()
-                    digits = f"{zem.crc(body) & 0xFF:02X}{zem.crc(body) >> 8:02X}"
-                    answer = body + digits.encode() + b"%", client
-                    if command == "GetWD" and late:
-                        held.append(answer)
-                        continue
-                    for each in (*held, answer) if command == "GetWD" else (answer,):
-                        server.sendto(*each)
+    def answers(command, send):
+        answer = functools.partial(send, packet(command, values))
+        if command == "GetWD" and late:
+            held.append(answer)
+            return
+        for each in (*held, answer) if command == "GetWD" else (answer,):
+            each()
 
-        threading.Thread(target=serve, daemon=True).start()
-        url = f"zem://127.0.0.1:{server.getsockname()[1]}?timeout=0.3"
-        with semdrivers.connect(url) as microscope:
-            late.append(True)
-            with pytest.raises(semdrivers.TransportError, match="GetWD : no answer"):
-                _ = microscope.working_distance
-            late.clear()
-            values["GetWD"] = "14.25"
-            assert len(held) == 3
-            assert microscope.working_distance == 14.25
+    with server(answers, "timeout=0.3") as url, semdrivers.connect(url) as microscope:
+        late.append(True)
+        with pytest.raises(semdrivers.TransportError, match="GetWD : no answer"):
+            _ = microscope.working_distance
+        late.clear()
+        values["GetWD"] = "14.25"
+        assert len(held) == 3
+        assert microscope.working_distance == 14.25
 
 
 def test_silence_lost_packets_and_bad_addresses():
-    """A server of ours that loses the first packet of each kind, and answers with a wrong CRC to the second."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
-        values = {"StatusCheck": "Idle", "GetWD": "12.5", "GetMag": "1000", "GetModel": "ZEM15C"}
-        seen: dict[str, int] = {}
+    """The first packet of each kind is lost, and the second answered with a wrong CRC."""
+    values = {"StatusCheck": "Idle", "GetWD": "12.5", "GetMag": "1000", "GetModel": "ZEM15C"}
+    seen: dict[str, int] = {}
 
-        def serve() -> None:
-            while True:
-                try:
-                    request, client = server.recvfrom(4096)
-                except OSError:
-                    return
-                command = request[1:].decode().partition(":")[0]
-                seen[command] = seen.get(command, 0) + 1
-                body = f"${command}:{values.get(command, 'Invalid command')},".encode()
-                digits = f"{zem.crc(body) & 0xFF:02X}{zem.crc(body) >> 8:02X}" if seen[command] != 2 else "0000"
-                if seen[command] > 1 and command != "GetStagePos":
-                    server.sendto(body + digits.encode() + b"%", client)
+    def answers(command, send):
+        seen[command] = seen.get(command, 0) + 1
+        answer = packet(command, values)
+        if seen[command] > 1 and command != "GetStagePos":
+            send(answer if seen[command] > 2 else answer[:-5] + b"0000%")
 
-        threading.Thread(target=serve, daemon=True).start()
-        url = f"zem://127.0.0.1:{server.getsockname()[1]}?timeout=0.6"
-        with semdrivers.connect(url) as microscope:
-            assert microscope.working_distance == 12.5
-            assert seen["GetWD"] >= 3
-            with pytest.raises(semdrivers.TransportError, match="GetStagePos"):
-                _ = microscope.stage_position
+    with server(answers) as url, semdrivers.connect(url) as microscope:
+        assert microscope.working_distance == 12.5
+        assert seen["GetWD"] >= 3
+        with pytest.raises(semdrivers.TransportError, match="GetStagePos"):
+            _ = microscope.stage_position
     with pytest.raises(semdrivers.NotConnectedError, match="no ZEM answers"):
         semdrivers.connect("zem://127.0.0.1:9?timeout=0.2")
     for wrong in ("zem://", "zem://host/path", "zem://host?settle=x", "zem://host?average=9", "zem://host:99999"):

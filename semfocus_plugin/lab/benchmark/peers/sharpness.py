@@ -11,9 +11,9 @@ __all__ = ["tenengrad", "vertex"]
 _SMOOTHINGS = 2
 
 
-def tenengrad(frame: NDArray[np.float64], smoothings: int = _SMOOTHINGS) -> float:
+def tenengrad(frame: NDArray[np.float64]) -> float:
     """Return the sharpness of a frame, shape (H, W), in squared grey levels."""
-    for _ in range(smoothings):
+    for _ in range(_SMOOTHINGS):
         frame = _binomial(_binomial(frame).T).T
     smooth_rows, smooth_columns = _binomial(frame), _binomial(frame.T).T
     across = smooth_rows[:, 2:] - smooth_rows[:, :-2]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from semdrivers.errors import InvalidParameterError, OutOfRangeError
+from semdrivers.errors import InvalidParameterError
+from semdrivers.microscope import whole_number
 from semfocus_plugin.lab.training import checkpoint, datasets
 from semfocus_plugin.lab.training.descent import Progress, Step, cosine, learn
-from semfocus_plugin.lab.training.export import enter, to_onnx
+from semfocus_plugin.lab.training.export import write_model
 from semfocus_plugin.lab.training.pair.pair_input import prepared
 from semfocus_plugin.lab.training.sampling import TRAINED
 from semfocus_plugin.networks import MAGNIFICATION_SCALE
@@ -34,6 +34,7 @@ _HELD_OUT = 8
 
 _MIDDLE_MAGNIFICATION = 3_000.0
 _DARKEST = 1e-2
+_CHANNELS, _HIDDEN = (16, 32, 48, 96), 96  # of the four strided stages; width of the head
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,7 @@ class PairConfig:
         if not self.data:
             raise InvalidParameterError("data must name at least one folder of pairs")
         for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise OutOfRangeError(f"{name} must be at least 1, not {getattr(self, name)}")
+            whole_number(name, getattr(self, name), 1)
 
 
 class PairNetwork(nn.Module):
@@ -72,32 +72,26 @@ class PairNetwork(nn.Module):
 
     Swapping the frames turns the sign of the answer, so two equal frames give zero.
 
-    Parameters
-    ----------
-    channels : tuple of int
-        Channels of the four strided stages.
-    hidden : int
-        Width of the head.
     """
 
     outputs = ("asinh_defocus",)
 
-    def __init__(self, channels: tuple[int, ...] = (16, 32, 48, 96), hidden: int = 96) -> None:
+    def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for inputs, outputs, kernel in zip((1, *channels), channels, (5, 3, 3, 3), strict=False):
+        for inputs, outputs, kernel in zip((1, *_CHANNELS), _CHANNELS, (5, 3, 3, 3), strict=False):
             layers += [
                 nn.Conv2d(inputs, outputs, kernel, 2, kernel // 2, bias=False),
                 nn.BatchNorm2d(outputs),
                 nn.LeakyReLU(0.2),
             ]
-        last = channels[-1]
+        last = _CHANNELS[-1]
         layers += [nn.Conv2d(last, last, 3, 1, 1, bias=False), nn.BatchNorm2d(last), nn.ReLU()]
         self.encoder = nn.Sequential(*layers)
         self.head = nn.Sequential(
-            nn.Linear(2 * last + 1, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, hidden), nn.LeakyReLU(0.2)
+            nn.Linear(2 * last + 1, _HIDDEN), nn.LeakyReLU(0.2), nn.Linear(_HIDDEN, _HIDDEN), nn.LeakyReLU(0.2)
         )
-        self.last = nn.Linear(hidden, 1, bias=False)
+        self.last = nn.Linear(_HIDDEN, 1, bias=False)
 
     def forward(self, pairs: Tensor) -> Tensor:
         """Return the inverse hyperbolic sine of the defocus in nominal depths of field, (N, 1), from (N, 3, H, W)."""
@@ -263,21 +257,11 @@ def export(saved_at: str | Path, folder: str | Path, name: str = NAME) -> Path:
     ModelError
         When onnxruntime answers otherwise than torch.
     """
-    saved: dict[str, Any] = torch.load(saved_at, map_location="cpu", weights_only=True)
+    saved = torch.load(saved_at, map_location="cpu", weights_only=True)
     network = PairNetwork()
     network.load_state_dict(saved["network"])
     example = torch.randn(1, 3, 240, 320)
     example[:, 2] = 0.05
-    path = Path(folder) / f"{name}.onnx"
-    outputs = list(network.outputs)
-    axes = {"pairs": {0: "n", 2: "height", 3: "width"}} | {output: {0: "n"} for output in outputs}
-    difference = to_onnx(network, example, path, "pairs", outputs, axes)
-    entry = {
-        "name": name,
-        "role": "peer",
-        "inputs": ["pairs"],
-        "outputs": outputs,
-        "specimens": [*TRAINED, "textures"],
-    }
-    enter(path, entry, saved, difference)
-    return path
+    axes = {"pairs": {0: "n", 2: "height", 3: "width"}} | {output: {0: "n"} for output in network.outputs}
+    more = {"specimens": [*TRAINED, "textures"]}
+    return write_model(network, example, Path(folder) / f"{name}.onnx", axes, "peer", saved, more)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semdrivers.errors import OutOfRangeError
+from semdrivers.microscope import whole_number
 from semfocus_plugin.lab.training.pair.pair_input import TEST_DEFOCUS
 from semfocus_plugin.lab.training.sampling import Field, Sample, draw_field
 from semfocus_plugin.optics import trained_depth_of_field
@@ -55,8 +56,7 @@ class PairsConfig:
 
     def __post_init__(self) -> None:
         for name in ("count", "shard_size"):
-            if getattr(self, name) < 1:
-                raise OutOfRangeError(f"{name} must be at least 1, not {getattr(self, name)}")
+            whole_number(name, getattr(self, name), 1)
         if not 0 < self.step <= REACH:
             raise OutOfRangeError(f"step must be above 0 and at most {REACH:g} depths of field, not {self.step:g}")
 
