@@ -12,8 +12,8 @@ _LEFT = 0.8
 """Depths of field of astigmatism that are not worth a frame: they are taken off at the end."""
 _CLEAR = 1.6
 """Standard deviations from which astigmatism is corrected."""
-_SIGMA = 0.3
-"""Depths of field to which what remains must be known."""
+_SIGMA, _SIGMA_MEASURED = 0.3, 0.25
+"""Depths of field to which what remains must be known, the latter where the run measures what the stigmator does."""
 _LEAST_KNOWN, _SHARE = 1.5, 0.3
 """The same, in depths of field or as a share of it, before the stigmator is moved to see what it does."""
 _WORTH = 0.35
@@ -122,7 +122,8 @@ class Stigmation:
                 return self._tried(stigmator.trial(found.x, found.y, near.unit), near)
         unsure = math.hypot(found.sigma, self._unverified(near, here))
         from_one_side = self._run.beam.sigma is None and _from_one_side(near, every)
-        if (unsure > _SIGMA * near.unit or from_one_side) and self._looks < _MOST:
+        enough = _SIGMA if stigmator.given else _SIGMA_MEASURED
+        if (unsure > enough * near.unit or from_one_side) and self._looks < _MOST:
             away = min((abs(m.working_distance - near.working_distance) for m in here), default=math.inf)
             if unsure > _VAGUE * near.unit and away > near.unit and self._run.limits.minimum <= near.working_distance:
                 self._looks += 1
