@@ -118,7 +118,7 @@ class FrameAssembler:
         at = held.find(stream.LEADER_MAGIC)
         if at < 0:
             at = max(0, len(held) - len(stream.LEADER_MAGIC) + 1)
-            while at < len(held) and not stream.LEADER_MAGIC.startswith(bytes(held[at:])):
+            while not stream.LEADER_MAGIC.startswith(bytes(held[at:])):
                 at += 1
         self._drop(at)
         if len(held) < stream.LEADER_SIZE:

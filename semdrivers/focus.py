@@ -229,7 +229,7 @@ class FocusStep:
                 if known.get(name) is not None:
                     known[name] = tuple(map(float, known[name]))
             return cls(**known)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InvalidParameterError(f"it is no step of an autofocus run: {error}") from error
 
     @property
@@ -479,7 +479,7 @@ class AutofocusResult:
             return cls(**known)
         except SemDriversError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InvalidParameterError(f"it is no result of an autofocus run: {error}") from error
 
     def to_record(self) -> FocusRecord:

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semdrivers.files import plain, plot_focus_map, replacing
+from semdrivers.files import plain, plot_focus_map, read_json, replacing
 from semdrivers.focus import AutofocusResult
-from semdrivers.microscope import number
+from semdrivers.microscope import number, within
 
 __all__ = ["FocusMap", "MapPoint", "checked_region"]
 
@@ -42,6 +42,9 @@ _ROUNDS = 6
 _MOST_POINTS = 120
 _GRID = 9
 _FORMAT = "semdrivers focus map 1"
+_NUMBERS = "x", "y", "working_distance", "sigma", "time", "depth_of_field", "score"
+_MOST = 1e12
+"""Largest number of a map, in any of its units: squares of it are computed with."""
 
 _Array = NDArray[np.float64]
 
@@ -104,8 +107,8 @@ class FocusMap:
         self, *, tolerance: float | None = None, drift: float = _DRIFT, clock: Callable[[], float] = computer.time
     ) -> None:
         for name, value, unit in (("tolerance", tolerance, "mm"), ("drift", drift, "nm/s")):
-            if value is not None and number(name, value, unit) <= 0:
-                raise OutOfRangeError(f"{name} must be above 0 {unit}, not {value:g} {unit}")
+            if value is not None:
+                _positive(name, value, unit)
         self.tolerance = tolerance
         self.drift = float(drift)
         self.clock = clock
@@ -181,8 +184,7 @@ class FocusMap:
             score = self._points[-1].score if self._points else 0.0
         values = {"depth_of_field": depth_of_field, "sigma": _ERROR * depth_of_field if sigma is None else sigma}
         for name, value in values.items():
-            if number(name, value, "mm") <= 0:
-                raise OutOfRangeError(f"{name} must be above 0 mm, not {value:g} mm")
+            _positive(name, value, "mm")
         point = MapPoint(
             number("x", x, "mm"),
             number("y", y, "mm"),
@@ -317,16 +319,19 @@ class FocusMap:
             When the file is no focus map, or cannot be read.
         """
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = read_json(path)
             if values["format"] != _FORMAT:
                 raise ValueError(f"its format is {values['format']!r}")
             loaded = cls(tolerance=values["tolerance"], drift=values["drift"], clock=clock)
             for entry in values["points"]:
-                entry["magnification"] = math.nan if entry["magnification"] is None else entry["magnification"]
-                point = MapPoint(**entry)
-                for name in ("x", "y", "working_distance", "sigma", "time", "depth_of_field", "score"):
-                    number(name, getattr(point, name))
-                loaded._points.append(point)
+                if entry["magnification"] is None:
+                    entry["magnification"] = math.nan
+                else:
+                    number("magnification", entry["magnification"])
+                entry |= {name: within(name, entry[name], -_MOST, _MOST) for name in _NUMBERS}
+                for name in ("sigma", "depth_of_field"):
+                    _positive(name, entry[name], "mm")
+                loaded._points.append(MapPoint(**entry))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InvalidParameterError(f"{path} is no focus map: {error}") from error
         return loaded
@@ -387,6 +392,11 @@ def checked_region(region: Sequence[float]) -> tuple[float, float, float, float]
     if c < a or d < b:
         raise OutOfRangeError(f"region must have x0 <= x1 and y0 <= y1, not ({a:g}, {b:g}, {c:g}, {d:g}) mm")
     return a, b, c, d
+
+
+def _positive(name: str, value: float, unit: str) -> None:
+    if not 0 < number(name, value, unit) <= _MOST:
+        raise OutOfRangeError(f"{name} must be above 0 {unit}, and no more than {_MOST:g}, not {value:g} {unit}")
 
 
 def _sigma_of(run: AutofocusResult, depth_of_field: float) -> float:

@@ -36,7 +36,7 @@ from semdrivers.errors import (
     TransportError,
     error_named,
 )
-from semdrivers.files import plain
+from semdrivers.files import parse_json, plain
 from semdrivers.focus import AutofocusResult, FocusStep, Progress
 from semdrivers.image import Image, ScanMode, read_image
 from semdrivers.microscope import Capabilities, number
@@ -58,6 +58,8 @@ _TIMEOUT = 300.0
 _CONNECT_TIMEOUT = 10.0
 _POLL = 0.25, 10.0
 """Seconds to wait for a frame of a run: with an event that may cancel it, and without."""
+_STATE = {"steps": list, "ended": bool, "error": dict | None, "result": dict | None}
+"""What the server says of a run."""
 _NO_CONTROL = 423
 """HTTP status of a request that needs the lease."""
 
@@ -99,9 +101,31 @@ class _Wire:
         self._lease = ""
         self._lock = threading.Lock()
 
-    def ask(self, method: str, path: str, body: object = None, *, control: bool = False) -> Any:
-        """Return what the server answers, from JSON; with `control`, take the lease first where it is needed."""
-        return json.loads(self.raw(method, path, body, control=control) or b"null")
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        control: bool = False,
+        parts: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Return what the server answers, from JSON: an object that holds `parts`, types by name, where they are given.
+
+        With `control`, take the lease first where it is needed.
+        """
+        answer = self.raw(method, path, body, control=control)
+        try:
+            value = parse_json(answer or b"null")
+            if not all(isinstance(value[name], kind) for name, kind in (parts or {}).items()):
+                raise ValueError("a part has another type")
+        except (ValueError, KeyError, TypeError) as error:
+            raise ProtocolError(
+                f"{self.name} answers {path} with {answer[:40]!r}, which is no JSON"
+                + (f" that holds {', '.join(parts)}" if parts else "")
+                + "; check the address, and that both computers have one version of semfocus"
+            ) from error
+        return value
 
     def raw(self, method: str, path: str, body: object = None, *, control: bool = False) -> bytes:
         """Return what the server answers; raise what it reports."""
@@ -110,7 +134,8 @@ class _Wire:
         if control and status == _NO_CONTROL:
             with self._lock:
                 if self._lease == lease:  # no other thread has taken it meanwhile
-                    self._lease = str(json.loads(self._checked(*self._send("POST", "lease", {}, ""), "lease"))["lease"])
+                    self._lease = ""
+                    self._lease = str(self.ask("POST", "lease", {}, parts={"lease": str})["lease"])
             status, answer = self._send(method, path, body, self._lease)
         return self._checked(status, answer, path)
 
@@ -143,7 +168,7 @@ class _Wire:
         if status < 300:
             return answer
         try:
-            problem = json.loads(answer)
+            problem = parse_json(answer)
             name, message = str(problem["error"]), str(problem["message"])
         except (ValueError, KeyError, TypeError):
             raise ProtocolError(
@@ -172,10 +197,10 @@ class RemoteMicroscope(MicroscopeBase):
     def __new__(cls, wire: _Wire) -> Self:
         """Make a class that has the members that the instrument has."""
         try:
-            offers = wire.ask("GET", "status")["offers"]
-        except (SemDriversError, ValueError, KeyError, TypeError) as error:
+            offers = wire.ask("GET", "status", parts={"offers": list})["offers"]
+        except SemDriversError as error:
             raise NotConnectedError(f"no microscope at semfocus+http://{wire.name}", {"server": error}) from error
-        return super().__new__(cls._offering(set(offers)))
+        return super().__new__(cls._offering(set(map(str, offers))))
 
     def __init__(self, wire: _Wire) -> None:
         self._wire = wire
@@ -200,8 +225,8 @@ class RemoteMicroscope(MicroscopeBase):
         self._check_open()
         if not isinstance(mode, ScanMode):
             raise InvalidParameterError(f"mode must be a semdrivers.ScanMode, not {mode!r}")
-        frame = self._wire.ask("POST", "frames", {"mode": str(mode)}, control=True)
-        content = self._wire.raw("GET", f"frames/{int(frame['number'])}.tif")
+        frame = self._wire.ask("POST", "frames", {"mode": str(mode)}, control=True, parts={"number": int})
+        content = self._wire.raw("GET", f"frames/{frame['number']}.tif")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "frame.ome.tif"
             path.write_bytes(content)
@@ -224,12 +249,12 @@ class RemoteMicroscope(MicroscopeBase):
         settings.pop("map", None)
         checked = checked_settings(settings.pop("settings", None), settings)
         body = {**plain(checked), "scan_mode": None if checked.scan_mode is None else str(checked.scan_mode)}
-        run = self._wire.ask("POST", "autofocus", body, control=True)["number"]
+        run = self._wire.ask("POST", "autofocus", body, control=True, parts={"number": int})["number"]
         seen = 0
         try:
             while True:
                 wait = _POLL[0 if cancel is not None else 1]
-                state = self._wire.ask("GET", f"autofocus/{run}?after={seen}&wait={wait}")
+                state = self._wire.ask("GET", f"autofocus/{run}?after={seen}&wait={wait}", parts=_STATE)
                 for values in state["steps"]:
                     seen += 1
                     if progress is not None:
@@ -245,7 +270,7 @@ class RemoteMicroscope(MicroscopeBase):
                 error.add_note(f"the run was not cancelled: {other}")
             raise
         if state["error"] is not None:
-            raise error_named(state["error"]["error"], state["error"]["message"])
+            raise error_named(str(state["error"].get("error")), str(state["error"].get("message")))
         return AutofocusResult.from_dict(state["result"])
 
     def close(self) -> None:
@@ -264,7 +289,7 @@ class RemoteMicroscope(MicroscopeBase):
 
     def _read(self, name: str) -> Any:
         self._check_open()
-        value = self._wire.ask("GET", name)["value"]
+        value = self._wire.ask("GET", name, parts={"value": object})["value"]
         return tuple(value) if isinstance(value, list) else value
 
     def _write(self, name: str, value: Any) -> None:
@@ -279,7 +304,7 @@ class RemoteMicroscope(MicroscopeBase):
     def _call(self, name: str, *arguments: Any) -> Any:
         self._check_open()
         values = [number(f"{self!r}: {name}", argument) for argument in arguments]
-        answer = self._wire.ask("POST", name, {"arguments": values}, control=True)["value"]
+        answer = self._wire.ask("POST", name, {"arguments": values}, control=True, parts={"value": object})["value"]
         return tuple(answer) if isinstance(answer, list) else answer
 
     def _stop(self, keep_beam: bool) -> None:

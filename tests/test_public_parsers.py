@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from contextlib import suppress
@@ -15,11 +16,20 @@ from hypothesis import strategies as st
 import semdrivers
 from semdrivers import AutofocusResult, AutofocusSettings, FocusStep, Range, ScanMode, SemDriversError
 from semdrivers.connection import flag_option, split_url, whole_option
-from semdrivers.files import conditions_of, decimal, decoded, page_count, read_pixels, read_table, vendor_conditions
+from semdrivers.files import (
+    conditions_of,
+    decimal,
+    decoded,
+    page_count,
+    plain,
+    read_pixels,
+    read_table,
+    vendor_conditions,
+)
 from semdrivers.focus import record_of_frame
 from semdrivers.instruments import SETTINGS_VARIABLE, Instrument, add_instrument, read_instruments
 from semdrivers.microscope import checked_limits, number, whole_number, within
-from semfocus_plugin import calibration, labelling, networks
+from semfocus_plugin import calibration, labelling, networks, tiles
 
 BRACKETS = "[" * 100_000
 TEXTS = [
@@ -68,6 +78,9 @@ ENCODED += [
 ]
 ENCODED += [
     b'{"url": 1}',
+    b"3",
+    b'"text"',
+    b"null",
     b'{"lab": {"url": "em30://h", "max_travel": 1' + b"0" * 400 + b"}}",
     b"\x89PNG\r\n\x1a\n" + b"\0" * 40,
 ]
@@ -195,6 +208,8 @@ READERS = {
     "table": read_table,
     "sheet": labelling.read_sheet,
     "calibration": calibration.load,
+    "focus map": semdrivers.FocusMap.load,
+    "plan of tiles": tiles.Plan.load,
     "instruments": settings_of,
     "models": models_of,
     "session": session_of,
@@ -217,6 +232,56 @@ def test_readers_of_files_raise_named_errors_alone(reader, tmp_path):
     for content in ENCODED:
         path.write_bytes(content)
         parsed(READERS[reader], path)
+
+
+ODD = [10**400, math.nan, -math.inf, 0, 1e308, None, "1e999", [], [10**400], [None], {"x": 1}, [[10**400, 1], [1, 1]]]
+
+
+def from_file(path, load):
+    """Return what reads an object of JSON where it stands in a file."""
+
+    def read(value):
+        path.write_text(json.dumps(value))
+        return load(path)
+
+    return read
+
+
+def records(folder):
+    """Yield what is read from files and from other programs: its name, an object of JSON, and what reads such a one."""
+    step = {"index": 0, "phase": "search", "working_distance": 1.0, "magnification": 1.0, "score": 1.0}
+    step |= {"variance": 1.0, "entropy": 1.0, "astigmatism": [0.0, 0.0, 1.0], "posterior": [1.0, 2.0]}
+    result = result_of("frames", 1).to_dict()
+    yield "step", step, FocusStep.from_dict
+    yield "result", result, AutofocusResult.from_dict
+    with semdrivers.connect("emulator://tin-balls?seed=1") as microscope:
+        yield "capabilities", plain(microscope.capabilities), semdrivers.Capabilities.from_dict
+    known = semdrivers.FocusMap(tolerance=0.01)
+    known.add(0, 0, 15.0, depth_of_field=0.02, magnification=1000)
+    value = json.loads(known.save(folder / "map.json").read_text())
+    read = from_file(folder / "map.json", lambda path: semdrivers.FocusMap.load(path).predict(0, 0))
+    yield "map", value, read
+    yield "point", value["points"][0], lambda point: read({**value, "points": [point]})
+    made = tiles.plan_tiles((2, 2), None, 0.1, place=(0, 0), field=(1, 1), magnification=1000, mode=ScanMode.FAST)
+    made.save(folder / "plan.json")
+    value = json.loads((folder / "plan.json").read_text())
+    yield "plan", value, from_file(folder / "plan.json", lambda path: tiles.Plan.load(path).tiles)
+    aperture = calibration.Calibration("EM", "1", "1", "", 0.045, 0.002, 15.0, 3000.0, 100.0, 0.05, 21)
+    value = json.loads(calibration.save(aperture, folder / "aperture.json").read_text())
+    yield "aperture", value, from_file(folder / "aperture.json", lambda path: calibration.load(path).to_dict())
+
+
+def test_records_with_one_odd_value_raise_named_errors_alone(tmp_path):
+    for name, whole, read in records(tmp_path):
+        read(whole)
+        for field in whole:
+            for value in ODD:
+                try:
+                    read({**whole, field: value})
+                except SemDriversError:
+                    continue
+                except Exception as error:
+                    pytest.fail(f"{name}: {field} = {str(value)[:40]} raised {type(error).__name__}: {error}")
 
 
 def test_setters_of_a_microscope_raise_named_errors_alone_and_move_nothing():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import re
 import warnings
@@ -94,8 +93,8 @@ class Calibration:
                 raise InvalidParameterError(f"{name} must be text, not {getattr(self, name)!r}")
         for name in _NUMBERS:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise InvalidParameterError(f"{name} must be a finite number of at least 0, not {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MOST:
+                raise InvalidParameterError(f"{name} must be a number from 0 to {_MOST:g}, not {value!r}")
         if not _APERTURES[0] <= self.aperture <= _APERTURES[1]:
             raise InvalidParameterError(
                 f"aperture must be a radius within {_APERTURES[0]:g} to {_APERTURES[1]:g} mm, not {self.aperture:g}"
@@ -143,6 +142,7 @@ class Calibration:
         return dataclasses.asdict(self) | {name: getattr(self, name) for name in follow}
 
 
+_MOST = 1e12
 _NUMBERS = ("aperture", "aperture_sigma", "working_distance", "magnification", "pixel", "residual", "frames")
 
 

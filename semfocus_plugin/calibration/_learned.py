@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 from dataclasses import asdict
@@ -39,9 +40,10 @@ class FileApertures:
                 float(values["sigma"]),
                 int(values["runs"]),
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return None
-        return learned if 1e-5 < learned.half_angle < 1.6 and 0 < learned.sigma < 2 else None
+        somewhere = learned.at is None or 0 < learned.at < math.inf
+        return learned if somewhere and 1e-5 < learned.half_angle < 1.6 and 0 < learned.sigma < 2 else None
 
     def put(self, instrument: str, aperture: LearnedAperture) -> None:
         """Keep what is known of an instrument."""

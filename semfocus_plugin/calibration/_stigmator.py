@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from semdrivers.errors import AutofocusError, InvalidParameterError
-from semdrivers.files import counted, replacing
+from semdrivers.errors import AutofocusError, InvalidParameterError, OutOfRangeError
+from semdrivers.files import counted, read_json, replacing
 from semdrivers.focus import AutofocusSettings, Progress
 from semdrivers.microscope import Microscope, Range, has_member, number, restoring, stigmator_of
 from semfocus_plugin import networks as network_files
@@ -70,12 +70,13 @@ class StigmatorCalibration:
     def __post_init__(self) -> None:
         try:
             rows = np.array(self.matrix, float)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             rows = np.empty(0)
         if rows.shape != (2, 2) or not np.isfinite(rows).all() or not np.linalg.cond(rows) < 100:
             raise InvalidParameterError(f"matrix must be two rows of two numbers with an inverse, not {self.matrix!r}")
         object.__setattr__(self, "matrix", tuple(tuple(float(value) for value in row) for row in rows))
-        number("sigma", self.sigma)
+        if number("sigma", self.sigma) < 0:
+            raise OutOfRangeError(f"sigma must be at least 0, not {self.sigma}")
         if self.working_distance is not None:
             number("working_distance", self.working_distance, "mm")
 
@@ -235,7 +236,7 @@ def stigmator_for(info: Identified) -> StigmatorCalibration | None:
     """Return what is kept of an instrument's stigmator, or None; what is kept of another is never returned."""
     path = place_for(info)
     try:
-        values = {} if path is None else json.loads(_beside(path).read_text(encoding="utf-8"))
+        values = {} if path is None else read_json(_beside(path))
         found = StigmatorCalibration(**values)
     except (OSError, ValueError, TypeError, InvalidParameterError):
         return None

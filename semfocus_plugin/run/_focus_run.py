@@ -36,7 +36,13 @@ from semfocus_plugin.optics import NOMINAL_PIXEL, UNKNOWN, Beam, depth_of_field
 from semfocus_plugin.run._brightness import SCARCE, Exposure, Unusable
 from semfocus_plugin.run._dose import Dose
 from semfocus_plugin.run._drift import Field, drift_shown_by
-from semfocus_plugin.run._frame_checks import MOST_LATE, FrameChecks, FrameMismatchError, lens_stands_still
+from semfocus_plugin.run._frame_checks import (
+    MOST_LATE,
+    FrameChecks,
+    FrameMismatchError,
+    check_conditions,
+    lens_stands_still,
+)
 from semfocus_plugin.run._frame_size import fitted
 from semfocus_plugin.run._limits import limits_of
 from semfocus_plugin.run._measurement import NOISE, Measurement, pixel_of
@@ -628,6 +634,7 @@ class FocusRun:
             raise AutofocusError(f"acquire() returned {type(image).__name__}, not a semdrivers.Image")
         try:
             check_pixels(image.pixels, "the frame")
+            check_conditions(image)
         except SemDriversError as error:
             raise AutofocusError(f"acquire() returned a frame that cannot be scored: {error}") from error
         place = self._read_working_distance()

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from semdrivers.errors import AutofocusError
+from semdrivers.errors import AutofocusError, InvalidParameterError
 from semdrivers.image import Image, ScanMode
+from semdrivers.microscope import number
 from semfocus_plugin.optics import PERIODIC, period_of, spectrum
 from semfocus_plugin.run._measurement import NOISE, Measurement, falsely_sharp
 
@@ -64,6 +65,26 @@ class FrameMismatchError(AutofocusError):
     Raised after the frame has been asked for again. Working distance and magnification are back where they were.
     Flush the frame buffer of the instrument or restart its acquisition program, and focus again.
     """
+
+
+def check_conditions(image: Image) -> None:
+    """Raise where a condition of a frame cannot be compared with what was asked for; NaN and None are not known.
+
+    Raises
+    ------
+    InvalidParameterError, OutOfRangeError
+        Naming the condition and what the frame holds.
+    """
+    required = {"working_distance": "mm", "magnification": "", "pixel_size": "nm"}
+    for name, unit in {**required, "frame_id": "", "timestamp": "s"}.items():
+        value = getattr(image, name)
+        unknown = (value is None and name not in required) or (
+            isinstance(value, float | np.floating) and value != value
+        )
+        if not unknown:
+            number(f"the frame's {name}", value, unit)
+    if not isinstance(image.scan_mode, ScanMode | None):
+        raise InvalidParameterError(f"the frame's scan_mode must be a ScanMode or None, not {image.scan_mode!r}")
 
 
 class FrameChecks:

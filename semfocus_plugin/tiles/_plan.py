@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from semdrivers.errors import InvalidParameterError, OutOfRangeError
-from semdrivers.files import replacing
+from semdrivers.files import read_json, replacing
 from semdrivers.image import ScanMode
 from semdrivers.maps import checked_region
 from semdrivers.microscope import number, whole_number, within
@@ -63,6 +63,11 @@ class Plan:
         Whether the tiles themselves track the focus.
     astigmatism : float
         With which the tiles are taken so that they track the focus, depths of field; 0 for none.
+
+    Raises
+    ------
+    InvalidParameterError, OutOfRangeError
+        When a number is none, or the grid has no tile, or more than `MOST_TILES`.
     """
 
     columns: int
@@ -72,6 +77,13 @@ class Plan:
     mode: str
     track: bool = False
     astigmatism: float = 0.0
+
+    def __post_init__(self) -> None:
+        columns, rows = (whole_number(name, getattr(self, name), 1) for name in ("columns", "rows"))
+        if columns * rows > MOST_TILES:
+            raise OutOfRangeError(f"grid: {columns}×{rows} are more than {MOST_TILES} tiles")
+        for name in ("magnification", "astigmatism"):
+            number(name, getattr(self, name))
 
     @property
     def tiles(self) -> tuple[Tile, ...]:
@@ -94,7 +106,7 @@ class Plan:
     def load(cls, path: Path) -> Plan:
         """Read a plan; raises `InvalidParameterError` when the file is none."""
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = dict(read_json(path))
             if values.pop("format") != _FORMAT:
                 raise ValueError("it has another format")
             plan = cls(**{**values, "region": checked_region(values["region"])})
@@ -155,10 +167,8 @@ def plan_tiles(
             1 + max(int(np.ceil((length - side) / step - 1e-9)), 0)
             for length, side, step in zip(lengths, field, pitch, strict=True)
         )
-    if columns * rows > MOST_TILES:
-        raise OutOfRangeError(f"grid: {columns}×{rows} are more than {MOST_TILES} tiles")
     if corners is None or grid is None:
         middle = place if corners is None else ((corners[0] + corners[2]) / 2, (corners[1] + corners[3]) / 2)
         x, y = (0.5 * (count - 1) * step for count, step in zip((columns, rows), pitch, strict=True))
         corners = middle[0] - x, middle[1] - y, middle[0] + x, middle[1] + y
-    return Plan(columns, rows, corners, number("magnification", magnification), str(mode), track, float(astigmatism))
+    return Plan(columns, rows, corners, float(magnification), str(mode), track, float(astigmatism))

@@ -474,5 +474,5 @@ def _record(tile: Tile, path: Path, image: Image) -> TileRecord:
             frames=int(about["focusing_frames"]),
             **numbers,
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise InvalidParameterError(f"{path} is none of these tiles: {type(error).__name__}: {error}") from error

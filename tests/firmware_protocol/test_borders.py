@@ -60,6 +60,14 @@ def test_what_waits_is_counted_and_what_is_no_message_is_dropped_but_for_half_a_
     assert (decoder.waiting, decoder.discarded) == (0, 4)
 
 
+def test_a_message_that_ends_as_another_begins_is_whole():
+    many = (control.Envelope.request(sequence, messages.EmergencyStop("x" * 300)) for sequence in range(4096))
+    sent = next(each for each in many if control.encode(each).endswith(control.MAGIC[:1]))
+    decoder = control.Decoder()
+    assert decoder.feed(control.encode(sent)) == [sent]
+    assert (decoder.waiting, decoder.discarded) == (0, 0)
+
+
 def test_a_payload_ends_where_its_layout_ends():
     data = payload.encode_payload(messages.Done(2.0))
     assert payload.decode_payload(messages.Done, data) == messages.Done(2.0)
@@ -105,6 +113,20 @@ def test_a_leader_of_another_kind_is_named(place, value, words):
     data[place] = value
     with pytest.raises(stream.StreamError, match=words):
         stream.Leader.decode(_sealed(bytes(data)))
+
+
+def test_what_is_no_leader_is_named_by_its_first_four_bytes():
+    with pytest.raises(stream.StreamError, match="no leader: it begins with b'ABCD', not b'EM3L'"):
+        stream.Leader.decode(b"ABCDEFGH".ljust(stream.LEADER_SIZE, b"."))
+
+
+@pytest.mark.parametrize("noise", [b"??", b"????????", b"EM??EM3?"])
+def test_of_noise_that_begins_no_leader_nothing_is_held(noise):
+    assembler = FrameAssembler()
+    assert assembler.feed(noise) == []
+    assert assembler.due == stream.LEADER_SIZE
+    assert assembler.feed(noise + stream.LEADER_MAGIC[:3]) == []
+    assert assembler.due == stream.LEADER_SIZE - 3
 
 
 def test_a_trailer_of_an_unknown_status_is_named():

@@ -42,3 +42,13 @@ def test_a_refusal_is_known(values):
 def test_what_is_no_packet_is_named(damage):
     with pytest.raises(ValueError, match=r"no packet|CRC"):
         zem.decode(damage)
+
+
+@pytest.mark.parametrize(
+    ("body", "end"),
+    [(b"#GetWD:1,", b"%"), (b"%GetWD:1,", b"%"), (b"$GetWD:1,", b"$"), (b"$GetWD:1,", b"&"), (b"$GetWD:1;", b"%")],
+)
+def test_a_right_crc_makes_no_packet_without_its_marks(body, end):
+    check = zem.crc(body)
+    with pytest.raises(ValueError, match="is no packet"):
+        zem.decode(body + b"%02X%02X" % (check & 0xFF, check >> 8) + end)

@@ -37,13 +37,13 @@ ROOMS = {
     "limits": (
         [f"semfocus_plugin/run/{name}.py" for name in ("_limits", "_dose", "_brightness")],
         "tests/semfocus_plugin/test_probe_limits.py tests/semfocus_plugin/test_exposure_first.py "
-        "tests/semfocus_plugin/test_safe_defaults.py tests/semfocus_plugin/test_envelope.py",
+        "tests/semfocus_plugin/test_envelope.py",
     ),
     "run": (
         ["semfocus_plugin/run"],
         "tests/semfocus_plugin/test_frame_checks.py tests/semfocus_plugin/test_narrow_limits.py "
         "tests/semfocus_plugin/test_envelope.py tests/semfocus_plugin/test_exposure_first.py "
-        "tests/semfocus_plugin/test_spoiled_frames.py tests/semfocus_plugin/test_safe_defaults.py",
+        "tests/semfocus_plugin/test_spoiled_frames.py tests/semfocus_plugin/test_probe_limits.py",
     ),
 }
 """What is changed, and the tests that should notice, the quick ones first: most changes fail there."""

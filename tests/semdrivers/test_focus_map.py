@@ -178,6 +178,28 @@ def test_a_run_that_does_not_stand_by_a_focus_is_no_point():
     assert known.points[0].score == 8.0
 
 
+def test_a_run_without_a_depth_of_field_counts_by_the_tolerance_of_the_map():
+    step = semdrivers.FocusStep(0, "search", 15.0, 4000.0, 8.0, 0.1, 5.0)
+    unknown = result(depth_of_field=None, trace=(step,))
+    with pytest.raises(semdrivers.InvalidParameterError, match="make the map with a tolerance"):
+        FocusMap().add(0, 0, unknown)
+    known = FocusMap(tolerance=0.01)
+    assert known.add(0, 0, unknown)
+    (point,) = known.points
+    assert (point.depth_of_field, point.magnification) == (0.02, 4000.0)
+    with pytest.raises(semdrivers.OutOfRangeError, match="sigma must be above 0 mm"):
+        known.add(0, 0, 15.0, sigma=0.0)
+    assert known.points == (point,)
+
+
+def test_a_map_without_points_has_nothing_to_draw_or_to_compare(tmp_path):
+    known = FocusMap()
+    assert known.residuals().shape == (0,)
+    with pytest.raises(semdrivers.InvalidParameterError, match="focus somewhere first"):
+        known.plot(tmp_path / "map.png")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_run_counts_by_what_it_says_of_its_error():
     """By its posterior and its confidence; without a posterior, by its confidence alone."""
     known = FocusMap()

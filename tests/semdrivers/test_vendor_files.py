@@ -100,6 +100,21 @@ def test_jeol_and_hitachi_text_in_the_encodings_of_their_programs(tmp_path):
             assert image.metadata["vendor"]["voltage"] == kilovolts
 
 
+@pytest.mark.parametrize(
+    ("size", "pixel", "rows"),
+    [("320x230", 20.0, 30), ("320x260", 20.0, None), ("640x480", 40.0, None), ("?", 20.0, None), ("", 20.0, None)],
+)
+def test_the_size_that_a_text_states_tells_bar_and_binning(tmp_path, size, pixel, rows):
+    path = tiff(tmp_path / "h.tif")
+    path.with_suffix(".txt").write_text(f"[SemImageFile]\nDataSize={size}\nPixelSize=20\n")
+    image = semdrivers.read_image(path)
+    assert (image.pixel_size, image.metadata.get("bar_rows")) == (pytest.approx(pixel), rows)
+    jeol = f"$CM_FORMAT JEOL-SEM\n$$SM_MICRON_BAR 100\n$$SM_MICRON_MARKER 2um\n$CM_FULL_SIZE {size.replace('x', ' ')}\n"
+    path.with_suffix(".txt").write_text(jeol)
+    image = semdrivers.read_image(path)
+    assert (image.pixel_size, image.metadata.get("bar_rows")) == (pytest.approx(20.0), rows)
+
+
 def test_xml_of_phenom_and_of_thermo_fisher(tmp_path):
     phenom = '<?xml version="1.0"?><FeiImage><pixelWidth unit="nm">53.7</pixelWidth><magnification>5000</magnification>'
     phenom += '<workingDistance unit="mm">6.4</workingDistance><highVoltage unit="kV">-10.0</highVoltage>'

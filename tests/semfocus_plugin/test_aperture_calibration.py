@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import threading
 
 import numpy as np
@@ -17,7 +18,7 @@ from semdrivers.errors import AutofocusError, InvalidParameterError, ModelError,
 from semfocus_plugin import calibration
 from semfocus_plugin.calibration import RADII, blur, fit_aperture
 from semfocus_plugin.lab.cli import app
-from semfocus_plugin.optics import UNKNOWN, depth_of_field
+from semfocus_plugin.optics import UNKNOWN, LearnedAperture, depth_of_field
 
 FOUND = calibration.Calibration(
     model="EM-30",
@@ -204,6 +205,57 @@ def test_a_broken_file_raises_on_load_and_only_warns_in_autofocus(text):
 def test_a_missing_file_is_told_as_such(tmp_path):
     with pytest.raises(FileNotFoundError):
         calibration.load(tmp_path / "none.json")
+
+
+NOWHERE = "em30://nowhere.invalid"  # exit code 4 would be the link, which was not tried
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--out", "none/here.json"], "its folder must be there"),
+        (["--out", "here.txt"], "must end in .json"),
+        (["--plot", "series.bmp"], "must end in .png, .pdf or .svg"),
+        (["--out", "kept.json"], "exists already and is kept"),
+        (["--stigmator", "--magnification", "3000"], "leave the others out"),
+        (["--stigmator", "--plot", "series.png"], "leave the others out"),
+        (["--max-travel", "-1"], "max_travel"),
+    ],
+)
+def test_the_command_refuses_what_cannot_be_before_it_connects(tmp_path, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kept.json").write_text("precious")
+    ran = CliRunner().invoke(app, ["calibrate", NOWHERE, *options])
+    assert ran.exit_code == 2
+    assert words in " ".join(ran.stderr.split())
+    assert (tmp_path / "kept.json").read_text() == "precious"
+
+
+def test_the_command_shows_from_which_beam_the_next_run_starts(tmp_path, monkeypatch):
+    with Emulator("tin-balls", magnification=3000, seed=1) as emulator:
+
+        def shown(*options):
+            ran = CliRunner().invoke(app, ["calibrate", emulator.url, "--show", *options])
+            assert ran.exit_code == 0, ran.output
+            return ran.stdout
+
+        def told():
+            return json.loads(shown("--json"))
+
+        with semdrivers.connect(emulator.url) as microscope:
+            info, place = microscope.capabilities, microscope.working_distance
+        nominal = told()
+        assert (nominal["source"], nominal["sigma"], nominal["learning"]) == ("nominal", None, False)
+        assert nominal["working_distance"] == place
+        monkeypatch.setenv(calibration.LEARNING_VARIABLE, str(tmp_path / "learned"))
+        store = calibration.apertures_in_use()
+        store.put(nominal["instrument"], LearnedAperture(60e-3 / place, place, 0.1, 3))
+        learned = told()
+        assert (learned["source"], learned["learning"]) == ("learned in 3 runs", True)
+        assert learned["half_angle"] == pytest.approx(60.0 / place, rel=0.01)
+        calibration.save(dataclasses.replace(FOUND, model=info.model, serial=info.serial))
+        line = rf"half-angle +{45.0 / place:.2f} ± \d\.\d\d mrad at {place:.3f} mm, calibrated"
+        assert re.search(line, shown())
 
 
 @pytest.mark.slow

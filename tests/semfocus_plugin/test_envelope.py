@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import semdrivers
 from semdrivers import (
+    AutofocusError,
     AutofocusSettings,
     Capabilities,
     Image,
@@ -24,6 +25,7 @@ from semdrivers import (
     StoppedError,
 )
 from semdrivers.emulator import Emulator
+from semfocus_plugin.run import electrons_on_pixel
 
 METHODS = ("defocus-pair", "dual-network", "paper")
 ELECTRON = 1.602176634e-19
@@ -194,6 +196,39 @@ def test_a_dose_limits_the_frames():
     assert "max_dose" in result.reason
     result, _ = frames_and_dose(max_dose=dose * 0.5)
     assert (result.status, result.frames) == ("refused", 0)
+
+
+@pytest.mark.parametrize(("share", "frames"), [(0.9, 0), (1.1, 1)])
+def test_a_slower_mode_puts_more_on_a_smaller_pixel_and_its_first_frame_counts(share, frames):
+    with Emulator("tin-balls", magnification=5000, seed=1) as emulator, semdrivers.connect(emulator.url) as microscope:
+        electrons = microscope.capabilities.beam_current * 1e-12 * microscope.capabilities.dwell_times[1] / ELECTRON
+        dose = electrons / 0.04**2  # a pixel of 40 nm, in µm
+        result = microscope.autofocus(scan_mode=ScanMode.STANDARD, max_dose=share * dose)
+        assert (result.status, result.frames) == ("refused", frames)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
+def test_a_current_of_the_beam_that_is_none_keeps_no_dose(value):
+    microscope = Liar([])
+    known = {"scan_modes": (ScanMode.FAST,), "dwell_times": (1e-6,)}
+    microscope.capabilities = dataclasses.replace(microscope.capabilities, beam_current=value, **known)
+    with pytest.raises(InvalidParameterError, match="does not report its beam current"):
+        semdrivers.autofocus(microscope, max_dose=1e6)
+    assert electrons_on_pixel(microscope.capabilities, ScanMode.FAST) is None
+    assert microscope.count == 0
+
+
+def test_a_frame_without_the_size_of_its_pixels_keeps_no_dose():
+    class Sizeless(Liar):
+        def acquire(self, mode: ScanMode = ScanMode.FAST) -> Image:
+            return dataclasses.replace(super().acquire(mode), pixel_size=math.nan)
+
+    microscope = Sizeless([])
+    known = {"scan_modes": (ScanMode.FAST,), "dwell_times": (1e-6,), "beam_current": 20.0}
+    microscope.capabilities = dataclasses.replace(microscope.capabilities, **known)
+    with pytest.raises(AutofocusError, match="max_dose cannot be kept: the frame reports a pixel size of nan nm"):
+        semdrivers.autofocus(microscope, max_dose=1e9)
+    assert microscope.working_distance == 15.0
 
 
 def test_a_dose_that_cannot_be_computed_is_refused_before_anything_moves():

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import numpy as np
 import pytest
 
 import semdrivers
-from semdrivers import AutofocusSettings, Image, InvalidParameterError
+from semdrivers import AutofocusError, AutofocusSettings, Image, InvalidParameterError
 from semdrivers.emulator import Emulator
 from semfocus_plugin import methods
 from semfocus_plugin import run as loop
+from semfocus_plugin.networks import Evaluation
 
 
 def error_of(running, result) -> float:
@@ -212,6 +214,63 @@ def test_a_detector_that_takes_only_half_is_put_back_and_heard(simulate):
     assert (microscope.brightness, microscope.contrast) == (0.25, 0.5)
 
 
+@pytest.mark.parametrize("name", ["brightness", "contrast"])
+@pytest.mark.parametrize("value", [-0.25, 1.25])
+def test_a_detector_beyond_its_scale_is_named_and_left_alone(simulate, name, value):
+    inner, networks = simulate(1, surface="black")
+    microscope = Detector(inner, lambda brightness: 0)
+    setattr(microscope, name, value)
+    before = list(microscope.set_to)
+    with pytest.raises(semdrivers.OutOfRangeError, match=f"the instrument's {name}"):
+        loop.run(methods.find("paper"), microscope, AutofocusSettings(), networks=networks)
+    assert microscope.set_to == before
+
+
 def test_the_setting_is_checked():
     with pytest.raises(InvalidParameterError, match="may_change_brightness must be True or False"):
         AutofocusSettings(may_change_brightness="yes")
+
+
+def picture(black: float, white: float, specks: float, random) -> np.ndarray:
+    """A sample beside a black and a white part; `specks` is the noise that shows here and there in the black one."""
+    sample = np.kron(random.integers(40, 200, (30, 40)), np.ones((8, 8))) + random.normal(0, 5, (240, 320))
+    sample[: round(240 * white)] = 255
+    amid = random.random((240, 320)) < 0.1
+    dark = round(240 * (1 - black))
+    sample[dark:] = np.where(amid, specks, 0)[dark:]
+    return np.clip(sample, 0, 255).astype(np.uint8)
+
+
+class Steady:
+    """Scores every frame alike."""
+
+    blur_range = None
+
+    def __call__(self, pixels, magnification) -> Evaluation:
+        return Evaluation(5.0, 0.3, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("black", "white", "specks", "corrected"),
+    [
+        (0.5, 0.0, 0, False),  # there is nothing
+        (0.5, 0.0, 15, False),  # nor more than a dark part has of noise
+        (0.5, 0.0, 40, True),  # the black level cuts a signal off
+        (0.2, 0.0, 40, False),  # and does so too rarely to matter
+        (0.3, 0.2, 0, False),
+        (0.3, 0.3, 0, True),
+        (0.99, 0.0, 0, True),  # hardly anything is left to tell a dark part by
+    ],
+)
+def test_a_dark_part_is_no_signal_cut_off(simulate, black, white, specks, corrected):
+    class Showing(Detector):
+        def acquire(self, mode=None):
+            pixels = picture(black, white, specks, random)
+            return Image(pixels, self.working_distance, self.magnification, 100.0)
+
+    random = np.random.default_rng(3)
+    microscope = Showing(simulate(1)[0], None)
+    run = loop.FocusRun(microscope, AutofocusSettings(), Steady(), 9)
+    with contextlib.suppress(AutofocusError):  # what was corrected, and shows no more than before, is refused
+        run.measure(run.working_distance, "search")
+    assert bool(microscope.set_to) is corrected

@@ -268,6 +268,41 @@ def test_a_read_back_that_is_no_number_is_named_before_anything_moves(value):
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("working_distance", None),
+        ("working_distance", "15 mm"),
+        pytest.param("magnification", 10**400, id="too large"),
+        ("pixel_size", None),
+        ("frame_id", "seven"),
+        ("timestamp", "2026-11-29"),
+        ("scan_mode", "FAST"),
+    ],
+)
+def test_a_condition_of_a_frame_that_cannot_be_compared_is_named_and_the_lens_put_back(name, value):
+    class Written(Column):
+        def acquire(self, mode=ScanMode.FAST):
+            image = super().acquire(mode)
+            return dataclasses.replace(image, **{name: value}) if self.count == 3 else image
+
+    microscope = Written()
+    with pytest.raises(semdrivers.AutofocusError, match=f"the frame's {name} must be"):
+        semdrivers.autofocus(microscope)
+    assert (microscope.working_distance, microscope.magnification) == (15.9, 1000.0)
+
+
+def test_conditions_that_are_not_known_cannot_disagree():
+    class Silent(Column):
+        def acquire(self, mode=ScanMode.FAST):
+            unknown = {"working_distance": np.float32("nan"), "magnification": np.nan, "pixel_size": np.nan}
+            return dataclasses.replace(super().acquire(mode), **unknown, frame_id=None, timestamp=None, scan_mode=None)
+
+    result = semdrivers.autofocus(Silent())
+    assert result.focused, result
+    assert "late" not in {step.phase for step in result.trace}
+
+
+@pytest.mark.parametrize(
     ("before", "number", "old"),
     [(5, 6, False), (5, 5, True), (5, 4, True), (5, 3, True), (5, 0, True), pytest.param(255, 0, False, id="anew")],
 )

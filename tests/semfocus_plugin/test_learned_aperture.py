@@ -46,7 +46,18 @@ def test_files_keep_it_and_what_cannot_be_read_is_passed_over(tmp_path):
     store.put("EM-30_1", LearnedAperture(0.004, 15.0, 0.1, 2))
     assert store.get("EM-30_1") == LearnedAperture(0.004, 15.0, 0.1, 2)
     assert store.get("EM-30_2") is None
-    next((tmp_path / "learned").iterdir()).write_text("{")
+
+
+@pytest.mark.parametrize("change", [{"runs": "1e999"}, {"half_angle": "1" + "0" * 400}, {"half_angle": "2.0"},
+                                    {"at": "0"}, {"at": "-15"}, {"at": "NaN"}, {"sigma": "0"}])  # fmt: skip
+def test_a_file_that_states_no_aperture_is_passed_over(tmp_path, change):
+    store = FileApertures(tmp_path)
+    values = {"half_angle": "0.004", "at": "15.0", "sigma": "0.1", "runs": "2"}
+    for changed, known in ((values, LearnedAperture(0.004, 15.0, 0.1, 2)), (values | change, None)):
+        text = ", ".join(f'"{name}": {value}' for name, value in changed.items())
+        (tmp_path / "EM-30_1.json").write_text(f"{{{text}}}")
+        assert store.get("EM-30_1") == known
+    (tmp_path / "EM-30_1.json").write_text("[" * 100_000)
     assert store.get("EM-30_1") is None
 
 

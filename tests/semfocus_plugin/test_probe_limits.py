@@ -67,6 +67,20 @@ def test_limits_are_on_the_grid_of_the_instrument(simulate, step, chosen, start,
     assert (run.limits.minimum, run.limits.maximum) == (low, high)
 
 
+@pytest.mark.parametrize(
+    ("limits", "chosen", "low", "high"),
+    [
+        ((-math.inf, math.inf), {"max_travel": 1.2}, 10.0, 12.0),
+        ((-math.inf, math.inf), {}, -math.inf, math.inf),
+        ((5.0, math.inf), {}, 5.0, math.inf),
+        ((-math.inf, 25.0), {}, -math.inf, 25.0),
+    ],
+)
+def test_a_lens_without_limits_has_those_that_were_chosen(simulate, limits, chosen, low, high):
+    _, run = probe_of(simulate, AutofocusSettings(**chosen), working_distance_now=11.0, limits=Range(*limits, 0.5))
+    assert (run.limits.minimum, run.limits.maximum) == (low, high)
+
+
 def test_not_a_number_is_never_sent(simulate):
     microscope, run = probe_of(simulate)
     with pytest.raises(AutofocusError, match="nan"):

@@ -21,6 +21,7 @@ from semfocus_plugin.cli import bar
 from semfocus_plugin.lab.cli import app
 
 COMMANDS = ("demo", "run", "score", "models", "calibrate", "label")
+NOWHERE = "em30://nowhere.invalid"
 LABORATORY = ("evaluate", "benchmark", "reproduce", "speed", "dataset", "train", "lab")
 
 
@@ -212,6 +213,41 @@ def test_dataset_checks_its_options(tmp_path):
     found = semfocus("dataset", tmp_path / "data", "--kind", "paintings")
     assert found.exit_code == 2
     assert "paintings" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["score", "a.png", "--hfw", "32", "--magnification", "1000"], "--magnification and --hfw say the same"),
+        (["score", "a.png", "--override"], "--override needs --magnification, --pixel-size or --hfw"),
+        (["score", "a.png", "--pixel-size", "-1"], "--pixel-size must be above 0"),
+        (["view", NOWHERE, "--shortcut", "a.txt"], "must end in .desktop, or on Windows in .cmd"),
+        (["view", "em30://a\nb", "--shortcut", "a.desktop"], "a shortcut cannot hold"),
+        (["serve", NOWHERE, "--labels", "none.csv"], "there is no such file"),
+        (["report", ".", "-o", "report.txt"], "the name of a report ends in .html"),
+        (["report", "."], "there is no result of an autofocus run"),
+        (["report", "none.json"], "none.json"),
+        (["report", "list.json"], "it is no result of an autofocus run"),
+        (["tile", NOWHERE, "-o", "night", "--grid", "2x2", "--method", "guess"], "guess"),
+        (
+            ["tile", NOWHERE, "-o", "night", "--grid", "2x2", "--focus-region", "0,0,1"],
+            "--focus-region must be 4 numbers",
+        ),
+        (
+            ["tile", NOWHERE, "-o", "night", "--grid", "2x2", "--focus-offset", "near,by"],
+            "--focus-offset must be 2 numbers",
+        ),
+        (["tile", NOWHERE, "-o", "night", "--grid", "2x2", "--overlap", "1"], "overlap"),
+    ],
+)
+def test_what_cannot_be_is_named_before_anything_is_opened_or_written(tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.json").write_text("[]")
+    Pillow.fromarray(np.zeros((240, 320), np.uint8)).save(tmp_path / "a.png")
+    found = semfocus(*arguments)
+    assert found.exit_code in (1, 2)  # 4 would be the link, which was not tried
+    assert words in " ".join(found.stderr.split())
+    assert {path.name for path in tmp_path.iterdir()} == {"list.json", "a.png"}
 
 
 def test_bar_is_full_for_one_and_empty_for_nothing():

@@ -352,6 +352,37 @@ def test_the_matrix_is_measured_kept_and_used(emulator, tmp_path, monkeypatch):
         assert math.hypot(*emulator.truth.astigmatism) < unit * 1e3
 
 
+@pytest.mark.parametrize(
+    "text", ["", "[]", "[" * 100_000, '{"matrix": [[1, 0], [0, 1]], "sigma": -1}', '{"sigma": 0.1}']
+)
+def test_what_is_kept_of_a_stigmator_and_cannot_be_read_is_passed_over(tmp_path, monkeypatch, text):
+    monkeypatch.setenv("SEMFOCUS_CALIBRATION", str(tmp_path))
+    info = semdrivers.Capabilities(semdrivers.Range(1, 50), semdrivers.Range(20, 1e5), model="EM", serial="1")
+    kept = StigmatorCalibration("EM", "1", "2026-01-01", ((1.0, 0.0), (0.0, 1.0)), 0.1, 9)
+    path = keep_stigmator(kept)
+    assert stigmator_for(info) == kept
+    path.write_text(text)
+    assert stigmator_for(info) is None
+
+
+def test_a_stigmator_of_unknown_limits_is_not_measured():
+    class Unlimited(WrappedMicroscope):
+        @property
+        def capabilities(self):
+            return dataclasses.replace(super().capabilities, stigmator=None)
+
+    with Emulator("tin-balls", seed=1) as emulator, semdrivers.connect(emulator.url) as connected:
+        with pytest.raises(InvalidParameterError, match="no stigmator whose limits it reports"):
+            calibrate_stigmator(Unlimited(connected))
+        assert connected.stigmator == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("sigma", "place"), [(-0.1, 15.0), (math.nan, 15.0), (0.1, math.inf), (0.1, "15 mm")])
+def test_a_stigmator_is_known_by_numbers(sigma, place):
+    with pytest.raises((InvalidParameterError, OutOfRangeError), match=r"sigma|working_distance"):
+        StigmatorCalibration("m", "s", "2026-01-01", ((1.0, 0.0), (0.0, 1.0)), sigma, 9, place)
+
+
 @pytest.mark.parametrize("matrix", [((1.0, 1.0), (1.0, 1.0)), ((1.0,),), ((math.nan, 0.0), (0.0, 1.0)), "text"])
 def test_a_matrix_without_an_inverse_is_none(matrix):
     with pytest.raises(InvalidParameterError, match="matrix"):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+import tifffile
 
 import semdrivers
 from semdrivers.conformance import CHECKS, run_check
@@ -115,6 +117,27 @@ def test_what_goes_wrong_is_named(api):
         api.values["DP_FROZEN"] = "No"
         with pytest.raises(semdrivers.TransportError, match="did not end within"):
             microscope.acquire()
+
+
+def test_a_magnification_is_set_and_one_that_is_ignored_is_named(api):
+    with semdrivers.connect("smartsem://?settle=0") as microscope:
+        microscope.magnification = 2500
+        assert microscope.magnification == api.Get("AP_MAG", 0)[1] == 2500
+        api.Set = lambda name, value: (0, value)
+        with pytest.raises(semdrivers.DeviceError, match="AP_MAG was set to 4000 and reads 2500"):
+            microscope.magnification = 4000
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((768, 512), np.uint8), np.zeros((384, 1024), np.uint16)])
+def test_a_picture_of_another_size_than_was_asked_for_is_named(api, pixels):
+    def grab(*arguments):
+        tifffile.imwrite(arguments[-1], pixels)
+        return 0
+
+    api.Grab = grab
+    microscope = semdrivers.connect("smartsem://?settle=0")
+    with microscope, pytest.raises(semdrivers.ProtocolError, match=re.escape(f"grabbed a picture of {pixels.shape}")):
+        microscope.acquire()
 
 
 def test_without_the_object_it_says_what_is_missing(monkeypatch):

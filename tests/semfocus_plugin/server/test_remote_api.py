@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import socket
 import threading
@@ -13,6 +14,7 @@ import urllib.request
 
 import numpy as np
 import pytest
+from PIL import Image as Picture
 
 import semdrivers
 from semdrivers.emulator import Emulator
@@ -227,6 +229,53 @@ def test_what_a_driver_raises_is_an_error_of_the_device():
                 microscope.autofocus()
     finally:
         plugins.unregister(odd)
+
+
+class BarePlugin:
+    """An instrument of five members whose frames have 16 bits."""
+
+    @semdrivers.hookimpl
+    def semdrivers_connect(self, url, options):
+        return BareMicroscope() if url.startswith("bare://") else None
+
+
+class BareMicroscope(OddMicroscope):
+    def acquire(self, mode=semdrivers.ScanMode.FAST):
+        pixels = np.linspace(1000, 9000, 240 * 320).reshape(240, 320).astype(np.uint16)
+        return semdrivers.Image(pixels, self.working_distance, self.magnification, 400.0)
+
+
+def test_what_an_instrument_does_not_offer_is_refused_by_name():
+    bare, plugins = BarePlugin(), semdrivers.get_plugin_manager()
+    plugins.register(bare)
+    try:
+        with sharing("bare://bench", port=0) as server:
+            lease = {LEASE_HEADER: json.loads(ask(server, "POST", "api/lease", {})[1])["lease"]}
+
+            def refused(method, path, body=None):
+                status, answer = ask(server, method, path, body, **lease)
+                return status, json.loads(answer)["message"]
+
+            assert refused("POST", "api/frames", {"mode": "none"}) == (
+                422, "there is no scan mode 'none'; the instrument has FAST",
+            )  # fmt: skip
+            number = json.loads(ask(server, "POST", "api/frames", {"mode": "FAST"}, **lease)[1])["number"]
+            for kind in ("png", "jpg"):  # dark and bright parts are told apart, whatever the bits
+                status, content = ask(server, "GET", f"api/frames/{number}.{kind}")
+                levels = np.asarray(Picture.open(io.BytesIO(content)))
+                assert (status, levels.dtype, levels.shape) == (200, np.uint8, (240, 320))
+                assert levels[0].mean() < 5
+                assert levels[-1].mean() > 250
+            for name in ("stage_position", "beam_on"):
+                assert refused("GET", f"api/{name}") == (404, f"this instrument does not offer {name}")
+            assert refused("GET", "api/tiles")[0] == refused("GET", "api/labels")[0] == 404
+            assert refused("GET", "api/autofocus/7/report.html") == (
+                404, "there is no run with a result 7, or it is no longer kept",
+            )  # fmt: skip
+            assert "this is no emulator" in refused("PUT", "api/emulator", {"specimen": "tin-balls"})[1]
+            assert "the run ends after the frame" in refused("POST", "api/stop", {})[1]
+    finally:
+        plugins.unregister(bare)
 
 
 def test_tiles_are_shown_while_one_of_them_is_being_copied(tmp_path):
