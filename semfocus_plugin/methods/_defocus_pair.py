@@ -212,10 +212,7 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
                     beyond = _line_foci(posterior, near)
                     others = [m for m in at_target if abs(m.working_distance - near.working_distance) > beyond]
                     outcome = _judge_periodic(period, best, others, near, outcome, posterior.period is not None)
-                outcome = _stigmated(outcome, stigmation, posterior, near)
-                if outcome.focused:
-                    stigmation.trim(posterior, near)
-                return _with_measurements(run, outcome, posterior, near)
+                return _ended(run, outcome, stigmation, posterior, near)
             place, phase = flank, "verify"
             continue
         refusal = _hopeless(run, posterior, sightings, seen)
@@ -232,18 +229,7 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
         place = _next(run, posterior, here) if place is None else place  # 0 mm is a place, too
         if place is None:
             outcome = _sharpest(run, posterior, at_target, near, accept)
-            outcome = _stigmated(outcome, stigmation, posterior, near)
-            return _with_measurements(run, outcome, posterior, near)
-
-
-def _stigmated(outcome: Outcome, stigmation: Stigmation, posterior: Posterior, near: Estimate) -> Outcome:
-    """Return the outcome with what became of the stigmator: a focus without it is none that was asked for."""
-    if not outcome.focused:
-        return outcome
-    refusal = stigmation.refusal(posterior, near)
-    if refusal:
-        return replace(outcome, focused=False, reason=refusal, confidence=0.0, retry=False)
-    return replace(outcome, reason="; ".join(filter(None, (outcome.reason, stigmation.note(posterior, near)))))
+            return _ended(run, outcome, stigmation, posterior, near)
 
 
 def _periodic(posterior: Posterior, sightings: list[Sighting]) -> bool:
@@ -524,13 +510,16 @@ def _hopeless(run: FocusRun, posterior: Posterior, sightings: list[Sighting], se
     return ""
 
 
-def _with_measurements(run: FocusRun, outcome: Outcome, posterior: Posterior, near: Estimate) -> Outcome:
-    """Add the beam as measured, and what remains of astigmatism.
+def _ended(run: FocusRun, outcome: Outcome, stigmation: Stigmation, posterior: Posterior, near: Estimate) -> Outcome:
+    """Return the outcome with the beam as measured, what became of the stigmator, and what remains of astigmatism.
 
-    The latter where the frames show it to half a depth of field, or to a third of it.
+    A focus without the stigmator is none that was asked for. What remains is reported where the frames show it to half
+    a depth of field, or to a third of it.
     """
+    if outcome.focused:
+        outcome = stigmation.ended(outcome, posterior, near)
     outcome = replace(outcome, beam=posterior.measured_beam())
-    found = posterior.residual()
+    found = stigmation.residual(posterior)
     if found is None or not outcome.focused or (run.stigmator is None and posterior.astigmatism() is None):
         return outcome
     if found.sigma > max(0.5 * near.unit, found.amount / 3):

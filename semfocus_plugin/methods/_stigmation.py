@@ -6,14 +6,14 @@ import math
 from dataclasses import replace
 
 from semfocus_plugin.optics import Estimate, Posterior, Residual, Sighting
-from semfocus_plugin.run import FocusRun, Measurement, posterior_of
+from semfocus_plugin.run import FocusRun, Measurement, Outcome, posterior_of
 
-_LEFT = 0.55
+_LEFT = 0.8
 """Depths of field of astigmatism that are not worth a frame: they are taken off at the end."""
 _CLEAR = 1.6
 """Standard deviations from which astigmatism is corrected."""
-_SIGMA, _SIGMA_MEASURED = 0.3, 0.25
-"""Depths of field to which what remains must be known, the latter where the run measures what the stigmator does."""
+_SIGMA = 0.3
+"""Depths of field to which what remains must be known."""
 _LEAST_KNOWN, _SHARE = 1.5, 0.3
 """The same, in depths of field or as a share of it, before the stigmator is moved to see what it does."""
 _WORTH = 0.35
@@ -28,7 +28,8 @@ _SURE = 0.6
 """Probability of the place from which the stigmator is moved."""
 _FLANK = 3.5
 """Depths of field from the focus to a frame that shows what remains."""
-_MOST_MOVES, _MOST_LOOKS, _MOST_TRIALS = 4, 5, 6
+_MOST = 8
+"""Corrections, frames beside the focus, and moves to see what the stigmator does: of each, in a run."""
 
 
 class Stigmation:
@@ -75,6 +76,14 @@ class Stigmation:
         stigmator.learn(*self._before.unknowns())
         return self._before
 
+    def residual(self, posterior: Posterior) -> Residual | None:
+        """Return what remains at the present setting, which may have been corrected since the last frame."""
+        found, stigmator = posterior.residual(), self._run.stigmator
+        if found is None or stigmator is None:
+            return found
+        x, y = stigmator.added_by(self._run.measurements[-1].setting, stigmator.setting)
+        return replace(found, x=found.x + x, y=found.y + y)
+
     def next(self, posterior: Posterior, near: Estimate, here: list[Measurement]) -> float | None:
         """Return where the next frame tells more of the astigmatism, mm, or None where it is known and corrected.
 
@@ -93,7 +102,7 @@ class Stigmation:
         if stigmator is None or len(here) < 2 or near.mass < _SURE or self._refusal:
             return None
         every = here
-        found = posterior.residual()
+        found = self.residual(posterior)
         self._run.astigmatism = None if found is None else (found.x * 1e3, found.y * 1e3, found.sigma * 1e3)
         if found is None:
             return None
@@ -103,22 +112,17 @@ class Stigmation:
             worth, clear = 0.0, 1.0
         if found.amount > max(worth * near.unit, clear * found.mode):
             if stigmator.known:
-                if self._moves < _MOST_MOVES:
+                if self._moves < _MOST:
                     self._moves += 1
                     return self._moved(self._against(found), near, found)
             elif found.unseen is not None:
-                self._refusal = (
-                    "it is not known what the stigmator does, and a sample of one direction does not show it: "
-                    "semfocus calibrate URL --stigmator, or move the stage to detail in all directions"
-                )
                 return None
-            elif self._trials < _MOST_TRIALS and found.sigma <= max(_LEAST_KNOWN * near.unit, _SHARE * found.amount):
+            elif self._trials < _MOST and found.sigma <= max(_LEAST_KNOWN * near.unit, _SHARE * found.amount):
                 self._trials += 1
                 return self._tried(stigmator.trial(found.x, found.y, near.unit), near)
         unsure = math.hypot(found.sigma, self._unverified(near, here))
         from_one_side = self._run.beam.sigma is None and _from_one_side(near, every)
-        enough = _SIGMA if stigmator.given else _SIGMA_MEASURED
-        if (unsure > enough * near.unit or from_one_side) and self._looks < _MOST_LOOKS:
+        if (unsure > _SIGMA * near.unit or from_one_side) and self._looks < _MOST:
             away = min((abs(m.working_distance - near.working_distance) for m in here), default=math.inf)
             if unsure > _VAGUE * near.unit and away > near.unit and self._run.limits.minimum <= near.working_distance:
                 self._looks += 1
@@ -132,7 +136,7 @@ class Stigmation:
         assert stigmator is not None
         if stigmator.given or any(abs(m.working_distance - near.working_distance) > 2 * near.unit for m in here):
             return 0.0
-        return _GAIN_ERROR * stigmator.adds(self._left, self.setting)
+        return _GAIN_ERROR * math.hypot(*stigmator.added_by(self._left, self.setting))
 
     def _against(self, found: Residual) -> tuple[float, float]:
         stigmator = self._run.stigmator
@@ -144,7 +148,7 @@ class Stigmation:
         self._set(setting)
         stigmator = self._run.stigmator
         assert stigmator is not None
-        if stigmator.adds(self._left, self.setting) < 0.3 * found.amount:
+        if math.hypot(*stigmator.added_by(self._left, self.setting)) < 0.3 * found.amount:
             self._refusal = "the stigmator is at its limit; widen stigmator_bounds or max_stigmator_travel"
             return None
         return near.working_distance
@@ -188,22 +192,35 @@ class Stigmation:
                     return place
         return None
 
-    def trim(self, posterior: Posterior, near: Estimate) -> None:
-        """Take off what the last frames show to remain: too little to be worth a frame of its own."""
-        found = posterior.residual()
-        stigmator = self._run.stigmator
-        if stigmator is not None and stigmator.known and found is not None and found.amount > found.sigma:
-            self._run.stigmate(self._against(found))
+    def ended(self, outcome: Outcome, posterior: Posterior, near: Estimate) -> Outcome:
+        """Return a focus with what became of the stigmator: without it, it is none that was asked for.
 
-    def refusal(self, posterior: Posterior, near: Estimate) -> str:
+        What the last frames show to remain, too little to be worth a frame of its own, is taken off.
+        """
+        stigmator = self._run.stigmator
+        if stigmator is None:
+            return outcome
+        found = self.residual(posterior)
+        refusal = self._refused(found, near)
+        if found is None or refusal:
+            return replace(outcome, focused=False, reason=refusal, confidence=0.0, retry=False)
+        if stigmator.known and found.amount > found.sigma:
+            self._run.stigmate(self._against(found))
+        return replace(outcome, reason=f"{outcome.reason}; {self._note(posterior, near)}")
+
+    def _refused(self, found: Residual | None, near: Estimate) -> str:
         """Return why the stigmator is not corrected, by all frames in hand, or an empty text."""
-        if self._run.stigmator is None:
-            return ""
-        found = posterior.residual()
         if found is None:
             return "the sample shows too few directions to correct the stigmator by: move the stage"
         if self._refusal:
             return self._refusal
+        stigmator = self._run.stigmator
+        assert stigmator is not None
+        if found.unseen is not None and not stigmator.known:
+            return (
+                "it is not known what the stigmator does, and a sample of one direction does not show it: "
+                "semfocus calibrate URL --stigmator, or move the stage to detail in all directions"
+            )
         amount, sigma = found.amount / near.unit, found.sigma / near.unit
         if sigma > 1.7 * _SIGMA or amount > 1.0:
             return (
@@ -212,13 +229,12 @@ class Stigmation:
             )
         return ""
 
-    def note(self, posterior: Posterior, near: Estimate) -> str:
-        """Return what was corrected, for a person, or an empty text."""
-        found = posterior.residual()
-        stigmator = self._run.stigmator
-        if stigmator is None or found is None:
-            return ""
-        amount = stigmator.adds(stigmator.start, stigmator.setting) * 1e3
+    def _note(self, posterior: Posterior, near: Estimate) -> str:
+        """Return what was corrected, for a person."""
+        found, stigmator = self.residual(posterior), self._run.stigmator
+        assert stigmator is not None
+        assert found is not None
+        amount = math.hypot(*stigmator.added_by(stigmator.start, stigmator.setting)) * 1e3
         left, sigma = found.amount / near.unit, found.sigma / near.unit
         note = f"stigmator corrected by {amount:.3g} µm, {left:.1f} ± {sigma:.1f} depths of field remain"
         if self._trials:

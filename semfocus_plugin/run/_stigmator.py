@@ -140,9 +140,10 @@ class Stigmator:
         """What it does, as known by now, mm."""
         return self._prior + np.tensordot(self._mean, np.array(self._unknowns), 1)
 
-    def adds(self, before: tuple[float, float], after: tuple[float, float]) -> float:
-        """Return the amount of astigmatism that a move adds, as known by now, mm."""
-        return float(np.hypot(*(self._matrix @ np.subtract(after, before))))
+    def added_by(self, before: tuple[float, float], after: tuple[float, float]) -> tuple[float, float]:
+        """Return the astigmatism (x, y) that a move adds, as known by now, mm."""
+        x, y = (self._matrix @ np.subtract(after, before)).tolist()
+        return x, y
 
     @property
     def matrix(self) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -72,7 +72,7 @@ class AstigmaticTracker:
         with restoring(self._microscope, "stigmator"):
             stigmator = Stigmator(self._microscope, AutofocusSettings(), self._effect)
             setting = stigmator.towards(0.0, -amount)
-            if stigmator.adds(stigmator.start, setting) < _REACHED * abs(amount):
+            if math.hypot(*stigmator.added_by(stigmator.start, setting)) < _REACHED * abs(amount):
                 raise InvalidParameterError(
                     f"an astigmatism of {self._amount:g} depths of field is beyond the limits of the stigmator, which "
                     f"stands at {stigmator.start}; take less"

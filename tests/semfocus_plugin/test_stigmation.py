@@ -75,6 +75,14 @@ def test_both_are_corrected_and_reported(emulator):
         assert semdrivers.AutofocusResult.from_dict(written) == result
 
 
+@pytest.mark.parametrize(("x", "y", "away"), [(4.0, -3.0, 7.0), (1.0, 3.0, 5.0)])
+def test_what_is_reported_to_remain_is_what_remains_after_the_last_correction(x, y, away):
+    with Emulator("tin-balls", seed=5, magnification=3000) as running, semdrivers.connect(running.url) as microscope:
+        misset(running, microscope, x, y, away)
+        left = microscope.autofocus(stigmate=True).astigmatism
+        assert (left.x, left.y) == pytest.approx(running.truth.astigmatism, abs=3 * left.sigma)
+
+
 def test_without_stigmate_the_stigmator_is_left_alone(emulator):
     with semdrivers.connect(emulator.url) as microscope:
         misset(emulator, microscope, 1.0, 0.0, 3.0)
