@@ -43,7 +43,6 @@ from firmware_protocol.messages import (
     Vent,
     Wait,
 )
-from firmware_protocol.profile import PROBE_DIAMETER
 from firmware_protocol.stream import PixelFormat
 from semdrivers.base import ConnectedMicroscope
 from semdrivers.em30._address import Address, parse_address
@@ -62,7 +61,7 @@ from semdrivers.errors import (
     TransportError,
 )
 from semdrivers.image import Image, ScanMode
-from semdrivers.links import parse_target
+from semdrivers.links import capabilities_of, limits_of, parse_target
 from semdrivers.microscope import Capabilities, Range, switch, two_of
 from semdrivers.plugins import get_plugin_manager
 
@@ -205,10 +204,7 @@ class EM30(ConnectedMicroscope):
         self._last_call = time.monotonic()
         self._unattended = ""
         self._effective = 0.0
-        self._limits = {
-            capability.name: Range(capability.minimum, capability.maximum, capability.step)
-            for capability in control_link.hello.capabilities
-        }
+        self._limits = limits_of(control_link.hello)
         offered = [member for member in _RECORDED if hasattr(type(self), member)]
         self._recorded = [_PARAMETERS[name] for member in offered for name in _NEEDS[member]]
         self._images = image_link
@@ -216,7 +212,7 @@ class EM30(ConnectedMicroscope):
         self._keep_beam = keep_beam
         self._on_close = on_close
         hello = control_link.hello
-        self._capabilities = _capabilities(name, hello, self._limits)
+        self._capabilities = capabilities_of(name, hello)
         self._epoch = time.time() - hello.time
         self._dropped = 0
         self._blanked = False
@@ -779,29 +775,6 @@ def _absent(hello: HelloReply) -> set[str]:
     """Return the members of `EM30` that take a parameter which the instrument does not report."""
     reported = {capability.name for capability in hello.capabilities}
     return {member for member, needed in _NEEDS.items() if not reported.issuperset(needed)}
-
-
-def _capabilities(name: str, hello: HelloReply, limits: Mapping[str, Range]) -> Capabilities:
-    fastest_first = sorted(hello.scan_modes, key=lambda mode: mode.frame_time)
-    modes = tuple(ScanMode(mode.name, mode.width, mode.height) for mode in fastest_first)
-    missing = [needed for needed in ("working_distance", "magnification") if needed not in limits]
-    if missing or not modes:
-        raise ProtocolError(
-            f"{name} does not report its {' and '.join(missing) or 'scan modes'}; its firmware is {hello.firmware}"
-        )
-    return Capabilities(
-        working_distance=limits["working_distance"],
-        magnification=limits["magnification"],
-        scan_modes=modes,
-        model=hello.model,
-        serial=hello.serial,
-        firmware=hello.firmware,
-        probe_diameter=PROBE_DIAMETER,
-        beam_current=limits["beam_current"].maximum if "beam_current" in limits else None,
-        dwell_times=tuple(mode.dwell_time for mode in fastest_first),
-        stigmator=limits.get("stigmator_x"),
-        stigmator_matrix=((1.0, 0.0), (0.0, 1.0)) if "stigmator_x" in limits else None,
-    )
 
 
 def connect(url: str, options: Mapping[str, Any]) -> EM30:

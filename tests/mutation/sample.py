@@ -43,7 +43,8 @@ ROOMS = {
         ["semfocus_plugin/run"],
         "tests/semfocus_plugin/test_frame_checks.py tests/semfocus_plugin/test_narrow_limits.py "
         "tests/semfocus_plugin/test_envelope.py tests/semfocus_plugin/test_exposure_first.py "
-        "tests/semfocus_plugin/test_spoiled_frames.py tests/semfocus_plugin/test_probe_limits.py",
+        "tests/semfocus_plugin/test_spoiled_frames.py tests/semfocus_plugin/test_probe_limits.py "
+        "tests/semfocus_plugin/test_drift.py",
     ),
 }
 """What is changed, and the tests that should notice, the quick ones first: most changes fail there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -15,7 +16,8 @@ from scipy.special import j1
 from typer.testing import CliRunner
 
 import semdrivers
-from semdrivers import FocusMap, Image, ScanMode
+from semdrivers import AutofocusSettings, FocusMap, Image, ScanMode
+from semdrivers.tracking import FocusTracker
 from semfocus_plugin import napari, tiles
 from semfocus_plugin.lab.cli import app
 from semfocus_plugin.optics import Beam
@@ -179,6 +181,74 @@ def test_two_pictures_of_opposite_astigmatism_say_where_the_focus_is_sign_includ
     with tracker.aside():
         image = bench.acquire()
     assert not tracker.add(image)  # A picture is compared once: points share no error
+
+
+@pytest.mark.parametrize("other", ["size", "pixel", "place", "nothing", "within nothing"])
+def test_two_pictures_that_cannot_be_compared_say_nothing(other):
+    bench, known = Astigmatic(15.0), known_at(15.0)
+    tracker = tiles.AstigmaticTracker(bench, known, 0.3)
+    with tracker.aside():
+        tracker.add(bench.acquire())
+    with tracker.aside():
+        image = bench.acquire()
+    if other == "size":
+        image = dataclasses.replace(image, pixels=image.pixels[:240])
+    elif other == "pixel":
+        image = dataclasses.replace(image, pixel_size=2 * PIXEL)
+    elif other == "place":
+        image = dataclasses.replace(image, working_distance=15.0 + 2 * DEPTH)
+    elif other == "nothing":
+        image = dataclasses.replace(image, pixels=np.full_like(image.pixels, 90))
+    else:
+        tracker.restart()
+    assert not tracker.add(image)
+    assert len(known.points) == 1
+
+
+class Comparing:
+    """Says where the focus between two pictures is, or raises."""
+
+    def __init__(self, answer):
+        self.answer, self.asked = answer, []
+
+    @semdrivers.hookimpl(tryfirst=True)
+    def semdrivers_focus_between(self, first, second, row, column):
+        self.asked.append((first.working_distance, second.working_distance, row, column))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "gives"), [((15.003, 0.001), True), ((15.003, DEPTH), False), (ValueError("no"), False)]
+)
+def test_the_focus_is_tracked_by_pictures_taken_aside_of_it(answer, gives):
+    bench, known, plugin = Astigmatic(15.0), known_at(15.0), Comparing(answer)
+    semdrivers.get_plugin_manager().register(plugin)
+    try:
+        tracker = FocusTracker(bench, known)
+        focused = semdrivers.AutofocusResult(
+            status="focused", reason="", working_distance=15.0, start_working_distance=15.0, score=8.0, confidence=1.0,
+            frames=1, elapsed=1.0, method="test",
+        )  # fmt: skip
+        assert not tracker.add(bench.acquire())  # nobody has stepped aside
+        for x, expected in ((0.0, False), (0.01, gives)):
+            bench.stage_position = (x, 0.0)
+            tracker.step_aside(focused, AutofocusSettings())
+            assert tracker.add(bench.acquire()) is expected
+        ((first, second, row, column),) = plugin.asked
+        assert first - 15.0 == pytest.approx(15.0 - second)
+        assert 0 < abs(first - 15.0) < DEPTH
+        assert (row, column) == pytest.approx((0.0, 0.01 / (PIXEL * 1e-6)))
+        assert len(known.points) == 1 + gives
+        tracker.step_aside(focused, AutofocusSettings())
+        assert not tracker.add(dataclasses.replace(bench.acquire(), pixels=np.zeros((240, 320), np.uint8)))
+        assert len(plugin.asked) == 1
+        here = bench.working_distance
+        tracker.step_aside(focused, AutofocusSettings(bounds=(14.9, 14.95)))  # no place aside is within
+        assert bench.working_distance == here
+    finally:
+        semdrivers.get_plugin_manager().unregister(plugin)
 
 
 def test_the_stigmator_is_back_whatever_ends_a_picture_and_must_be_known():

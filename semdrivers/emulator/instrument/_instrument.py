@@ -17,12 +17,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from firmware_protocol import messages
-from firmware_protocol.messages import Event, Parameter, Reason, Status, Wait
+from firmware_protocol.control import VERSION
+from firmware_protocol.messages import Event, HelloReply, Parameter, Reason, ScanModeInfo, Status, Wait
 from firmware_protocol.profile import EM30, InstrumentProfile
 from semdrivers.emulator.instrument._chamber import Chamber
 from semdrivers.emulator.instrument._clock import InstrumentClock
 from semdrivers.emulator.instrument._lens import Lens
-from semdrivers.emulator.instrument._parameters import PARAMETERS, Refused, check, refuse, require
+from semdrivers.emulator.instrument._parameters import PARAMETERS, Refused, capabilities, check, refuse, require
 from semdrivers.emulator.instrument._scan_generator import ScanGenerator, ScannedFrame
 from semdrivers.emulator.instrument._stage import Stage
 from semdrivers.emulator.physics import Column, ScanConditions
@@ -180,6 +181,24 @@ class Instrument:
                 Wait.VACUUM: self._chamber.vacuum_settled,
             }
             return max((time for flag, time in times.items() if flag & wait), default=0.0)
+
+    def hello(self) -> HelloReply:
+        """Return what the instrument says of itself to a client that is not in control."""
+        profile = self.profile
+        return HelloReply(
+            version=VERSION,
+            owner=False,
+            lease=profile.lease_time,
+            time=self.clock.now(),
+            model=profile.model,
+            serial=self.serial,
+            firmware=profile.firmware,
+            capabilities=capabilities(profile, self.limits),
+            scan_modes=tuple(
+                ScanModeInfo(mode.name, mode.width, mode.height, mode.dwell_time, mode.frame_time)
+                for mode in profile.scan_modes
+            ),
+        )
 
     def conditions(self, width: int = 320, height: int = 240, bits: int = 8) -> ScanConditions:
         """Return what a frame scanned now would be scanned under."""

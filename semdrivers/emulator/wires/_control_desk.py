@@ -7,6 +7,7 @@ leaves the beam as it asked. Whoever takes the lease next finds the beam as it i
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import time
@@ -41,7 +42,6 @@ from firmware_protocol.messages import (
     Pump,
     Reason,
     Refusal,
-    ScanModeInfo,
     SetBeam,
     SetParameter,
     SetStigmator,
@@ -58,7 +58,7 @@ from firmware_protocol.messages import (
     VacuumState,
     Vent,
 )
-from semdrivers.emulator.instrument import Instrument, Refused, capabilities, refuse, require
+from semdrivers.emulator.instrument import Instrument, Refused, refuse, require
 from semdrivers.emulator.wires._faults import Faults, Occasion
 
 _log = logging.getLogger(__name__)
@@ -452,21 +452,7 @@ class ControlDesk:
                 owner.owner = False  # the same client, on another connection
                 self._deferred = [item for item in self._deferred if item.session is not owner]
             session.owner = True
-        profile = self._instrument.profile
-        return HelloReply(
-            version=VERSION,
-            owner=session.owner,
-            lease=profile.lease_time,
-            time=self._instrument.clock.now(),
-            model=profile.model,
-            serial=self._instrument.serial,
-            firmware=profile.firmware,
-            capabilities=capabilities(profile, self._instrument.limits),
-            scan_modes=tuple(
-                ScanModeInfo(mode.name, mode.width, mode.height, mode.dwell_time, mode.frame_time)
-                for mode in profile.scan_modes
-            ),
-        )
+        return dataclasses.replace(self._instrument.hello(), owner=session.owner)
 
     def _bye(self, session: Session, keep_beam: bool) -> None:
         if session.owner:

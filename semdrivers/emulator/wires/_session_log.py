@@ -27,12 +27,10 @@ from firmware_protocol.messages import (
     Status,
     Vent,
 )
-from firmware_protocol.profile import PROBE_DIAMETER
 from semdrivers.emulator.instrument import Instrument, ScannedFrame
 from semdrivers.files import plain
 from semdrivers.image import SCAN_MODES, Image, ScanMode
-from semdrivers.links import exception_for
-from semdrivers.microscope import Capabilities, Range
+from semdrivers.links import capabilities_of, exception_for
 from semdrivers.sessions import METHODS, PROPERTIES, SessionFolder, written
 
 _OFFERS = [name for name in (*PROPERTIES, *METHODS) if name != "focus_record"]
@@ -72,7 +70,8 @@ class SessionLog:
         self._instrument = instrument
         self._epoch = time.time() - instrument.clock.now()
         self._read: dict[Parameter, float] = {}
-        self._folder = SessionFolder(folder, instrument.profile.model, _capabilities(instrument), _OFFERS)
+        about = capabilities_of(instrument.profile.model, instrument.hello())
+        self._folder = SessionFolder(folder, instrument.profile.model, about, _OFFERS)
 
     def close(self) -> None:
         """End the record. A second call does nothing."""
@@ -190,24 +189,3 @@ def _mode(width: int, height: int) -> ScanMode:
     """Return the mode of a frame size, as the instrument names it."""
     named = {(mode.width, mode.height): mode for mode in SCAN_MODES}
     return named.get((width, height)) or ScanMode(f"{width}x{height}", width, height)
-
-
-def _capabilities(instrument: Instrument) -> Capabilities:
-    def limits(parameter: Parameter, step: float) -> Range:
-        return Range(*instrument.limits(parameter), step)
-
-    profile = instrument.profile
-    fastest_first = sorted(profile.scan_modes, key=lambda mode: mode.frame_time)
-    return Capabilities(
-        working_distance=limits(Parameter.WORKING_DISTANCE, profile.working_distance_step),
-        magnification=limits(Parameter.MAGNIFICATION, profile.magnification_step),
-        scan_modes=tuple(_mode(mode.width, mode.height) for mode in fastest_first),
-        model=profile.model,
-        serial=instrument.serial,
-        firmware=profile.firmware,
-        probe_diameter=PROBE_DIAMETER,
-        beam_current=instrument.limits(Parameter.BEAM_CURRENT)[1],
-        dwell_times=tuple(mode.dwell_time for mode in fastest_first),
-        stigmator=limits(Parameter.STIGMATOR_X, profile.stigmator_step),
-        stigmator_matrix=((1.0, 0.0), (0.0, 1.0)),
-    )
