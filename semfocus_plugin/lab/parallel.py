@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 from semdrivers.errors import AutofocusError, installation
 from semfocus_plugin import networks
@@ -33,6 +33,7 @@ Workers = int | str | None
 _PATIENCE = 60.0
 """Seconds to wait for the first worker of a cluster."""
 
+_Arguments = TypeVarTuple("_Arguments")
 _Result = TypeVar("_Result")
 _TERMINATIONS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -71,8 +72,8 @@ def _usual_workers(tasks: int) -> int:
 
 
 def run_all(
-    call: Callable[..., _Result],
-    tasks: Sequence[tuple[Any, ...]],
+    call: Callable[[*_Arguments], _Result],
+    tasks: Sequence[tuple[*_Arguments]],
     *,
     workers: Workers = None,
     progress: Callable[[_Result], object] | None = None,
@@ -111,14 +112,18 @@ def run_all(
     return tuple(results)
 
 
-def _engine(call: Callable[..., _Result], tasks: Sequence[tuple[Any, ...]], workers: Workers) -> Iterator[_Result]:
+def _engine(
+    call: Callable[[*_Arguments], _Result], tasks: Sequence[tuple[*_Arguments]], workers: Workers
+) -> Iterator[_Result]:
     if isinstance(workers, str):
         return _on_cluster(call, tasks, workers)
     count = _usual_workers(len(tasks)) if workers is None else min(workers, len(tasks))
     return _in_processes(call, tasks, count) if count > 1 else (_on_one_thread(call, *each) for each in tasks)
 
 
-def _on_cluster(call: Callable[..., _Result], tasks: Sequence[tuple[Any, ...]], address: str) -> Iterator[_Result]:
+def _on_cluster(
+    call: Callable[[*_Arguments], _Result], tasks: Sequence[tuple[*_Arguments]], address: str
+) -> Iterator[_Result]:
     distributed = required("distributed", "computing on a Dask cluster", "dask")
     try:
         client = distributed.Client(address, set_as_default=False)
@@ -191,13 +196,15 @@ def _decisive() -> str:
     return f"semdrivers of source {source.hexdigest()[:12]}, networks {cards}, {libraries}"
 
 
-def _as_here(here: str, call: Callable[..., _Result], *arguments: Any) -> _Result:
+def _as_here(here: str, call: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
     """Call on a worker, which may have joined the cluster after it was checked."""
     _check_same(importlib.import_module("distributed").get_worker().address, _decisive(), here)
     return _on_one_thread(call, *arguments)
 
 
-def _in_processes(call: Callable[..., _Result], tasks: Sequence[tuple[Any, ...]], workers: int) -> Iterator[_Result]:
+def _in_processes(
+    call: Callable[[*_Arguments], _Result], tasks: Sequence[tuple[*_Arguments]], workers: int
+) -> Iterator[_Result]:
     joblib = required("joblib", "computing in several processes", "benchmark")
     # One thread each: several threads a process would wait for one another.
     with _workers_end(), joblib.parallel_config("loky", inner_max_num_threads=1):
@@ -205,7 +212,7 @@ def _in_processes(call: Callable[..., _Result], tasks: Sequence[tuple[Any, ...]]
         yield from parallel(joblib.delayed(_on_one_thread)(call, *arguments) for arguments in tasks)
 
 
-def _on_one_thread(call: Callable[..., _Result], *arguments: Any) -> _Result:
+def _on_one_thread(call: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
     """Call on one thread: BLAS shares sums among threads, and the last bits with them."""
     networks.use_threads(1)
     if importlib.util.find_spec("threadpoolctl") is None:

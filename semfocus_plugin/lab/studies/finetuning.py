@@ -62,7 +62,7 @@ def label(sheet: Path, truth: dict[str, float], share: float, seed: int) -> None
 
 def _on_fields(specimen: str, seed: int, share: float, models: Path) -> tuple[float, float, float]:
     """Return accuracy within ±1, RMS error and correlation of the scores on places that nothing has seen."""
-    tasks = [(specimen, seed + 1, number, models) for number in range(_FIELDS)]
+    tasks = [(specimen, seed + 1, number, "typical", models) for number in range(_FIELDS)]
     fields = run_all(score_field, tasks)
     label = share * np.concatenate([field.label for field in fields])
     error = np.concatenate([field.score for field in fields]) - label

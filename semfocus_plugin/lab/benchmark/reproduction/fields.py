@@ -49,10 +49,12 @@ class ScoredField:
     score: NDArray[Any]
 
 
-def score_field(specimen: str, seed: int, number: int, models: Path | None = None) -> ScoredField:
+def score_field(
+    specimen: str, seed: int, number: int, preset: str = "typical", models: Path | None = None
+) -> ScoredField:
     """Draw field `number` of a specimen and score its frames with the AENet of a folder, or the one in use."""
     random = _random(specimen, seed, number, 0)
-    field = _draw(random, specimen)
+    field = _draw(random, specimen, preset)
     evaluator = networks.load(models).evaluator
     samples = [field.frame(draw_defocus(random, "paper"), k) for k in range(FRAMES)]
     scores = [evaluator(sample.pixels, sample.magnification).score for sample in samples]
@@ -60,10 +62,12 @@ def score_field(specimen: str, seed: int, number: int, models: Path | None = Non
     return ScoredField(specimen, field.conditions.magnification, np.array(labels), np.array(scores))
 
 
-def measure_series(specimen: str, seed: int, number: int, frames: int = SERIES_FRAMES) -> curves.MeasuredSeries:
+def measure_series(
+    specimen: str, seed: int, number: int, frames: int = SERIES_FRAMES, preset: str = "typical"
+) -> curves.MeasuredSeries:
     """Draw focal series `number` of a specimen and measure its frames with the AENet in use."""
     random = _random(specimen, seed, number, 1)
-    arrays = focal_series(_draw(random, specimen), random, frames)
+    arrays = focal_series(_draw(random, specimen, preset), random, frames)
     return curves.measure(arrays, networks.load().evaluator)
 
 
@@ -77,7 +81,7 @@ def _random(specimen: str, seed: int, number: int, stream: int) -> np.random.Gen
     return np.random.default_rng([seed, key, number, stream])
 
 
-def _draw(random: np.random.Generator, specimen: str) -> Field:
+def _draw(random: np.random.Generator, specimen: str, preset: str) -> Field:
     seed = int(random.integers(1 << 30))
     low, high = MAGNIFICATIONS[specimen]
     conditions = ScanConditions(
@@ -90,5 +94,5 @@ def _draw(random: np.random.Generator, specimen: str) -> Field:
         brightness=random.uniform(0.45, 0.53),
         contrast=random.uniform(0.4, 0.6),
     )
-    column = ElectronColumn(make_specimen(specimen, seed), seed=seed, preset="typical")
+    column = ElectronColumn(make_specimen(specimen, seed), seed=seed, preset=preset)
     return Field(column, conditions, specimen)
