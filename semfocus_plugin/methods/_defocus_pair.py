@@ -284,14 +284,17 @@ def _past_the_lobes(
 def _judge_periodic(
     period: float, best: Measurement, others: list[Measurement], near: Estimate, outcome: Outcome, misled: bool
 ) -> Outcome:
-    """Return the outcome on a periodic sample: its fine structure decides, and not what a `misled` network sees."""
+    """Return the outcome on a periodic sample: its fine structure decides, and not what a `misled` network sees.
+
+    Where frames show little but noise, what repeats itself in them may be the noise.
+    """
     most = max((m.structure for m in others), default=0.0)
     least = min((m.structure for m in others), default=best.structure)
     place = f"the sample repeats itself every {period:.0f} pixels"
     if best.structure < most:
         reason = f"{place}, and another working distance shows more of it than the best one found: move the stage"
         return replace(outcome, focused=False, reason=reason, confidence=0.0)
-    if outcome.focused or best.structure < OUTSHINES * max(least, 1e-12):
+    if outcome.focused or best.detail < DETAIL or best.structure < OUTSHINES * max(least, 1e-12):
         return outcome
     blind = best.evaluation.log_sigma is not None and best.evaluation.log_sigma > BLIND
     low = best.score < METHOD.accept_score and not blind

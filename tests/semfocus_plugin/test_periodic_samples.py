@@ -89,3 +89,11 @@ def test_a_reversed_contrast_that_looks_sharp_is_no_focus(number, seed):
     drawn = instruments.station("periodic", number, seed)
     result = runs.run(methods.find("defocus-pair"), drawn.microscope, AutofocusSettings(bounds=drawn.bounds))
     assert not result.focused or abs(drawn.defocus()) < 1.0, result
+
+
+def test_what_repeats_itself_in_noise_is_no_sample():
+    """A mesh so faint that no frame shows it: noise alone seemed to repeat itself, and to show most at one place."""
+    drawn = instruments.station("periodic", 26, 2026)
+    result = runs.run(methods.find("defocus-pair"), drawn.microscope, AutofocusSettings(bounds=drawn.bounds))
+    assert not result.focused
+    assert "shows little but noise" in result.reason
