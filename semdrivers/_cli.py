@@ -453,9 +453,9 @@ def write_new_driver(
     name: Annotated[str, typer.Argument(help="Name of the package and scheme of its addresses, such as my-sem.")],
     folder: Annotated[Path, typer.Option("--folder", help="Where to make the folder of that name.")] = Path("."),
 ) -> None:
-    """Write the package of a new driver, with a fake instrument and tests that pass at once.
+    r"""Write the package of a new driver, with a fake instrument and tests that pass at once.
 
-    Example: semdrivers new-driver my-sem && cd my-sem && pip install -e '.[test]' && pytest
+    Example: semdrivers new-driver my-sem && cd my-sem && pip install -e '.\[test]' && pytest
     """
     from semdrivers.scaffold import new_driver
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -78,6 +79,15 @@ def test_every_command_and_option_is_on_the_page():
         missing += [f"{name} {word}" for word in options if word != "--help" and f"`{word}`" not in section]
         missing += [] if section else [name]
     assert missing == []
+
+
+def test_no_square_bracket_of_a_help_text_is_taken_for_markup():
+    """An extra such as `.[test]` is missing on the screen, unless its bracket is escaped."""
+    texts = {
+        name: "\n".join(filter(None, [command.help, *(getattr(p, "help", None) for p in command.params)]))
+        for name, command in commands()
+    }
+    assert [name for name, text in texts.items() if re.search(r"(?<!\\)\[[a-z#/@]", text)] == []
 
 
 def test_the_help_of_every_option_states_its_default():

@@ -270,8 +270,8 @@ def _usage(name: str, command: Any) -> str:
 
 
 def _help(command: Any) -> list[str]:
-    """Return the help of a command as paragraphs; its example becomes code."""
-    paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+    """Return the help of a command as paragraphs; its example becomes code, and an escaped bracket a bracket."""
+    paragraphs = inspect.cleandoc(command.help or "").replace("\\[", "[").split("\n\n")
     lines: list[str] = []
     for paragraph in paragraphs:
         text = " ".join(paragraph.replace("\b", "").split())

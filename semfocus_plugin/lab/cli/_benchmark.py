@@ -44,9 +44,9 @@ def benchmark(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Let our methods and their peers focus on the same samples, and compare success, frames, time and honesty.
+    r"""Let our methods and their peers focus on the same samples, and compare success, frames, time and honesty.
 
-    Needs `pip install '.[benchmark]'`; peers that are absent are left out, and the report says so.
+    Needs `pip install '.\[benchmark]'`; peers that are absent are left out, and the report says so.
 
     Example: semfocus benchmark --runs 40 -o docs/benchmark.md -o docs/images/benchmark.png
 
