@@ -448,7 +448,7 @@ def doctor(json: Json = False) -> None:
 
 @app.command("new-driver")
 def write_new_driver(
-    name: Annotated[str, typer.Argument(help="Of the package and of its addresses, such as my-sem.")],
+    name: Annotated[str, typer.Argument(help="Name of the package and scheme of its addresses, such as my-sem.")],
     folder: Annotated[Path, typer.Option("--folder", help="Where to make the folder of that name.")] = Path("."),
 ) -> None:
     """Write the package of a new driver, with a fake instrument and tests that pass at once.
@@ -489,7 +489,7 @@ def add(
 
 
 @instrument.command()
-def remove(name: Annotated[str, typer.Argument(help="Of the instrument.")]) -> None:
+def remove(name: Annotated[str, typer.Argument(help="Name of the instrument.")]) -> None:
     """Forget a named instrument.
 
     Example: semdrivers instrument remove lab-sem

@@ -289,8 +289,6 @@ def _option(parameter: Any) -> str | None:
     if parameter.param_type_name == "argument":
         names = f"`{(parameter.metavar or parameter.name).upper().strip('[].')}`"
     help_text = _cell(" ".join((getattr(parameter, "help", None) or "").split()))
-    if getattr(parameter, "multiple", False):
-        help_text += " Repeatable."
     return f"| {names} | {_default(parameter)} | {help_text.strip()} |"
 
 
