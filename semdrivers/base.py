@@ -197,6 +197,13 @@ class MicroscopeBase(abc.ABC):
     def magnification(self, value: float) -> None:
         self._write("magnification", value)
 
+    def _delivered(self, image: Image) -> Image:
+        """Return a frame that plugins have watched (the hook ``semdrivers_frame``)."""
+        from semdrivers.plugins import get_plugin_manager  # loads pluggy
+
+        get_plugin_manager().notify_frame(self, image)
+        return image
+
     def autofocus(self, **settings: Any) -> AutofocusResult:
         """Focus; the same as ``semdrivers.autofocus(microscope, **settings)``."""
         self._check_open()

@@ -376,6 +376,6 @@ def _trace(manager: PluginManager) -> None:
     manager.add_hookcall_monitoring(before, after)
 
 
-def _short(value: object, limit: int = 120) -> str:
+def _short(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return text if len(text) <= 120 else text[:119] + "…"

@@ -40,7 +40,6 @@ from semdrivers.files import parse_json, plain
 from semdrivers.focus import AutofocusResult, FocusStep, Progress
 from semdrivers.image import Image, ScanMode, read_image
 from semdrivers.microscope import Capabilities, number
-from semdrivers.plugins import get_plugin_manager
 
 __all__ = [
     "CLIENT_HEADER", "LEASE_HEADER", "LEAST_TOKEN", "PORT", "TOKEN_VARIABLE", "RemoteMicroscope", "checked_token",
@@ -231,8 +230,7 @@ class RemoteMicroscope(MicroscopeBase):
             path = Path(folder) / "frame.ome.tif"
             path.write_bytes(content)
             image = read_image(path)
-        get_plugin_manager().notify_frame(self, image)
-        return image
+        return self._delivered(image)
 
     def autofocus(
         self, *, progress: Progress | None = None, cancel: threading.Event | None = None, **settings: Any

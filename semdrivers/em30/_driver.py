@@ -63,7 +63,6 @@ from semdrivers.errors import (
 from semdrivers.image import Image, ScanMode
 from semdrivers.links import capabilities_of, limits_of, parse_target
 from semdrivers.microscope import Capabilities, Range, switch, two_of
-from semdrivers.plugins import get_plugin_manager
 
 R = TypeVar("R")
 
@@ -251,8 +250,7 @@ class EM30(ConnectedMicroscope):
                 offer = ", ".join(offered.name for offered in self._capabilities.scan_modes)
                 raise InvalidParameterError(f"{self._name} has no scan mode {mode.name}; it has {offer}")
             image = self._image(*self._scan(mode), mode)
-        get_plugin_manager().notify_frame(self, image)
-        return image
+        return self._delivered(image)
 
     def _scan(self, mode: ScanMode) -> tuple[Frame, dict[str, float]]:
         """Scan a frame, and return it with the settings in force; whatever ends that early, Ctrl-C included, the

@@ -46,7 +46,6 @@ from semdrivers.microscope import (
     two_of,
     within,
 )
-from semdrivers.plugins import get_plugin_manager
 
 MM, _NM = 1e3, 1e9
 DISPLAY = 0.128
@@ -167,9 +166,7 @@ class MicroscopeOfFibsem(ConnectedMicroscope):
             place, magnification = self._read("working_distance"), self._read("magnification")
         metadata = self._frame_metadata(place, mode)
         pixel_size = width / pixels.shape[1] * _NM
-        image = Image(pixels, place, magnification, pixel_size, None, began, mode, metadata)
-        get_plugin_manager().notify_frame(self, image)
-        return image
+        return self._delivered(Image(pixels, place, magnification, pixel_size, None, began, mode, metadata))
 
     def close(self) -> None:
         """Disconnect where fibsem was connected for this microscope; else leave it: it is its owner's."""

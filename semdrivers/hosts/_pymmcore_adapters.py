@@ -27,7 +27,6 @@ from semdrivers.microscope import (
     reported_picture,
     within,
 )
-from semdrivers.plugins import get_plugin_manager
 
 _UM, _NM = 1e3, 1e3
 _DISPLAY = 128e6
@@ -160,8 +159,7 @@ class MicroscopeOfCore(ConnectedMicroscope):
             image = Image(
                 pixels, place, self._magnification(), self._pixel(), self._frames, began, mode, metadata, bits
             )
-        get_plugin_manager().notify_frame(self, image)
-        return image
+        return self._delivered(image)
 
     def close(self) -> None:
         """Unload the devices where the core was made for this microscope. A second call does nothing."""

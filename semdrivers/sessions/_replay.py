@@ -15,7 +15,6 @@ from semdrivers.errors import DeviceError, InvalidParameterError, error_named
 from semdrivers.files import parse_json
 from semdrivers.image import Image, ScanMode, read_image
 from semdrivers.microscope import Capabilities
-from semdrivers.plugins import get_plugin_manager
 from semdrivers.sessions._recorded import Recorded
 from semdrivers.sessions._recording import FORMAT, SESSION, VERSION, written
 
@@ -76,9 +75,7 @@ class Replay(Recorded):
             When the frame's file is missing or damaged.
         """
         entry = self._do("call", "acquire", mode)
-        image = read_image(self.folder / Path(str(entry.get("frame"))).name)
-        get_plugin_manager().notify_frame(self, image)
-        return image
+        return self._delivered(read_image(self.folder / Path(str(entry.get("frame"))).name))
 
     def __repr__(self) -> str:
         return f"<Replay of {self.folder}, {self._next} of {len(self._entries)} lines>"

@@ -25,7 +25,6 @@ from semdrivers.errors import InvalidParameterError, OutOfRangeError
 from semdrivers.files import counted, decimal, named_file, read_pixels, read_table, table_columns
 from semdrivers.image import SCAN_MODES, Image, ScanMode, read_image
 from semdrivers.microscope import Capabilities, Range, number
-from semdrivers.plugins import get_plugin_manager
 from semdrivers.sessions._recorded import Recorded
 
 _PICTURES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
@@ -241,18 +240,18 @@ class Series(Recorded):
         pictures = [without_bar(read_pixels(each.path), each.bar_rows) for each, _ in shares]
         mixed = sum(share * _fitted(picture, mode) for picture, (_, share) in zip(pictures, shares, strict=True))
         factor = min(plane.shape[1] / mode.width, plane.shape[0] / mode.height)
-        image = Image(
-            pixels=np.rint(mixed).astype(pictures[0].dtype),
-            working_distance=position,
-            magnification=plane.magnification,
-            pixel_size=plane.pixel_size * factor,
-            frame_id=frame_id,
-            scan_mode=mode,
-            metadata={**metadata, "bar_rows": 0},
-            bit_depth=plane.bit_depth,
+        return self._delivered(
+            Image(
+                pixels=np.rint(mixed).astype(pictures[0].dtype),
+                working_distance=position,
+                magnification=plane.magnification,
+                pixel_size=plane.pixel_size * factor,
+                frame_id=frame_id,
+                scan_mode=mode,
+                metadata={**metadata, "bar_rows": 0},
+                bit_depth=plane.bit_depth,
+            )
         )
-        get_plugin_manager().notify_frame(self, image)
-        return image
 
     def __repr__(self) -> str:
         return f"<Series of {counted(sum(map(len, self._planes.values())), 'picture')} in {self.folder}>"

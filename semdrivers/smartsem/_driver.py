@@ -27,7 +27,6 @@ from semdrivers.errors import (
 from semdrivers.files import read_pixels
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import Capabilities, Range, check_read_back, offered_mode, reported, two_of
-from semdrivers.plugins import get_plugin_manager
 
 _CONTROL = "CZ.EMApiCtrl.1"
 _MM, _NM = 1e3, 1e9
@@ -126,9 +125,7 @@ class SmartSem(ConnectedMicroscope):
             pixel = self._number("AP_PIXEL_SIZE") * _NM
             self._frames += 1
         metadata = self._frame_metadata(place, mode)
-        image = Image(pixels, place, magnification, pixel, self._frames, began, mode, metadata)
-        get_plugin_manager().notify_frame(self, image)
-        return image
+        return self._delivered(Image(pixels, place, magnification, pixel, self._frames, began, mode, metadata))
 
     def close(self) -> None:
         """Let the live picture go on where frames froze it, and close. A second call does nothing."""

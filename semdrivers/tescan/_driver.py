@@ -30,7 +30,6 @@ from semdrivers.errors import (
 )
 from semdrivers.image import SCAN_MODES, Image, ScanMode
 from semdrivers.microscope import SIX_DIGITS, Capabilities, Range, check_read_back, number, switch, two_of
-from semdrivers.plugins import get_plugin_manager
 from semdrivers.tescan._address import Address, parse_address
 from semdrivers.tescan._links import Links, Silence
 
@@ -158,8 +157,7 @@ class Tescan(ConnectedMicroscope):
             side = max(mode.width, mode.height)
             pixel = FIELD_AT_UNITY * 1e6 / magnification / side
             image = Image(pixels, place, magnification, pixel, self._frame, began, mode, metadata)
-        get_plugin_manager().notify_frame(self, image)
-        return image
+        return self._delivered(image)
 
     def close(self) -> None:
         """Give the scan and the exclusive lock back to the operator, and close. A second call does nothing."""

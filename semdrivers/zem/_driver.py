@@ -26,7 +26,6 @@ from semdrivers.errors import (
 )
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import Capabilities, Range, check_read_back, number, offered_mode, switch, two_of
-from semdrivers.plugins import get_plugin_manager
 from semdrivers.zem._link import Link
 
 _MODES = tuple(ScanMode(f"{width}x{height}", width, height) for width, height in SIZES if 512 <= width == height)
@@ -108,9 +107,9 @@ class Zem(ConnectedMicroscope):
             pixels = self._picture(mode, where)
             self._frames += 1
         metadata = {"model": self._capabilities.model, **self._frame_metadata(place, mode)}
-        image = Image(pixels, place, magnification, width / mode.width, self._frames, began, mode, metadata)
-        get_plugin_manager().notify_frame(self, image)
-        return image
+        return self._delivered(
+            Image(pixels, place, magnification, width / mode.width, self._frames, began, mode, metadata)
+        )
 
     def close(self) -> None:
         """Let the live picture go on where frames ended it, and close. A second call does nothing."""

@@ -345,11 +345,11 @@ class Bin:
     interval_two: tuple[float, float]
 
 
-def reliability(records: Sequence[Record], method: str, bins: int = 8) -> tuple[Bin, ...]:
+def reliability(records: Sequence[Record], method: str) -> tuple[Bin, ...]:
     """Return how often a method is right, by the confidence that it gives with a reported focus.
 
-    The bins hold the same number of runs each, so that none rests on a handful. Focus reported on a blank sample
-    counts as wrong.
+    Eight bins, or fewer of ten runs each, hold the same number of runs, so that none rests on a handful. Focus reported
+    on a blank sample counts as wrong.
 
     Parameters
     ----------
@@ -357,8 +357,6 @@ def reliability(records: Sequence[Record], method: str, bins: int = 8) -> tuple[
         Runs on any tracks, by any methods.
     method : str
         Method to look at.
-    bins : int
-        Most bins; fewer when there are fewer than ten runs for each.
     """
     given = sorted(
         (r.confidence, r.error if not TRACKS[r.track].refuses else math.inf)
@@ -367,7 +365,7 @@ def reliability(records: Sequence[Record], method: str, bins: int = 8) -> tuple[
     )
     if not given:
         return ()
-    pieces = np.array_split(np.array(given), max(min(bins, len(given) // 10), 1))
+    pieces = np.array_split(np.array(given), max(min(8, len(given) // 10), 1))
     return tuple(map(_bin, pieces))
 
 

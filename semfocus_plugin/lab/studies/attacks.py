@@ -131,11 +131,11 @@ def _idle(port: int, bridge: int) -> None:
             time.sleep(0.001)
 
 
-def _again(port: int, data: bytes, clients: int = 16) -> None:
-    """Send the same bytes over and over, with several clients, and connect anew when cut."""
+def _again(port: int, data: bytes) -> None:
+    """Send the same bytes over and over, with 16 clients, and connect anew when cut."""
     lines: list[socket.socket] = []
     while True:
-        while len(lines) < clients:
+        while len(lines) < 16:
             with suppress(OSError):
                 lines.append(_open(port))
                 lines[-1].setblocking(False)

@@ -103,12 +103,12 @@ def stripes(axis: int) -> _Pixels:
     return np.broadcast_to(line if axis == 1 else line[:, None], (512, 512)).copy()
 
 
-def dithered(column: ElectronColumn, conditions: ScanConditions, steps: int = 16) -> _Pixels:
-    """Return the mean of frames whose brightness differs by fractions of a grey level, which stills the rounding."""
+def dithered(column: ElectronColumn, conditions: ScanConditions) -> _Pixels:
+    """Return the mean of 16 frames whose brightness differs by fractions of a grey level, which stills the rounding."""
     total = np.zeros((conditions.height, conditions.width))
-    for k in range(steps):
-        total += column.render(dataclasses.replace(conditions, brightness=0.5 + k / steps / 65535.0))
-    return total / steps
+    for k in range(16):
+        total += column.render(dataclasses.replace(conditions, brightness=0.5 + k / 16 / 65535.0))
+    return total / 16
 
 
 def spots(sharp: _Pixels, frame: _Pixels, reach: int) -> tuple[_Pixels, _Pixels]:
@@ -145,10 +145,10 @@ def spots(sharp: _Pixels, frame: _Pixels, reach: int) -> tuple[_Pixels, _Pixels]
     return np.array(places), np.mean(moments, axis=0)
 
 
-def smoothed(frame: _Pixels, sigma: float = 2.0) -> _Pixels:
-    """Return the frame under a Gaussian, which stills the ringing of the pixel grid and adds a known moment."""
+def smoothed(frame: _Pixels) -> _Pixels:
+    """Return the frame under a Gaussian of 2 pixels, which stills the ringing of the pixels and adds a known moment."""
     rows, columns = np.fft.fftfreq(frame.shape[0])[:, None], np.fft.rfftfreq(frame.shape[1])[None, :]
-    transfer = np.exp(-2 * (np.pi * sigma) ** 2 * (rows**2 + columns**2))
+    transfer = np.exp(-2 * (np.pi * 2.0) ** 2 * (rows**2 + columns**2))
     return np.fft.irfft2(np.fft.rfft2(frame) * transfer, frame.shape)
 
 

@@ -302,10 +302,10 @@ class _ResidualBlock(nn.Module):
 class ACNet(nn.Module):
     """The control network: 80-512-512-512-512-1 with batch norm, leaky ReLU and tanh (Fig. 2c, Table S3)."""
 
-    def __init__(self, inputs: int = 80, hidden: int = 512, layers: int = 4) -> None:
+    def __init__(self, inputs: int = 80, hidden: int = 512) -> None:
         super().__init__()
         stack: list[nn.Module] = []
-        for k in range(layers):
+        for k in range(4):
             stack += [
                 nn.Linear(hidden if k else inputs, hidden, bias=False),
                 nn.BatchNorm1d(hidden),

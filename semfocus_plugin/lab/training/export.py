@@ -30,8 +30,8 @@ BLUR_RANGE = 60.0
 """Pixels of blur radius up to which the compact AENet is trusted."""
 
 
-def export_aenet(checkpoint: str | Path, folder: str | Path, name: str = "aenet") -> Path:
-    """Write ``<name>.onnx`` from a checkpoint of `semfocus_plugin.lab.training.aenet` and enter it in the manifest.
+def export_aenet(checkpoint: str | Path, folder: str | Path) -> Path:
+    """Write ``aenet.onnx`` from a checkpoint of `semfocus_plugin.lab.training.aenet` and enter it in the manifest.
 
     Returns
     -------
@@ -57,15 +57,15 @@ def export_aenet(checkpoint: str | Path, folder: str | Path, name: str = "aenet"
     more: dict[str, Any] = {"specimens": [*TRAINED, "textures"]}
     if "log_blur" in outputs:
         more["blur_range"] = BLUR_RANGE
-    return write_model(network, example, Path(folder) / f"{name}.onnx", axes, "aenet", saved, more, halved=halved)
+    return write_model(network, example, Path(folder) / "aenet.onnx", axes, "aenet", saved, more, halved=halved)
 
 
-def export_acnet(checkpoint: str | Path, folder: str | Path, name: str = "acnet") -> Path:
-    """Write ``<name>.onnx`` from a checkpoint of `semfocus_plugin.lab.training.acnet`; as `export_aenet`."""
+def export_acnet(checkpoint: str | Path, folder: str | Path) -> Path:
+    """Write ``acnet.onnx`` from a checkpoint of `semfocus_plugin.lab.training.acnet`; as `export_aenet`."""
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     network = ACNet(hidden=saved["config"]["hidden"])
     network.load_state_dict(saved["network"])
-    return write_control(network, Path(folder) / f"{name}.onnx", saved)
+    return write_control(network, Path(folder) / "acnet.onnx", saved)
 
 
 def write_control(network: nn.Module, path: Path, saved: Mapping[str, Any]) -> Path:

@@ -171,23 +171,22 @@ def _law(config: ReinforcedConfig) -> dict[str, Any]:
 
 
 class _Keeper(BaseCallback):
-    """Writes a checkpoint, in one piece, and reports, every so many frames."""
+    """Writes a checkpoint, in one piece, and reports, every 10 000 frames."""
 
     def __init__(
         self,
         path: Path,
         episodes: _Episodes,
         progress: Callable[[dict[str, float]], object] | None,
-        every: int = 10_000,
     ) -> None:
         super().__init__()
-        self._path, self._episodes, self._progress, self._every, self._last = path, episodes, progress, every, 0
+        self._path, self._episodes, self._progress, self._last = path, episodes, progress, 0
 
     def _on_training_start(self) -> None:
         self._last = self.num_timesteps
 
     def _on_step(self) -> bool:
-        if self.num_timesteps - self._last >= self._every:
+        if self.num_timesteps - self._last >= 10_000:
             self._last = self.num_timesteps
             self.keep(self.model)
             if self._progress:
