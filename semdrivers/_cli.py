@@ -194,7 +194,7 @@ def snap(
 def record_a_series(
     url: Url,
     out: Annotated[Path, typer.Option("--out", "-o", help="The new folder for pictures, table and read-me.")],
-    planes: Annotated[int, typer.Option(min=5, max=1000, help="How many pictures.")] = 41,
+    planes: Annotated[int, typer.Option(min=5, max=1000, help="Number of pictures.")] = 41,
     span: Annotated[
         float | None,
         typer.Option(help="From the first plane to the last, mm; by default what blurs by 20 pixels at either end."),
@@ -203,7 +203,9 @@ def record_a_series(
         str, typer.Option(help="Scan mode: a name that semdrivers info lists, or fastest, or slowest.")
     ] = "fastest",
     sample: Annotated[str, typer.Option(help="What is under the beam, for the read-me.")] = "",
-    licence: Annotated[str, typer.Option(help="Under which others may use the pictures, such as CC0-1.0.")] = "",
+    licence: Annotated[
+        str, typer.Option(help="Licence under which others may use the pictures, such as CC0-1.0.")
+    ] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a series in that folder.")] = False,
     json: Json = False,
 ) -> None:
@@ -538,7 +540,7 @@ def emulate(
         Path | None,
         typer.Option(help="Record all of it in this new folder, which replay:// opens; not recorded by default."),
     ] = None,
-    make: Annotated[Make, typer.Option(help="Whose microscope to emulate.")] = Make.EM30,
+    make: Annotated[Make, typer.Option(help="Make of the emulated microscope.")] = Make.EM30,
     expose: Annotated[
         bool, typer.Option("--expose", help="Let other computers connect, not this one alone; needs a token.")
     ] = False,

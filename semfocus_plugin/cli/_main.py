@@ -105,7 +105,7 @@ def run(
         float | None, typer.Option(help="Least score (0 to 9) that counts as focused; the method's own by default.")
     ] = None,
     blind: Annotated[
-        bool, typer.Option("--blind", help="May look at other magnifications on the way; put back at the end.")
+        bool, typer.Option("--blind", help="Look at other magnifications on the way, put back at the end.")
     ] = False,
     keep_brightness: Annotated[
         bool, typer.Option("--keep-brightness", help="Leave brightness and contrast alone, even if clipped.")

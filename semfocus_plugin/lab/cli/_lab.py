@@ -413,7 +413,7 @@ def control(
 @lab.command()
 def cluster(
     workers: Annotated[list[int] | None, typer.Option(min=1, help="Workers, repeatable; 1, 2, 4 by default.")] = None,
-    size: Annotated[int, typer.Option(min=1, help="How much work: runs of each track or specimen.")] = 4,
+    size: Annotated[int, typer.Option(min=1, help="Amount of work: runs of each track or specimen.")] = 4,
     work: Annotated[
         list[str] | None, typer.Option(help="Command, such as dataset; repeatable. All by default.")
     ] = None,
