@@ -506,7 +506,10 @@ def _hopeless(run: FocusRun, posterior: Posterior, sightings: list[Sighting], se
     edges = (run.limits.minimum, run.limits.maximum)
     at_edge = any(abs(m.working_distance - edge) < 1e-6 for m in seen for edge in edges)
     if outside > SURE and at_edge and not _sharp(max(seen, key=_sharpness)):
-        return "the focus lies beyond the limits of this run; widen bounds or max_travel, or move the stage"
+        return (
+            "the frames are as blurred as where the focus lies beyond the limits of this run: widen bounds or "
+            "max_travel, or move the stage where the sample itself is not sharp"
+        )
     return ""
 
 

@@ -6,6 +6,7 @@ from semfocus_plugin.networks._metrics import (
     entropy,
     fine_structure,
     line_correlation,
+    structure_beside,
     variance,
 )
 from semfocus_plugin.networks._models import (
@@ -60,5 +61,5 @@ __all__ = [
     "check_pixels", "clipped_share", "encode", "entropy", "evaluate", "fine_structure", "for_core", "in_mirror_images",
     "line_correlation", "load", "mag_image_value", "magnification_from_pixel", "magnification_of", "maximum_action",
     "maximum_action_paper", "median3", "models_directory", "normalise", "paper_factor", "prepare", "preprocess",
-    "read_manifest", "sample_of", "score", "to_unit", "use_threads", "variance",
+    "read_manifest", "sample_of", "score", "structure_beside", "to_unit", "use_threads", "variance",
 ]  # fmt: skip

@@ -64,6 +64,22 @@ def fine_structure(pixels: NDArray[Any]) -> tuple[float, float]:
     return whole / brightness**2, min(max(whole / total, -1.0), 1.0)
 
 
+def structure_beside(pixels: NDArray[Any], drawn: NDArray[np.bool_]) -> float:
+    """Return what `fine_structure` does, of the tiles that hold none of the `drawn` pixels; 0 where there are none.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (H, W)
+        Grey levels.
+    drawn : ndarray of bool, of shape (H, W)
+        Pixels that show no sample.
+    """
+    product, _, brightness = _by_tile(pixels)
+    tiles = drawn[: len(drawn) // _TILE * _TILE, : drawn.shape[1] // _TILE * _TILE]
+    free = ~tiles.reshape(product.shape[0], _TILE, product.shape[1], _TILE).any(axis=(1, 3))
+    return float(product[free].mean()) / brightness**2 if free.any() and brightness > 0 else 0.0
+
+
 def border_share(pixels: NDArray[Any]) -> float:
     """Return the share of the fine structure of a raw frame that lies within 16 pixels of its border, 0 to 1.
 

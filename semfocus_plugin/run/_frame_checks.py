@@ -15,6 +15,7 @@ import numpy as np
 from semdrivers.errors import AutofocusError, InvalidParameterError
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import number
+from semfocus_plugin.networks import structure_beside
 from semfocus_plugin.optics import PERIODIC, period_of, spectrum
 from semfocus_plugin.run._measurement import NOISE, Measurement, falsely_sharp
 
@@ -46,6 +47,12 @@ _PLAINLY = 1.15
 
 _MOVED = 1.3
 """The same of frames between which the lens has moved, whatever charging and brightness do."""
+
+_DRAWN = 0.02
+"""Least share of a frame, black or saturated in every one, that may be drawn into it."""
+
+_SAME = 0.98
+"""Least share of the pixels that are so in any frame, which are so in all: defocus moves the edges of what is dark."""
 
 _OLD_FRAMES = 16
 """A frame whose number is behind the last one's by no more is old; a counter that begins anew goes back further."""
@@ -293,7 +300,8 @@ def lens_stands_still(measurements: Sequence[Measurement], half_angle: float, bl
 
     Of three places one at least differs from the others in defocus, wherever the focus lies, and so in blur. Three
     frames of a visible sample, not a periodic one, whose blur does not differ, though the beam would make it differ by
-    more than three times what is allowed here, and so a beam of half its angle still plainly, are of one place.
+    more than three times what is allowed here, and so a beam of half its angle still plainly, are of one place; or the
+    beam is narrower still, or what is drawn into every frame outshines the sample.
 
     Parameters
     ----------
@@ -323,7 +331,45 @@ def lens_stands_still(measurements: Sequence[Measurement], half_angle: float, bl
     if min(expected) < _LEAST_SPREAD or not all(map(_readable, seen)):
         return ""
     return (
-        f"{len(seen)} frames from {places.min():.3f} to {places.max():.3f} mm show the same blur: the "
-        "lens does not follow its control, or the sample has no detail that defocus could blur; check the control of "
-        "the objective lens, or move the stage"
+        f"{len(seen)} frames from {places.min():.3f} to {places.max():.3f} mm show the same blur: the lens does not "
+        "follow its control, or the beam is far narrower than supposed, or what the frames show is no detail that "
+        "defocus could blur, such as what is drawn into them; check the control of the objective lens, have the driver "
+        "report half_angle, choose the sample by region, or move the stage"
+    )
+
+
+def outshone(measurements: Sequence[Measurement], focus: float, depth_of_field: float) -> str:
+    """Return why what is drawn into every frame misleads, or an empty text.
+
+    A round picture on black and a frame around one have edges that no defocus blurs: pixels that are black, or
+    saturated, in every frame. Beside them the sample must show most at the focus.
+
+    Parameters
+    ----------
+    measurements : sequence of Measurement
+        Of one run; those of the present magnification and stigmator are compared.
+    focus : float
+        Where the focus is said to be, mm.
+    depth_of_field : float
+        mm.
+    """
+    seen = [m for m in _of_the_last(measurements) if m.image.pixels.shape == measurements[-1].image.pixels.shape]
+    best = min(seen, key=lambda m: abs(m.working_distance - focus))
+    others = [m for m in seen if abs(m.working_distance - focus) > 2 * depth_of_field]
+    drawn = np.zeros(best.image.pixels.shape, bool)
+    for level in (0, best.full_scale):
+        each = [m.image.pixels == level for m in seen]
+        always = np.logical_and.reduce(each)
+        if always.mean() >= _DRAWN and always.sum() >= _SAME * np.logical_or.reduce(each).sum():
+            drawn |= always
+    if not others or not drawn.any():
+        return ""
+    shown = {id(m): structure_beside(m.image.pixels, drawn) for m in (best, *others)}
+    most = max(others, key=lambda m: shown[id(m)])
+    if shown[id(most)] <= _PLAINLY * shown[id(best)]:
+        return ""
+    return (
+        f"{drawn.mean():.0%} of every frame is black or white at the same pixels, drawn into it, and beside that the "
+        f"frame at {most.working_distance:.3f} mm shows more of the sample than the best place found, {focus:.3f} mm: "
+        "choose the sample by region"
     )

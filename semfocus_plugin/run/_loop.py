@@ -24,7 +24,7 @@ from semfocus_plugin.networks import Networks
 from semfocus_plugin.optics import SURE, Apertures, Beam, View, beam_of, depth_of_field, finding, instrument_of, learned
 from semfocus_plugin.run._brightness import Unusable
 from semfocus_plugin.run._focus_run import MOST_RETAKES, BudgetSpent, Cancelled, FocusRun
-from semfocus_plugin.run._frame_checks import contradiction, in_order
+from semfocus_plugin.run._frame_checks import contradiction, in_order, outshone
 from semfocus_plugin.run._measurement import Measurement
 from semfocus_plugin.run._mixtures import averaged, differ, mixture
 from semfocus_plugin.run._stigmator import StigmatorEffect
@@ -297,8 +297,9 @@ def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
         None if outcome.beam is None else outcome.beam.sigma,
         0.0 if outcome.astigmatism is None else outcome.astigmatism.amount * 1e-3,
     )
-    if border:
-        return dataclasses.replace(outcome, focused=False, retry=False, reason=border)
+    unsound = border or outshone(run.measurements, outcome.working_distance, run.depth_of_field)
+    if unsound:
+        return dataclasses.replace(outcome, focused=False, retry=False, reason=unsound)
     repeated = _repeated(run, outcome)
     if odd is None or in_order(run.measurements, outcome.working_distance) or not repeated.focused:
         return repeated

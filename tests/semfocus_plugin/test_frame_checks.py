@@ -6,11 +6,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 from scipy.special import j1
 
 import semdrivers
 from semdrivers import Capabilities, Image, Range, ScanMode
-from semfocus_plugin.run import FrameChecks, FrameMismatchError
+from semfocus_plugin.run import FrameChecks, FrameMismatchError, Method, Outcome, run
 
 BACKLASH = 0.05
 """Way in mm that a worn lens drive is behind, under the lie ``backlash``."""
@@ -152,6 +153,47 @@ def test_a_lens_that_reports_to_move_and_stands_still_is_named_early(method, stu
     assert result.status == "refused"
     assert "does not follow its control" in result.reason
     assert result.frames <= frames
+
+
+class RoundPicture(Column):
+    """Its pictures are round, on black; `soft` is the blur radius in pixels of the sample itself."""
+
+    def __init__(self, start: float, radius: float = 115.0, soft: float = 0.0) -> None:
+        super().__init__(start=start)
+        y, x = np.mgrid[:240, :320]
+        self.outside = np.hypot(x - 160, y - 120) > radius
+        self.scene = gaussian_filter(self.scene, soft, mode="wrap") if soft else self.scene
+
+    def frame(self, place: float) -> Image:
+        image = super().frame(place)
+        return dataclasses.replace(image, pixels=np.where(self.outside, 0, image.pixels).astype(np.uint8))
+
+
+@pytest.mark.parametrize("claimed", [15.0, 15.9])
+def test_a_focus_on_the_edge_of_a_round_picture_is_refused(claimed):
+    """No defocus blurs that edge, so every frame seems sharp to a network; the sample shows most at 15 mm."""
+
+    def focus(run, accept):
+        for place in (14.1, 15.0, 15.9, 16.8):
+            run.measure(place, "search")
+        return Outcome(True, "claimed", claimed, 8.0, 1.0)
+
+    method = Method("claims", "claims a focus", bind=lambda networks: focus, max_frames=8)
+    result = run(method, RoundPicture(15.9), semdrivers.AutofocusSettings())
+    assert ("drawn into it" in result.reason) == (claimed != 15.0), result
+    assert claimed == 15.0 or (result.status == "refused" and "at 15.000 mm shows more" in result.reason)
+
+
+def test_what_is_drawn_into_frames_is_not_blamed_on_the_lens_alone():
+    result = semdrivers.autofocus(RoundPicture(15 - 8 * 0.1333))
+    assert result.status == "refused"
+    assert "drawn into them" in result.reason
+
+
+def test_a_soft_sample_within_narrow_limits_is_not_said_to_lie_beyond_them():
+    result = semdrivers.autofocus(RoundPicture(15.05, radius=999.0, soft=8.0), max_travel=0.15)
+    assert result.status == "refused"
+    assert "where the sample itself is not sharp" in result.reason
 
 
 @pytest.mark.parametrize("method", METHODS)
