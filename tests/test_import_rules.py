@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from functools import cache
@@ -222,3 +223,29 @@ def test_every_public_name_is_there():
     assert set(semdrivers.__all__) <= set(dir(semdrivers))
     with pytest.raises(AttributeError, match="no attribute 'conect'"):
         _ = semdrivers.conect
+
+
+def test_branches_are_counted_by_room(tmp_path):
+    counts = {
+        "firmware_protocol/usb.py": (4, 4),
+        "semdrivers/focus.py": (8, 6),
+        "semdrivers/em30/_driver.py": (10, 9),
+        "semdrivers/em30/__init__.py": (0, 0),
+        "semdrivers/emulator/_emulator.py": (20, 5),
+        "semfocus_plugin/run/_loop.py": (10, 8),
+    }
+    files = {
+        name: {"summary": {"num_branches": number, "covered_branches": covered}}
+        for name, (number, covered) in counts.items()
+    }
+    report = tmp_path / "coverage.json"
+    report.write_text(json.dumps({"files": files}), encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in house.branches(report).splitlines()[2:]]
+    assert rows == [
+        ["`firmware_protocol`", "4", "4", "100.0%"],
+        ["`semdrivers`", "8", "6", "75.0%"],
+        ["`semdrivers.em30`", "10", "9", "90.0%"],
+        ["`semdrivers.emulator`", "20", "5", "25.0%"],
+        ["`semfocus_plugin.run`", "10", "8", "80.0%"],
+        ["**the product**", "32", "27", "84.4%"],
+    ]

@@ -4,6 +4,7 @@
 
     python -m semfocus_plugin.lab.house            # this checkout
     python -m semfocus_plugin.lab.house FOLDER     # another one, such as an older state in a worktree
+    python -m semfocus_plugin.lab.house coverage.json    # branches that tests pass through, after `pytest --cov`
 
 The files are read, and nothing is imported from them.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import io
+import json
 import sys
 import tokenize
 from collections import Counter
@@ -21,7 +23,7 @@ from pathlib import Path
 from semfocus_plugin.lab.benchmark.report import markdown_table
 from semfocus_plugin.lab.reference import PACKAGES, modules, public_modules, public_names
 
-__all__ = ["LIBRARY", "PARTS", "arrows_up", "circles", "imported", "imports", "lines", "main", "tables"]
+__all__ = ["LIBRARY", "PARTS", "arrows_up", "branches", "circles", "imported", "imports", "lines", "main", "tables"]
 
 PARTS = {
     "semdrivers/emulator/": "emulator",
@@ -124,10 +126,35 @@ def tables(root: Path) -> Iterator[str]:
     yield markdown_table(("structure", "count"), [(name, f"{count}") for name, count in structure.items()])
 
 
+def branches(report: Path) -> str:
+    """Return the branches by room that tests passed through, from what `coverage json` writes, as Markdown.
+
+    `semdrivers` and `semfocus_plugin` stand for the modules that lie in no room. The product is what runs at an
+    instrument: all but emulator, hosts and laboratory.
+    """
+    rooms: dict[str, Counter[str]] = {}
+    product = Counter[str]()
+    for name, file in json.loads(report.read_text(encoding="utf-8"))["files"].items():
+        where = Path(name)
+        counted = Counter({key: file["summary"][key] for key in ("num_branches", "covered_branches")})
+        package = where.parts[0]
+        deep = len(where.parts) > 2 and package != "firmware_protocol"
+        rooms.setdefault(".".join(where.parts[:2]) if deep else package, Counter()).update(counted)
+        if next(part for folder, part in PARTS.items() if where.as_posix().startswith(folder)) in LIBRARY:
+            product.update(counted)
+    rows = {**{f"`{room}`": rooms[room] for room in sorted(rooms)}, "**the product**": product}
+    counts = {part: (n["num_branches"], n["covered_branches"]) for part, n in rows.items() if n["num_branches"]}
+    return markdown_table(
+        ("part", "branches", "passed through", "share"),
+        [(part, f"{every}", f"{passed}", f"{passed / every:.1%}") for part, (every, passed) in counts.items()],
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the tables of this checkout, or of the one in a folder that is named. Returns the exit code."""
+    """Print the tables of this checkout or of the one in a folder, or those of a report of coverage, and return 0."""
     named = sys.argv[1:] if arguments is None else arguments
-    print("\n\n".join(tables(Path(named[0]) if named else Path(__file__).parents[2])))
+    where = Path(named[0]) if named else Path(__file__).parents[2]
+    print(branches(where) if where.is_file() else "\n\n".join(tables(where)))
     return 0
 
 

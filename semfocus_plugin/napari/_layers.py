@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 import semdrivers
-from semdrivers.errors import InvalidParameterError
 from semdrivers.files import page_count
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -60,8 +59,6 @@ def _series(folder: Path) -> LayerData:
         for place in places:
             microscope.working_distance = place
             frames.append(microscope.acquire(microscope.capabilities.scan_modes[-1]))
-    if len({frame.pixels.shape for frame in frames}) > 1:
-        raise InvalidParameterError(f"{folder}: the pictures of the series differ in size; open them one by one")
     about = {**_conditions(frames[0]), "working_distances": list(places)}
     pixels = np.stack([frame.pixels for frame in frames])
     return pixels, {"name": folder.name, **_scale(frames[0].pixel_size, 3), "metadata": about}, "image"

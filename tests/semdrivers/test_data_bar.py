@@ -276,3 +276,9 @@ def test_rows_at_both_ends_are_given_as_numbers_text_and_metadata():
             checked_bar_rows("bar_rows", wrong)
     with pytest.raises(OutOfRangeError, match=r"not 200\+84"):
         without_bar(picture, (200, 84))
+
+
+def test_a_bar_is_found_in_a_narrow_picture_and_none_in_a_picture_of_few_rows():
+    narrow = np.concatenate([sample(240, 100), bar(30, 100, text="15kV 10um")])
+    assert detect_bar_rows(narrow) == 30
+    assert detect_bar_rows(sample(12, 320)) == 0

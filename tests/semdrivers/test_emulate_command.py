@@ -76,6 +76,32 @@ def test_it_ends_cleanly_when_told_to(number):
             semdrivers.connect(told["url"])
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_the_emulator_of_another_make_is_a_microscope_like_any_until_it_is_told_to_end():
+    with emulator("--make", "tescan", "--magnification", "2000") as (told, process):
+        assert told["url"].startswith("tescan://")
+        with semdrivers.connect(told["url"]) as microscope:
+            microscope.working_distance = 14.5
+            assert microscope.acquire().working_distance == pytest.approx(14.5, abs=1e-3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    process = subprocess.Popen(
+        [*COMMAND, "--make", "tescan"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert "Ctrl-C ends it" in process.stdout.readline()
+    assert process.stdout.readline().strip().startswith("tescan://")
+    process.send_signal(signal.SIGINT)
+    assert "the emulator has ended" in process.communicate(timeout=20)[1]
+
+
+def test_stop_says_what_it_did_to_the_microscope_of_another_program():
+    with emulator("--magnification", "2000") as (told, _), semdrivers.connect(told["url"]) as microscope:
+        done = CliRunner().invoke(app, ["stop", told["url"], "--json"])
+        assert json.loads(done.stdout) == {"url": told["url"], "stopped": True}
+        assert not microscope.beam_on
+        assert "the beam is off" in CliRunner().invoke(app, ["stop", told["url"]]).stdout
+
+
 def test_a_taken_port_is_one_clear_error():
     with emulator() as (told, _):
         port = told["url"].split(":")[2].split("?")[0]

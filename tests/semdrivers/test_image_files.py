@@ -505,3 +505,10 @@ def test_the_second_page_of_a_gif_and_the_colours_of_print(tmp_path, grey):
     assert np.array_equal(read_pixels(tmp_path / "a.gif", 1), 255 - grey)
     pages[0].convert("RGB").convert("CMYK").save(tmp_path / "a.jpg", quality=100)
     assert np.abs(read_pixels(tmp_path / "a.jpg").astype(int) - grey).max() <= 8
+
+
+def test_the_bits_of_a_grey_level_are_those_that_the_file_names(tmp_path):
+    path, grey = tmp_path / "a.tif", np.arange(600, dtype=np.uint16).reshape(20, 30)
+    for highest, expected in ((4095, 12), (16383, 14), (65535, None)):
+        tifffile.imwrite(path, grey, extratags=[("MaxSampleValue", "H", 1, highest, True)])
+        assert semdrivers.read_image(path).bit_depth == expected

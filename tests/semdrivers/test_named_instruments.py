@@ -118,3 +118,8 @@ def test_doctor_looks_at_every_part():
     assert findings["picture from the emulator"].status == "good"
     assert {"versions", "plugins", "autofocus methods", "USB", "serial lines", "settings"} <= set(findings)
     assert all(finding.detail for finding in findings.values())
+    spoken, told = run("doctor"), run("doctor", "--json")
+    assert all(what in spoken.stdout for what in findings)
+    assert "all is well" in spoken.stdout
+    assert json.loads(told.stdout)["bad"] == 0
+    assert spoken.exit_code == told.exit_code == 0

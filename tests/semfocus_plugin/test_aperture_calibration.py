@@ -281,3 +281,22 @@ def test_the_command_keeps_a_file_and_prints_one_object(tmp_path):
     ran = CliRunner().invoke(app, ["calibrate", url, "--out", str(tmp_path / "here.txt")])
     assert ran.exit_code == 2
     assert ".json" in ran.stderr
+
+
+@pytest.mark.slow
+def test_the_command_prints_what_was_measured_and_where_it_is_kept(tmp_path):
+    url = "emulator://tin-balls?seed=12&magnification=1500"
+    aperture, matrix = tmp_path / "aperture.json", tmp_path / "stigmator.json"
+    ran = CliRunner().invoke(app, ["calibrate", url, "--out", str(aperture)])
+    assert ran.exit_code == 0, ran.output
+    radius = calibration.load(aperture).aperture * 1e3
+    assert re.search(rf"aperture radius +{radius:.1f} ± ", ran.stdout)
+    assert "aperture.json" in "".join(ran.stdout.split())
+    ran = CliRunner().invoke(app, ["calibrate", url, "--stigmator", "--out", str(matrix)])
+    assert ran.exit_code == 0, ran.output
+    turns = [
+        float(each) for each in re.findall(r"a unit of axis [xy] +adds .* µm of astigmatism at (\d+)°", ran.stdout)
+    ]
+    assert len(turns) == 2
+    (a, _), (c, _) = json.loads(matrix.read_text())["matrix"]
+    assert turns[0] == pytest.approx(np.degrees(0.5 * np.arctan2(c, a)) % 180, abs=1)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 
 import semdrivers
 import semfocus_plugin
@@ -45,6 +46,32 @@ def test_a_focal_series_is_a_stack_by_working_distance(tmp_path):
     assert arguments["metadata"]["working_distances"] == sorted(places)
     for plane, place in zip(pixels, sorted(places), strict=True):
         assert np.array_equal(plane, image(places.index(place)).pixels)
+
+
+def test_pictures_of_several_sizes_are_a_stack_of_the_smallest(tmp_path):
+    for index in range(2):
+        pixels = np.tile(image().pixels, (index + 1, index + 1))
+        semdrivers.Image(pixels, 12.0 + index, 5000.0, 80.0 / (index + 1)).save(tmp_path / f"{index}.ome.tif")
+    lines = [("file", "working_distance"), ("0.ome.tif", 12.0), ("1.ome.tif", 13.0)]
+    with (tmp_path / "series.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    ((pixels, arguments, _),) = reader_of(str(tmp_path))(str(tmp_path))
+    assert np.array_equal(
+        pixels, [image().pixels, np.tile(image().pixels, (2, 2)).reshape(240, 2, 320, 2).mean((1, 3)).round()]
+    )
+    assert arguments["scale"] == (1.0, 0.08, 0.08)
+
+
+def test_a_picture_without_a_scale_gets_none_and_is_scored_by_what_is_known(tmp_path):
+    path = str(tmp_path / "a.png")
+    Pillow.fromarray(image().pixels).save(path)
+    layer = layer_of(*read(path)[0])
+    assert layer.scale == (1.0, 1.0)
+    layer.metadata["magnification"] = 5000.0
+    assert score_of(layer) == semfocus_plugin.score(image().pixels, magnification=5000.0)
+    layer.data, layer.rgb = np.zeros((240, 320, 3), np.uint8), True
+    with pytest.raises(semdrivers.InvalidParameterError, match="no grey picture"):
+        score_of(layer)
 
 
 def test_other_files_are_left_to_other_readers(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import semdrivers
-from semdrivers.files import Entry, report_page
+from semdrivers.files import Entry, Picture, report_page
 from semfocus_plugin.lab.cli import app
 from semfocus_plugin.tiles import MAP, PLAN, plan_tiles
 
@@ -149,6 +149,19 @@ def test_text_of_a_result_is_never_markup():
     for markup in ("<script", "<b>m", "<i>", "<u>"):
         assert markup not in page
     assert "<script" not in result._repr_html_()
+
+
+def test_several_runs_begin_with_a_table_and_show_the_pictures_that_can_stand_side_by_side():
+    result = semdrivers.AutofocusResult(
+        status="refused", reason="", working_distance=30.0, start_working_distance=12.0, score=0.0, confidence=0.0,
+        frames=0, elapsed=0.0, method="aenet", at_limit=True,
+    )  # fmt: skip
+    one, unlike = (Picture(np.full((height, 320), 90, np.uint8), 12.0, 80.0) for height in (240, 100))
+    entries = {"equal": (one, one), "unlike": (one, unlike)}
+    page = report_page([Entry(name, result.to_dict(), *both) for name, both in entries.items()], "night")
+    assert page.index("<table") < page.index("<section")
+    assert page.count("the sharpest place allowed is at a limit of the run") == 2
+    assert page.count("before: 12.000 mm") == 1
 
 
 def test_a_result_shows_itself_in_a_notebook(night):

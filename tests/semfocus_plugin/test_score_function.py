@@ -81,6 +81,7 @@ def test_a_picture_of_any_size_has_a_score(shape):
         (GOOD, {"magnification": 5000, "probe_diameter": 0}, OutOfRangeError, "probe_diameter"),
         (GOOD, {"magnification": 5000, "probe_diameter": "fine"}, InvalidParameterError, "probe_diameter"),
         (GOOD, {"magnification": float("nan")}, OutOfRangeError, "finite"),
+        (GOOD, {"magnification": 5000, "bar_rows": 150}, OutOfRangeError, "leaves 90 of 240"),
         (GOOD[:200], {"magnification": 1000}, OutOfRangeError, "320×200"),
         (np.stack([GOOD] * 3, -1), {"magnification": 1000}, InvalidParameterError, "colours"),
         (GOOD[None], {"magnification": 1000}, InvalidParameterError, "two axes"),
@@ -94,3 +95,9 @@ def test_a_picture_of_any_size_has_a_score(shape):
 def test_bad_pictures_are_named(tiny_models, picture, options, error, words):
     with pytest.raises(error, match=words):
         semfocus_plugin.score(picture, **options)
+
+
+@pytest.mark.parametrize("pixel_size", [0, -80.0])
+def test_a_pixel_without_a_size_has_no_magnification(pixel_size):
+    with pytest.raises(OutOfRangeError, match="pixel_size must be above 0 nm"):
+        networks.magnification_from_pixel(pixel_size, 320)

@@ -227,6 +227,9 @@ def test_dataset_checks_its_options(tmp_path):
         (["report", ".", "-o", "report.txt"], "the name of a report ends in .html"),
         (["report", "."], "there is no result of an autofocus run"),
         (["report", "none.json"], "none.json"),
+        (["report", "none.json", "--json"], "none.json"),
+        (["calibrate", NOWHERE, "--stigmator", "--magnification", "1000"], "leave the others out"),
+        (["calibrate", NOWHERE, "--plot", "a.gif"], "--plot a.gif: the name must end in"),
         (["report", "list.json"], "it is no result of an autofocus run"),
         (["tile", NOWHERE, "-o", "night", "--grid", "2x2", "--method", "guess"], "guess"),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -399,6 +400,29 @@ def test_a_sample_without_anything_to_focus_on_is_refused(tmp_path):
     refused = semfocus("tile", url, "--grid", "1x1", "-o", tmp_path / "night", "--mode", "fast", "--json")
     assert refused.exit_code == 3
     assert "shows a focus" in json.loads(refused.stdout)["error"]["message"]
+
+
+@pytest.mark.slow
+def test_the_command_says_in_words_what_it_took(tmp_path):
+    options = ("--mode", "fast", "--magnification", 4000, "--method", "defocus-pair", "--no-mosaic")
+    done = semfocus("tile", URL, "--grid", "2x1", "-o", tmp_path / "night", *options)
+    assert done.exit_code == 0, done.output
+    assert "tiles: 2" in done.stdout
+    assert "second look: none" in done.stdout
+    assert "mosaic" not in done.stdout
+    assert re.search(r"2 of 2: tile_r000_c001.ome.tif by (run|map), score \d", done.stderr)
+    made = tiles.Plan.load(tmp_path / "night" / "plan.json")
+    assert made.magnification == 4000
+    assert len(tiles.read_tiles(tmp_path / "night", made)) == 2
+    page = tmp_path / "tiles.html"
+    for options, expected in (
+        (("--figures", tmp_path / "figures"), "2 of 2 tiles"),
+        (("--overwrite",), "2 of 2 tiles"),
+    ):
+        made = semfocus("report", tmp_path / "night", "-o", page, *options)
+        assert expected in made.stdout, made.output
+    assert (tmp_path / "figures" / "map.pdf").read_bytes().startswith(b"%PDF")
+    assert semfocus("report", tmp_path / "night", tmp_path, "-o", tmp_path / "b.html").exit_code == 2
 
 
 SCRIPT = """

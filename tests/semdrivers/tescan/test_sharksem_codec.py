@@ -64,6 +64,13 @@ def test_what_is_written_is_read(number, integer, array, text):
     assert (reader.integer(), reader.array(), reader.text(), reader.left) == (integer, array, text, 0)
 
 
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_a_head_of_another_size_is_named(size):
+    raw = sharksem.encode("Test", [1.0, 2, b"four", "five"])
+    with pytest.raises(ValueError, match=f"a head has 32 bytes, not {size}"):
+        sharksem.decode_head(raw[:size])
+
+
 @given(st.binary(min_size=32, max_size=32))
 def test_any_32_bytes_are_a_head_or_a_value_error(raw):
     try:

@@ -7,6 +7,7 @@ import functools
 import socket
 import threading
 
+import numpy as np
 import pytest
 
 import semdrivers
@@ -74,7 +75,7 @@ ODD = {"StatusCheck": "Idle", "GetWD": "12.5", "GetMag": "1000", "GetHvStatus": 
 
 @contextlib.contextmanager
 def server(answers, options="timeout=0.6"):
-    """A server of ours; `answers` is called with every command, and with what sends a packet to where that came from."""
+    """A server of ours; `answers` gets every command, what sends a packet to where that came from, and the arguments."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours:
         ours.bind(("127.0.0.1", 0))
 
@@ -82,7 +83,8 @@ def server(answers, options="timeout=0.6"):
             with contextlib.suppress(OSError):
                 while True:
                     request, client = ours.recvfrom(4096)
-                    answers(request[1:].decode().partition(":")[0], lambda packet, to=client: ours.sendto(packet, to))
+                    command, _, rest = request[1:].decode().partition(":")
+                    answers(command, lambda packet, to=client: ours.sendto(packet, to), rest.split(",")[:-2])
 
         threading.Thread(target=serve, daemon=True).start()
         yield f"zem://127.0.0.1:{ours.getsockname()[1]}?{options}"
@@ -97,7 +99,7 @@ def packet(name, values):
 def answering(values):
     """A server that answers what `values` says, each answer twice, and after one to an earlier request."""
 
-    def answers(command, send):
+    def answers(command, send, _):
         for name in ("GetLate", command, command):
             send(packet(name, values))
 
@@ -133,7 +135,7 @@ def test_a_late_answer_is_not_taken_for_a_new_one():
     """Answers to the lens come after the next request that asks the same."""
     values, late, held = dict(ODD), [], []
 
-    def answers(command, send):
+    def answers(command, send, _):
         answer = functools.partial(send, packet(command, values))
         if command == "GetWD" and late:
             held.append(answer)
@@ -156,7 +158,7 @@ def test_silence_lost_packets_and_bad_addresses():
     values = {"StatusCheck": "Idle", "GetWD": "12.5", "GetMag": "1000", "GetModel": "ZEM15C"}
     seen: dict[str, int] = {}
 
-    def answers(command, send):
+    def answers(command, send, _):
         seen[command] = seen.get(command, 0) + 1
         answer = packet(command, values)
         if seen[command] > 1 and command != "GetStagePos":
@@ -172,3 +174,89 @@ def test_silence_lost_packets_and_bad_addresses():
     for wrong in ("zem://", "zem://host/path", "zem://host?settle=x", "zem://host?average=9", "zem://host:99999"):
         with pytest.raises((semdrivers.InvalidParameterError, semdrivers.OutOfRangeError)):
             semdrivers.connect(wrong)
+
+
+DONE = "Acknowledge,Error Code:0"
+
+
+@contextlib.contextmanager
+def instrument(state, picture=b""):
+    """An instrument that takes values and says them again, and sends `picture` from a port of its own."""
+    gate = socket.create_server(("127.0.0.1", 0))
+
+    def send_pictures():
+        with contextlib.suppress(OSError):
+            while True:
+                with gate.accept()[0] as client:
+                    client.sendall(picture)
+
+    def answers(command, send, arguments):
+        if command.startswith("Set") and command != "SetHV_OFF":
+            names = {"SetStagePos": "GetStagePos", "SetHV_ON": "GetHvStatus"}
+            state[names.get(command, f"Get{command[3:]}")] = ",".join(arguments) if any(arguments) else "1"
+        elif command == "SetHV_OFF":
+            state["GetHvStatus"] = "0"
+        asked.append(command)
+        send(packet(command, {command: DONE} if command not in state else state))
+
+    asked: list[str] = []
+    state = state | {"Snap": f"SERVER:127.0.0.1:{gate.getsockname()[1]},7,512,512", "GetStgStatus": "1"}
+    threading.Thread(target=send_pictures, daemon=True).start()
+    with gate, server(answers, "timeout=0.6&settle=0&working_distance=5:30") as url, semdrivers.connect(url) as opened:
+        yield opened, state, asked
+
+
+STANDS = {**ODD, "GetStagePos": "100,-250", "GetStigX": "0.1", "GetStigY": "-0.2", "GetModel": "ZEM20"}
+
+
+def test_what_is_set_is_read_back_in_our_units():
+    with instrument(STANDS) as (microscope, state, asked):
+        assert microscope.capabilities.working_distance == semdrivers.Range(5.0, 30.0, 0.001)
+        assert microscope.capabilities.model == "ZEM20"
+        assert microscope.stigmator == (0.1, -0.2)
+        microscope.stigmator = (0.3, 0.4)
+        assert (state["GetStigX"], state["GetStigY"]) == ("0.300000", "0.400000")
+        assert microscope.move_stage(0.2, 0.1) == (0.2, 0.1)
+        assert state["GetStagePos"] == "200.000000,100.000000"
+        microscope.working_distance = 9.25
+        microscope.magnification = 1234.4
+        assert (microscope.working_distance, microscope.magnification) == (9.25, 1234.0)
+        microscope.beam_on = True
+        assert "SetHV_ON" not in asked, "it is on"
+        microscope.beam_on = False
+        assert not microscope.beam_on
+        with pytest.raises(semdrivers.OutOfRangeError, match="5"):
+            microscope.working_distance = 4.0
+        assert state["GetWD"] == "9.250000"
+    microscope.close()
+    assert "closed" in repr(microscope)
+    assert "VideoPlay" not in asked, "no picture was taken"
+
+
+@pytest.mark.parametrize(("cut", "said"), [(0, None), (1, "1 of 524288 bytes")])
+def test_a_picture_of_two_bytes_a_pixel_comes_whole_or_not_at_all(cut, said):
+    levels = (np.arange(512 * 512) % 40_000).astype("<u2")
+    with instrument(STANDS, levels.tobytes()[: 2 * levels.size - cut]) as (microscope, _, asked):
+        if said is None:
+            image = microscope.acquire()
+            assert np.array_equal(image.pixels, levels.reshape(512, 512))
+            assert image.pixel_size == pytest.approx(127e3 / 512)
+        else:
+            with pytest.raises(semdrivers.TransportError, match=said):
+                microscope.acquire()
+    assert asked[-1] == "VideoPlay", "the live picture goes on"
+
+
+def test_a_picture_is_refused_while_the_instrument_is_busy():
+    with instrument({**STANDS, "StatusCheck": "Moving"}) as (microscope, _, asked):
+        with pytest.raises(semdrivers.BusyError, match="Moving"):
+            microscope.acquire()
+        assert "Snap" not in asked
+
+
+def test_a_picture_from_a_port_that_is_closed_is_named():
+    with instrument(STANDS) as (microscope, state, _):
+        with socket.create_server(("127.0.0.1", 0)) as gone:
+            state["Snap"] = f"SERVER:127.0.0.1:{gone.getsockname()[1]},7,512,512"
+        with pytest.raises(semdrivers.TransportError, match="did not come"):
+            microscope.acquire()
