@@ -38,6 +38,7 @@ from semfocus_plugin.run import (
     DETAIL,
     HOPELESS,
     NOISE,
+    TOO_SMALL,
     FocusRun,
     Measurement,
     Method,
@@ -82,9 +83,6 @@ CLEAR = 0.99
 
 CHANGES = 1.1
 """Least ratio of the fine structure at the focus to the least seen: a picture that defocus leaves as it is has none."""
-
-TOO_SMALL = 1.5
-"""Factor by which astigmatism may be larger than estimated on a sample that shows mostly along one direction."""
 
 TURNS = 1.5
 """Least ratio of what two frames show along some direction, as a share of all, where astigmatism alone changes them."""

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semdrivers.errors import AutofocusError, InvalidParameterError
 from semdrivers.image import Image, ScanMode
@@ -53,6 +54,12 @@ _DRAWN = 0.02
 
 _SAME = 0.98
 """Least share of the pixels that are so in any frame, which are so in all: defocus moves the edges of what is dark."""
+
+_BLANK = 0.9
+"""Share of a frame from which it is blank, and nothing is drawn into it."""
+
+TOO_SMALL = 1.5
+"""Factor by which astigmatism may be larger than estimated on a sample that shows mostly along one direction."""
 
 _OLD_FRAMES = 16
 """A frame whose number is behind the last one's by no more is old; a counter that begins anew goes back further."""
@@ -338,7 +345,17 @@ def lens_stands_still(measurements: Sequence[Measurement], half_angle: float, bl
     )
 
 
-def outshone(measurements: Sequence[Measurement], focus: float, depth_of_field: float) -> str:
+def drawn_into(measurements: Sequence[Measurement]) -> str:
+    """Return what is drawn into every frame, and what to do about it; an empty text where there is nothing."""
+    share = _drawn(_of_one_size(measurements)).mean()
+    if not 0 < share < _BLANK:
+        return ""
+    return (
+        f"{share:.0%} of every frame is black or white at the same pixels, drawn into it: choose the sample by region"
+    )
+
+
+def outshone(measurements: Sequence[Measurement], focus: float, depth_of_field: float, astigmatism: float) -> str:
     """Return why what is drawn into every frame misleads, or an empty text.
 
     A round picture on black and a frame around one have edges that no defocus blurs: pixels that are black, or
@@ -350,18 +367,14 @@ def outshone(measurements: Sequence[Measurement], focus: float, depth_of_field: 
         Of one run; those of the present magnification and stigmator are compared.
     focus : float
         Where the focus is said to be, mm.
-    depth_of_field : float
-        mm.
+    depth_of_field, astigmatism : float
+        mm; a sample of one direction shows most at a line focus, `astigmatism` from the focus.
     """
-    seen = [m for m in _of_the_last(measurements) if m.image.pixels.shape == measurements[-1].image.pixels.shape]
+    seen = _of_one_size(measurements)
     best = min(seen, key=lambda m: abs(m.working_distance - focus))
-    others = [m for m in seen if abs(m.working_distance - focus) > 2 * depth_of_field]
-    drawn = np.zeros(best.image.pixels.shape, bool)
-    for level in (0, best.full_scale):
-        each = [m.image.pixels == level for m in seen]
-        always = np.logical_and.reduce(each)
-        if always.mean() >= _DRAWN and always.sum() >= _SAME * np.logical_or.reduce(each).sum():
-            drawn |= always
+    beyond = 2 * depth_of_field + TOO_SMALL * astigmatism
+    others = [m for m in seen if abs(m.working_distance - focus) > beyond]
+    drawn = _drawn(seen)
     if not others or not drawn.any():
         return ""
     shown = {id(m): structure_beside(m.image.pixels, drawn) for m in (best, *others)}
@@ -369,7 +382,23 @@ def outshone(measurements: Sequence[Measurement], focus: float, depth_of_field: 
     if shown[id(most)] <= _PLAINLY * shown[id(best)]:
         return ""
     return (
-        f"{drawn.mean():.0%} of every frame is black or white at the same pixels, drawn into it, and beside that the "
-        f"frame at {most.working_distance:.3f} mm shows more of the sample than the best place found, {focus:.3f} mm: "
-        "choose the sample by region"
+        f"beside what is drawn into every frame, the one at {most.working_distance:.3f} mm shows more of the sample "
+        f"than the best place found, {focus:.3f} mm"
     )
+
+
+def _of_one_size(measurements: Sequence[Measurement]) -> list[Measurement]:
+    return [m for m in _of_the_last(measurements) if m.image.pixels.shape == measurements[-1].image.pixels.shape]
+
+
+def _drawn(seen: Sequence[Measurement]) -> NDArray[np.bool_]:
+    """Return which pixels are black, or saturated, in every frame, where these are not just dark or bright parts."""
+    drawn = np.zeros(seen[-1].image.pixels.shape, bool)
+    if len({m.working_distance for m in seen}) < 2:
+        return drawn
+    for level in (0, seen[-1].full_scale):
+        each = [m.image.pixels == level for m in seen]
+        always = np.logical_and.reduce(each)
+        if always.mean() >= _DRAWN and always.sum() >= _SAME * np.logical_or.reduce(each).sum():
+            drawn |= always
+    return drawn

@@ -24,7 +24,7 @@ from semfocus_plugin.networks import Networks
 from semfocus_plugin.optics import SURE, Apertures, Beam, View, beam_of, depth_of_field, finding, instrument_of, learned
 from semfocus_plugin.run._brightness import Unusable
 from semfocus_plugin.run._focus_run import MOST_RETAKES, BudgetSpent, Cancelled, FocusRun
-from semfocus_plugin.run._frame_checks import contradiction, in_order, outshone
+from semfocus_plugin.run._frame_checks import contradiction, drawn_into, in_order, outshone
 from semfocus_plugin.run._measurement import Measurement
 from semfocus_plugin.run._mixtures import averaged, differ, mixture
 from semfocus_plugin.run._stigmator import StigmatorEffect
@@ -283,31 +283,37 @@ def _attempt(method: Method, focus: Focus, run: FocusRun, accept: float) -> tupl
 
 
 def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
-    """Refuse a focus that a frame contradicts: nobody knows which of them is true. A refusal names the border."""
+    """Refuse a focus that a frame contradicts: nobody knows which of them is true.
+
+    A refusal names the border, and what is drawn into every frame.
+    """
     nearest = min(run.measurements, key=lambda m: abs(m.working_distance - outcome.working_distance))
     border = _at_border(nearest)
+    drawn = drawn_into(run.measurements)
     if not outcome.focused:
-        return dataclasses.replace(outcome, reason="; ".join(filter(None, (outcome.reason, border))))
+        return dataclasses.replace(outcome, reason="; ".join(filter(None, (outcome.reason, border, drawn))))
     beam = run.beam if outcome.beam is None else outcome.beam
+    astigmatism = 0.0 if outcome.astigmatism is None else outcome.astigmatism.amount * 1e-3
     odd = contradiction(
         run.measurements,
         outcome.working_distance,
         float(beam.angle(outcome.working_distance)),
         run.blur_range,
         None if outcome.beam is None else outcome.beam.sigma,
-        0.0 if outcome.astigmatism is None else outcome.astigmatism.amount * 1e-3,
+        astigmatism,
     )
-    unsound = border or outshone(run.measurements, outcome.working_distance, run.depth_of_field)
+    unsound = border or outshone(run.measurements, outcome.working_distance, run.depth_of_field, astigmatism)
     if unsound:
-        return dataclasses.replace(outcome, focused=False, retry=False, reason=unsound)
+        reason = "; ".join(filter(None, (unsound, drawn)))
+        return dataclasses.replace(outcome, focused=False, retry=False, reason=reason)
     repeated = _repeated(run, outcome)
     if odd is None or in_order(run.measurements, outcome.working_distance) or not repeated.focused:
         return repeated
     frame, seems = odd
     reason = (
         f"the frames contradict each other: with the focus at {outcome.working_distance:.3f} mm, the frame at "
-        f"{frame.working_distance:.3f} mm cannot be as {seems} as it is; check frame buffer and lens control, and "
-        "what disturbs the beam"
+        f"{frame.working_distance:.3f} mm cannot be as {seems} as it is; "
+        + (drawn or "check frame buffer and lens control, and what disturbs the beam")
     )
     return dataclasses.replace(outcome, focused=False, retry=False, reason=reason)
 

@@ -11,6 +11,7 @@ from scipy.special import j1
 
 import semdrivers
 from semdrivers import Capabilities, Image, Range, ScanMode
+from semdrivers.focus import Astigmatism
 from semfocus_plugin.run import FrameChecks, FrameMismatchError, Method, Outcome, run
 
 BACKLASH = 0.05
@@ -180,8 +181,34 @@ def test_a_focus_on_the_edge_of_a_round_picture_is_refused(claimed):
 
     method = Method("claims", "claims a focus", bind=lambda networks: focus, max_frames=8)
     result = run(method, RoundPicture(15.9), semdrivers.AutofocusSettings())
-    assert ("drawn into it" in result.reason) == (claimed != 15.0), result
+    assert ("beside what is drawn into every frame" in result.reason) == (claimed != 15.0), result
     assert claimed == 15.0 or (result.status == "refused" and "at 15.000 mm shows more" in result.reason)
+
+
+@pytest.mark.parametrize("radius", [115.0, 999.0])
+def test_a_refusal_names_what_is_drawn_into_every_frame(radius):
+    def focus(run, accept):
+        for place in (14.1, 16.8):
+            run.measure(place, "search")
+        return Outcome(False, "claimed", 15.0, 1.0)
+
+    method = Method("refuses", "refuses", bind=lambda networks: focus, max_frames=8)
+    result = run(method, RoundPicture(15.9, radius), semdrivers.AutofocusSettings())
+    named = "; 46% of every frame is black or white at the same pixels, drawn into it: choose the sample by region"
+    assert result.reason == "claimed" + (named if radius < 999 else "")
+
+
+def test_a_line_focus_that_shows_more_is_no_sign_of_what_is_drawn():
+    """On a sample of one direction it lies as far from the focus as the astigmatism is."""
+
+    def focus(run, accept):
+        for place in (15.9, 15.0):
+            run.measure(place, "search")
+        return Outcome(True, "claimed", 15.9, 8.0, 1.0, astigmatism=Astigmatism(800.0, 0.0, 10.0))
+
+    method = Method("claims", "claims a focus", bind=lambda networks: focus, max_frames=8)
+    result = run(method, RoundPicture(15.9), semdrivers.AutofocusSettings())
+    assert "beside what is drawn" not in result.reason
 
 
 def test_what_is_drawn_into_frames_is_not_blamed_on_the_lens_alone():
