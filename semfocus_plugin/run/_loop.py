@@ -359,6 +359,8 @@ def _finding(run: FocusRun, outcome: Outcome) -> str:
     if not HOPELESS < outcome.score < SHARP or outcome.working_distance <= 0:
         return ""
     place, last = outcome.working_distance, run.measurements[-1]
+    if run.stigmator is not None and run.stigmator.setting != last.setting:
+        return ""  # What the frames show has been taken off, or is back, since.
     alike = [
         m
         for m in run.measurements

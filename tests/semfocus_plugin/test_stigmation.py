@@ -29,7 +29,7 @@ from semfocus_plugin.lab.benchmark.column import MARGIN, SimulatedColumn
 from semfocus_plugin.lab.benchmark.textures import random_texture
 from semfocus_plugin.lab.studies.stigmation import StigmatedColumn, run_once
 from semfocus_plugin.methods import find
-from semfocus_plugin.run import StigmatorEffect
+from semfocus_plugin.run import Method, Outcome, StigmatorEffect
 from semfocus_plugin.run import run as run_method
 
 
@@ -45,6 +45,24 @@ def misset(emulator, microscope, x, y, away):
     microscope.stigmator = round(x * unit * 1e3, 1), round(y * unit * 1e3, 1)
     microscope.working_distance = emulator.truth.working_distance + away * unit
     return unit
+
+
+@pytest.mark.parametrize("last", ["frames", "correction"])
+def test_what_the_frames_before_the_last_correction_show_is_no_advice(emulator, last):
+    """They show astigmatism that has been taken off since; where nothing has moved, it is named."""
+    with semdrivers.connect(emulator.url) as microscope:
+        unit = misset(emulator, microscope, 2.5, 0.0, 0.0)
+        place, setting = microscope.working_distance, microscope.stigmator
+
+        def focus(run, accept):
+            for offset in (0.0, 4.0, -4.0, 8.0):
+                run.measure(place + offset * unit, "search")
+            run.stigmate((0.0, 0.0) if last == "correction" else setting)
+            return Outcome(True, "claimed", place, 5.0, 1.0)
+
+        method = Method("claims", "claims a focus", bind=lambda networks: focus, max_frames=8, stigmates=True)
+        result = run_method(method, microscope, AutofocusSettings(stigmate=True))
+    assert ("correct the stigmator, then focus again" in result.reason) == (last == "frames"), result
 
 
 @pytest.mark.slow
