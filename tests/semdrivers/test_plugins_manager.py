@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
@@ -96,6 +97,12 @@ def test_an_object_that_cannot_be_hashed_is_refused_before_it_spoils_the_others(
     with pytest.raises(semdrivers.InvalidParameterError, match="'unhashable' is a dict, which cannot be hashed"):
         manager.register({}, "unhashable")
     assert manager.specimens() == {"moon-dust": list}
+
+
+def test_the_second_plugin_of_a_name_is_not_loaded_and_says_who_has_it(manager):
+    manager.load([EntryPoint("twice", module, "semdrivers") for module in ("json", "math")], None)
+    errors = {record.value: record.error for record in manager.records}
+    assert errors == {"json": None, "math": "the name 'twice' is taken by unknown"}
 
 
 def test_records_are_frozen():

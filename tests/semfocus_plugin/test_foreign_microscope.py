@@ -9,6 +9,7 @@ from scipy import ndimage
 import semdrivers
 from semdrivers import Capabilities, Image, ModelError, Range, ScanMode
 from semfocus_plugin import networks
+from semfocus_plugin.run import Method, run
 
 
 class ForeignMicroscope:
@@ -92,11 +93,10 @@ def test_it_focuses(method, runs):
 
 @pytest.mark.parametrize("method", [None, "dual-network"])
 def test_it_refuses_a_blank_sample(method):
-    for seed in range(1):
-        microscope = ForeignMicroscope(15.0, 15.4, 3000.0, seed, blank=True)
-        result = semdrivers.autofocus(microscope, method=method)
-        assert result.status == "refused", result
-        assert microscope.working_distance == 15.4
+    microscope = ForeignMicroscope(15.0, 15.4, 3000.0, 0, blank=True)
+    result = semdrivers.autofocus(microscope, method=method)
+    assert result.status == "refused", result
+    assert microscope.working_distance == 15.4
 
 
 @pytest.mark.parametrize(("takes", "reads"), [((14.9, 15.1), "15.1"), ((15.1, 15.1), "15.1")], ids=["cut", "ignored"])
@@ -138,3 +138,21 @@ def test_a_lens_that_reads_back_six_digits_is_no_fault():
     result = semdrivers.autofocus(microscope, learn_aperture=False)
     assert result.focused, result.reason
     assert abs(result.working_distance - microscope.best) < 0.4 / 1000 / 0.0035
+
+
+@pytest.mark.parametrize("value", [0.0, -1500.0])
+def test_a_magnification_that_cannot_be_is_named_before_a_frame(value):
+    class Confused(ForeignMicroscope):
+        magnification = property(lambda self: value, lambda self, asked: None)
+
+        def acquire(self, mode=ScanMode.FAST):
+            raise AssertionError("a frame was taken")
+
+    with pytest.raises(semdrivers.AutofocusError, match=f"reads back a magnification of {value:g}; check its driver"):
+        semdrivers.autofocus(Confused(15.0, 15.2, 1500.0, 1))
+
+
+def test_a_method_may_set_no_stigmator_that_the_settings_leave_alone():
+    method = Method("turns", "turns", bind=lambda networks: lambda run, accept: run.stigmate((0.0, 0.0)), max_frames=3)
+    with pytest.raises(semdrivers.AutofocusError, match="may not set the stigmator: stigmate is False"):
+        run(method, ForeignMicroscope(15.0, 15.2, 1500.0, 1), semdrivers.AutofocusSettings())

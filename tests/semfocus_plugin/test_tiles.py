@@ -78,6 +78,13 @@ def test_a_plan_of_which_no_tile_was_taken_gives_way(tmp_path):
         tiles.open_folder(folder, plan, resume=False, overwrite=False)
 
 
+def test_a_file_is_no_folder_of_tiles(tmp_path):
+    (tmp_path / "night").write_text("notes")
+    with pytest.raises(semdrivers.InvalidParameterError, match="night is no folder"):
+        tiles.open_folder(tmp_path / "night", plan, resume=False, overwrite=True)
+    assert (tmp_path / "night").read_text() == "notes"
+
+
 def texture(height, width, seed=0):
     """A field with power at all frequencies, 0 to 1."""
     noise = np.fft.rfft2(np.random.default_rng(seed).standard_normal((height, width)))
