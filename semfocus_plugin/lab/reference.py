@@ -131,7 +131,7 @@ def command_tables() -> str:
         commands = list(_commands(get_command(import_module(module).app), program))
         lines += ["| command | does |", "| --- | --- |"]
         for name, command in commands:
-            lines.append(f"| [`{name}`](#{name.replace(' ', '-')}) | {_cell(_summary(command.help))} |")
+            lines.append(f"| [`{name}`](#{name.replace(' ', '-')}) | {_cell(_summary(_plain(command.help)))} |")
         lines.append("")
         for name, command in commands:
             lines += [f"### {name}", "", f"`{_usage(name, command)}`", "", *_help(command), ""]
@@ -269,9 +269,14 @@ def _usage(name: str, command: Any) -> str:
     return " ".join(words)
 
 
+def _plain(text: str | None) -> str:
+    """Return a help text as it is shown: a bracket is escaped in it, or it would be markup."""
+    return (text or "").replace("\\[", "[")
+
+
 def _help(command: Any) -> list[str]:
-    """Return the help of a command as paragraphs; its example becomes code, and an escaped bracket a bracket."""
-    paragraphs = inspect.cleandoc(command.help or "").replace("\\[", "[").split("\n\n")
+    """Return the help of a command as paragraphs; its example becomes code."""
+    paragraphs = inspect.cleandoc(_plain(command.help)).split("\n\n")
     lines: list[str] = []
     for paragraph in paragraphs:
         text = " ".join(paragraph.replace("\b", "").split())
@@ -288,7 +293,7 @@ def _option(parameter: Any) -> str | None:
     names = ", ".join(f"`{word}`" for word in words)
     if parameter.param_type_name == "argument":
         names = f"`{(parameter.metavar or parameter.name).upper().strip('[].')}`"
-    help_text = _cell(" ".join((getattr(parameter, "help", None) or "").split()))
+    help_text = _cell(" ".join(_plain(getattr(parameter, "help", None)).split()))
     return f"| {names} | {_default(parameter)} | {help_text.strip()} |"
 
 

@@ -38,12 +38,12 @@ from semfocus_plugin.run import (
     DETAIL,
     HOPELESS,
     NOISE,
-    TOO_SMALL,
     FocusRun,
     Measurement,
     Method,
     Outcome,
     best_of,
+    beyond_line_foci,
     share_of_contrast,
     shows_nothing,
     sighting_of,
@@ -367,7 +367,7 @@ def _line_foci(posterior: Posterior, near: Estimate) -> float:
     """Return how far from the focus, mm, a sample of one direction may show more of it than at the focus."""
     found = posterior.astigmatism()
     amount = 0.0 if found is None or posterior.astigmatic < SURE else math.hypot(found[0], found[1])
-    return 2 * near.unit + TOO_SMALL * amount
+    return beyond_line_foci(near.unit, amount)
 
 
 def _share_of_peak(posterior: Posterior, near: Estimate) -> float:

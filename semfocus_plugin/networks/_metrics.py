@@ -75,8 +75,8 @@ def structure_beside(pixels: NDArray[Any], drawn: NDArray[np.bool_]) -> float:
         Pixels that show no sample.
     """
     product, _, brightness = _by_tile(pixels)
-    tiles = drawn[: len(drawn) // _TILE * _TILE, : drawn.shape[1] // _TILE * _TILE]
-    free = ~tiles.reshape(product.shape[0], _TILE, product.shape[1], _TILE).any(axis=(1, 3))
+    height, width = product.shape
+    free = ~drawn[: height * _TILE, : width * _TILE].reshape(height, _TILE, width, _TILE).any(axis=(1, 3))
     return float(product[free].mean()) / brightness**2 if free.any() and brightness > 0 else 0.0
 
 

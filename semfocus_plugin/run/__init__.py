@@ -2,7 +2,7 @@
 
 from semfocus_plugin.run._dose import electrons_on_pixel
 from semfocus_plugin.run._focus_run import MOST_RETAKES, BudgetSpent, Cancelled, FocusRun
-from semfocus_plugin.run._frame_checks import TOO_SMALL, FrameChecks, FrameMismatchError
+from semfocus_plugin.run._frame_checks import FrameChecks, FrameMismatchError, beyond_line_foci
 from semfocus_plugin.run._loop import HOPELESS, Method, Outcome, best_of, run
 from semfocus_plugin.run._measurement import (
     DETAIL,
@@ -21,7 +21,6 @@ __all__ = [
     "HOPELESS",
     "MOST_RETAKES",
     "NOISE",
-    "TOO_SMALL",
     "BudgetSpent",
     "Cancelled",
     "FocusRun",
@@ -34,6 +33,7 @@ __all__ = [
     "Stigmator",
     "StigmatorEffect",
     "best_of",
+    "beyond_line_foci",
     "electrons_on_pixel",
     "pixel_of",
     "posterior_of",

@@ -58,7 +58,7 @@ _SAME = 0.98
 _BLANK = 0.9
 """Share of a frame from which it is blank, and nothing is drawn into it."""
 
-TOO_SMALL = 1.5
+_TOO_SMALL = 1.5
 """Factor by which astigmatism may be larger than estimated on a sample that shows mostly along one direction."""
 
 _OLD_FRAMES = 16
@@ -345,9 +345,28 @@ def lens_stands_still(measurements: Sequence[Measurement], half_angle: float, bl
     )
 
 
-def drawn_into(measurements: Sequence[Measurement]) -> str:
+def beyond_line_foci(depth_of_field: float, astigmatism: float) -> float:
+    """Return how far from the focus a sample of one direction may show more of it than there; all in one unit."""
+    return 2 * depth_of_field + _TOO_SMALL * astigmatism
+
+
+def drawn_pixels(measurements: Sequence[Measurement]) -> NDArray[np.bool_]:
+    """Return which pixels are black, or saturated, in every frame, where these are not just dark or bright parts."""
+    seen = _of_one_size(measurements)
+    drawn = np.zeros(seen[-1].image.pixels.shape, bool)
+    if len({m.working_distance for m in seen}) < 2:
+        return drawn
+    for level in (0, seen[-1].full_scale):
+        each = [m.image.pixels == level for m in seen]
+        always = np.logical_and.reduce(each)
+        if always.mean() >= _DRAWN and always.sum() >= _SAME * np.logical_or.reduce(each).sum():
+            drawn |= always
+    return drawn
+
+
+def drawn_into(drawn: NDArray[np.bool_]) -> str:
     """Return what is drawn into every frame, and what to do about it; an empty text where there is nothing."""
-    share = _drawn(_of_one_size(measurements)).mean()
+    share = drawn.mean()
     if not 0 < share < _BLANK:
         return ""
     return (
@@ -355,7 +374,13 @@ def drawn_into(measurements: Sequence[Measurement]) -> str:
     )
 
 
-def outshone(measurements: Sequence[Measurement], focus: float, depth_of_field: float, astigmatism: float) -> str:
+def outshone(
+    measurements: Sequence[Measurement],
+    drawn: NDArray[np.bool_],
+    focus: float,
+    depth_of_field: float,
+    astigmatism: float,
+) -> str:
     """Return why what is drawn into every frame misleads, or an empty text.
 
     A round picture on black and a frame around one have edges that no defocus blurs: pixels that are black, or
@@ -365,6 +390,8 @@ def outshone(measurements: Sequence[Measurement], focus: float, depth_of_field: 
     ----------
     measurements : sequence of Measurement
         Of one run; those of the present magnification and stigmator are compared.
+    drawn : ndarray of bool
+        `drawn_pixels` of them.
     focus : float
         Where the focus is said to be, mm.
     depth_of_field, astigmatism : float
@@ -372,9 +399,8 @@ def outshone(measurements: Sequence[Measurement], focus: float, depth_of_field: 
     """
     seen = _of_one_size(measurements)
     best = min(seen, key=lambda m: abs(m.working_distance - focus))
-    beyond = 2 * depth_of_field + TOO_SMALL * astigmatism
+    beyond = beyond_line_foci(depth_of_field, astigmatism)
     others = [m for m in seen if abs(m.working_distance - focus) > beyond]
-    drawn = _drawn(seen)
     if not others or not drawn.any():
         return ""
     shown = {id(m): structure_beside(m.image.pixels, drawn) for m in (best, *others)}
@@ -389,16 +415,3 @@ def outshone(measurements: Sequence[Measurement], focus: float, depth_of_field: 
 
 def _of_one_size(measurements: Sequence[Measurement]) -> list[Measurement]:
     return [m for m in _of_the_last(measurements) if m.image.pixels.shape == measurements[-1].image.pixels.shape]
-
-
-def _drawn(seen: Sequence[Measurement]) -> NDArray[np.bool_]:
-    """Return which pixels are black, or saturated, in every frame, where these are not just dark or bright parts."""
-    drawn = np.zeros(seen[-1].image.pixels.shape, bool)
-    if len({m.working_distance for m in seen}) < 2:
-        return drawn
-    for level in (0, seen[-1].full_scale):
-        each = [m.image.pixels == level for m in seen]
-        always = np.logical_and.reduce(each)
-        if always.mean() >= _DRAWN and always.sum() >= _SAME * np.logical_or.reduce(each).sum():
-            drawn |= always
-    return drawn

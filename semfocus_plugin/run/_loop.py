@@ -24,7 +24,7 @@ from semfocus_plugin.networks import Networks
 from semfocus_plugin.optics import SURE, Apertures, Beam, View, beam_of, depth_of_field, finding, instrument_of, learned
 from semfocus_plugin.run._brightness import Unusable
 from semfocus_plugin.run._focus_run import MOST_RETAKES, BudgetSpent, Cancelled, FocusRun
-from semfocus_plugin.run._frame_checks import contradiction, drawn_into, in_order, outshone
+from semfocus_plugin.run._frame_checks import contradiction, drawn_into, drawn_pixels, in_order, outshone
 from semfocus_plugin.run._measurement import Measurement
 from semfocus_plugin.run._mixtures import averaged, differ, mixture
 from semfocus_plugin.run._stigmator import StigmatorEffect
@@ -289,9 +289,10 @@ def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
     """
     nearest = min(run.measurements, key=lambda m: abs(m.working_distance - outcome.working_distance))
     border = _at_border(nearest)
-    drawn = drawn_into(run.measurements)
+    drawn = drawn_pixels(run.measurements)
+    advice = drawn_into(drawn)
     if not outcome.focused:
-        return dataclasses.replace(outcome, reason="; ".join(filter(None, (outcome.reason, border, drawn))))
+        return dataclasses.replace(outcome, reason="; ".join(filter(None, (outcome.reason, border, advice))))
     beam = run.beam if outcome.beam is None else outcome.beam
     astigmatism = 0.0 if outcome.astigmatism is None else outcome.astigmatism.amount * 1e-3
     odd = contradiction(
@@ -302,9 +303,9 @@ def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
         None if outcome.beam is None else outcome.beam.sigma,
         astigmatism,
     )
-    unsound = border or outshone(run.measurements, outcome.working_distance, run.depth_of_field, astigmatism)
+    unsound = border or outshone(run.measurements, drawn, outcome.working_distance, run.depth_of_field, astigmatism)
     if unsound:
-        reason = "; ".join(filter(None, (unsound, drawn)))
+        reason = "; ".join(filter(None, (unsound, advice)))
         return dataclasses.replace(outcome, focused=False, retry=False, reason=reason)
     repeated = _repeated(run, outcome)
     if odd is None or in_order(run.measurements, outcome.working_distance) or not repeated.focused:
@@ -313,7 +314,7 @@ def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
     reason = (
         f"the frames contradict each other: with the focus at {outcome.working_distance:.3f} mm, the frame at "
         f"{frame.working_distance:.3f} mm cannot be as {seems} as it is; "
-        + (drawn or "check frame buffer and lens control, and what disturbs the beam")
+        + (advice or "check frame buffer and lens control, and what disturbs the beam")
     )
     return dataclasses.replace(outcome, focused=False, retry=False, reason=reason)
 

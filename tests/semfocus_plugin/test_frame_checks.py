@@ -170,16 +170,21 @@ class RoundPicture(Column):
         return dataclasses.replace(image, pixels=np.where(self.outside, 0, image.pixels).astype(np.uint8))
 
 
+def ending(outcome, *places):
+    """A method that takes frames at places and ends with an outcome."""
+
+    def focus(run, accept):
+        for place in places:
+            run.measure(place, "search")
+        return outcome
+
+    return Method("ending", "ends as the test says", bind=lambda networks: focus, max_frames=8)
+
+
 @pytest.mark.parametrize("claimed", [15.0, 15.9])
 def test_a_focus_on_the_edge_of_a_round_picture_is_refused(claimed):
     """No defocus blurs that edge, so every frame seems sharp to a network; the sample shows most at 15 mm."""
-
-    def focus(run, accept):
-        for place in (14.1, 15.0, 15.9, 16.8):
-            run.measure(place, "search")
-        return Outcome(True, "claimed", claimed, 8.0, 1.0)
-
-    method = Method("claims", "claims a focus", bind=lambda networks: focus, max_frames=8)
+    method = ending(Outcome(True, "claimed", claimed, 8.0, 1.0), 14.1, 15.0, 15.9, 16.8)
     result = run(method, RoundPicture(15.9), semdrivers.AutofocusSettings())
     assert ("beside what is drawn into every frame" in result.reason) == (claimed != 15.0), result
     assert claimed == 15.0 or (result.status == "refused" and "at 15.000 mm shows more" in result.reason)
@@ -187,12 +192,7 @@ def test_a_focus_on_the_edge_of_a_round_picture_is_refused(claimed):
 
 @pytest.mark.parametrize("radius", [115.0, 999.0])
 def test_a_refusal_names_what_is_drawn_into_every_frame(radius):
-    def focus(run, accept):
-        for place in (14.1, 16.8):
-            run.measure(place, "search")
-        return Outcome(False, "claimed", 15.0, 1.0)
-
-    method = Method("refuses", "refuses", bind=lambda networks: focus, max_frames=8)
+    method = ending(Outcome(False, "claimed", 15.0, 1.0), 14.1, 16.8)
     result = run(method, RoundPicture(15.9, radius), semdrivers.AutofocusSettings())
     named = "; 46% of every frame is black or white at the same pixels, drawn into it: choose the sample by region"
     assert result.reason == "claimed" + (named if radius < 999 else "")
@@ -200,14 +200,8 @@ def test_a_refusal_names_what_is_drawn_into_every_frame(radius):
 
 def test_a_line_focus_that_shows_more_is_no_sign_of_what_is_drawn():
     """On a sample of one direction it lies as far from the focus as the astigmatism is."""
-
-    def focus(run, accept):
-        for place in (15.9, 15.0):
-            run.measure(place, "search")
-        return Outcome(True, "claimed", 15.9, 8.0, 1.0, astigmatism=Astigmatism(800.0, 0.0, 10.0))
-
-    method = Method("claims", "claims a focus", bind=lambda networks: focus, max_frames=8)
-    result = run(method, RoundPicture(15.9), semdrivers.AutofocusSettings())
+    outcome = Outcome(True, "claimed", 15.9, 8.0, 1.0, astigmatism=Astigmatism(800.0, 0.0, 10.0))
+    result = run(ending(outcome, 15.9, 15.0), RoundPicture(15.9), semdrivers.AutofocusSettings())
     assert "beside what is drawn" not in result.reason
 
 

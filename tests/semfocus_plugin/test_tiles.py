@@ -422,12 +422,9 @@ def test_the_command_says_in_words_what_it_took(tmp_path):
     assert made.magnification == 4000
     assert len(tiles.read_tiles(tmp_path / "night", made)) == 2
     page = tmp_path / "tiles.html"
-    for options, expected in (
-        (("--figures", tmp_path / "figures"), "2 of 2 tiles"),
-        (("--overwrite",), "2 of 2 tiles"),
-    ):
+    for options in (("--figures", tmp_path / "figures"), ("--overwrite",)):
         made = semfocus("report", tmp_path / "night", "-o", page, *options)
-        assert expected in made.stdout, made.output
+        assert "2 of 2 tiles" in made.stdout, made.output
     assert (tmp_path / "figures" / "map.pdf").read_bytes().startswith(b"%PDF")
     assert semfocus("report", tmp_path / "night", tmp_path, "-o", tmp_path / "b.html").exit_code == 2
 
