@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -65,6 +66,36 @@ def test_a_campaign_that_is_asked_to_end_ends_and_leaves_nothing_running(number,
     done = len(out.read_text().splitlines())
     assert main(["--out", str(out), "--runs", str(done + 1), "--resume"]) == 0
     assert json.loads(out.read_text().splitlines()[-1])["number"] == done
+
+
+@pytest.mark.slow
+def test_runs_side_by_side_are_those_of_one_after_the_other(tmp_path, capsys):
+    for jobs in ("2", "1"):
+        assert main(["--out", str(tmp_path / jobs), "--runs", "14", "--jobs", jobs]) == 0
+    kinds = [
+        sorted((run["number"], run["link"], run["faults"].split()[0]) for run in map(json.loads, out.open()))
+        for out in tmp_path.iterdir()
+    ]
+    assert kinds[0] == kinds[1]
+    with pytest.raises(SystemExit, match="2"):
+        main(["--out", str(tmp_path / "none"), "--jobs", "0"])
+    assert "--jobs must be 1 or more, not 0" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send to one process")
+def test_runs_side_by_side_that_are_interrupted_end_in_order(tmp_path):
+    out = tmp_path / "campaign.jsonl"
+    command = [sys.executable, "-m", "semfocus_plugin.lab.campaign", "--out", str(out), "--runs", "200", "--jobs", "2"]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (out.exists() and out.read_text()):
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, errors = process.communicate(timeout=240)
+    assert (process.returncode, "Traceback" in errors) == (128 + signal.SIGINT, False), errors
+    done = len(out.read_text().splitlines())
+    time.sleep(1.0)
+    assert len(out.read_text().splitlines()) == done < 200
 
 
 @pytest.mark.slow

@@ -117,6 +117,12 @@ def carry_out(number: int, seed: int = 0) -> Run:
     return _carried_out(number, seed)
 
 
+def ignore_interrupts() -> None:
+    """Take no notice of Ctrl-C from here on, in a process that carries out runs for another."""
+    # Not SIG_IGN: the scripts that this process starts would inherit that.
+    signal.signal(signal.SIGINT, lambda *_: None)
+
+
 @cache
 def _warm_up() -> None:
     """Have everything made that is made once a process (threads of the networks, handles of USB): that is no leak."""
