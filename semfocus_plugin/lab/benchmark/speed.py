@@ -8,16 +8,20 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
 import semdrivers
+from firmware_protocol.messages import StartScan
 from firmware_protocol.stream import crc32
+from semdrivers.em30 import ControlLink, FrameOrder, ImageLink, open_tcp
 from semdrivers.image import ScanMode
+from semdrivers.links import parse_target
 from semfocus_plugin import networks
 from semfocus_plugin.networks import AENet, State, preprocess
 
@@ -114,20 +118,43 @@ def _frames(seconds: float) -> Iterator[Figure]:
 
 
 def _usb(seconds: float) -> Iterator[Figure]:
-    """Measure the image stream through the driver, with frames that cost nothing to draw, and a copy with its CRC."""
+    """Measure the image stream, with frames that cost nothing to draw, and a copy of as much with its CRC."""
     mode = ScanMode.SLOW
     ready = np.random.default_rng(1).integers(0, 256, (mode.height, mode.width)).astype(np.uint8)
+
+    def beside_a_copy(name: str, acquire: Callable[[], object]) -> Iterator[Figure]:
+        copied, took = _alternately(seconds, lambda: crc32(bytearray(ready.data)), acquire)
+        for what, slices in (("a copy with its CRC-32, beside it", copied), (name, took)):
+            figure = _figure(what, slices)
+            fast, slow = (ready.size / 1e3 / each for each in (figure.median, figure.p90))
+            yield Figure(what, "MB/s", fast, slow, figure.repetitions)
+        slower = _figure("share of the rate of that copy", _ratios(took, copied), "×", 1.0)
+        yield dataclasses.replace(slower, median=1 / slower.median, p90=1 / slower.p90)
+
     with _emulator() as (emulator, microscope):
         emulator.column.render = lambda conditions: ready
-        copied, took = _alternately(seconds, lambda: crc32(bytearray(ready.data)), lambda: microscope.acquire(mode))
-    for name, slices in (
-        ("copy and CRC-32 of a SLOW frame", copied),
-        ("images over USB, SLOW frames through the driver, with all settings", took),
+        yield from beside_a_copy(
+            "SLOW frames through the driver, each a scan with all settings", lambda: microscope.acquire(mode)
+        )
+    with _emulator() as (emulator, microscope):
+        emulator.column.render = lambda conditions: ready
+        microscope.close()
+        with _scanning(emulator.url, mode) as next_frame:
+            yield from beside_a_copy("SLOW frames over the USB link alone, of one scan", next_frame)
+
+
+@contextmanager
+def _scanning(url: str, mode: ScanMode) -> Iterator[Callable[[], object]]:
+    """Give a function that takes the next frame of a scan without end from the USB link."""
+    address = urlsplit(url)
+    transport = open_tcp(address.hostname or "", address.port or 0)
+    with (
+        ControlLink(transport, client_name="speed", name="EM-30") as control,
+        closing(ImageLink(parse_target(parse_qs(address.query)["usb"][0]))) as images,
     ):
-        figure = _figure(name, slices)
-        yield Figure(name, "MB/s", ready.size / 1e3 / figure.median, ready.size / 1e3 / figure.p90, figure.repetitions)
-    slower = _figure("images over USB, share of the rate of a copy with its CRC-32", _ratios(took, copied), "×", 1.0)
-    yield dataclasses.replace(slower, median=1 / slower.median, p90=1 / slower.p90)
+        control.request(StartScan(mode.width, mode.height, 8, 0))
+        order = FrameOrder(0, 0.0, mode.width, mode.height, 0.0, mode.width * mode.height)
+        yield lambda: images.acquire(lambda: order)
 
 
 def _time(name: str, call: Callable[[], Any], seconds: float) -> Figure:
