@@ -217,6 +217,9 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
         if refusal:
             best = best_of(seen)
             return Outcome(False, refusal, best.working_distance, best.score)
+        if _beyond(run, posterior, near, at_target):
+            outcome = _sharpest(run, posterior, at_target, near, accept)
+            return _ended(run, outcome, stigmation, posterior, near)
         if run.may_change_magnification:
             _look(run, _comfortable(run, posterior, target))
         here = [m for m in seen if _same(m.magnification, run.magnification)]
@@ -507,14 +510,6 @@ def _hopeless(run: FocusRun, posterior: Posterior, sightings: list[Sighting], se
             f"{len(seen)} frames show nothing to focus on (best score {best:.1f}); move the stage, or start "
             "nearer to the focus"
         )
-    outside = 1 - posterior.mass_between(run.limits.minimum, run.limits.maximum)
-    edges = (run.limits.minimum, run.limits.maximum)
-    at_edge = any(abs(m.working_distance - edge) < 1e-6 for m in seen for edge in edges)
-    if outside > SURE and at_edge and not _sharp(max(seen, key=_sharpness)):
-        return (
-            "the frames are as blurred as where the focus lies beyond the limits of this run: widen bounds or "
-            "max_travel, or move the stage where the sample itself is not sharp"
-        )
     return ""
 
 
@@ -577,17 +572,18 @@ def _judge(
     edge = _at_limit(run, near)
     note = "" if edge is None else f"; the sharpest place is at the limit of {edge:.3f} mm, the focus may lie beyond it"
     place = run.limits.clip(near.working_distance)
+    mass = _mass_about(posterior, near, place)
     changes = _changes(best, run.measurements)
     if contrast >= CONTRAST and changes:
-        confidence = near.mass * min(1.0, contrast / (2 * CONTRAST))
+        confidence = mass * min(1.0, contrast / (2 * CONTRAST))
         reason = f"score {best.score:.1f}, {contrast:.1f} above out of focus{note}"
         return Outcome(True, reason, place, best.score, confidence, at_limit=edge is not None)
     if astigmatic and (changes or _turns(run.measurements)):
         reason = f"score {best.score:.1f}, halfway between the line foci of the astigmatism{note}"
-        return Outcome(True, reason, place, best.score, near.mass, at_limit=edge is not None)
+        return Outcome(True, reason, place, best.score, mass, at_limit=edge is not None)
     if _sharp(best) and not _room(run, near, posterior.measured_beam()):
         reason = f"score {best.score:.1f}, as sharp as a frame of this sample gets within these limits{note}"
-        return Outcome(True, reason, place, best.score, near.mass, at_limit=edge is not None)
+        return Outcome(True, reason, place, best.score, mass, at_limit=edge is not None)
     what = (
         "the score hardly depends on the working distance"
         if contrast < CONTRAST
@@ -640,20 +636,46 @@ def _sharpest(run: FocusRun, posterior: Posterior, seen: list[Measurement], near
     best = max(seen or run.measurements, key=_sharpness)
     blurred = min(map(_sharpness, seen), default=0.0)
     place = run.limits.clip(near.working_distance)
-    if near.mass >= SURE and abs(place - near.working_distance) <= near.unit:
+    away = abs(place - near.working_distance)
+    if near.mass >= SURE and away <= near.unit:
         return _judge(run, best, blurred, near, accept, posterior)
     edge = min(run.limits.minimum, run.limits.maximum, key=lambda limit: abs(limit - best.working_distance))
     beyond = abs(best.working_distance - edge) <= max(0.5 * near.unit, 0.51 * run.limits.step)
     lies = f"the focus may lie beyond the limit of {edge:.3f} mm"
-    if _sharp(best) and best.score >= accept:
+    if near.mass >= SURE and away > near.half_width:
+        lies = f"the focus lies about {away:.3f} mm beyond the limit of {place:.3f} mm"
+    elif _sharp(best) and best.score >= accept:
         reason = f"score {best.score:.1f}, the sharpest place within these limits"
         reason += f", as sharp as a frame of this sample gets; {lies}" if beyond else ""
-        return Outcome(True, reason, best.working_distance, best.score, near.mass, at_limit=beyond)
+        confidence = _mass_about(posterior, near, best.working_distance)
+        return Outcome(True, reason, best.working_distance, best.score, confidence, at_limit=beyond)
     reason = f"the sharpest place within these limits scores {best.score:.1f}, at {best.working_distance:.3f} mm"
     reason += (
-        f"; {lies}: widen bounds or max_travel" if beyond else ", and no other frame would say more: move the stage"
+        f"; {lies}: widen bounds or max_travel, or move the stage where the sample itself is not sharp"
+        if beyond
+        else ", and no other frame would say more: move the stage"
     )
     return Outcome(False, reason, best.working_distance, best.score, at_limit=beyond)
+
+
+def _beyond(run: FocusRun, posterior: Posterior, near: Estimate, here: list[Measurement]) -> bool:
+    """Return whether the focus lies beyond a limit at which there is a frame already: none within shows more.
+
+    A sample that is not sharp itself looks like that, too, so a sharp frame contradicts it unless a place is known.
+    """
+    edges = (run.limits.minimum, run.limits.maximum)
+    if not any(abs(m.working_distance - edge) <= max(0.51 * run.limits.step, 1e-6) for m in here for edge in edges):
+        return False
+    outside = 1 - posterior.mass_between(*edges)
+    known = near.mass >= SURE and not _within(run, near)
+    return known or (outside > SURE and not _sharp(max(here, key=_sharpness)))
+
+
+def _mass_about(posterior: Posterior, near: Estimate, place: float) -> float:
+    """Return the probability that the focus is within the half-width of an estimate of a place near it."""
+    if place == near.working_distance:
+        return near.mass
+    return posterior.mass_between(place - near.half_width, place + near.half_width)
 
 
 def _comfortable(run: FocusRun, posterior: Posterior, target: float) -> float:

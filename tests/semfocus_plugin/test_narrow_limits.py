@@ -40,6 +40,21 @@ def test_a_focus_beyond_the_limits_is_never_called_the_focus_within(simulate, si
         assert "limit" in result.reason
 
 
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_focus_that_the_frames_show_beyond_the_limits_is_refused_however_sharp_the_limit_is(simulate, side):
+    for seed in range(3):
+        microscope, networks = simulate(seed, blur_range=60.0, peak=8.8)
+        unit = microscope.depth_of_field
+        near, far = (microscope.best + side * away * unit for away in (2.3, 14.0))
+        microscope.working_distance_now = round(microscope.best + side * 9 * unit, 3)
+        chosen = AutofocusSettings(bounds=(min(near, far), max(near, far)))
+        result = loop.run(methods.find("defocus-pair"), microscope, chosen, networks=networks)
+        assert not result.focused, result
+        assert result.at_limit
+        assert "mm beyond the limit" in result.reason
+        assert result.frames <= 5
+
+
 def test_a_lens_with_coarse_steps_is_not_sent_to_one_place_twice(simulate):
     microscope, networks = simulate(1, blur_range=60.0, peak=8.8)
     unit = microscope.depth_of_field
