@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 from semdrivers.autofocus import autofocus
-from semdrivers.errors import NotConnectedError, SemDriversError
+from semdrivers.errors import NotConnectedError, ProtocolError, SemDriversError
 from semdrivers.focus import AutofocusResult, FocusRecord, RecordsFocus, record_of_frame
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import (
@@ -33,6 +33,7 @@ from semdrivers.microscope import (
     check_microscope,
     has_member,
     has_part,
+    reported,
 )
 
 _log = logging.getLogger(__name__)
@@ -58,6 +59,9 @@ PROPERTIES = tuple(name for name, member in _MEMBERS.items() if isinstance(membe
 METHODS = tuple(name for name in _MEMBERS if name not in PROPERTIES)
 """Members of the optional protocols that are called."""
 
+_KINDS = {name: getattr(member, "fget", member).__annotations__["return"] for name, member in _MEMBERS.items()}
+"""What each of them returns."""
+
 _SETTINGS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
     (HasStage, "stage_position", ("stage_x", "stage_y")),
     (HasStageOrientation, "stage_orientation", ("stage_tilt", "stage_rotation")),
@@ -71,8 +75,36 @@ _SETTINGS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
 
 __all__ = [
     "METHODS", "PARTS", "PROPERTIES", "ConnectedMicroscope", "KeepsFocusRecord", "MicroscopeBase", "WrappedMicroscope",
-    "described", "settings_of",
+    "answered", "described", "settings_of",
 ]  # fmt: skip
+
+
+def answered(name: str, value: Any) -> Any:
+    """Return what another program, or a file, reports of a member of an optional protocol, in the type of the member.
+
+    Parameters
+    ----------
+    name : str
+        One of `PROPERTIES` or `METHODS`; any other passes.
+    value : object
+        From JSON.
+
+    Raises
+    ------
+    ProtocolError
+        When it is of another type, or a number that is not finite.
+    """
+    kind = _KINDS.get(name, "")
+    if value is None and (name in METHODS or "None" in kind):
+        return None
+    if kind == "float":
+        return reported(name, value)
+    if kind == "tuple[float, float]" and isinstance(value, list | tuple) and len(value) == 2:
+        return reported(f"{name} x", value[0]), reported(f"{name} y", value[1])
+    expected = {"bool": bool, "str": str, "FocusRecord | None": dict}.get(kind, () if kind else object)
+    if not isinstance(value, expected):
+        raise ProtocolError(f"{name} reads {str(value)[:40]!r}, which is no {kind}; check the instrument")
+    return value
 
 
 def settings_of(microscope: Any, mode: ScanMode | None = None) -> dict[str, float]:
@@ -181,8 +213,10 @@ class MicroscopeBase(abc.ABC):
             When set outside ``capabilities.working_distance``; nothing has moved.
         InvalidParameterError
             When set to what is no number.
+        ProtocolError
+            When the instrument reports what is no finite number.
         """
-        return float(self._read("working_distance"))
+        return reported("working_distance", self._read("working_distance"), "mm")
 
     @working_distance.setter
     def working_distance(self, value: float) -> None:
@@ -191,7 +225,7 @@ class MicroscopeBase(abc.ABC):
     @property
     def magnification(self) -> float:
         """Magnification, a plain number, as read back. Raises as `working_distance` does."""
-        return float(self._read("magnification"))
+        return reported("magnification", self._read("magnification"))
 
     @magnification.setter
     def magnification(self, value: float) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from semdrivers.autofocus import checked_settings
-from semdrivers.base import MicroscopeBase
+from semdrivers.base import MicroscopeBase, answered
 from semdrivers.connection import (
     LEAST_TOKEN,
     TOKEN_VARIABLE,
@@ -287,8 +287,7 @@ class RemoteMicroscope(MicroscopeBase):
 
     def _read(self, name: str) -> Any:
         self._check_open()
-        value = self._wire.ask("GET", name, parts={"value": object})["value"]
-        return tuple(value) if isinstance(value, list) else value
+        return answered(name, self._wire.ask("GET", name, parts={"value": object})["value"])
 
     def _write(self, name: str, value: Any) -> None:
         self._check_open()
@@ -302,8 +301,8 @@ class RemoteMicroscope(MicroscopeBase):
     def _call(self, name: str, *arguments: Any) -> Any:
         self._check_open()
         values = [number(f"{self!r}: {name}", argument) for argument in arguments]
-        answer = self._wire.ask("POST", name, {"arguments": values}, control=True, parts={"value": object})["value"]
-        return tuple(answer) if isinstance(answer, list) else answer
+        body = {"arguments": values}
+        return answered(name, self._wire.ask("POST", name, body, control=True, parts={"value": object})["value"])
 
     def _stop(self, keep_beam: bool) -> None:
         self._check_open()

@@ -17,7 +17,7 @@ RIGHT = {
     "status": {"offers": ["stop", "stage_position", "move_stage"]},
     "lease": {"lease": "mine"},
     "working_distance": {"value": 12.0},
-    "stage_position": {"value": 3.0},
+    "stage_position": {"value": [3.0, 4.0]},
     "move_stage": {"value": [1.0, 2.0]},
     "frames": {"number": 1},
     "autofocus": {"number": 1},
@@ -83,7 +83,7 @@ def test_an_answer_that_is_none_is_an_error_of_the_protocol(call, answer):
         with pytest.raises(ProtocolError, match=f"answers {call.replace('_1', '/1')}"):
             CALLS[call](microscope)
         other = "stage_position" if call == "working_distance" else "working_distance"
-        assert CALLS[other](microscope) == RIGHT[other]["value"]
+        assert CALLS[other](microscope) == pytest.approx(RIGHT[other]["value"])
 
 
 def test_an_answer_that_is_one_is_taken():
@@ -92,3 +92,59 @@ def test_an_answer_that_is_one_is_taken():
         assert microscope.move_stage(1.0, 2.0) == (1.0, 2.0)
         with pytest.raises(semdrivers.InvalidParameterError, match="capabilities"):
             _ = microscope.capabilities
+
+
+CAPABILITIES = {
+    "working_distance": {"minimum": 4.0, "maximum": 40.0, "step": 0.001},
+    "magnification": {"minimum": 20, "maximum": None, "step": 0.0},
+    "scan_modes": ["FAST"],
+    "dwell_times": [1e-6],
+    "half_angle": 4.0,
+    "bit_depth": 12,
+    "stigmator": {"minimum": -5.0, "maximum": 5.0, "step": 0.0},
+    "stigmator_matrix": [[1.0, 0.0], [0.0, 1.0]],
+    **dict.fromkeys(("model", "serial", "firmware"), "A"),
+}
+
+
+@pytest.mark.parametrize("value", ["12 mm", "nan", [], {}, [1.0], pytest.param(10**400, id="huge")])
+@pytest.mark.parametrize("name", ["working_distance", "magnification", "stage_position", "move_stage", "beam_on"])
+def test_a_value_of_another_type_is_an_error_of_the_protocol(name, value):
+    offers = {"offers": ["stop", "stage_position", "move_stage", "beam_on"]}
+    with serving(**{"status": offers, "stop": {}, name: {"value": value}}) as url:
+        microscope = semdrivers.connect(url)
+        with pytest.raises(ProtocolError, match=name):
+            CALLS.get(name, lambda microscope: getattr(microscope, name))(microscope)
+
+
+def test_capabilities_come_as_they_are():
+    with serving(capabilities=CAPABILITIES) as url, semdrivers.connect(url) as microscope:
+        about = microscope.capabilities
+    assert about.working_distance == semdrivers.Range(4.0, 40.0, 0.001)
+    assert about.magnification == semdrivers.Range(20.0, float("inf"))
+    assert (about.half_angle, about.bit_depth, about.dwell_times) == (4.0, 12, (1e-6,))
+    assert (about.stigmator, about.stigmator_matrix) == (semdrivers.Range(-5.0, 5.0), ((1.0, 0.0), (0.0, 1.0)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("working_distance", {"minimum": "4", "maximum": 40.0, "step": 0.001}),
+        ("working_distance", {"minimum": 40.0, "maximum": 4.0, "step": 0.001}),
+        ("working_distance", {"minimum": 4.0, "maximum": 40.0, "step": -1}),
+        ("working_distance", {"minimum": 4.0, "maximum": 10**400, "step": 0}),
+        ("magnification", [20, 100]),
+        ("scan_modes", ["QUICK"]),
+        ("scan_modes", [{"name": "HUGE", "width": 10**400, "height": 1}]),
+        ("dwell_times", ["1"]),
+        ("half_angle", "4"),
+        ("bit_depth", 12.5),
+        ("stigmator", {"minimum": [], "maximum": 5.0, "step": 0.0}),
+        ("stigmator_matrix", [[1.0, 0.0]]),
+        ("stigmator_matrix", [[1.0, "x"], [0.0, 1.0]]),
+    ],
+)
+def test_capabilities_that_cannot_be_are_named(name, value):
+    with serving(capabilities={**CAPABILITIES, name: value}) as url, semdrivers.connect(url) as microscope:
+        with pytest.raises(semdrivers.InvalidParameterError, match="its capabilities cannot be read"):
+            semdrivers.autofocus(microscope)
