@@ -30,6 +30,7 @@ from semdrivers.microscope import (
     HasStop,
     HasVacuum,
     HasVoltage,
+    blank_after,
     check_microscope,
     has_member,
     has_part,
@@ -258,14 +259,10 @@ class MicroscopeBase(abc.ABC):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Close; after an exception, stop first where there is a `HasStop`: the beam stays on for nobody."""
+        """Close; after an exception, blank the beam first where that can be done: it stays on for nobody."""
         try:
-            if error is not None and isinstance(self, HasStop):
-                self.stop()
-        except Exception as failure:
-            _log.exception("the beam could not be blanked")
             if error is not None:
-                error.add_note(f"and the beam could not be blanked: {failure}; look at the instrument")
+                blank_after(error, self)
         finally:
             self.close()
 

@@ -34,9 +34,10 @@ WHOLE_FRAME = (0.0, 0.0, 1.0, 1.0)
 __all__ = [
     "SIX_DIGITS", "TAKE_UP", "WHOLE_FRAME", "Capabilities", "HasBeam", "HasBeamShift", "HasDetector", "HasStage",
     "HasStageOrientation", "HasStigmator", "HasStop", "HasVacuum", "HasVoltage", "LimitsTravel", "Microscope",
-    "PartType", "Range", "allowed_range", "approach", "check_microscope", "check_read_back", "checked_limits",
-    "has_member", "has_part", "missing_members", "number", "offered_mode", "put_back", "read_number", "read_pair",
-    "reported", "reported_picture", "restoring", "stigmator_of", "switch", "two_of", "whole_number", "within",
+    "PartType", "Range", "allowed_range", "approach", "blank_after", "check_microscope", "check_read_back",
+    "checked_limits", "has_member", "has_part", "missing_members", "number", "offered_mode", "put_back", "read_number",
+    "read_pair", "reported", "reported_picture", "restoring", "stigmator_of", "switch", "two_of", "whole_number",
+    "within",
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -712,6 +713,26 @@ def restoring(
     if not only_on_error:
         for failure in put_back(microscope, values).values():
             raise failure
+
+
+def blank_after(error: BaseException, microscope: object) -> None:
+    """Leave no beam on for nobody after an error: stop, or switch the beam off where there is no `HasStop`.
+
+    Parameters
+    ----------
+    error : BaseException
+        What ends the use of the microscope; a beam that could not be blanked is a note of it.
+    microscope : Microscope
+        The instrument. One whose beam cannot be switched is left as it is.
+    """
+    try:
+        if isinstance(microscope, HasStop):
+            microscope.stop()
+        elif isinstance(microscope, HasBeam):
+            microscope.beam_on = False
+    except Exception as failure:
+        _log.exception("the beam could not be blanked")
+        error.add_note(f"and the beam could not be blanked: {failure}; look at the instrument")
 
 
 class LimitsTravel(abc.ABC):

@@ -6,11 +6,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from semdrivers.base import WrappedMicroscope
-from semdrivers.errors import InvalidParameterError, NotConnectedError
-from semdrivers.microscope import missing_members
+from semdrivers.errors import InvalidParameterError, NotConnectedError, SemDriversError
+from semdrivers.microscope import HasStop, missing_members
 
 __all__ = ["on_one_thread"]
 
@@ -75,19 +76,27 @@ class _Thread:
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, "microscope")
+        self.is_busy = False
         self._ident = self._executor.submit(threading.get_ident).result()
 
     def do(self, work: Callable[[], _T]) -> _T:
         """Do it there, and return or raise what it does; on the thread itself, at once."""
         if threading.get_ident() == self._ident:
             return work()
-        future: Future[_T] = self._executor.submit(work)
+        future: Future[_T] = self._executor.submit(self._busy_with, work)
         while True:
             try:
                 return future.result(_LOOK)
             except NotYet:
                 if future.done():  # the work itself raised it
                     return future.result()
+
+    def _busy_with(self, work: Callable[[], _T]) -> _T:
+        self.is_busy = True
+        try:
+            return work()
+        finally:
+            self.is_busy = False
 
     def end(self) -> None:
         """End the thread once its work is done."""
@@ -100,10 +109,16 @@ class _OnOneThread(WrappedMicroscope):
         super().__init__(microscope)
 
     def close(self) -> None:
-        """Close the microscope on its thread, and end the thread. A second call does nothing."""
+        """Close the microscope on its thread, and end the thread. A second call does nothing.
+
+        A frame under way is ended, where the microscope is a `HasStop`; any other call ends first.
+        """
         if self._closed:
             return
         try:
+            if self._thread.is_busy and isinstance(self._microscope, HasStop):
+                with suppress(SemDriversError):
+                    self._stop(keep_beam=True)
             self._call("close")
         finally:
             self._closed = True

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import http.server
 import json
+import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -145,6 +146,67 @@ def test_capabilities_come_as_they_are():
     ],
 )
 def test_capabilities_that_cannot_be_are_named(name, value):
-    with serving(capabilities={**CAPABILITIES, name: value}) as url, semdrivers.connect(url) as microscope:
+    with serving(capabilities={**CAPABILITIES, name: value}) as url:
+        microscope = semdrivers.connect(url)
         with pytest.raises(semdrivers.InvalidParameterError, match="its capabilities cannot be read"):
             semdrivers.autofocus(microscope)
+
+
+@contextmanager
+def saying(head, *parts):
+    """Serve an answer in parts, the last one again and again until the client has gone; gives the address."""
+
+    def answer(client: socket.socket) -> None:
+        with client, suppress(OSError):
+            client.recv(65536)
+            client.sendall(head)
+            for part in parts[:-1]:
+                client.sendall(part)
+            while parts and not ended.wait(0.02 if len(parts[-1]) == 1 else 0.0):
+                client.sendall(parts[-1])
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"semfocus+http://127.0.0.1:{listener.getsockname()[1]}"
+        ended.set()
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "part", "timeout", "said"),
+    [
+        (OK + b"Content-Length: 100\r\n\r\n", b" ", 0.3, "timed out"),
+        (OK + b"X: ", b" ", 0.3, "timed out"),
+        (OK + b"Content-Length: 99999999999\r\n\r\n", bytes(1 << 22), 60, "more than 64 MB"),
+    ],
+    ids=["a body that trickles", "a header that trickles", "a body without an end"],
+)
+def test_an_answer_has_a_deadline_and_a_size_as_a_whole(head, part, timeout, said):
+    with saying(head, part) as url, pytest.raises(NotConnectedError, match=said):
+        semdrivers.connect(url, timeout=timeout)
+
+
+@pytest.mark.parametrize("length", [b"99999999999999999999", b"100"])
+def test_an_answer_that_is_cut_off_is_named(length):
+    head = OK + b"Content-Length: " + length + b"\r\n\r\n{}"
+    with saying(head) as url, pytest.raises(NotConnectedError, match="IncompleteRead"):
+        semdrivers.connect(url)
+
+
+@pytest.mark.parametrize("name", ["StopIteration", "MemoryError", "KeyError", "OSError", "__builtins__", "DeviceError"])
+def test_an_error_that_a_server_names_is_one_of_ours(name):
+    ended = {"steps": [], "ended": True, "error": {"error": name, "message": "it said so"}, "result": None}
+    with serving(autofocus_1=ended) as url:
+        microscope = semdrivers.connect(url)
+        with pytest.raises(semdrivers.SemDriversError, match="it said so") as refused:
+            microscope.autofocus()
+    assert type(refused.value) is (semdrivers.DeviceError if name == "DeviceError" else semdrivers.SemDriversError)

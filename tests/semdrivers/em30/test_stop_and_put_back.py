@@ -36,6 +36,8 @@ from semdrivers.errors import (
 )
 from semdrivers.image import ScanMode
 from semdrivers.microscope import HasStop, restoring
+from semdrivers.sessions import Recorder
+from semdrivers.threads import on_one_thread
 
 PICTURE = np.random.default_rng(5).integers(0, 256, (200, 300), np.uint8)
 SLOWEST = dataclasses.replace(
@@ -146,6 +148,25 @@ def test_closing_waits_for_no_frame(emulator):
     assert not emulator.instrument.status().scanning
     with semdrivers.connect(emulator.remote_url) as again:
         assert again.acquire().pixels.shape == (240, 320)
+
+
+def test_a_recorded_microscope_waits_for_no_frame_either(emulator, tmp_path):
+    recorder = Recorder(semdrivers.connect(emulator.url), tmp_path / "session")
+    frame = scanning(emulator, recorder)
+    assert InThread(lambda: recorder.working_distance).wait() == 14.0
+    assert InThread(lambda: setattr(recorder, "beam_on", False)).wait() is None
+    assert isinstance(frame.wait(), InterlockError)
+    recorder.beam_on = True
+    frame = scanning(emulator, recorder)
+    assert InThread(recorder.close).wait() is None
+    assert isinstance(frame.wait(), NotConnectedError)
+
+
+def test_a_microscope_on_one_thread_is_closed_in_the_middle_of_a_frame(emulator):
+    microscope = on_one_thread(lambda: semdrivers.connect(emulator.url))
+    frame = scanning(emulator, microscope)
+    assert InThread(microscope.close).wait() is None
+    assert isinstance(frame.wait(), StoppedError)
 
 
 def test_a_second_client_stops_and_the_first_cannot_switch_the_beam_on_again(emulator):

@@ -203,6 +203,29 @@ def test_the_scan_is_the_operators_again_after_close(emulator):
         microscope.acquire()
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_an_exception_leaves_no_beam_on_and_an_ordinary_end_does(emulator, error):
+    with opened(emulator):
+        pass
+    with opened(emulator) as microscope:
+        assert microscope.beam_on
+    with pytest.raises(error), opened(emulator):
+        raise error
+    with opened(emulator) as microscope:
+        assert not microscope.beam_on
+        microscope.beam_on = True
+    with pytest.raises(error), semdrivers.opened(emulator.url):
+        raise error
+    with opened(emulator) as microscope:
+        assert not microscope.beam_on
+
+
+def test_a_microscope_that_cannot_be_stopped_loses_its_beam(emulator):
+    semdrivers.stop(emulator.url)
+    with opened(emulator) as microscope:
+        assert not microscope.beam_on
+
+
 def test_no_server_is_named():
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
