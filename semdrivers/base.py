@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import difflib
+import inspect
 import logging
 import math
 import threading
@@ -362,6 +363,9 @@ class WrappedMicroscope(MicroscopeBase):
         When `microscope` is none. The instrument is asked nothing.
     """
 
+    _semdrivers_wraps: ClassVar[str] = "_microscope"
+    """Attribute that holds it, for `semdrivers.claims`; a subclass may hold other microscopes beside it."""
+
     def __new__(cls, microscope: Any, *_: Any, **__: Any) -> Self:
         """Make a class that has the members that the microscope has."""
         return super().__new__(cls._offering({name for name in _MEMBERS if has_member(microscope, name)}))
@@ -428,8 +432,10 @@ def _property(name: str) -> property:
 
 
 def _method(name: str) -> Callable[..., Any]:
-    def call(self: MicroscopeBase, *arguments: Any) -> Any:
-        return self._call(name, *arguments)
+    signature = inspect.signature(_MEMBERS[name])
+
+    def call(self: MicroscopeBase, *arguments: Any, **named: Any) -> Any:
+        return self._call(name, *signature.bind(self, *arguments, **named).args[1:])
 
     call.__name__ = name
     return call

@@ -51,6 +51,15 @@ def test_a_wrapped_microscope_has_what_the_other_has_and_no_more(foreign_type):
     assert inner.closed
 
 
+def test_methods_of_a_wrapped_microscope_take_their_arguments_by_name(foreign_type):
+    kind = type("Staged", (foreign_type,), {"stage_position": (0.0, 0.0), "move_stage": lambda self, x, y: (x, y)})
+    wrapped = WrappedMicroscope(kind())
+    assert wrapped.move_stage(1.0, 2.0) == wrapped.move_stage(y=2.0, x=1.0) == (1.0, 2.0)
+    for arguments in ((1.0,), (1.0, 2.0, 3.0)):
+        with pytest.raises(TypeError, match="argument"):
+            wrapped.move_stage(*arguments)
+
+
 def test_only_a_microscope_can_be_wrapped():
     with pytest.raises(semdrivers.InvalidParameterError, match="object is no Microscope: it lacks capabilities"):
         WrappedMicroscope(object())
