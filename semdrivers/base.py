@@ -11,7 +11,9 @@ import difflib
 import inspect
 import logging
 import math
+import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
@@ -77,8 +79,31 @@ _SETTINGS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
 
 __all__ = [
     "METHODS", "PARTS", "PROPERTIES", "ConnectedMicroscope", "KeepsFocusRecord", "MicroscopeBase", "WrappedMicroscope",
-    "answered", "described", "settings_of",
+    "answered", "described", "ends_with_fork", "settings_of",
 ]  # fmt: skip
+
+
+_of_this_process: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def ends_with_fork(microscope: Any) -> None:
+    """Have a microscope be closed, and nothing more, in a forked child: its links are those of the parent.
+
+    Parameters
+    ----------
+    microscope : MicroscopeBase
+        One whose ``_closed`` says that it is closed.
+    """
+    _of_this_process.add(microscope)
+
+
+def _close_in_child() -> None:
+    for microscope in list(_of_this_process):
+        microscope._closed = True
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_close_in_child)
 
 
 def answered(name: str, value: Any) -> Any:
@@ -319,7 +344,8 @@ class KeepsFocusRecord(MicroscopeBase):
 
 
 class ConnectedMicroscope(KeepsFocusRecord):
-    """A driver of an instrument with a connection: one call at a time, and none once `close` has set `_closed`.
+    """A driver of an instrument with a connection: one call at a time, and none once `close` has set `_closed`, nor in
+    a forked child.
 
     A subclass sets `_name`, the instrument's for messages, before its first call.
     """
@@ -332,6 +358,7 @@ class ConnectedMicroscope(KeepsFocusRecord):
         """Make the lock that a call holds."""
         made = super().__new__(cls)
         made._lock = threading.RLock()
+        ends_with_fork(made)
         return made
 
     def _check_open(self) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from semdrivers.autofocus import checked_settings
-from semdrivers.base import MicroscopeBase, answered
+from semdrivers.base import MicroscopeBase, answered, ends_with_fork
 from semdrivers.connection import (
     LEAST_TOKEN,
     TOKEN_VARIABLE,
@@ -250,6 +250,7 @@ class RemoteMicroscope(MicroscopeBase):
     def __init__(self, wire: _Wire) -> None:
         self._wire = wire
         self._closed = False
+        ends_with_fork(self)
 
     @property
     def capabilities(self) -> Capabilities:

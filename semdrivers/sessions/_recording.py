@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from semdrivers.base import WrappedMicroscope
+from semdrivers.base import WrappedMicroscope, ends_with_fork
 from semdrivers.errors import InvalidParameterError
 from semdrivers.files import naming, plain
 from semdrivers.image import Image, ScanMode
@@ -126,6 +126,7 @@ class Recorder(WrappedMicroscope):
         self.folder = free_folder(folder)
         self._lock, self._closing = threading.RLock(), threading.RLock()
         self._closed = False
+        ends_with_fork(self)
         self._session = SessionFolder(folder, type(microscope).__name__, microscope.capabilities, list(self.offers))
 
     @property

@@ -467,6 +467,51 @@ def test_a_signal_handler_may_stop_in_the_middle_of_any_call(wire):
         assert len(stops) == 20
 
 
+FORKS = """
+import os, sys, semdrivers
+from semdrivers.sessions import Recorder
+url, kind, end, folder = sys.argv[1:]
+make = {
+    "plain": lambda: semdrivers.connect(url),
+    "recorder": lambda: Recorder(semdrivers.connect(url), folder),
+    "one thread": lambda: semdrivers.on_one_thread(lambda: semdrivers.connect(url)),
+}
+with make[kind]() as microscope:
+    if (child := os.fork()) == 0:
+        if end == "close":
+            microscope.close()
+            os._exit(0)
+        sys.exit(0)  # an exception that leaves the block of the child
+    _, status = os.waitpid(child, 0)
+    print(status, microscope.beam_on, microscope.acquire().working_distance)
+    microscope.working_distance = 15.0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize(
+    ("kind", "end"), [("plain", "exit"), ("plain", "close"), ("recorder", "exit"), ("one thread", "exit")]
+)
+def test_a_forked_child_ends_without_a_word_to_the_instrument(emulator, tmp_path, kind, end):
+    command = [sys.executable, "-c", FORKS, emulator.remote_url, kind, end, str(tmp_path / "session")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "0 True 14.0\n"), done.stderr
+    assert "control was lost" not in done.stderr
+
+
+def test_ctrl_c_ends_a_frame_on_another_thread_and_the_next_frame_comes(emulator):
+    microscope = on_one_thread(lambda: semdrivers.connect(emulator.url))
+    threading.Thread(
+        target=lambda: (until(lambda: emulator.instrument.status().scanning), os.kill(os.getpid(), signal.SIGINT))
+    ).start()
+    with pytest.raises(KeyboardInterrupt):
+        microscope.acquire(ScanMode.SLOW)
+    until(lambda: not emulator.instrument.status().scanning)
+    assert microscope.beam_on
+    assert microscope.acquire().working_distance == 14.0
+    microscope.close()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP")
 def test_a_lease_lost_in_sleep_is_asked_for_again_to_put_the_lens_back():
     with emulated(profile=dataclasses.replace(SLOWEST, lease_time=0.6)) as emulator:
