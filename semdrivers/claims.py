@@ -186,7 +186,8 @@ def _wrapped(thing: object, depth: int = 0) -> object | None:
     if inspect.getattr_static(type(thing), "__wrapped__", _ABSENT) is not _ABSENT:
         return getattr(thing, "__wrapped__", None)
     if isinstance(name := inspect.getattr_static(type(thing), "_semdrivers_wraps", None), str):
-        return inspect.getattr_static(thing, name, None)
+        inner: object | None = inspect.getattr_static(thing, name, None)
+        return inner
     inside: dict[int, object] = {id(value): value for value in _attributes(thing) if _is_microscope(value, depth)}
     return next(iter(inside.values())) if len(inside) == 1 else None
 
