@@ -30,6 +30,7 @@ from semdrivers.microscope import (
     HasStage,
     LimitsTravel,
     Microscope,
+    Range,
     allowed_range,
     approach,
     check_microscope,
@@ -55,6 +56,8 @@ _PLACE, _STAGE, _SHIFT = "working_distance", "stage_position", "beam_shift"
 _ASIDE = 2.0  # Depths of field from the prediction of a map at which a run begins
 _AROUND = [(0.5, 0.0), (0.0, 0.5), (-0.5, 0.0), (0.0, -0.5), (0.7, 0.7), (-0.7, 0.7), (-0.7, -0.7), (0.7, -0.7)]
 """Where ``move_to_contrast`` looks, in radii from the target."""
+_SAME = 1e-3
+"""Share of a value by which two reads of it may differ where nothing was set."""
 _STAGE_ERROR = 0.005
 """mm by which a stage that was sent beside the target, or back, may miss its place, besides half of the way."""
 _TERMINATE = ("SIGTERM", "SIGHUP")
@@ -401,7 +404,8 @@ def _start(microscope: Microscope, settings: AutofocusSettings) -> dict[str, Any
     if aside and not isinstance(microscope, HasStage):
         name = "move_to_contrast" if settings.focus_offset is None else "focus_offset"
         raise InvalidParameterError(f"{name} needs a stage, and {type(microscope).__name__} has none; leave it out")
-    values: dict[str, Any] = {"magnification": read_number(microscope, "magnification")}
+    about = microscope.capabilities
+    values: dict[str, Any] = {"magnification": _read_twice(microscope, "magnification", about.magnification)}
     if settings.stigmate:
         values["stigmator"] = stigmator_of(microscope)
     if settings.correct_drift and not isinstance(microscope, HasBeamShift | HasStage):
@@ -414,9 +418,20 @@ def _start(microscope: Microscope, settings: AutofocusSettings) -> dict[str, Any
         aside = True
     if aside and isinstance(microscope, HasStage):
         values[_STAGE] = read_pair(microscope, _STAGE, "mm")
-    values[_PLACE] = read_number(microscope, _PLACE, "mm")
-    allowed_range(microscope.capabilities.working_distance, settings.bounds, values[_PLACE])
+    values[_PLACE] = _read_twice(microscope, _PLACE, about.working_distance, "mm")
+    allowed_range(about.working_distance, settings.bounds, values[_PLACE])
     return values
+
+
+def _read_twice(microscope: Microscope, name: str, offered: Range, unit: str = "") -> float:
+    """Return a value that will be put back, which two reads agree on: no later answer would contradict a wrong one."""
+    first, again = (read_number(microscope, name, unit) for _ in range(2))
+    if abs(again - first) > max(offered.step, _SAME * abs(first)):
+        raise DeviceError(
+            f"the instrument reads back a {name.replace('_', ' ')} of {first:g} {unit}, and then {again:g} {unit}, "
+            "though nothing was set: wait until it stands still, or check its driver"
+        )
+    return first
 
 
 def _aside(settings: AutofocusSettings) -> bool:

@@ -210,7 +210,7 @@ def run(
         try:
             run.restore()
         except Exception as second:
-            error.add_note(f"and the start could not be restored: {second}")
+            error.add_note(f"and the start, {run.start_working_distance:g} mm, could not be put back: {second}")
         raise
     sure = outcome.focused and outcome.confidence >= SURE
     if apertures is not None and instrument is not None and sure and outcome.beam is not None:

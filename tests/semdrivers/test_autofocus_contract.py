@@ -63,6 +63,26 @@ def test_the_start_is_restored_after_any_exception(foreign, offer_method, error)
     assert (foreign.working_distance, foreign.magnification) == (12.0, 2000.0)
 
 
+@pytest.mark.parametrize("name", ["working_distance", "magnification"])
+def test_a_start_that_two_reads_disagree_on_is_named_and_nothing_moves(foreign_type, offer_method, name):
+    reads = []
+    honest = getattr(foreign_type, name)
+
+    class LiesOnce(foreign_type):
+        pass
+
+    def read(self):
+        reads.append(honest.fget(self))
+        return reads[-1] * (1.02 if len(reads) == 1 else 1.0)
+
+    setattr(LiesOnce, name, honest.getter(read))
+    microscope = LiesOnce()
+    offer_method(moved("refused"))
+    with pytest.raises(semdrivers.DeviceError, match=f"{name.replace('_', ' ')} of .* though nothing was set"):
+        semdrivers.autofocus(microscope, method="test-method")
+    assert (microscope.working_distance, microscope.magnification) == (12.0, 2000.0)
+
+
 def test_what_could_not_be_restored_is_noted_and_the_rest_is_restored(foreign_type, offer_method):
     class Stuck(foreign_type):
         broken = False

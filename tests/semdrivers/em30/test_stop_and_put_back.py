@@ -303,7 +303,7 @@ def moves_and(then: Callable[[Any, Any], object]) -> Callable[..., Any]:
 
 def test_a_lost_link_is_opened_again_to_put_everything_back(offer_method):
     offer_method(moves_and(lambda microscope, _: [microscope.working_distance for _ in range(20)]))
-    faulty = emulated(faults="control-reset@6", realtime=False)
+    faulty = emulated(faults="control-reset@8", realtime=False)
     with faulty as emulator, semdrivers.connect(emulator.remote_url) as microscope:
         with pytest.raises(TransportError) as raised:
             microscope.autofocus(method="test-method")
