@@ -267,15 +267,8 @@ class SectorPair:
         root = np.sqrt(weight)
         one, other = ((s.sectors * root).astype(np.float32) for s in (first, second))
         one_error, other_error = (s.sectors_error.astype(np.float32) for s in (first, second))
-        self._table = np.concatenate(
-            [
-                _disagreement(
-                    _disc_power(_node_radii(), common[k]), one[k], other[k], one_error[k], other_error[k], _MOST
-                )
-                for k in range(SECTORS)
-            ],
-            axis=None,
-        )
+        transfer = np.moveaxis(_disc_power(_node_radii(), common), 0, 1)
+        self._table = _disagreement(transfer, one, other, one_error, other_error, _MOST).ravel()
 
     def __call__(self, first: tuple[Array, Array], second: tuple[Array, Array]) -> Array:
         """Return the sum of squares over all sectors, shape (N,).
@@ -303,21 +296,34 @@ def _disagreement(
 
     Parameters
     ----------
-    transfer : ndarray of shape (R, F), float32
+    transfer : ndarray of shape (..., R, F), float32
         T, of every radius and frequency.
-    one, other, one_error, other_error : ndarray of shape (F,), float32
+    one, other, one_error, other_error : ndarray of shape (..., F), float32
         Powers and their variances.
     most : float, optional
         What one frequency adds at most.
+
+    Returns
+    -------
+    ndarray of shape (..., R, R), float32
     """
-    by_frequency = np.ascontiguousarray(transfer.T)
-    squared = by_frequency * by_frequency
-    difference = (by_frequency * one[:, None])[:, None, :] - (by_frequency * other[:, None])[:, :, None]
-    difference *= difference
-    difference /= (squared * one_error[:, None])[:, None, :] + (squared * other_error[:, None])[:, :, None]
-    if most is not None:
-        difference /= 1 + difference * np.float32(1 / most)
-    return np.asarray(difference.sum(axis=0))
+    total = np.zeros((*transfer.shape[:-1], transfer.shape[-2]), np.float32)
+    difference, error = np.empty_like(total), np.empty_like(total)
+    for k in range(transfer.shape[-1]):  # One at a time fits into the processor's cache
+        share = np.ascontiguousarray(transfer[..., k])
+        squared = share * share
+        first, second = (share * power[..., k, None] for power in (one, other))
+        first_error, second_error = (squared * each[..., k, None] for each in (one_error, other_error))
+        np.subtract(first[..., None, :], second[..., None], out=difference)
+        np.square(difference, out=difference)
+        np.add(first_error[..., None, :], second_error[..., None], out=error)
+        difference /= error
+        if most is not None:
+            np.multiply(difference, np.float32(1 / most), out=error)
+            error += 1
+            difference /= error
+        total += difference
+    return total
 
 
 _NODES = 72
@@ -443,8 +449,8 @@ def _common_frequency(first: Array, power: Array, second: Array, other: Array) -
 
 
 def _disc_power(radii: Array, frequencies: Array) -> Array:
-    """Return the share of power that discs leave, shape (radii, frequencies), float32."""
-    return transfer(np.outer(radii, 2 * math.pi * frequencies)).astype(np.float32)
+    """Return the share of power that discs leave, shape (radii, *frequencies), float32."""
+    return transfer(np.multiply.outer(radii, 2 * math.pi * frequencies)).astype(np.float32)
 
 
 _STEP, _END, _TURNS = 0.02, 210.0, 256
