@@ -224,16 +224,17 @@ class Pair:
         least = float(disagreement.min())
         scale = max(LEAST_DISAGREEMENT, 2 * least / max(float(weight.sum()), 1.0))
         likelihood = np.exp(-0.5 * (disagreement - least) / scale)
-        self._table = np.log((1 - _OUTLIER) * likelihood + _OUTLIER).astype(np.float32)
+        self._table = np.log((1 - _OUTLIER) * likelihood + _OUTLIER).ravel()
 
     def __call__(self, first: Array, second: Array) -> Array:
         """Return the log-likelihood of blur radii (pixels, any shapes that broadcast), float32."""
-        i, di = _position(first)
-        j, dj = _position(second)
-        table = self._table.ravel()
+        (i, di), (j, dj) = _position(first), _position(second)
         base = i * _COUNT + j
-        low = table[base] + dj * (table[base + 1] - table[base])
-        high = table[base + _COUNT] + dj * (table[base + _COUNT + 1] - table[base + _COUNT])
+        low, low_next = self._table.take(base), self._table.take(base + 1)
+        low = low + dj * (low_next - low)
+        base += _COUNT
+        high, high_next = self._table.take(base), self._table.take(base + 1)
+        high = high + dj * (high_next - high)
         return np.asarray(low + di * (high - low))
 
 
