@@ -282,11 +282,14 @@ class SectorPair:
         (i, di), (j, dj) = first, second
         base = i * _NODES + j + _SECTOR_OFFSETS
         low, low_next = self._table.take(base), self._table.take(base + 1)
-        low += dj * (low_next - low)
+        low_next -= low
+        low += dj * low_next
         base += _NODES
         high, high_next = self._table.take(base), self._table.take(base + 1)
-        high += dj * (high_next - high)
-        low += di * (high - low)
+        high_next -= high
+        high += dj * high_next
+        high -= low
+        low += di * high
         return np.asarray(low.sum(axis=0))
 
 
@@ -329,17 +332,18 @@ def _disagreement(
 
 _NODES = 72
 _NODE_GROWTH = math.log(_LARGEST / _SMALLEST) / (_NODES - 2)
-_SECTOR_OFFSETS = (np.arange(SECTORS) * _NODES * _NODES).astype(np.int32)[:, None]
+_SECTOR_OFFSETS = (np.arange(SECTORS) * _NODES * _NODES)[:, None]
 
 
 def sector_position(radius: Array) -> tuple[Array, Array]:
     """Return where blur radii (pixels) lie in the tables of a `SectorPair`: node below, and fraction to the next."""
-    place = np.log(np.maximum(radius, np.float32(_SMALLEST)) * np.float32(1 / _SMALLEST))
+    scaled = radius * np.float32(1 / _SMALLEST)
+    place = np.log(np.maximum(scaled, 1))
     place *= np.float32(1 / _NODE_GROWTH)
     place += 1
-    place = np.where(radius < _SMALLEST, radius * np.float32(1 / _SMALLEST), place)
+    np.copyto(place, scaled, where=radius < _SMALLEST)
     np.minimum(place, np.float32(_NODES - 1.001), out=place)
-    index = place.astype(np.int32)
+    index = place.astype(np.intp)
     return index, place - index
 
 
@@ -367,10 +371,11 @@ def _weight(power: Array, error: Array, other: Array, other_error: Array) -> Arr
 
 def _position(radius: Array) -> tuple[Array, Array]:
     """Return the index of the table's node below a radius, and the fraction to the next."""
-    geometric = np.log(np.maximum(radius, 1e-6) * (1 / _SMALLEST)) * (1 / _GROWTH) + 1
-    place = np.where(radius < _SMALLEST, radius * (1 / _SMALLEST), geometric)
-    place = np.minimum(place, _COUNT - 1.001).astype(np.float32)
-    index = place.astype(np.int32)
+    scaled = radius * (1 / _SMALLEST)
+    place = np.log(np.maximum(scaled, 1)) * (1 / _GROWTH) + 1
+    place = np.where(radius < _SMALLEST, scaled, place)
+    place = np.minimum(place, _COUNT - 1.001).astype(np.float32, copy=False)
+    index = place.astype(np.intp)
     return index, place - index
 
 
