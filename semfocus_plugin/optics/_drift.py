@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -122,8 +123,7 @@ def shift_between(first: NDArray[Any], second: NDArray[Any], blur: float = 0.0) 
 
 def _residual_shift(first: NDArray[Any], second: NDArray[Any], blur: float) -> Shift | None:
     height, width = first.shape
-    window = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
-    one, other = (_transformed(frame, window) for frame in (first, second))
+    one, other = (_transformed(frame) for frame in (first, second))
     ky, kx = np.fft.fftfreq(height), np.fft.rfftfreq(width)
     square = (ky * ky)[:, None] + kx * kx
     highest = min(_HIGHEST, _BEFORE_ZERO * 0.61 / blur) if blur > 0 else _HIGHEST
@@ -144,7 +144,7 @@ def _residual_shift(first: NDArray[Any], second: NDArray[Any], blur: float) -> S
     beyond = np.flatnonzero(square > _NOISE**2)
     for transform in (one, other):
         each = transform.real**2 + transform.imag**2
-        noise = float(np.median(each.take(beyond))) / math.log(2)
+        noise = _median(each.take(beyond)) / math.log(2)
         mean = np.bincount(ring, each.take(used), minlength=rings) / count
         shared = shared * np.clip(1 - noise / np.maximum(mean, 1e-30), 0.0, 1.0)
         power.append(mean)
@@ -156,10 +156,10 @@ def _residual_shift(first: NDArray[Any], second: NDArray[Any], blur: float) -> S
     spread = math.sqrt(2 * float(np.vdot(terms, terms).real)) * _WINDOW
     if not spread > 0:
         return None
-    surface = np.fft.irfft2(terms, (height, width)) * (height * width)
+    rows, columns = np.flatnonzero(np.abs(ky) < highest), np.flatnonzero(kx < highest)
+    surface = np.fft.irfft(np.fft.ifft(terms[:, columns], axis=0), width) * (height * width)
     top = np.unravel_index(int(surface.argmax()), surface.shape)
     start = where = np.array([_signed(int(top[1]), width), _signed(int(top[0]), height)], float)
-    rows, columns = np.flatnonzero(np.abs(ky) < highest), np.flatnonzero(kx < highest)
     terms, waves = terms[np.ix_(rows, columns)], (2 * math.pi * kx[columns], 2 * math.pi * ky[rows])
     for _ in range(_STEPS):
         turned, curvature = _turned(terms, waves, where)
@@ -202,10 +202,28 @@ def _moments(weight: Any, waves: tuple[Any, Any]) -> Array:
     return np.array([[weight.sum(axis=0) @ (kx * kx), mixed], [mixed, weight.sum(axis=1) @ (ky * ky)]])
 
 
-def _transformed(frame: NDArray[Any], window: Any) -> Any:
+def _transformed(frame: NDArray[Any]) -> Any:
+    window, total = _window(*frame.shape)
     pixels = frame.astype(np.float32)
-    pixels -= np.float32(float((pixels * window).sum(dtype=np.float64)) / float(window.sum(dtype=np.float64)))
-    return transform_of(pixels * window) * np.float32(pixels.size)
+    pixels -= np.float32(float((pixels * window).sum(dtype=np.float64)) / total)
+    pixels *= window
+    transform = transform_of(pixels)
+    transform *= np.float32(pixels.size)
+    return transform
+
+
+@lru_cache(maxsize=4)
+def _window(height: int, width: int) -> tuple[Any, float]:
+    """Return a window of that shape, and its sum."""
+    window = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
+    return window, float(window.sum(dtype=np.float64))
+
+
+def _median(values: Any) -> float:
+    """Return what `numpy.median` does, at a fifth of its price for many."""
+    middle = len(values) // 2
+    ordered = np.partition(values, middle)
+    return float(ordered[middle] if len(values) % 2 else (ordered[:middle].max() + ordered[middle]) / 2)
 
 
 def _signed(index: Any, length: int) -> Any:
