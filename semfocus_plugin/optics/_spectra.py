@@ -123,7 +123,7 @@ def spectrum(pixels: NDArray[Any]) -> Spectrum:
     height, width = pixels.shape
     top, left = max(0, height - _LARGEST_SIDE) // 2, max(0, width - _LARGEST_SIDE) // 2
     frame = pixels[top : top + _LARGEST_SIDE, left : left + _LARGEST_SIDE].astype(np.float32)
-    window, weight, squares, cells, frequencies, turns, bins, rings, sectors, noisy = _geometry(*frame.shape)
+    window, weight, squares, cells, frequencies, cosines, sines, bins, rings, sectors, noisy = _geometry(*frame.shape)
     mean = float(frame.mean(dtype=np.float64))
     frame = frame / np.float32(mean if mean > 0 else 1.0)
     frame -= np.float32(float((frame * window).sum(dtype=np.float64)) / weight)
@@ -133,7 +133,7 @@ def spectrum(pixels: NDArray[Any]) -> Spectrum:
     total, first, floor = *(rings.of(values) for values in by_cell), rings.columns @ column
     by_sector, moments, below = *(sectors.of(values) for values in by_cell), sectors.columns @ column
     sample = power - column
-    cosine, sine = (sectors.of(np.bincount(cells, (sample * part).ravel())) for part in (turns.real, turns.imag))
+    cosine, sine = (sectors.of(np.bincount(cells, (sample * part).ravel())) for part in (cosines, sines))
     shown = by_sector - below
     counts, sector_counts = rings.counts, sectors.counts
     peak, where, lobe = _peak(power, bins, total / counts, counts)
@@ -407,9 +407,9 @@ def _bins(bins: Array, cells: Array, count: int) -> _Bins:
 def _geometry(height: int, width: int) -> tuple[Any, ...]:
     """Return what spectra of a size of frames have in common.
 
-    Window, the sums of it and of its squares, cell and frequency of every mode, exp(2iφ) of its direction φ, its ring,
-    bins by ring, bins by sector and ring, lines of noise alone. A cell is what is of one ring, one sector, and one ring
-    of that.
+    Window, the sums of it and of its squares, cell and frequency of every mode, cos 2φ and sin 2φ of its direction φ,
+    its ring, bins by ring, bins by sector and ring, lines of noise alone. A cell is what is of one ring, one sector,
+    and one ring of that.
     """
     window = (np.hanning(height)[:, None] * np.hanning(width)).astype(np.float32)
     vertical = np.abs(np.fft.fftfreq(height))
@@ -428,7 +428,8 @@ def _geometry(height: int, width: int) -> tuple[Any, ...]:
         float(np.square(window).sum(dtype=np.float64)),
         cells,
         frequency.astype(np.float32),
-        np.exp(2j * direction).astype(np.complex64),
+        np.cos(2 * direction).astype(np.float32),
+        np.sin(2 * direction).astype(np.float32),
         bins,
         _bins((bins - 1) % (len(_EDGES) + 1), cells, len(_EDGES) - 1),
         _bins(sectors, cells, SECTORS * _RINGS),
