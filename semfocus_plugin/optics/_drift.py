@@ -103,15 +103,24 @@ def shift_between(first: NDArray[Any], second: NDArray[Any], blur: float = 0.0) 
     blur : float
         Radius of the wider blur of both, pixels.
     """
+    return _shift(first, second, blur, {})
+
+
+def _shift(first: NDArray[Any], second: NDArray[Any], blur: float, known: dict[tuple[int, ...], Any]) -> Shift | None:
+    """Return what `shift_between` does; transforms of parts of the first picture are kept in `known`."""
     height, width = first.shape
     row = column = 0
     for _ in range(2):
         rows, columns = height - abs(row), width - abs(column)
         if rows < _OVERLAP * height or columns < _OVERLAP * width:
             return None
+        rows, columns = _quick(rows), _quick(columns)
         one = first[max(-row, 0) : max(-row, 0) + rows, max(-column, 0) : max(-column, 0) + columns]
         other = second[max(row, 0) : max(row, 0) + rows, max(column, 0) : max(column, 0) + columns]
-        found = _residual_shift(one, other, blur)
+        key = max(-row, 0), max(-column, 0), rows, columns
+        if key not in known:
+            known[key] = _transformed(one)
+        found = _residual_shift(known[key], _transformed(other), blur, (rows, columns))
         if found is None:
             return None
         shift = Shift(column + found.x, row + found.y, found.covariance)
@@ -121,9 +130,18 @@ def shift_between(first: NDArray[Any], second: NDArray[Any], blur: float = 0.0) 
     return shift
 
 
-def _residual_shift(first: NDArray[Any], second: NDArray[Any], blur: float) -> Shift | None:
-    height, width = first.shape
-    one, other = (_transformed(frame) for frame in (first, second))
+@lru_cache(maxsize=256)
+def _quick(length: int) -> int:
+    """Return the largest length up to that one without prime factors above 13: others take a transform four times."""
+    rest = length
+    for factor in (2, 3, 5, 7, 11, 13):
+        while rest % factor == 0:
+            rest //= factor
+    return length if rest == 1 else _quick(length - 1)
+
+
+def _residual_shift(one: Any, other: Any, blur: float, shape: tuple[int, int]) -> Shift | None:
+    height, width = shape
     ky, kx = np.fft.fftfreq(height), np.fft.rfftfreq(width)
     square = (ky * ky)[:, None] + kx * kx
     highest = min(_HIGHEST, _BEFORE_ZERO * 0.61 / blur) if blur > 0 else _HIGHEST
@@ -250,11 +268,12 @@ def drift_of(frames: Sequence[Frame], pixel: float) -> tuple[float, float, float
     if len(frames) < 2 or not frames[-1].time > frames[0].time:
         return None
     base = min(frames, key=lambda frame: frame.blur)
+    known: dict[tuple[int, ...], Any] = {}
     rows, values, weights = [], [], []
     for frame in frames:
         if frame is base:
             continue
-        found = shift_between(base.pixels, frame.pixels, max(base.blur, frame.blur))
+        found = _shift(base.pixels, frame.pixels, max(base.blur, frame.blur), known)
         if found is None:
             continue
         seconds, lens = frame.time - base.time, frame.working_distance - base.working_distance
