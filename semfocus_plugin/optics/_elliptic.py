@@ -563,12 +563,11 @@ class _Mixture:
         size = points.shape[1]
         constant = math.lgamma(0.5 * (_FREEDOM + size)) - math.lgamma(0.5 * _FREEDOM)
         constant -= 0.5 * size * math.log(math.pi * _FREEDOM)
-        total = np.zeros(len(points))
-        for share, mean, inverse in zip(self._shares, self._means, self._inverse, strict=True):
-            away = (points - mean) @ inverse.T
-            log = constant + float(np.log(np.diag(inverse)).sum())
-            total += share * np.exp(log - 0.5 * (_FREEDOM + size) * np.log1p((away * away).sum(axis=1) / _FREEDOM))
-        return np.log(np.maximum(total, 1e-300))
+        away = (points - self._means[:, None]) @ self._inverse.swapaxes(1, 2)
+        log = constant + np.log(np.diagonal(self._inverse, axis1=1, axis2=2)).sum(axis=1)
+        tails = np.log1p((away * away).sum(axis=2) / _FREEDOM)
+        densities = self._shares[:, None] * np.exp(log[:, None] - 0.5 * (_FREEDOM + size) * tails)
+        return np.log(np.maximum(densities.sum(axis=0), 1e-300))
 
 
 def _components(
