@@ -230,7 +230,12 @@ class Pair:
         """Return the log-likelihood of blur radii (pixels, any shapes that broadcast), float32."""
         (i, di), (j, dj) = _position(first), _position(second)
         base = i * _COUNT + j
-        return _between(self._table, base, _COUNT, di, dj)
+        low, low_next = self._table.take(base), self._table.take(base + 1)
+        low = low + dj * (low_next - low)
+        base += _COUNT
+        high, high_next = self._table.take(base), self._table.take(base + 1)
+        high = high + dj * (high_next - high)
+        return np.asarray(low + di * (high - low))
 
 
 class SectorPair:
@@ -275,27 +280,17 @@ class SectorPair:
             `sector_position` of the blur radii of the two frames in every sector.
         """
         (i, di), (j, dj) = first, second
-        return np.asarray(_between(self._table, i * _NODES + j + _SECTOR_OFFSETS, _NODES, di, dj).sum(axis=0))
-
-
-def _between(table: Array, base: Array, row: int, di: Array, dj: Array) -> Array:
-    """Return what is between the four nodes at `base`, in a table with so many to a row, by the fractions of the way.
-
-    In single precision: nodes differ by far more from what they stand for.
-    """
-    low, step = table.take(base), table.take(base + 1)
-    step -= low
-    step *= dj
-    low += step
-    base += row
-    high, step = table.take(base), table.take(base + 1)
-    step -= high
-    step *= dj
-    high += step
-    high -= low
-    high *= di
-    low += high
-    return low
+        base = i * _NODES + j + _SECTOR_OFFSETS
+        low, low_next = self._table.take(base), self._table.take(base + 1)
+        low_next -= low
+        low += dj * low_next
+        base += _NODES
+        high, high_next = self._table.take(base), self._table.take(base + 1)
+        high_next -= high
+        high += dj * high_next
+        high -= low
+        low += di * high
+        return np.asarray(low.sum(axis=0))
 
 
 def _disagreement(
@@ -326,9 +321,11 @@ def _disagreement(
         np.subtract(first[..., None, :], second[..., None], out=difference)
         np.square(difference, out=difference)
         np.add(first_error[..., None, :], second_error[..., None], out=error)
-        if most is not None:  # d / e / (1 + d / e / most)
-            error += difference * np.float32(1 / most)
         difference /= error
+        if most is not None:
+            np.multiply(difference, np.float32(1 / most), out=error)
+            error += 1
+            difference /= error
         total += difference
     return total
 
@@ -345,13 +342,9 @@ def sector_position(radius: Array) -> tuple[Array, Array]:
     place *= np.float32(1 / _NODE_GROWTH)
     place += 1
     np.copyto(place, scaled, where=radius < _SMALLEST)
-    return _split(np.minimum(place, np.float32(_NODES - 1.001), out=place))
-
-
-def _split(place: Array) -> tuple[Array, Array]:
-    """Return the whole and the fractional part of places in a table, float32 and not below 0."""
-    whole = np.floor(place)
-    return whole.astype(np.intp), place - whole
+    np.minimum(place, np.float32(_NODES - 1.001), out=place)
+    index = place.astype(np.intp)
+    return index, place - index
 
 
 def sector_directions(spectra: Sequence[Spectrum]) -> Array:
@@ -381,7 +374,9 @@ def _position(radius: Array) -> tuple[Array, Array]:
     scaled = radius * (1 / _SMALLEST)
     place = np.log(np.maximum(scaled, 1)) * (1 / _GROWTH) + 1
     place = np.where(radius < _SMALLEST, scaled, place)
-    return _split(np.minimum(place, _COUNT - 1.001).astype(np.float32, copy=False))
+    place = np.minimum(place, _COUNT - 1.001).astype(np.float32, copy=False)
+    index = place.astype(np.intp)
+    return index, place - index
 
 
 @dataclass(frozen=True, slots=True, eq=False)
