@@ -272,18 +272,18 @@ def _rows_of_text(pixels: NDArray[Any]) -> int:
     often = [int(each) for each in rises.argsort()[-3:] if rises[each] > 0.002 * strip.size]
     for level in dict.fromkeys((high, low, *often)):
         rows = 0
-        off = np.abs(strip - level)
+        off = _framed(strip, level, high - low)
         for share in _LIKE_INK if level in (high, low) else _LIKE_INK[:1]:
             near, far = (int(each * (high - low)) for each in (share, max(_CONTRAST, 1.5 * share)))
-            if near < far and _FEWEST * _STROKES <= np.count_nonzero(off <= near) < _TEXT[1] * off.size:
+            if near < far and _FEWEST * _STROKES <= np.count_nonzero(off <= near) < _TEXT[1] * strip.size:
                 runs = _sudden_runs(off, near, far)
                 if np.count_nonzero(np.bincount(runs[0]) >= _STROKES) < _FEWEST:
                     continue
-                ink = _strokes(runs, off.shape)
+                ink = _strokes(runs, strip.shape)
                 top = _top_of_text(ink, most)
                 if top is not None:
                     middle = pixels[len(pixels) // 4 : 3 * len(pixels) // 4 : every, ::every].astype(np.int32)
-                    alike = _strokes(_sudden_runs(np.abs(middle - level), near, far), middle.shape)
+                    alike = _strokes(_sudden_runs(_framed(middle, level, high - low), near, far), middle.shape)
                     if np.mean(_per_row(alike) >= _ALIKE * _per_row(ink[top:]).max()) <= _SELDOM:
                         rows = max(rows, (len(strip) - top) * every)
         if rows:
@@ -299,18 +299,32 @@ def _per_row(ink: NDArray[np.bool_]) -> NDArray[np.int64]:
 _Runs = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
 
 
+def _framed(rows: NDArray[np.int32], level: int, away: int) -> NDArray[np.int32]:
+    """Return how far pixels are from a level, and two columns on either side that are far `away`."""
+    framed = np.full((len(rows), rows.shape[1] + 4), away, rows.dtype)
+    inside = framed[:, 2:-2]
+    np.subtract(rows, level, out=inside)
+    np.abs(inside, out=inside)
+    return framed
+
+
 def _sudden_runs(off: NDArray[np.int32], near: int, far: int) -> _Runs:
-    """Return row, first and last column of runs along a row near the level of the ink that begin and end suddenly."""
-    height, width = off.shape
-    framed = np.full((height, width + 4), far, off.dtype)
-    framed[:, 2:-2] = off
-    levels = framed.ravel()
+    """Return row, first and last column of runs along a row near the level of the ink that begin and end suddenly.
+
+    Parameters
+    ----------
+    off : ndarray of shape (H, W + 4)
+        How far pixels are from the level, `_framed`.
+    near, far : int
+        Up to which a pixel is of the level, and from which it is not at all.
+    """
+    levels = off.ravel()
     ink = levels <= near
     edges = np.flatnonzero(ink[1:] != ink[:-1])
     begins, ends = edges[::2] + 1, edges[1::2]
     sudden = np.maximum(levels[begins - 2], levels[begins - 1]) >= far
     sudden &= np.maximum(levels[ends + 1], levels[ends + 2]) >= far
-    row, column = np.divmod(begins[sudden], width + 4)
+    row, column = np.divmod(begins[sudden], off.shape[1])
     return row, column - 2, column - 2 + (ends - begins)[sudden]
 
 
@@ -377,11 +391,12 @@ def _levelled(rows: _Strip, low: int, spread: float) -> Iterator[tuple[_Strip, f
     segments = (np.arange(_SEGMENTS) * width // _SEGMENTS)[:, None] + np.arange(width // _SEGMENTS)
     medians = _median(rows[-low:, segments].transpose(1, 0, 2).reshape(_SEGMENTS, -1))
     ends = 2 * medians[0] - medians[2:0:-1], medians, 2 * medians[-1] - medians[-2:-4:-1]
-    ramp = _median(np.lib.stride_tricks.sliding_window_view(np.concatenate(ends), 5))
+    ramp = _median(np.stack([np.concatenate(ends)[k : k + _SEGMENTS] for k in range(5)], axis=1))
     middles = (np.arange(_SEGMENTS) + 0.5) * width / _SEGMENTS
     along = np.interp(np.arange(width) + 0.5, middles, ramp - ramp.mean()).astype(np.float32)
     ordered, most = np.sort(rows[-low:] - along, axis=1), int(0.4 * width)
-    noise = float(np.percentile((ordered[:, most:] - ordered[:, :-most]).min(axis=1), 30))
+    widths = np.sort((ordered[:, most:] - ordered[:, :-most]).min(axis=1))
+    noise = float(np.interp(0.3 * (len(widths) - 1), np.arange(len(widths)), widths))
     if noise <= _NOISE * spread:
         yield rows - along, _TOLERANCE * max(noise, spread / 255)
 

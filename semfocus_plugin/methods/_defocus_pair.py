@@ -178,10 +178,10 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
             unread = _unread(posterior, sightings)
             best = max(close, key=_sharpness if posterior.period is None and not unread else _structure)
             blurred = min(map(_sharpness, seen))
-            period = posterior.period or period_of(best.image.pixels)
-            flank = None
-            if period is not None and (posterior.period is not None or best.detail < PLAIN):
-                flank = _unseen_lobe(run, period, near, at_target)
+            period = posterior.period
+            if period is None and best.detail < PLAIN:
+                period = period_of(best.image.pixels)
+            flank = None if period is None else _unseen_lobe(run, period, near, at_target)
             if flank is not None:
                 place, phase = flank, "verify"
                 continue
@@ -206,6 +206,8 @@ def settle(run: FocusRun, accept: float, target: float) -> Outcome:
                     outcome = _judge(run, best, blurred, near, accept, posterior)
                 if outcome.focused and stepped is not None:
                     outcome = replace(outcome, working_distance=stepped.working_distance)
+                if period is None and best.detail >= PLAIN:
+                    period = period_of(best.image.pixels)
                 if period is not None:
                     beyond = _line_foci(posterior, near)
                     others = [m for m in at_target if abs(m.working_distance - near.working_distance) > beyond]

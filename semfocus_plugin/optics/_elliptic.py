@@ -47,6 +47,8 @@ _FEW_UNKNOWNS, _MANY_DRAWS, _MANY_FEW = 2, 700, 40.0
 """Unknowns of the stigmator up to which those numbers do, and the numbers of draws, and of such that count, beyond."""
 _LEAST_UNKNOWN = 0.01
 """Least standard deviation of an unknown in a component of the mixture, as a share of that of its prior."""
+_BLOCK = 650
+"""Points that are compared with the frames at a time: what that takes fits into the processor's cache."""
 _COMPONENTS = 4
 _OUTLIER = 1e-6
 _FREEDOM = 4.0
@@ -305,9 +307,21 @@ def _spike_evidence(target: _Target, seen: _Seen) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Seen:
-    """Points, and how far every pair of frames disagrees with them."""
+    """Points, and how far every pair of frames disagrees with them.
+
+    Parameters
+    ----------
+    points : ndarray of shape (N, n)
+        Place, ln scale, both components in pixels, and unknowns.
+    signed, parts : list of ndarray
+        Of every frame defocus, shape (N,), and both components of astigmatism, shape (N, 2), in pixels of blur.
+    squares : list of ndarray of shape (N,)
+        Of every pair, the sum of squares.
+    """
 
     points: Array
+    signed: list[Array]
+    parts: list[Array]
     squares: list[Array]
 
 
@@ -348,9 +362,12 @@ class _Target:
 
     def seen(self, points: Array) -> _Seen:
         """Return points with the disagreement of every pair; the least one met is what the pair can reach."""
-        squares = self._disagreements(points)
+        signed, parts = self._ellipses(points)
+        blocks = [slice(k, k + _BLOCK) for k in range(0, len(points), _BLOCK)]
+        found = [self._disagreements([z[block] for z in signed], [part[block] for part in parts]) for block in blocks]
+        squares = [np.concatenate(each) for each in zip(*found, strict=True)]
         self._least = [min(least, float(each.min())) for least, each in zip(self._least, squares, strict=True)]
-        return _Seen(points, squares)
+        return _Seen(points, signed, parts, squares)
 
     def __call__(self, seen: _Seen) -> Array:
         return np.asarray(self.both(seen)[0])
@@ -387,7 +404,7 @@ class _Target:
         return log
 
     def _log_frames(self, seen: _Seen) -> Array:
-        return log_frames(self._sightings, *self._ellipses(seen.points), self._growth, self._trust)
+        return log_frames(self._sightings, seen.signed, seen.parts, self._growth, self._trust)
 
     def _ellipses(self, points: Array) -> tuple[list[Array], list[Array]]:
         """Return of every frame z in pixels of blur, with its sign, and both components of astigmatism in pixels."""
@@ -396,21 +413,24 @@ class _Target:
             (s.working_distance - points[:, 0]) * stretch * per_mm
             for s, per_mm in zip(self._sightings, self._per_mm, strict=True)
         ]
+        last = points[:, 2:4]
         parts = []
         for added in self._added:
-            both = stretch * _added(added, points[:, 4:])
-            parts.append(points[:, 2:4] + np.stack([both.real, both.imag], axis=1) if added.any() else points[:, 2:4])
+            both = stretch * _added(added, points[:, 4:]) if added.any() else None
+            parts.append(last if both is None else last + np.stack([both.real, both.imag], axis=1))
         return signed, parts
 
-    def _disagreements(self, points: Array) -> list[Array]:
+    def _disagreements(self, signed: list[Array], parts: list[Array]) -> list[Array]:
         """Return the sum of squares of every pair, each of shape (N,)."""
-        signed, parts = self._ellipses(points)
         placed = {}
         for k in self._compared:
             z, growth = signed[k].astype(np.float32), np.float32(self._growth[k])
             x, y = growth * parts[k].astype(np.float32).T
-            squared = z * z + x * x + y * y + (2 * z * x) * self._cos + (2 * z * y) * self._sin
-            placed[k] = sector_position(np.sqrt(np.maximum(squared, 0.0)))
+            squared = (2 * z * x) * self._cos
+            squared += z * z + x * x + y * y
+            squared += (2 * z * y) * self._sin
+            np.maximum(squared, 0.0, out=squared)
+            placed[k] = sector_position(np.sqrt(squared, out=squared))
         return [table(placed[i], placed[j]) for table, (i, j) in zip(self._tables, self._pairs, strict=True)]
 
 
@@ -465,10 +485,11 @@ def log_frames(
         As in `sample`.
     """
     total = np.broadcast_to(_LOG_FLOOR_PRIOR, (len(_FLOORS), len(signed[0])))
-    unread = np.full(len(signed[0]), log_unread(sightings))
+    unread: Array | float = log_unread(sightings)
+    amounts = {key: np.hypot(part[:, 0], part[:, 1]) for key, part in {id(part): part for part in parts}.items()}
     for sighting, z, part, scale, (outlier, least) in zip(sightings, signed, parts, growth, trust, strict=True):
         distance = np.abs(z).astype(np.float32)
-        share = (scale * np.hypot(part[:, 0], part[:, 1])).astype(np.float32)
+        share = (scale * amounts[id(part)]).astype(np.float32)
         larger, smaller = distance + share, np.abs(distance - share)
         if not sighting.structure:
             noise = log_noise(larger)
@@ -482,7 +503,8 @@ def log_frames(
         likelihood = _one_radius(sighting, log_larger, log_smaller, least)
         total = total + np.log((1 - outlier) * likelihood + outlier * math.exp(LOG_ANY_BLUR))
     peak = total.max(axis=0)
-    return np.logaddexp(peak + np.log(np.exp(total - peak).sum(axis=0)), unread)
+    read = peak + np.log(np.exp(total - peak).sum(axis=0))
+    return np.asarray(np.logaddexp(read, unread) if np.any(unread > -math.inf) else read, float)
 
 
 def log_unread(sightings: Sequence[Sighting]) -> float:
@@ -541,12 +563,11 @@ class _Mixture:
         size = points.shape[1]
         constant = math.lgamma(0.5 * (_FREEDOM + size)) - math.lgamma(0.5 * _FREEDOM)
         constant -= 0.5 * size * math.log(math.pi * _FREEDOM)
-        total = np.zeros(len(points))
-        for share, mean, inverse in zip(self._shares, self._means, self._inverse, strict=True):
-            away = (points - mean) @ inverse.T
-            log = constant + float(np.log(np.diag(inverse)).sum())
-            total += share * np.exp(log - 0.5 * (_FREEDOM + size) * np.log1p((away * away).sum(axis=1) / _FREEDOM))
-        return np.log(np.maximum(total, 1e-300))
+        away = (points - self._means[:, None]) @ self._inverse.swapaxes(1, 2)
+        log = constant + np.log(np.diagonal(self._inverse, axis1=1, axis2=2)).sum(axis=1)
+        tails = np.log1p((away * away).sum(axis=2) / _FREEDOM)
+        densities = self._shares[:, None] * np.exp(log[:, None] - 0.5 * (_FREEDOM + size) * tails)
+        return np.log(np.maximum(densities.sum(axis=0), 1e-300))
 
 
 def _components(

@@ -62,7 +62,10 @@ def period_of(pixels: NDArray[Any]) -> float | None:
     if float(weight @ whole) <= _LEAST_SAMPLE * float(whole[1:-1].sum()):
         return None
     sample *= weight.astype(np.float32).take(band).reshape(sample.shape)
-    lags = np.fft.irfft2(sample.astype(np.complex64), frame.shape).take(lag)
+    # Power is real, so a picture correlates with itself as much upwards as downwards
+    downwards = np.conj(np.fft.rfft(sample, axis=0)[: frame.shape[0] // 3 + 1])
+    lags = np.fft.irfft(downwards, frame.shape[1]).take(lag)
+    lags = np.concatenate([lags[:0:-1], lags])
     middle = lags.size // 2
     lags /= overlap * lags[middle]
     found = within[lags[within] >= _SAME * _REPEATS]
@@ -79,8 +82,8 @@ def period_of(pixels: NDArray[Any]) -> float | None:
 def _geometry(height: int, width: int) -> tuple[Any, ...]:
     """Return window and its sum, band of every mode, modes of each, lines of noise alone; and of lags up to a third.
 
-    Of those: where they are in the transform, the overlap of the window with itself over that of no lag, their length,
-    and those among which a period may be.
+    Of those: where they are in the transform, from no lag on, the overlap of the window with itself over that of no
+    lag, their length, and those among which a period may be.
     """
     window = (np.hanning(height)[:, None] * np.hanning(width)).astype(np.float32)
     y, x = height // 3, width // 3
@@ -98,7 +101,7 @@ def _geometry(height: int, width: int) -> tuple[Any, ...]:
         band,
         np.bincount(band, minlength=_BANDS + 2),
         vertical > BEYOND_BINS,
-        lag,
+        lag[lag.size // 2 :],
         (overlap.take(lag) / overlap[0, 0]).astype(np.float32),
         away,
         np.flatnonzero(inside.ravel() & (away >= _SHORTEST) & (away <= min(y, x))),

@@ -70,6 +70,8 @@ _HINT, _FAR = 5.0, math.log(30.0)
 """By how much a blur that is read off noise makes its places likelier, and ln(1 + radius) up to which one does."""
 _COARSE, _FINE, _MOST, _PER_UNIT = 1600, 320, 6400, 5
 """Nodes of a grid, and those to a depth of field."""
+_BLOCK = 400
+"""Nodes that are computed at a time: what that takes fits into the processor's cache."""
 _RADII = np.geomspace(0.005, WIDEST, 4096, dtype=np.float32)
 """Blur radii of the table of a frame's likelihood, pixels."""
 _LOG_LEAST, _PER_LOG = math.log(_RADII[0]), (len(_RADII) - 1) / math.log(_RADII[-1] / _RADII[0])
@@ -199,20 +201,13 @@ class Posterior:
 
     def _evaluate(self, sightings: list[Sighting], low: float, high: float, count: int) -> None:
         self.places = np.linspace(low, high, count)
-        prior = self._log_prior(sightings[0])(self.places)
-        compared = (np.log(self._scale_prior)[:, None] + prior).astype(np.float32)
-        for i, j in _comparisons(sightings):
-            compared += self._log_comparison(sightings[i], sightings[j])
-        log = compared + np.log(_FLOOR_PRIOR).astype(np.float32)[:, None, None]
-        unread = compared + np.float32(elliptic.log_unread(sightings))
-        for sighting in sightings:
-            likelihood = self._log_likelihood(sighting)
-            log += likelihood
-            unread += elliptic.LOG_ANY_BLUR if sighting.structure else likelihood[0]
-        top = max(log.max(), unread.max())
-        log -= top
-        by_both, unread = np.exp(log, out=log).sum(axis=0), np.exp(unread - top)
-        weight = by_both + unread
+        blocks = [self._log_joint(sightings, each) for each in np.array_split(self.places, -(-count // _BLOCK))]
+        top = max(float(log.max()) for log in blocks)
+        for log in blocks:
+            log -= top
+            np.exp(log, out=log)
+        weight = np.concatenate([joint.sum(axis=0) for joint in blocks], axis=1)
+        unread = np.concatenate([joint[-1] for joint in blocks], axis=1)
         by_place = weight.sum(axis=0)
         self._by_scale = weight.sum(axis=1)
         self.unread = float(unread.sum() / weight.sum())
@@ -232,6 +227,23 @@ class Posterior:
             return np.asarray(log)
 
         return log_prior
+
+    def _log_joint(self, sightings: list[Sighting], places: Array) -> Array:
+        """Return it for every floor, scale and place, and last for a sample that is misread: shape (6, 12, N)."""
+        compared = (np.log(self._scale_prior)[:, None] + self._log_prior(sightings[0])(places)).astype(np.float32)
+        radii = [self._radius(s, places) for s in sightings]
+        for i, j in _comparisons(sightings):
+            one, other = sightings[i].spectrum, sightings[j].spectrum
+            assert one is not None
+            assert other is not None
+            compared += _pair(one, other)(radii[i], radii[j])
+        log_floors = np.append(np.log(_FLOOR_PRIOR), elliptic.log_unread(sightings))
+        log = compared + log_floors.astype(np.float32)[:, None, None]
+        for sighting, radius in zip(sightings, radii, strict=True):
+            likelihood = _log_likelihood(sighting, radius)
+            log[:-1] += likelihood
+            log[-1] += elliptic.LOG_ANY_BLUR if sighting.structure else likelihood[0]
+        return log
 
     def _add_astigmatism(self, sightings: list[Sighting], low: float, high: float) -> None:
         """Mix in the posterior with astigmatism that shows; it is the whole where the stigmator was moved."""
@@ -345,23 +357,11 @@ class Posterior:
         unseen = None if both else round(math.degrees(0.5 * math.atan2(turn.imag, turn.real)), 1) % 90.0
         return Residual(mean.real, mean.imag, math.sqrt(whole), math.sqrt(spread), unseen)
 
-    def _radius(self, s: Sighting) -> Array:
+    def _radius(self, s: Sighting, places: Array) -> Array:
         """Return the disc of every scale and place, pixels."""
         alpha = float(self.beam.angle(s.working_distance))
-        distance = (np.abs(self.places - s.working_distance) * (alpha / s.pixel)).astype(np.float32)
+        distance = (np.abs(places - s.working_distance) * (alpha / s.pixel)).astype(np.float32)
         return np.exp(_SCALES).astype(np.float32)[:, None] * distance
-
-    def _log_comparison(self, one: Sighting, other: Sighting) -> Array:
-        assert one.spectrum is not None
-        assert other.spectrum is not None
-        return _pair(one.spectrum, other.spectrum)(self._radius(one), self._radius(other))
-
-    def _log_likelihood(self, s: Sighting) -> Array:
-        """Return it for every floor, scale and place, shape (5, 12, N); or (1, 12, N) without floors."""
-        radius = np.maximum(self._radius(s), np.float32(_RADII[0]))
-        nearest = (np.log(radius) * np.float32(_PER_LOG) + np.float32(0.5 - _LOG_LEAST * _PER_LOG)).astype(np.int32)
-        table = _likelihood_table(s.log_blur, s.log_sigma, s.structure, s.misled)
-        return table.take(nearest, axis=1, mode="clip")
 
     def unit(self, working_distance: float) -> float:
         """Depth of field in mm at a working distance, with the aperture as estimated.
@@ -475,15 +475,27 @@ def _scale_prior(sigma: float | None) -> Array:
     return np.asarray(np.gradient(_SCALES) * (share * narrow + (1 - share) * wide))
 
 
+def _log_likelihood(s: Sighting, radius: Array) -> Array:
+    """Return it for every floor, and radius in pixels; for one floor where the frame shows nothing but noise."""
+    radius = np.maximum(radius, np.float32(_RADII[0]))
+    nearest = (np.log(radius) * np.float32(_PER_LOG) + np.float32(0.5 - _LOG_LEAST * _PER_LOG)).astype(np.intp)
+    return _likelihood_table(s.log_blur, s.log_sigma, s.structure, s.misled).take(nearest, axis=1, mode="clip")
+
+
+@lru_cache(maxsize=1)
+def _log_radii() -> Array:
+    """Return ln(1 + `_RADII`) for every floor under the blur."""
+    return np.log1p(np.minimum(np.sqrt(_RADII**2 + _FLOORS[:, None] ** 2), np.float32(WIDEST)))
+
+
 @lru_cache(maxsize=64)
 def _likelihood_table(log_blur: float, log_sigma: float, structure: bool, periodic: bool) -> Array:
     """Return the log-likelihood of a reported blur, for every floor under the blur and every radius of `_RADII`."""
     if not structure:
         return elliptic.log_noise(_RADII)[None]
-    radius = np.minimum(np.sqrt(_RADII**2 + _FLOORS[:, None] ** 2), np.float32(WIDEST))
     outlier, least = (MISLED_SHARE, MISLED_SIGMA) if periodic else (_OUTLIER, _SIGMA_FLOOR)
     sigma = math.hypot(_SIGMA_FACTOR * math.exp(log_sigma), least)
-    residual = (np.log1p(radius) - log_blur) / sigma
+    residual = (_log_radii() - log_blur) / sigma
     likelihood = np.exp(-0.5 * residual**2) / (sigma * math.sqrt(2 * math.pi))
     return np.log((1 - outlier) * likelihood + np.float32(outlier / 5))
 

@@ -123,7 +123,7 @@ def spectrum(pixels: NDArray[Any]) -> Spectrum:
     height, width = pixels.shape
     top, left = max(0, height - _LARGEST_SIDE) // 2, max(0, width - _LARGEST_SIDE) // 2
     frame = pixels[top : top + _LARGEST_SIDE, left : left + _LARGEST_SIDE].astype(np.float32)
-    window, weight, squares, cells, frequencies, turns, bins, rings, sectors, noisy = _geometry(*frame.shape)
+    window, weight, squares, cells, frequencies, cosines, sines, bins, rings, sectors, noisy = _geometry(*frame.shape)
     mean = float(frame.mean(dtype=np.float64))
     frame = frame / np.float32(mean if mean > 0 else 1.0)
     frame -= np.float32(float((frame * window).sum(dtype=np.float64)) / weight)
@@ -133,7 +133,7 @@ def spectrum(pixels: NDArray[Any]) -> Spectrum:
     total, first, floor = *(rings.of(values) for values in by_cell), rings.columns @ column
     by_sector, moments, below = *(sectors.of(values) for values in by_cell), sectors.columns @ column
     sample = power - column
-    cosine, sine = (sectors.of(np.bincount(cells, (sample * part).ravel())) for part in (turns.real, turns.imag))
+    cosine, sine = (sectors.of(np.bincount(cells, (sample * part).ravel())) for part in (cosines, sines))
     shown = by_sector - below
     counts, sector_counts = rings.counts, sectors.counts
     peak, where, lobe = _peak(power, bins, total / counts, counts)
@@ -224,16 +224,17 @@ class Pair:
         least = float(disagreement.min())
         scale = max(LEAST_DISAGREEMENT, 2 * least / max(float(weight.sum()), 1.0))
         likelihood = np.exp(-0.5 * (disagreement - least) / scale)
-        self._table = np.log((1 - _OUTLIER) * likelihood + _OUTLIER).astype(np.float32)
+        self._table = np.log((1 - _OUTLIER) * likelihood + _OUTLIER).ravel()
 
     def __call__(self, first: Array, second: Array) -> Array:
         """Return the log-likelihood of blur radii (pixels, any shapes that broadcast), float32."""
-        i, di = _position(first)
-        j, dj = _position(second)
-        table = self._table.ravel()
+        (i, di), (j, dj) = _position(first), _position(second)
         base = i * _COUNT + j
-        low = table[base] + dj * (table[base + 1] - table[base])
-        high = table[base + _COUNT] + dj * (table[base + _COUNT + 1] - table[base + _COUNT])
+        low, low_next = self._table.take(base), self._table.take(base + 1)
+        low = low + dj * (low_next - low)
+        base += _COUNT
+        high, high_next = self._table.take(base), self._table.take(base + 1)
+        high = high + dj * (high_next - high)
         return np.asarray(low + di * (high - low))
 
 
@@ -267,15 +268,8 @@ class SectorPair:
         root = np.sqrt(weight)
         one, other = ((s.sectors * root).astype(np.float32) for s in (first, second))
         one_error, other_error = (s.sectors_error.astype(np.float32) for s in (first, second))
-        self._table = np.concatenate(
-            [
-                _disagreement(
-                    _disc_power(_node_radii(), common[k]), one[k], other[k], one_error[k], other_error[k], _MOST
-                )
-                for k in range(SECTORS)
-            ],
-            axis=None,
-        )
+        transfer = np.moveaxis(_disc_power(_node_radii(), common), 0, 1)
+        self._table = _disagreement(transfer, one, other, one_error, other_error, _MOST).ravel()
 
     def __call__(self, first: tuple[Array, Array], second: tuple[Array, Array]) -> Array:
         """Return the sum of squares over all sectors, shape (N,).
@@ -288,11 +282,14 @@ class SectorPair:
         (i, di), (j, dj) = first, second
         base = i * _NODES + j + _SECTOR_OFFSETS
         low, low_next = self._table.take(base), self._table.take(base + 1)
-        low += dj * (low_next - low)
+        low_next -= low
+        low += dj * low_next
         base += _NODES
         high, high_next = self._table.take(base), self._table.take(base + 1)
-        high += dj * (high_next - high)
-        low += di * (high - low)
+        high_next -= high
+        high += dj * high_next
+        high -= low
+        low += di * high
         return np.asarray(low.sum(axis=0))
 
 
@@ -303,36 +300,50 @@ def _disagreement(
 
     Parameters
     ----------
-    transfer : ndarray of shape (R, F), float32
+    transfer : ndarray of shape (..., R, F), float32
         T, of every radius and frequency.
-    one, other, one_error, other_error : ndarray of shape (F,), float32
+    one, other, one_error, other_error : ndarray of shape (..., F), float32
         Powers and their variances.
     most : float, optional
         What one frequency adds at most.
+
+    Returns
+    -------
+    ndarray of shape (..., R, R), float32
     """
-    by_frequency = np.ascontiguousarray(transfer.T)
-    squared = by_frequency * by_frequency
-    difference = (by_frequency * one[:, None])[:, None, :] - (by_frequency * other[:, None])[:, :, None]
-    difference *= difference
-    difference /= (squared * one_error[:, None])[:, None, :] + (squared * other_error[:, None])[:, :, None]
-    if most is not None:
-        difference /= 1 + difference * np.float32(1 / most)
-    return np.asarray(difference.sum(axis=0))
+    total = np.zeros((*transfer.shape[:-1], transfer.shape[-2]), np.float32)
+    difference, error = np.empty_like(total), np.empty_like(total)
+    for k in range(transfer.shape[-1]):  # One at a time fits into the processor's cache
+        share = np.ascontiguousarray(transfer[..., k])
+        squared = share * share
+        first, second = (share * power[..., k, None] for power in (one, other))
+        first_error, second_error = (squared * each[..., k, None] for each in (one_error, other_error))
+        np.subtract(first[..., None, :], second[..., None], out=difference)
+        np.square(difference, out=difference)
+        np.add(first_error[..., None, :], second_error[..., None], out=error)
+        difference /= error
+        if most is not None:
+            np.multiply(difference, np.float32(1 / most), out=error)
+            error += 1
+            difference /= error
+        total += difference
+    return total
 
 
 _NODES = 72
 _NODE_GROWTH = math.log(_LARGEST / _SMALLEST) / (_NODES - 2)
-_SECTOR_OFFSETS = (np.arange(SECTORS) * _NODES * _NODES).astype(np.int32)[:, None]
+_SECTOR_OFFSETS = (np.arange(SECTORS) * _NODES * _NODES)[:, None]
 
 
 def sector_position(radius: Array) -> tuple[Array, Array]:
     """Return where blur radii (pixels) lie in the tables of a `SectorPair`: node below, and fraction to the next."""
-    place = np.log(np.maximum(radius, np.float32(_SMALLEST)) * np.float32(1 / _SMALLEST))
+    scaled = radius * np.float32(1 / _SMALLEST)
+    place = np.log(np.maximum(scaled, 1))
     place *= np.float32(1 / _NODE_GROWTH)
     place += 1
-    place = np.where(radius < _SMALLEST, radius * np.float32(1 / _SMALLEST), place)
+    np.copyto(place, scaled, where=radius < _SMALLEST)
     np.minimum(place, np.float32(_NODES - 1.001), out=place)
-    index = place.astype(np.int32)
+    index = place.astype(np.intp)
     return index, place - index
 
 
@@ -360,10 +371,11 @@ def _weight(power: Array, error: Array, other: Array, other_error: Array) -> Arr
 
 def _position(radius: Array) -> tuple[Array, Array]:
     """Return the index of the table's node below a radius, and the fraction to the next."""
-    geometric = np.log(np.maximum(radius, 1e-6) * (1 / _SMALLEST)) * (1 / _GROWTH) + 1
-    place = np.where(radius < _SMALLEST, radius * (1 / _SMALLEST), geometric)
-    place = np.minimum(place, _COUNT - 1.001).astype(np.float32)
-    index = place.astype(np.int32)
+    scaled = radius * (1 / _SMALLEST)
+    place = np.log(np.maximum(scaled, 1)) * (1 / _GROWTH) + 1
+    place = np.where(radius < _SMALLEST, scaled, place)
+    place = np.minimum(place, _COUNT - 1.001).astype(np.float32, copy=False)
+    index = place.astype(np.intp)
     return index, place - index
 
 
@@ -395,9 +407,9 @@ def _bins(bins: Array, cells: Array, count: int) -> _Bins:
 def _geometry(height: int, width: int) -> tuple[Any, ...]:
     """Return what spectra of a size of frames have in common.
 
-    Window, the sums of it and of its squares, cell and frequency of every mode, exp(2iφ) of its direction φ, its ring,
-    bins by ring, bins by sector and ring, lines of noise alone. A cell is what is of one ring, one sector, and one ring
-    of that.
+    Window, the sums of it and of its squares, cell and frequency of every mode, cos 2φ and sin 2φ of its direction φ,
+    its ring, bins by ring, bins by sector and ring, lines of noise alone. A cell is what is of one ring, one sector,
+    and one ring of that.
     """
     window = (np.hanning(height)[:, None] * np.hanning(width)).astype(np.float32)
     vertical = np.abs(np.fft.fftfreq(height))
@@ -416,7 +428,8 @@ def _geometry(height: int, width: int) -> tuple[Any, ...]:
         float(np.square(window).sum(dtype=np.float64)),
         cells,
         frequency.astype(np.float32),
-        np.exp(2j * direction).astype(np.complex64),
+        np.cos(2 * direction).astype(np.float32),
+        np.sin(2 * direction).astype(np.float32),
         bins,
         _bins((bins - 1) % (len(_EDGES) + 1), cells, len(_EDGES) - 1),
         _bins(sectors, cells, SECTORS * _RINGS),
@@ -443,8 +456,8 @@ def _common_frequency(first: Array, power: Array, second: Array, other: Array) -
 
 
 def _disc_power(radii: Array, frequencies: Array) -> Array:
-    """Return the share of power that discs leave, shape (radii, frequencies), float32."""
-    return transfer(np.outer(radii, 2 * math.pi * frequencies)).astype(np.float32)
+    """Return the share of power that discs leave, shape (radii, *frequencies), float32."""
+    return transfer(np.multiply.outer(radii, 2 * math.pi * frequencies)).astype(np.float32)
 
 
 _STEP, _END, _TURNS = 0.02, 210.0, 256
