@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from semfocus_plugin.optics import TUNGSTEN, Posterior, Sighting, half_blur, spectrum
+from semfocus_plugin.optics import TUNGSTEN, Posterior, Sighting, faint_period, half_blur, spectrum
 from semfocus_plugin.run._focus_run import FocusRun
 from semfocus_plugin.run._measurement import (
     NOISE,
@@ -31,6 +31,9 @@ _LEAST_SIGMA = 0.15
 _ANY = 1.0
 """ln of the standard deviation of a blur that is misread."""
 
+_PERIODS = 1.2
+"""Blur radius, in periods, at which a sample that repeats itself is faint: it is so from half of that to twice that."""
+
 _CERTAIN = math.log(0.25)
 """The same from which the network sees the sample, few particles on a plain ground; of noise alone it is above 0.38."""
 
@@ -50,8 +53,12 @@ def sighting_of(m: Measurement) -> Sighting:
     seen = spectrum(m.image.pixels)
     # A wave is the sample's, whatever its lines share, and whatever a network reads off them.
     shown = seen.wave or sigma <= _CERTAIN or (m.correlation > NOISE and not falsely_sharp(m))
-    structure = shown and not shows_nothing(m)
-    period = misleading_period(m) if structure else None
+    nothing = shows_nothing(m)
+    faint = None if shown or nothing else faint_period(m.image.pixels)
+    structure = (shown or faint is not None) and not nothing
+    period = misleading_period(m) if structure and faint is None else faint
+    if faint is not None:
+        blur = math.log1p(_PERIODS * faint)
     contradicted = period is None and misread(m)
     if contradicted:
         sigma = _ANY
