@@ -276,7 +276,7 @@ def _past_the_lobes(
         min(high, taken[-1] + 2 * reach),
     ]
     new = [place for place in places if min(abs(place - other) for other in taken) >= reach]
-    most = max(here, key=_structure).working_distance
+    most = max(sightings, key=lambda s: s.power).working_distance
     return min(new, key=lambda place: abs(place - most), default=None)
 
 

@@ -89,8 +89,8 @@ def period_of(pixels: NDArray[Any]) -> float | None:
     return float(away[found[lags[found] >= _SAME * most]].min()) if most >= _REPEATS else None
 
 
-def faint_period(pixels: NDArray[Any]) -> float | None:
-    """Return the period of a wave in a frame that seems to hold nothing but noise, or None.
+def faint_wave(pixels: NDArray[Any]) -> tuple[float, float] | None:
+    """Return the period and the power of the wave that stands out most from the noise of a frame, or None.
 
     Far out of focus a sample that repeats itself shows little, and all of that in one mode of the spectrum.
 
@@ -101,8 +101,8 @@ def faint_period(pixels: NDArray[Any]) -> float | None:
 
     Returns
     -------
-    float or None
-        Pixels.
+    tuple of float, or None
+        Pixels; and the power over that of the noise at such frequencies.
     """
     height, width = pixels.shape
     top, left = max(0, height - _LARGEST_SIDE) // 2, max(0, width - _LARGEST_SIDE) // 2
@@ -121,7 +121,7 @@ def faint_period(pixels: NDArray[Any]) -> float | None:
     neighbours = power[rows, first : x + around + 1]
     neighbours[around - own : around + own + 1, max(x - own - first, 0) : x + own + 1 - first] = 0.0
     stands_out = allowed[y, x] and most >= _STANDS_OUT and most >= _ALONE * float(neighbours.max())
-    return 1 / float(frequency[y, x]) if stands_out else None
+    return (1 / float(frequency[y, x]), most) if stands_out else None
 
 
 @lru_cache(maxsize=4)

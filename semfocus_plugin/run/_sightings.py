@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from semfocus_plugin.optics import TUNGSTEN, Posterior, Sighting, faint_period, half_blur, spectrum
+from semfocus_plugin.optics import TUNGSTEN, Posterior, Sighting, faint_wave, half_blur, spectrum
 from semfocus_plugin.run._focus_run import FocusRun
 from semfocus_plugin.run._measurement import (
+    DETAIL,
     NOISE,
     Measurement,
     falsely_sharp,
@@ -54,11 +55,14 @@ def sighting_of(m: Measurement) -> Sighting:
     # A wave is the sample's, whatever its lines share, and whatever a network reads off them.
     shown = seen.wave or sigma <= _CERTAIN or (m.correlation > NOISE and not falsely_sharp(m))
     nothing = shows_nothing(m)
-    faint = None if shown or nothing else faint_period(m.image.pixels)
-    structure = (shown or faint is not None) and not nothing
-    period = misleading_period(m) if structure and faint is None else faint
-    if faint is not None:
-        blur = math.log1p(_PERIODS * faint)
+    period = misleading_period(m) if shown and not nothing else None
+    repeats = seen.period if period is None and seen.wave else period
+    wave = None if nothing or (shown and repeats is None) else faint_wave(m.image.pixels)
+    if wave is not None and not shown:
+        period = repeats = wave[0]
+    structure = (shown or wave is not None) and not nothing
+    if structure and repeats is not None and m.detail < DETAIL:
+        blur = math.log1p(_PERIODS * repeats)
     contradicted = period is None and misread(m)
     if contradicted:
         sigma = _ANY
@@ -71,6 +75,7 @@ def sighting_of(m: Measurement) -> Sighting:
         seen,
         detail=m.structure,
         period=period,
+        power=0.0 if wave is None else wave[1],
         misread=contradicted,
     )
 
