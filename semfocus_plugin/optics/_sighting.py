@@ -84,7 +84,7 @@ class Sighting:
     @property
     def misled(self) -> bool:
         """Whether a network cannot read a blur off the frame, for its sample is periodic."""
-        return self.period is not None or self.wave
+        return self.period is not None
 
     @property
     def wave(self) -> bool:

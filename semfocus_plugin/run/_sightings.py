@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from semfocus_plugin.optics import TUNGSTEN, Posterior, Sighting, faint_wave, half_blur, spectrum
+from semfocus_plugin.optics import PLAIN, TUNGSTEN, Posterior, Sighting, faint_wave, half_blur, spectrum
 from semfocus_plugin.run._focus_run import FocusRun
 from semfocus_plugin.run._measurement import (
     DETAIL,
@@ -35,6 +35,9 @@ _ANY = 1.0
 _PERIODS = 1.2
 """Blur radius, in periods, at which a sample that repeats itself is faint: it is so from half of that to twice that."""
 
+_PLAINLY = 0.5
+"""Blur radius, in periods, up to which it is plain."""
+
 _CERTAIN = math.log(0.25)
 """The same from which the network sees the sample, few particles on a plain ground; of noise alone it is above 0.38."""
 
@@ -56,13 +59,18 @@ def sighting_of(m: Measurement) -> Sighting:
     shown = seen.wave or sigma <= _CERTAIN or (m.correlation > NOISE and not falsely_sharp(m))
     nothing = shows_nothing(m)
     period = misleading_period(m) if shown and not nothing else None
-    repeats = seen.period if period is None and seen.wave else period
-    wave = None if nothing or (shown and repeats is None) else faint_wave(m.image.pixels)
+    if period is None and seen.wave and not nothing:
+        period = seen.period
+    wave = None if nothing or (shown and period is None) else faint_wave(m.image.pixels)
     if wave is not None and not shown:
-        period = repeats = wave[0]
+        period = wave[0]
     structure = (shown or wave is not None) and not nothing
-    if structure and repeats is not None and m.detail < DETAIL:
-        blur = math.log1p(_PERIODS * repeats)
+    if period is not None and m.detail < DETAIL:
+        blur = math.log1p(_PERIODS * period)
+    elif period is not None and m.detail >= PLAIN:
+        if math.expm1(blur) > _PLAINLY * period:
+            blur, sigma = math.log1p(0.5 * _PLAINLY * period), _ANY
+        period = None  # So plain a frame shows no reversed contrast.
     contradicted = period is None and misread(m)
     if contradicted:
         sigma = _ANY
