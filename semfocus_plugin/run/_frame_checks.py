@@ -44,7 +44,7 @@ _LEAST_PLACES = 5
 """Places whose fine structure falls from the focus outwards by chance in one order of twenty, or fewer."""
 
 _LOBES = 0.02
-"""Share of the fine structure at the focus that one out of focus shows with reversed contrast: that of a disc is 0.0175."""
+"""Share of the fine structure at the focus that reversed contrast shows, at most: a disc leaves 0.0175 of a wave."""
 
 _PLAINLY = 1.15
 """Ratio of the fine structure of two frames from which one shows more than the other, whatever a network reads."""
@@ -266,11 +266,13 @@ def in_order(measurements: Sequence[Measurement], focus: float) -> bool:
         Where the focus is said to be, mm.
     """
     sides = _falling(measurements, focus)
-    return sides is not None and sum(map(len, sides)) > _LEAST_PLACES and all(side[0] > _PLAINLY * side[-1] for side in sides)
+    if sides is None or sum(map(len, sides)) <= _LEAST_PLACES:  # the focus is in both
+        return False
+    return all(side[0] > _PLAINLY * side[-1] for side in sides)
 
 
 def side_to_look_at(measurements: Sequence[Measurement], focus: float) -> int | None:
-    """Return the side of the focus, 1 above it and −1 below, on which a frame is missing to tell whether all are `in_order`.
+    """Return on which side of the focus a frame is missing to tell whether all are `in_order`: 1 above, −1 below.
 
     None where they are, and where no further frame would make them so.
     """
@@ -281,7 +283,7 @@ def side_to_look_at(measurements: Sequence[Measurement], focus: float) -> int | 
 
 
 def _falling(measurements: Sequence[Measurement], focus: float) -> tuple[list[float], list[float]] | None:
-    """Return the fine structure of every place from the focus upwards and downwards, its own included; None where it rises.
+    """Return the fine structure from the focus upwards and downwards, its own included; None where it rises.
 
     What a frame shows less than lobes of the disc do counts as that little, whatever a network reads off it.
     """
