@@ -332,9 +332,13 @@ def _structure(m: Measurement) -> float:
 
 
 def _sharpest_step(run: FocusRun, near: Estimate, here: list[Measurement]) -> Measurement | None:
-    """Return the frame about the estimate that shows most, for a lens whose steps are coarse; else None."""
+    """Return the frame about the estimate that shows most, for a lens whose steps are coarse; else None.
+
+    Where the parts of a sample lie at several distances, that may be two depths of field away.
+    """
     step = run.limits.step
-    nearby = [m for m in here if abs(m.working_distance - near.working_distance) <= 1.5 * step]
+    reach = max(1.5 * step, 2 * near.unit)
+    nearby = [m for m in here if abs(m.working_distance - near.working_distance) <= reach]
     if step <= 0.5 * run.fineness * near.unit or not nearby:
         return None
     most = max(m.structure for m in nearby)

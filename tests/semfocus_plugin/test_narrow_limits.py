@@ -7,6 +7,8 @@ import pytest
 from semdrivers import AutofocusSettings, Range
 from semfocus_plugin import methods
 from semfocus_plugin import run as loop
+from semfocus_plugin.lab.benchmark.runs import run_trial
+from semfocus_plugin.lab.benchmark.trials import TRACKS, draw_trials
 
 
 def focus(simulate, seed, half, offset=0.0, **changes):
@@ -61,3 +63,11 @@ def test_a_lens_with_coarse_steps_is_not_sent_to_one_place_twice(simulate):
     assert len(set(places)) == len(places), places
     assert result.focused, result
     assert abs(result.working_distance - microscope.best) <= unit
+
+
+def test_a_step_two_depths_of_field_away_that_shows_more_is_the_focus(data_folder):
+    # opt_scorpion, whose parts lie at several distances: the estimate lies between two steps, and a third one shows most.
+    trial = draw_trials(TRACKS["series"], 4, 12, (), data_folder)[3]
+    record = run_trial(trial, "dual-network")
+    assert record.status == "focused", record.reason
+    assert abs(record.error) <= 1.0
