@@ -37,6 +37,7 @@ from semdrivers.microscope import (
     offered_mode,
     put_back,
     read_number,
+    read_pair,
     restoring,
     stigmator_of,
 )
@@ -221,7 +222,7 @@ def _by_map(
     began = time.perf_counter()
     here, magnification = start[_PLACE], start["magnification"]
     limits = allowed_range(microscope.capabilities.working_distance, settings.bounds, here)
-    x, y = microscope.stage_position
+    x, y = read_pair(microscope, _STAGE, "mm")
     aim, sigma = map.predict(x, y)
     if aim not in limits:
         return None
@@ -295,14 +296,14 @@ def _beside(
     if result is not first:
         result = dataclasses.replace(result, reason=f"{result.reason}; at the target: {first.reason}")
     if _STAGE in start and _aside(settings) and result.focused:
-        now = tuple(microscope.stage_position)
+        now = read_pair(microscope, _STAGE, "mm")
         result = dataclasses.replace(result, measured_at=None if now == start[_STAGE] else now)
     return result
 
 
 def _check_stage(microscope: Any, place: tuple[float, float], settings: AutofocusSettings) -> None:
     """Raise where the stage is not where a run beside the target has sent it: the target is spared, and comes back."""
-    now = tuple(microscope.stage_position)
+    now = read_pair(microscope, _STAGE, "mm")
     way = math.hypot(*(settings.focus_offset or (0.0, 0.0))) + settings.contrast_radius * settings.move_to_contrast
     if math.dist(now, place) > max(0.5 * way, _STAGE_ERROR):
         raise DeviceError(
@@ -325,7 +326,7 @@ def _feed(map: FocusMap, microscope: Any, result: AutofocusResult) -> None:
     if result.depth_of_field is None and map.tolerance is None:
         _log.warning("%s reports no depth of field, so the run is no point of the focus map", result.method)
         return
-    x, y = result.measured_at or microscope.stage_position
+    x, y = result.measured_at or read_pair(microscope, _STAGE, "mm")
     map.add(x, y, result, magnification=microscope.magnification)
 
 
@@ -340,7 +341,7 @@ def _at_target(
     assert result.measured_at is not None
     aim = result.working_distance
     if map is not None and map.points:
-        aim += map.predict(*microscope.stage_position)[0] - map.predict(*result.measured_at)[0]
+        aim += map.predict(*read_pair(microscope, _STAGE, "mm"))[0] - map.predict(*result.measured_at)[0]
     limits = allowed_range(microscope.capabilities.working_distance, settings.bounds, start[_PLACE])
     if aim in limits and abs(aim - microscope.working_distance) > limits.step / 2:
         approach(microscope, aim, limits)
@@ -408,11 +409,11 @@ def _start(microscope: Microscope, settings: AutofocusSettings) -> dict[str, Any
             f"correct_drift needs a beam shift or a stage, and {type(microscope).__name__} has neither; leave it out"
         )
     if settings.correct_drift and isinstance(microscope, HasBeamShift):
-        values[_SHIFT] = tuple(microscope.beam_shift)
+        values[_SHIFT] = read_pair(microscope, _SHIFT, "mm")
     elif settings.correct_drift:
         aside = True
     if aside and isinstance(microscope, HasStage):
-        values[_STAGE] = tuple(microscope.stage_position)
+        values[_STAGE] = read_pair(microscope, _STAGE, "mm")
     values[_PLACE] = read_number(microscope, _PLACE, "mm")
     allowed_range(microscope.capabilities.working_distance, settings.bounds, values[_PLACE])
     return values

@@ -8,15 +8,18 @@ from __future__ import annotations
 import abc
 import dataclasses
 import difflib
+import inspect
 import logging
 import math
+import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 from semdrivers.autofocus import autofocus
-from semdrivers.errors import NotConnectedError, SemDriversError
+from semdrivers.errors import NotConnectedError, ProtocolError, SemDriversError
 from semdrivers.focus import AutofocusResult, FocusRecord, RecordsFocus, record_of_frame
 from semdrivers.image import Image, ScanMode
 from semdrivers.microscope import (
@@ -30,9 +33,11 @@ from semdrivers.microscope import (
     HasStop,
     HasVacuum,
     HasVoltage,
+    blank_after,
     check_microscope,
     has_member,
     has_part,
+    reported,
 )
 
 _log = logging.getLogger(__name__)
@@ -58,6 +63,9 @@ PROPERTIES = tuple(name for name, member in _MEMBERS.items() if isinstance(membe
 METHODS = tuple(name for name in _MEMBERS if name not in PROPERTIES)
 """Members of the optional protocols that are called."""
 
+_KINDS = {name: getattr(member, "fget", member).__annotations__["return"] for name, member in _MEMBERS.items()}
+"""What each of them returns."""
+
 _SETTINGS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
     (HasStage, "stage_position", ("stage_x", "stage_y")),
     (HasStageOrientation, "stage_orientation", ("stage_tilt", "stage_rotation")),
@@ -71,8 +79,59 @@ _SETTINGS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
 
 __all__ = [
     "METHODS", "PARTS", "PROPERTIES", "ConnectedMicroscope", "KeepsFocusRecord", "MicroscopeBase", "WrappedMicroscope",
-    "described", "settings_of",
+    "answered", "described", "ends_with_fork", "settings_of",
 ]  # fmt: skip
+
+
+_of_this_process: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def ends_with_fork(microscope: Any) -> None:
+    """Have a microscope be closed, and nothing more, in a forked child: its links are those of the parent.
+
+    Parameters
+    ----------
+    microscope : MicroscopeBase
+        One whose ``_closed`` says that it is closed.
+    """
+    _of_this_process.add(microscope)
+
+
+def _close_in_child() -> None:
+    for microscope in list(_of_this_process):
+        microscope._closed = True
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_close_in_child)
+
+
+def answered(name: str, value: Any) -> Any:
+    """Return what another program, or a file, reports of a member of an optional protocol, in the type of the member.
+
+    Parameters
+    ----------
+    name : str
+        One of `PROPERTIES` or `METHODS`; any other passes.
+    value : object
+        From JSON.
+
+    Raises
+    ------
+    ProtocolError
+        When it is of another type, or a number that is not finite.
+    """
+    kind = _KINDS.get(name, "")
+    if value is None and (name in METHODS or "None" in kind):
+        return None
+    if kind == "float":
+        return reported(name, value)
+    if kind == "tuple[float, float]" and isinstance(value, list | tuple) and len(value) == 2:
+        return reported(f"{name} x", value[0]), reported(f"{name} y", value[1])
+    expected = {"bool": bool, "str": str, "FocusRecord | None": dict}.get(kind, () if kind else object)
+    if not isinstance(value, expected):
+        raise ProtocolError(f"{name} reads {str(value)[:40]!r}, which is no {kind}; check the instrument")
+    return value
 
 
 def settings_of(microscope: Any, mode: ScanMode | None = None) -> dict[str, float]:
@@ -181,8 +240,10 @@ class MicroscopeBase(abc.ABC):
             When set outside ``capabilities.working_distance``; nothing has moved.
         InvalidParameterError
             When set to what is no number.
+        ProtocolError
+            When the instrument reports what is no finite number.
         """
-        return float(self._read("working_distance"))
+        return reported("working_distance", self._read("working_distance"), "mm")
 
     @working_distance.setter
     def working_distance(self, value: float) -> None:
@@ -191,7 +252,7 @@ class MicroscopeBase(abc.ABC):
     @property
     def magnification(self) -> float:
         """Magnification, a plain number, as read back. Raises as `working_distance` does."""
-        return float(self._read("magnification"))
+        return reported("magnification", self._read("magnification"))
 
     @magnification.setter
     def magnification(self, value: float) -> None:
@@ -224,14 +285,10 @@ class MicroscopeBase(abc.ABC):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Close; after an exception, stop first where there is a `HasStop`: the beam stays on for nobody."""
+        """Close; after an exception, blank the beam first where that can be done: it stays on for nobody."""
         try:
-            if error is not None and isinstance(self, HasStop):
-                self.stop()
-        except Exception as failure:
-            _log.exception("the beam could not be blanked")
             if error is not None:
-                error.add_note(f"and the beam could not be blanked: {failure}; look at the instrument")
+                blank_after(error, self)
         finally:
             self.close()
 
@@ -287,7 +344,8 @@ class KeepsFocusRecord(MicroscopeBase):
 
 
 class ConnectedMicroscope(KeepsFocusRecord):
-    """A driver of an instrument with a connection: one call at a time, and none once `close` has set `_closed`.
+    """A driver of an instrument with a connection: one call at a time, and none once `close` has set `_closed`, nor in
+    a forked child.
 
     A subclass sets `_name`, the instrument's for messages, before its first call.
     """
@@ -300,6 +358,7 @@ class ConnectedMicroscope(KeepsFocusRecord):
         """Make the lock that a call holds."""
         made = super().__new__(cls)
         made._lock = threading.RLock()
+        ends_with_fork(made)
         return made
 
     def _check_open(self) -> None:
@@ -330,6 +389,9 @@ class WrappedMicroscope(MicroscopeBase):
     InvalidParameterError
         When `microscope` is none. The instrument is asked nothing.
     """
+
+    _semdrivers_wraps: ClassVar[str] = "_microscope"
+    """Attribute that holds it, for `semdrivers.claims`; a subclass may hold other microscopes beside it."""
 
     def __new__(cls, microscope: Any, *_: Any, **__: Any) -> Self:
         """Make a class that has the members that the microscope has."""
@@ -397,8 +459,10 @@ def _property(name: str) -> property:
 
 
 def _method(name: str) -> Callable[..., Any]:
-    def call(self: MicroscopeBase, *arguments: Any) -> Any:
-        return self._call(name, *arguments)
+    signature = inspect.signature(_MEMBERS[name])
+
+    def call(self: MicroscopeBase, *arguments: Any, **named: Any) -> Any:
+        return self._call(name, *signature.bind(self, *arguments, **named).args[1:])
 
     call.__name__ = name
     return call

@@ -75,8 +75,9 @@ _of_others: dict[int, _Claims] = {}
 def innermost(microscope: object) -> object:
     """Return the instrument behind a chain of wrappers, or the object itself when it wraps none.
 
-    A wrapper is an object with exactly one microscope among its attributes, or one whose attribute ``__wrapped__`` is
-    what it wraps. Only classes and attributes are looked at; the instrument is asked nothing.
+    A wrapper is a `semdrivers.base.WrappedMicroscope`, an object with exactly one microscope among its attributes, or
+    one whose attribute ``__wrapped__`` is what it wraps. Only classes and attributes are looked at; the instrument is
+    asked nothing.
 
     Parameters
     ----------
@@ -184,6 +185,9 @@ def _claims_on(microscope: object) -> _Claims:
 def _wrapped(thing: object, depth: int = 0) -> object | None:
     if inspect.getattr_static(type(thing), "__wrapped__", _ABSENT) is not _ABSENT:
         return getattr(thing, "__wrapped__", None)
+    if isinstance(name := inspect.getattr_static(type(thing), "_semdrivers_wraps", None), str):
+        inner: object | None = inspect.getattr_static(thing, name, None)
+        return inner
     inside: dict[int, object] = {id(value): value for value in _attributes(thing) if _is_microscope(value, depth)}
     return next(iter(inside.values())) if len(inside) == 1 else None
 

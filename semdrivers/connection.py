@@ -21,7 +21,16 @@ from semdrivers.errors import (
 )
 from semdrivers.focus import AutofocusResult
 from semdrivers.instruments import Instrument, LimitedMicroscope, read_instruments
-from semdrivers.microscope import HasStop, Microscope, Range, check_microscope, whole_number, within
+from semdrivers.microscope import (
+    HasBeam,
+    HasStop,
+    Microscope,
+    Range,
+    blank_after,
+    check_microscope,
+    whole_number,
+    within,
+)
 
 __all__ = [
     "LEAST_TOKEN", "TOKEN_VARIABLE", "OpenMicroscope", "checked_token", "connect", "flag_option", "host_and_port",
@@ -120,7 +129,8 @@ def connect(url: str, **options: Any) -> OpenMicroscope:
 def opened(url: str, *, prepare: Callable[[Any], object] | None = None, **options: Any) -> Iterator[Any]:
     """Connect for a block; a microscope of any make is closed after it.
 
-    A block that raises leaves no beam on for nobody: the microscope is stopped first, where it is a `HasStop`.
+    A block that raises leaves no beam on for nobody: the microscope is stopped first, where it is a `HasStop`; the beam
+    of another is switched off, where it is a `HasBeam`.
 
     Parameters
     ----------
@@ -144,11 +154,8 @@ def opened(url: str, *, prepare: Callable[[Any], object] | None = None, **option
         yield microscope
     except BaseException as error:
         refused = not prepared and isinstance(error, InvalidParameterError | OutOfRangeError | ExistingFileError)
-        if isinstance(microscope, HasStop) and not refused:
-            try:
-                microscope.stop()
-            except SemDriversError as failure:
-                error.add_note(f"and the beam could not be blanked: {failure}; look at the instrument")
+        if not refused:
+            blank_after(error, microscope)
         raise
     finally:
         microscope.close()
@@ -163,7 +170,7 @@ def stop(url: str, *, client: str | None = None, **options: Any) -> None:
     ----------
     url : str
         As for `connect`; an EM-30 answers beside the client in control. An instrument without such a way is connected
-        to, and stopped as its controlling client.
+        to, and stopped as its controlling client; where it cannot be stopped, its beam is switched off.
     client : str, optional
         Who stops, for the other program, where the instrument can pass that on.
     **options
@@ -188,9 +195,12 @@ def stop(url: str, *, client: str | None = None, **options: Any) -> None:
         return
     microscope = connect(url, **options)
     with closing(microscope):
-        if not isinstance(microscope, HasStop):
+        if isinstance(microscope, HasStop):
+            microscope.stop()
+        elif isinstance(microscope, HasBeam):
+            microscope.beam_on = False
+        else:
             raise InvalidParameterError(f"{url}: its driver cannot stop the instrument; stop it by hand")
-        microscope.stop()
 
 
 def _named(url: object) -> Instrument | None:

@@ -144,6 +144,10 @@ def _resolution(pixel_size: float) -> dict[str, Any]:
     return {"resolution": (1e7 / pixel_size,) * 2, "resolutionunit": "CENTIMETER"}
 
 
+_MOST_PIXELS = 999_999
+"""Along a side of a scan mode: six digits, as its text has them."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScanMode:
     """A frame size and, with it, a speed.
@@ -163,7 +167,7 @@ class ScanMode:
     Raises
     ------
     InvalidParameterError, OutOfRangeError
-        When the name is empty, or a number is none or not above 0.
+        When the name is empty, a number is none or not above 0, or a side has more than 999 999 pixels.
     """
 
     name: str
@@ -184,6 +188,8 @@ class ScanMode:
                 raise InvalidParameterError(f"scan mode {self.name}: {name} must be a whole number, not {value!r}")
             if value < 1:
                 raise OutOfRangeError(f"scan mode {self.name}: {name} must be at least 1 pixel, not {value}")
+            if value > _MOST_PIXELS:
+                raise OutOfRangeError(f"scan mode {self.name}: {name} must be at most {_MOST_PIXELS} pixels")
         if self.dwell is not None:
             if isinstance(self.dwell, bool) or not isinstance(self.dwell, int | float):
                 raise InvalidParameterError(f"scan mode {self.name}: dwell must be a time in s, not {self.dwell!r}")

@@ -34,9 +34,10 @@ WHOLE_FRAME = (0.0, 0.0, 1.0, 1.0)
 __all__ = [
     "SIX_DIGITS", "TAKE_UP", "WHOLE_FRAME", "Capabilities", "HasBeam", "HasBeamShift", "HasDetector", "HasStage",
     "HasStageOrientation", "HasStigmator", "HasStop", "HasVacuum", "HasVoltage", "LimitsTravel", "Microscope",
-    "PartType", "Range", "allowed_range", "approach", "check_microscope", "check_read_back", "checked_limits",
-    "has_member", "has_part", "missing_members", "number", "offered_mode", "put_back", "read_number", "reported",
-    "reported_picture", "restoring", "stigmator_of", "switch", "two_of", "whole_number", "within",
+    "PartType", "Range", "allowed_range", "approach", "blank_after", "check_microscope", "check_read_back",
+    "checked_limits", "has_member", "has_part", "missing_members", "number", "offered_mode", "put_back", "read_number",
+    "read_pair", "reported", "reported_picture", "restoring", "stigmator_of", "switch", "two_of", "whole_number",
+    "within",
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -354,20 +355,39 @@ class Capabilities:
         """
         try:
             known: dict[str, Any] = {part.name: values.get(part.name) for part in fields(cls) if part.default is None}
+            numbers = [part.name for part in fields(cls) if part.metadata and known.get(part.name) is not None]
+            known |= {name: number(name, known[name]) for name in numbers}
+            if known["bit_depth"] is not None:
+                known["bit_depth"] = whole_number("bit_depth", values["bit_depth"], 1)
             known |= {name: str(values[name]) for name in ("model", "serial", "firmware")}
-            known["dwell_times"] = tuple(values.get("dwell_times", ()))
+            known["dwell_times"] = tuple(number("dwell_times", each) for each in values.get("dwell_times", ()))
             if known["stigmator"] is not None:
-                known["stigmator"] = Range(**known["stigmator"])
+                known["stigmator"] = _range_of(known["stigmator"])
             if known["stigmator_matrix"] is not None:
-                known["stigmator_matrix"] = tuple(map(tuple, known["stigmator_matrix"]))
+                rows = two_of("stigmator_matrix", known["stigmator_matrix"])
+                pairs = [two_of("stigmator_matrix", row) for row in rows]
+                known["stigmator_matrix"] = tuple(
+                    (number("stigmator_matrix", x), number("stigmator_matrix", y)) for x, y in pairs
+                )
             return cls(
-                working_distance=Range(**values["working_distance"]),
-                magnification=Range(**values["magnification"]),
+                working_distance=_range_of(values["working_distance"]),
+                magnification=_range_of(values["magnification"]),
                 scan_modes=tuple(map(_mode_of, values["scan_modes"])),
                 **known,
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InvalidParameterError(f"its capabilities cannot be read: {error!r}") from error
+
+
+def _range_of(values: Any) -> Range:
+    """Return a range from its parts; no limit is written as None."""
+    limits = Range(**values)
+    low = -math.inf if limits.minimum is None else number("minimum", limits.minimum)
+    high = math.inf if limits.maximum is None else number("maximum", limits.maximum)
+    step = number("step", limits.step)
+    if low > high or step < 0:
+        raise ValueError(f"no range goes from {low:g} to {high:g} in steps of {step:g}")
+    return Range(low, high, step)
 
 
 def _mode_of(value: Any) -> ScanMode:
@@ -502,7 +522,7 @@ class Microscope(Protocol, metaclass=PartType):
 
 
 _TRIES = 3
-"""How often a value is put back at most when Ctrl-C comes in between."""
+"""How often a value is put back at most when Ctrl-C, or a request to terminate, comes in between."""
 
 _AT_ONCE = frozenset({"stigmator"})
 """Members without travel: one that reads its value stands there."""
@@ -532,12 +552,8 @@ def check_microscope(microscope: object) -> None:
 
 
 def stigmator_of(microscope: object) -> tuple[float, float]:
-    """Return the setting of a stigmator as two finite numbers, in the units of the instrument; as `read_number`."""
-    try:
-        x, y = microscope.stigmator  # type: ignore[attr-defined]
-        return number("stigmator x", x), number("stigmator y", y)
-    except (TypeError, ValueError, InvalidParameterError, OutOfRangeError) as error:
-        raise DeviceError(f"the instrument reads back no usable stigmator: {error}; check its driver") from error
+    """Return the setting of a stigmator as two finite numbers, in the units of the instrument; as `read_pair`."""
+    return read_pair(microscope, "stigmator")
 
 
 def put_back(microscope: object, values: Mapping[str, Any], *, changed_only: bool = True) -> dict[str, Exception]:
@@ -561,30 +577,40 @@ def put_back(microscope: object, values: Mapping[str, Any], *, changed_only: boo
 
     Raises
     ------
-    KeyboardInterrupt
-        Once everything has been tried: Ctrl-C while values are put back leaves none of them out.
+    KeyboardInterrupt, SystemExit
+        Once everything has been tried: Ctrl-C, or a request to terminate, while values are put back leaves none of them
+        out. What failed is a note of it.
     """
-    failures = {}
-    interrupt: KeyboardInterrupt | None = None
+    failures: dict[str, Exception] = {}
+    interrupt: BaseException | None = None
     for name, value in values.items():
         for _ in range(_TRIES):
             try:
-                if isinstance(value, float | np.floating):
-                    number(name, value)
+                for each in value if isinstance(value, tuple) else (value,):
+                    if isinstance(each, float | np.floating):
+                        number(name, each)
                 if not (changed_only or name in _AT_ONCE) or getattr(microscope, name) != value:
                     if name == "stage_position":
                         microscope.move_stage(*value)  # type: ignore[attr-defined]
                     else:
                         setattr(microscope, name, value)
-            except KeyboardInterrupt as impatient:
-                interrupt = impatient
-                continue
             except Exception as error:
                 failures[name] = error
+            except BaseException as impatient:
+                interrupt = impatient
+                continue
             break
     if interrupt is not None:
+        _note_failures(interrupt, values, failures)
         raise interrupt
     return failures
+
+
+def _note_failures(error: BaseException, values: Mapping[str, Any], failures: Mapping[str, Exception]) -> None:
+    """Have an exception, and the log, say which values could not be put back."""
+    for name, failure in failures.items():
+        error.add_note(f"and {name} could not be put back to {values[name]}: {failure}")
+        _log.error("%s could not be put back to %s: %s", name, values[name], failure)  # SystemExit shows no note
 
 
 def approach(microscope: Microscope, working_distance: float, limits: Range) -> None:
@@ -627,6 +653,22 @@ def read_number(microscope: object, name: str, unit: str = "") -> float:
         raise DeviceError(f"the instrument reads back no usable value: {error}; check its driver") from error
 
 
+def read_pair(microscope: object, name: str, unit: str = "") -> tuple[float, float]:
+    """Return a member of a microscope that has an x and a y, as two finite numbers; parameters as for `read_number`.
+
+    Raises
+    ------
+    DeviceError
+        When it reads no such numbers: nothing may be computed from them, let alone set.
+    """
+    what = name.replace("_", " ")
+    try:
+        x, y = getattr(microscope, name)
+        return number(f"{what} x", x, unit), number(f"{what} y", y, unit)
+    except (TypeError, ValueError) as error:
+        raise DeviceError(f"the instrument reads back no usable {what}: {error}; check its driver") from error
+
+
 @contextmanager
 def restoring(
     microscope: object, *names: str, only_on_error: bool = False, values: Mapping[str, Any] | None = None
@@ -663,9 +705,7 @@ def restoring(
         yield values
     except BaseException as error:
         failures = put_back(microscope, values, changed_only=False)
-        for name, failure in failures.items():
-            error.add_note(f"and {name} could not be put back to {values[name]}: {failure}")
-            _log.error("%s could not be put back to %s: %s", name, values[name], failure)  # SystemExit shows no note
+        _note_failures(error, values, failures)
         back = [f"{name} is back at {value}" for name, value in values.items() if name not in failures]
         if isinstance(error, TransportError) and back:
             error.add_note(f"the link was opened again: {', '.join(back)}")
@@ -673,6 +713,26 @@ def restoring(
     if not only_on_error:
         for failure in put_back(microscope, values).values():
             raise failure
+
+
+def blank_after(error: BaseException, microscope: object) -> None:
+    """Leave no beam on for nobody after an error: stop, or switch the beam off where there is no `HasStop`.
+
+    Parameters
+    ----------
+    error : BaseException
+        What ends the use of the microscope; a beam that could not be blanked is a note of it.
+    microscope : Microscope
+        The instrument. One whose beam cannot be switched is left as it is.
+    """
+    try:
+        if isinstance(microscope, HasStop):
+            microscope.stop()
+        elif isinstance(microscope, HasBeam):
+            microscope.beam_on = False
+    except Exception as failure:
+        _log.exception("the beam could not be blanked")
+        error.add_note(f"and the beam could not be blanked: {failure}; look at the instrument")
 
 
 class LimitsTravel(abc.ABC):

@@ -12,13 +12,14 @@ import os
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 from semdrivers.autofocus import checked_settings
-from semdrivers.base import MicroscopeBase
+from semdrivers.base import MicroscopeBase, answered, ends_with_fork
 from semdrivers.connection import (
     LEAST_TOKEN,
     TOKEN_VARIABLE,
@@ -53,7 +54,10 @@ LEASE_HEADER, CLIENT_HEADER = "X-Semfocus-Lease", "X-Semfocus-Client"
 
 _OPTIONS = ("token", "client", "timeout")
 _TIMEOUT = 300.0
-"""Seconds that an answer may take: the slowest frame, or pumping."""
+"""Seconds that an answer may take, from the first byte to the last: the slowest frame, or pumping."""
+_LARGEST = {"frame": 1 << 30, "other": 1 << 26}
+"""Bytes of an answer at most."""
+_PART = 1 << 20
 _CONNECT_TIMEOUT = 10.0
 _POLL = 0.25, 10.0
 """Seconds to wait for a frame of a run: with an event that may cancel it, and without."""
@@ -152,16 +156,28 @@ class _Wire:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=_CONNECT_TIMEOUT)
         try:
             connection.connect()
-            connection.sock.settimeout(self._timeout)
+            connection.sock = _Bounded(connection.sock, self._timeout)
             connection.request(method, f"/api/{path}", content, headers)
             response = connection.getresponse()
-            return response.status, response.read()
+            return response.status, self._received(response, path)
         except (OSError, http.client.HTTPException) as error:
             raise TransportError(
                 f"{self.name}: {method} /api/{path} failed: {error or type(error).__name__}"
             ) from error
         finally:
             connection.close()
+
+    def _received(self, response: http.client.HTTPResponse, path: str) -> bytes:
+        """Return the body of an answer, whole and of bounded size."""
+        most = _LARGEST["frame" if path.startswith("frames/") else "other"]
+        answer = bytearray()
+        while part := response.read(_PART):
+            answer += part
+            if len(answer) > most:
+                raise ProtocolError(f"{self.name} answers {path} with more than {most >> 20} MB; check the address")
+        if response.length:
+            raise http.client.IncompleteRead(bytes(answer[:80]), response.length)
+        return bytes(answer)
 
     def _checked(self, status: int, answer: bytes, path: str) -> bytes:
         if status < 300:
@@ -173,7 +189,37 @@ class _Wire:
             raise ProtocolError(
                 f"{self.name} answers {path} with HTTP status {status}, and is no server of semfocus; check the address"
             ) from None
-        raise error_named(name, f"{self.name}: {message}")
+        raise _reported_error(name, f"{self.name}: {message}")
+
+
+class _Bounded(socket.socket):
+    """A connected socket whose time-out holds for all that is received together.
+
+    Parameters
+    ----------
+    connected : socket
+        Belongs to this one from here on.
+    timeout : float
+        Seconds from now.
+    """
+
+    def __init__(self, connected: socket.socket, timeout: float) -> None:
+        super().__init__(fileno=connected.detach())
+        self.settimeout(timeout)
+        self._end = time.monotonic() + timeout
+
+    def recv_into(self, *arguments: Any) -> int:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self.settimeout(left)
+        return super().recv_into(*arguments)
+
+
+def _reported_error(name: str, message: str) -> SemDriversError:
+    """Return an error that the server reports; one that is none of this package is the server's own affair."""
+    error = error_named(name, message)
+    return error if isinstance(error, SemDriversError) else SemDriversError(f"{name}: {message}")
 
 
 class RemoteMicroscope(MicroscopeBase):
@@ -204,6 +250,7 @@ class RemoteMicroscope(MicroscopeBase):
     def __init__(self, wire: _Wire) -> None:
         self._wire = wire
         self._closed = False
+        ends_with_fork(self)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -268,7 +315,7 @@ class RemoteMicroscope(MicroscopeBase):
                 error.add_note(f"the run was not cancelled: {other}")
             raise
         if state["error"] is not None:
-            raise error_named(str(state["error"].get("error")), str(state["error"].get("message")))
+            raise _reported_error(str(state["error"].get("error")), str(state["error"].get("message")))
         return AutofocusResult.from_dict(state["result"])
 
     def close(self) -> None:
@@ -287,8 +334,7 @@ class RemoteMicroscope(MicroscopeBase):
 
     def _read(self, name: str) -> Any:
         self._check_open()
-        value = self._wire.ask("GET", name, parts={"value": object})["value"]
-        return tuple(value) if isinstance(value, list) else value
+        return answered(name, self._wire.ask("GET", name, parts={"value": object})["value"])
 
     def _write(self, name: str, value: Any) -> None:
         self._check_open()
@@ -302,8 +348,8 @@ class RemoteMicroscope(MicroscopeBase):
     def _call(self, name: str, *arguments: Any) -> Any:
         self._check_open()
         values = [number(f"{self!r}: {name}", argument) for argument in arguments]
-        answer = self._wire.ask("POST", name, {"arguments": values}, control=True, parts={"value": object})["value"]
-        return tuple(answer) if isinstance(answer, list) else answer
+        body = {"arguments": values}
+        return answered(name, self._wire.ask("POST", name, body, control=True, parts={"value": object})["value"])
 
     def _stop(self, keep_beam: bool) -> None:
         self._check_open()

@@ -6,11 +6,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
+from contextlib import suppress
 from typing import Any, TypeVar
 
-from semdrivers.base import WrappedMicroscope
-from semdrivers.errors import InvalidParameterError, NotConnectedError
-from semdrivers.microscope import missing_members
+from semdrivers.base import WrappedMicroscope, ends_with_fork
+from semdrivers.errors import InvalidParameterError, NotConnectedError, SemDriversError
+from semdrivers.microscope import HasStop, missing_members
 
 __all__ = ["on_one_thread"]
 
@@ -24,8 +25,8 @@ def on_one_thread(microscope: Any) -> Any:
 
     For a driver that is bound to the thread that made it, as those over COM are, and for one that is not thread safe.
     The wrapper may be called from any thread; calls wait for each other. What a call raises is raised where it was
-    made. A ``cancel`` and a ``progress`` of autofocus work as ever. Ctrl-C is raised at once; the call under way ends
-    before the next one begins.
+    made. A ``cancel`` and a ``progress`` of autofocus work as ever. Ctrl-C is raised at once, and ends a frame under
+    way where the microscope is a `HasStop`; any other call ends before the next one begins.
 
     Parameters
     ----------
@@ -75,19 +76,27 @@ class _Thread:
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, "microscope")
+        self.is_busy = False
         self._ident = self._executor.submit(threading.get_ident).result()
 
     def do(self, work: Callable[[], _T]) -> _T:
         """Do it there, and return or raise what it does; on the thread itself, at once."""
         if threading.get_ident() == self._ident:
             return work()
-        future: Future[_T] = self._executor.submit(work)
+        future: Future[_T] = self._executor.submit(self._busy_with, work)
         while True:
             try:
                 return future.result(_LOOK)
             except NotYet:
                 if future.done():  # the work itself raised it
                     return future.result()
+
+    def _busy_with(self, work: Callable[[], _T]) -> _T:
+        self.is_busy = True
+        try:
+            return work()
+        finally:
+            self.is_busy = False
 
     def end(self) -> None:
         """End the thread once its work is done."""
@@ -98,12 +107,17 @@ class _OnOneThread(WrappedMicroscope):
     def __init__(self, microscope: Any, thread: _Thread) -> None:
         self._thread, self._closed = thread, False
         super().__init__(microscope)
+        ends_with_fork(self)
 
     def close(self) -> None:
-        """Close the microscope on its thread, and end the thread. A second call does nothing."""
+        """Close the microscope on its thread, and end the thread. A second call does nothing.
+
+        A frame under way is ended, where the microscope is a `HasStop`; any other call ends first.
+        """
         if self._closed:
             return
         try:
+            self._end_frame()
             self._call("close")
         finally:
             self._closed = True
@@ -115,7 +129,19 @@ class _OnOneThread(WrappedMicroscope):
 
     def _do(self, work: Callable[[], _T]) -> _T:
         self._check_open()
-        return self._thread.do(work)
+        try:
+            return self._thread.do(work)
+        except Exception:
+            raise
+        except BaseException:  # Ctrl-C, or another signal
+            self._end_frame()
+            raise
+
+    def _end_frame(self) -> None:
+        """End the frame under way, where the microscope can."""
+        if self._thread.is_busy and isinstance(self._microscope, HasStop):
+            with suppress(SemDriversError):
+                self._stop(keep_beam=True)
 
     def _read(self, name: str) -> Any:
         return self._do(lambda: getattr(self._microscope, name))

@@ -16,7 +16,7 @@ from semdrivers.errors import InvalidParameterError, installation
 from semdrivers.focus import AutofocusResult, AutofocusSettings
 from semdrivers.image import Image
 from semdrivers.maps import FocusMap
-from semdrivers.microscope import LimitsTravel, Range, approach
+from semdrivers.microscope import LimitsTravel, Range, approach, read_pair
 from semdrivers.plugins import get_plugin_manager
 
 __all__ = ["ASIDE", "SOURCE", "FocusTracker", "limits_from"]
@@ -68,7 +68,7 @@ class FocusTracker:
         settings : AutofocusSettings
             Those of the focusing.
         """
-        self._place = self._microscope.stage_position
+        self._place = read_pair(self._microscope, "stage_position", "mm")
         aim, away = result.working_distance, ASIDE * self._map.depth_of_field(self._microscope.magnification)
         limits = limits_from(self._microscope, settings, result.start_working_distance)
         places = [aim + self._side * away, aim - self._side * away]

@@ -6,6 +6,7 @@ compression without its optional codecs) and everything else by Pillow.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,8 +60,8 @@ def read_pixels(path: str | Path, page: int = 0) -> NDArray[Any]:
         that is known before it is decoded.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InvalidParameterError(f"{path}: {'that is a folder' if path.is_dir() else 'no such file'}")
+    if not os.path.isfile(path):  # which has an answer for a name that is too long
+        raise InvalidParameterError(f"{path}: {'that is a folder' if os.path.isdir(path) else 'no such file'}")
     if isinstance(page, bool) or not isinstance(page, int) or page < 0:
         raise InvalidParameterError(f"{path}: page must be a whole number from 0, not {page!r}")
     if page and page >= (pages := page_count(path)):

@@ -10,10 +10,11 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from semdrivers.base import WrappedMicroscope
+from semdrivers.base import WrappedMicroscope, ends_with_fork
 from semdrivers.errors import InvalidParameterError
 from semdrivers.files import naming, plain
 from semdrivers.image import Image, ScanMode
@@ -123,8 +124,9 @@ class Recorder(WrappedMicroscope):
         except InvalidParameterError as error:
             raise InvalidParameterError(f"it cannot be recorded: {error}") from None
         self.folder = free_folder(folder)
-        self._lock = threading.RLock()
+        self._lock, self._closing = threading.RLock(), threading.RLock()
         self._closed = False
+        ends_with_fork(self)
         self._session = SessionFolder(folder, type(microscope).__name__, microscope.capabilities, list(self.offers))
 
     @property
@@ -135,14 +137,14 @@ class Recorder(WrappedMicroscope):
 
     def close(self) -> None:
         """Close the microscope and the recording. A second call does nothing."""
-        with self._lock:
+        with self._closing:
             if self._closed:
                 return
             self._closed = True
-            try:
-                self._call("close")
-            finally:
-                self._session.close()
+        try:
+            self._call("close")
+        finally:
+            self._session.close()
 
     def __repr__(self) -> str:
         return f"<Recorder of {self._microscope!r} in {self.folder}>"
@@ -157,8 +159,12 @@ class Recorder(WrappedMicroscope):
         return self._note("call", name, list(arguments), lambda: super(Recorder, self)._call(name, *arguments))
 
     def _note(self, kind: str, name: str, arguments: list[Any], act: Callable[[], Any]) -> Any:
-        """Carry out an operation and record its outcome, an exception or interrupt included; frames are saved."""
-        with self._lock:
+        """Carry out an operation and record its outcome, an exception or interrupt included; frames are saved.
+
+        One at a time, but for what waits for no frame.
+        """
+        waits_for_none = kind == "get" or name == "close" or (name == "beam_on" and arguments == [False])
+        with nullcontext() if waits_for_none else self._lock:
             entry: dict[str, Any] = {"kind": kind, "name": name, "arguments": written(arguments)}
             entry["begin"] = self._session.now()
             try:

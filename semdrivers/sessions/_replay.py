@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from semdrivers.base import answered
 from semdrivers.connection import split_path_url
 from semdrivers.errors import DeviceError, InvalidParameterError, error_named
-from semdrivers.files import parse_json
+from semdrivers.files import parse_json, plain
 from semdrivers.image import Image, ScanMode, read_image
 from semdrivers.microscope import Capabilities
 from semdrivers.sessions._recorded import Recorded
@@ -81,13 +82,13 @@ class Replay(Recorded):
         return f"<Replay of {self.folder}, {self._next} of {len(self._entries)} lines>"
 
     def _read(self, name: str) -> Any:
-        return _tuples(self._recall(name))
+        return answered(name, self._recall(name))
 
     def _write(self, name: str, value: Any) -> None:
         self._do("set", name, value)
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        return _tuples(self._do("call", name, *arguments)["result"])
+        return answered(name, self._do("call", name, *arguments)["result"])
 
     def _recall(self, name: str) -> Any:
         """Return what was read at this point, else what was read or set last, else what will be read first."""
@@ -129,7 +130,7 @@ class Replay(Recorded):
             self._next = ahead + 1
             outcome = _outcome(entry)
             if kind == "set":
-                self._known[name] = arguments[0]
+                self._known[name] = plain(arguments[0])
             elif name in _MOVED:
                 self._known[_MOVED[name]] = outcome["result"]
             return outcome
@@ -144,7 +145,7 @@ def _outcome(entry: dict[str, Any]) -> dict[str, Any]:
     """Return an entry, or raise the error that it records."""
     if "error" not in entry:
         return entry
-    raise error_named(entry["error"], entry["message"])
+    raise error_named(str(entry["error"]), str(entry["message"]))
 
 
 def _read_session(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -163,9 +164,11 @@ def _read_session(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
                     raise ValueError(f"{entry['format']} version {entry['version']}, not {FORMAT} version {VERSION}")
                 entry["capabilities"]["working_distance"], list(entry["offers"])
             else:
-                entry["kind"], entry["name"], entry["arguments"]
-                if not entry.keys() & {"result", "frame", "error"}:
+                outcome = "message" if "error" in entry else "frame" if entry["name"] == "acquire" else "result"
+                if entry["kind"] != "wire" and outcome not in entry:
                     raise ValueError("an entry without an outcome")
+                if not all(isinstance(entry[part], str) for part in ("kind", "name", "arguments")):
+                    raise ValueError("kind, name and arguments must be texts")
         except (ValueError, KeyError, TypeError) as error:
             raise InvalidParameterError(f"{path}, line {number}: it is no recorded session: {error}") from error
         entries.append({**entry, "line": number})
@@ -179,8 +182,3 @@ def _capabilities(folder: Path, values: dict[str, Any]) -> Capabilities:
         return Capabilities.from_dict(values)
     except InvalidParameterError as error:
         raise InvalidParameterError(f"{folder / SESSION}: {error}") from error
-
-
-def _tuples(value: Any) -> Any:
-    """Return a list of JSON as the tuple that was recorded."""
-    return tuple(value) if isinstance(value, list) else value

@@ -47,6 +47,8 @@ _ORIENTATION = ("stage_orientation", "orient_stage")
 _BEAM_CHANGES = 1000
 _BEAM_TIME = 120.0
 _STAGE_TIME = 180.0
+_SCAN_SHARE, _LONGEST_SCAN = 10.0, 3600.0
+"""How often the time of its scan and the longest silence a frame may take, and seconds where the operator chose it."""
 _WAITING_TIME = 60.0
 """Seconds that a scan may wait for the optics, the stage and a procedure to come to rest."""
 _WORKING_DISTANCE_ERROR = 0.001
@@ -447,9 +449,11 @@ class Tescan(ConnectedMicroscope):
         missing = np.ones(pixels.size, bool)
         left = pixels.size
         end = time.monotonic() + self._address.timeout
+        scan = self._dwell(mode) * pixels.size
+        last = end + (_SCAN_SHARE * (scan + self._address.timeout) if scan else _LONGEST_SCAN)
         while left:
             try:
-                piece = self._links.pixels(end)
+                piece = self._links.pixels(min(end, last))
             except Silence:
                 raise Silence(
                     f"{self._name}: frame {self._frame} lacks {left} of {pixels.size} pixels, and the server sends no "

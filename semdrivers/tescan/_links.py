@@ -91,6 +91,9 @@ class Links:
             self._control.sendall(sharksem.encode(command, values, number=self._number, flags=flags))
         except OSError as error:
             raise self._lost(f"{command} could not be sent: {error}") from error
+        except BaseException:
+            self.close()  # an interrupt: half of it may be sent
+            raise
 
     def call(
         self,
@@ -182,6 +185,9 @@ class Links:
             raise Silence(f"{self._name}: no {what} came in time") from None
         except OSError as error:
             raise self._lost(f"no {what}: {error}") from error
+        except BaseException:
+            self.close()  # an interrupt: what had just come is lost with it
+            raise
         if not data:
             raise self._lost(f"it closed the connection before the {what} had come")
         return data

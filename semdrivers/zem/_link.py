@@ -13,6 +13,9 @@ from semdrivers.errors import DeviceError, NotConnectedError, TransportError
 _TRIES = 3
 """Datagrams may be lost. Every request here may come twice: a value is set to what it is to be, not changed by it."""
 
+_PICTURE_SHARE = 10.0
+"""How often the longest silence a picture may take, however steadily it trickles."""
+
 _KEPT = 8
 """Sockets that stay open, so that a late answer ends in silence and in no error at the instrument."""
 
@@ -119,14 +122,17 @@ class Link:
         Raises
         ------
         TransportError
-            When some are missing.
+            When some are missing in the end.
         """
         data = bytearray()
         with contextlib.suppress(TimeoutError):
             try:
                 with socket.create_connection((self._host, port), self._timeout) as stream:
-                    stream.settimeout(self._timeout)
-                    while len(data) < count and (part := stream.recv(min(1 << 20, count - len(data)))):
+                    end = time.monotonic() + _PICTURE_SHARE * self._timeout
+                    while len(data) < count and (left := end - time.monotonic()) > 0:
+                        stream.settimeout(min(left, self._timeout))
+                        if not (part := stream.recv(min(1 << 20, count - len(data)))):
+                            break
                         data += part
             except TimeoutError:
                 raise

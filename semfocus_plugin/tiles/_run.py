@@ -23,7 +23,7 @@ from semdrivers.errors import InvalidParameterError, OutOfRangeError, SemDrivers
 from semdrivers.focus import AutofocusResult, AutofocusSettings, Drift, NotFocusedError
 from semdrivers.image import Image, ScanMode, read_image
 from semdrivers.maps import FocusMap
-from semdrivers.microscope import WHOLE_FRAME, HasBeamShift, approach, offered_mode, put_back
+from semdrivers.microscope import WHOLE_FRAME, HasBeamShift, approach, offered_mode, put_back, read_pair
 from semdrivers.notify import Listener, notify
 from semdrivers.tracking import FocusTracker, limits_from
 from semfocus_plugin.networks import score
@@ -335,7 +335,7 @@ class _Taking:
         result = self._focus(tile.x, tile.y)
         if result.status == "cancelled" or self.cancel.is_set():
             return None
-        x, y = self.microscope.stage_position
+        x, y = read_pair(self.microscope, "stage_position", "mm")
         focus = "map" if result.method == BY_MAP else "run" if result.focused else "none"
         aim, sigma = self.map.predict(x, y)
         if result.focused and isinstance(self.tracker, FocusTracker):
@@ -407,7 +407,7 @@ class _Drifting:
 
     def __init__(self, microscope: Any, clock: Callable[[], float]) -> None:
         self._microscope, self._clock, self._time = microscope, clock, clock()
-        self._zero = tuple(microscope.beam_shift) if isinstance(microscope, HasBeamShift) else None
+        self._zero = read_pair(microscope, "beam_shift", "mm") if isinstance(microscope, HasBeamShift) else None
         self._speed, self._variance = (0.0, 0.0), _SPEED**2
         self.gone = (0.0, 0.0)
         """nm, to the right and downwards."""
@@ -424,7 +424,7 @@ class _Drifting:
         x, y = self._now()
         if self._zero is None:
             return x, y
-        shift = self._microscope.beam_shift
+        shift = read_pair(self._microscope, "beam_shift", "mm")
         return x - (shift[0] - self._zero[0]) * 1e6, y - (shift[1] - self._zero[1]) * 1e6
 
     def _now(self) -> tuple[float, float]:

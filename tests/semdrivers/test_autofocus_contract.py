@@ -370,6 +370,29 @@ class Shifting:
         self._shift = tuple(value)
 
 
+@pytest.mark.parametrize(
+    "value", [(math.nan, 0.0), (0.0, math.inf), None, "ab", ("1", "2"), (None, None), (1.0,), 5.0, {}]
+)
+@pytest.mark.parametrize(
+    ("part", "settings"),
+    [
+        ("_stage", {"focus_offset": (0.1, 0.0)}),
+        ("_stage", {"move_to_contrast": True}),
+        ("_shift", {"correct_drift": True}),
+        ("_stigmator", {"stigmate": True}),
+    ],
+)
+def test_a_start_of_a_part_that_is_no_pair_of_numbers_is_named_and_nothing_is_sent(
+    foreign_type, offer_method, part, settings, value
+):
+    offer_method(moved("refused"))
+    microscope = type("Shifts", (Shifting, foreign_type), {"stage_position": property(lambda self: self._stage)})()
+    setattr(microscope, part, value)
+    with pytest.raises(semdrivers.DeviceError, match="the instrument reads back no usable"):
+        semdrivers.autofocus(microscope, method="test-method", **settings)
+    assert (microscope.sent, microscope.moves) == ([], [])
+
+
 @pytest.mark.parametrize(("status", "stays"), [("focused", True), ("refused", False), ("cancelled", False)])
 def test_a_corrected_stigmator_stays_with_a_focus_alone(foreign_type, offer_method, status, stays):
     microscope = type("Both", (Shifting, foreign_type), {})()

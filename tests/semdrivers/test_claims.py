@@ -7,8 +7,10 @@ import threading
 import pytest
 
 import semdrivers
+from semdrivers.base import WrappedMicroscope
 from semdrivers.claims import check_free, claimed, innermost
 from semdrivers.hosts import FocusedMicroscope, FocusKeeper, focused
+from semdrivers.instruments import Instrument, LimitedMicroscope
 
 
 class Delegate:
@@ -183,3 +185,27 @@ def test_what_names_what_it_wraps_is_claimed_with_it(foreign):
     with claimed(foreign, "a run"), pytest.raises(semdrivers.BusyError, match="a run is under way"):
         check_free(Named(foreign))
     check_free(Named(foreign))
+
+
+class Compared(WrappedMicroscope):
+    """A wrapper that looks at another microscope, too."""
+
+    def __init__(self, microscope, other):
+        super().__init__(microscope)
+        self._other = other
+
+
+def test_a_wrapper_that_holds_another_microscope_too_wraps_its_own(foreign, foreign_type, offer_method):
+    offer_method(lambda *_: {})
+    wrapper = Compared(foreign, foreign_type())
+    assert innermost(wrapper) is foreign
+    with claimed(foreign, "a test"), pytest.raises(semdrivers.BusyError, match="a test is under way"):
+        semdrivers.autofocus(wrapper, method="test-method")
+
+
+def test_limits_of_a_named_instrument_hold_through_such_a_wrapper(foreign, foreign_type, offer_method):
+    seen = []
+    offer_method(lambda microscope, settings, *_: seen.append(settings.bounds) or {})
+    limited = LimitedMicroscope(foreign, Instrument("em30://192.168.1.30", max_travel=1.0))
+    semdrivers.autofocus(Compared(limited, foreign_type()), method="test-method")
+    assert seen == [(11.0, 13.0)]

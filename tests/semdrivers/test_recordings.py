@@ -193,6 +193,9 @@ HEAD = {
         (json.dumps(HEAD) + "\n", "capabilities cannot be read"),
         (json.dumps(HEAD) + "\n{}\n", "line 2"),
         (json.dumps(HEAD) + '\n{"kind": "get", "name": "x", "arguments": ""}\n', "without an outcome"),
+        (json.dumps(HEAD) + '\n{"kind": "get", "name": "x", "arguments": "", "frame": "y"}\n', "without an outcome"),
+        (json.dumps(HEAD) + '\n{"kind": "get", "name": "x", "arguments": "", "error": "y"}\n', "without an outcome"),
+        (json.dumps(HEAD) + '\n{"kind": "get", "name": [], "arguments": "", "result": 1}\n', "must be texts"),
     ],
 )
 def test_what_is_no_recording_is_told(tmp_path, text, message):
@@ -217,6 +220,29 @@ def test_a_frame_that_is_missing_is_told(tmp_path):
     with Recorder(connect(), tmp_path / "s") as recorder:
         recorder.acquire()
     (tmp_path / "s" / "frame-000001.ome.tif").unlink()
+    replay = semdrivers.connect(f"replay://{tmp_path.as_posix()}/s")
+    with pytest.raises(InvalidParameterError, match="no such file"):
+        replay.acquire()
+
+
+@pytest.mark.parametrize("value", ["near", None, [], [1.0], {}, pytest.param(10**400, id="huge")])
+@pytest.mark.parametrize("name", ["working_distance", "stage_position"])
+def test_a_recorded_value_that_cannot_be_is_named(tmp_path, name, value):
+    with Recorder(connect(), tmp_path / "s") as recorder:
+        getattr(recorder, name)
+    session = tmp_path / "s" / SESSION
+    head, entry, *rest = session.read_text().splitlines()
+    session.write_text("\n".join([head, json.dumps({**json.loads(entry), "result": value}), *rest, ""]))
+    replay = semdrivers.connect(f"replay://{tmp_path.as_posix()}/s")
+    with pytest.raises(semdrivers.ProtocolError, match=f"{name}.* reads"):
+        getattr(replay, name)
+
+
+def test_a_frame_whose_name_no_file_can_have_is_told(tmp_path):
+    with Recorder(connect(), tmp_path / "s") as recorder:
+        recorder.acquire()
+    session = tmp_path / "s" / SESSION
+    session.write_text(session.read_text().replace("frame-000001.ome.tif", "x" * 5000))
     replay = semdrivers.connect(f"replay://{tmp_path.as_posix()}/s")
     with pytest.raises(InvalidParameterError, match="no such file"):
         replay.acquire()

@@ -51,6 +51,15 @@ def test_a_wrapped_microscope_has_what_the_other_has_and_no_more(foreign_type):
     assert inner.closed
 
 
+def test_methods_of_a_wrapped_microscope_take_their_arguments_by_name(foreign_type):
+    kind = type("Staged", (foreign_type,), {"stage_position": (0.0, 0.0), "move_stage": lambda self, x, y: (x, y)})
+    wrapped = WrappedMicroscope(kind())
+    assert wrapped.move_stage(1.0, 2.0) == wrapped.move_stage(y=2.0, x=1.0) == (1.0, 2.0)
+    for arguments in ((1.0,), (1.0, 2.0, 3.0)):
+        with pytest.raises(TypeError, match="argument"):
+            wrapped.move_stage(*arguments)
+
+
 def test_only_a_microscope_can_be_wrapped():
     with pytest.raises(semdrivers.InvalidParameterError, match="object is no Microscope: it lacks capabilities"):
         WrappedMicroscope(object())
@@ -148,24 +157,39 @@ def test_a_stigmator_that_reads_its_value_is_never_set(changed_only):
     assert parts.done == [("stigmator", (1.0, 2.5))]
 
 
+@pytest.mark.parametrize("name", ["magnification", "stigmator", "stage_position", "beam_shift"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_what_is_no_number_is_never_put_back_and_the_rest_is(value):
-    parts = Parts(magnification=500.0, working_distance=13.0)
-    failures = put_back(parts, {"magnification": value, "working_distance": 12.0})
-    assert list(failures) == ["magnification"]
-    assert isinstance(failures["magnification"], semdrivers.OutOfRangeError)
+def test_what_is_no_number_is_never_put_back_and_the_rest_is(name, value):
+    before = 500.0 if name == "magnification" else (1.0, 2.0)
+    parts = Parts(**{name: before, "working_distance": 13.0})
+    failures = put_back(parts, {name: value if isinstance(before, float) else (1.0, value), "working_distance": 12.0})
+    assert list(failures) == [name]
+    assert isinstance(failures[name], semdrivers.OutOfRangeError)
     assert parts.done == [("working_distance", 12.0)]
 
 
+@pytest.mark.parametrize("impatience", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize(("presses", "set_at_last"), [(1, True), (2, True), (3, False)])
-def test_an_impatient_person_leaves_nothing_out_and_ends_the_program(presses, set_at_last):
+def test_an_impatient_person_leaves_nothing_out_and_ends_the_program(impatience, presses, set_at_last):
     parts = Parts(magnification=500.0, working_distance=13.0)
-    parts.failing["magnification"] = (KeyboardInterrupt(),) * presses
-    with pytest.raises(KeyboardInterrupt):
+    parts.failing["magnification"] = (impatience(),) * presses
+    with pytest.raises(impatience):
         put_back(parts, {"magnification": 2000.0, "working_distance": 12.0})
     assert (parts.magnification == 2000.0) is set_at_last
     assert parts.working_distance == 12.0
     assert len(parts.done) == min(presses + 1, 3) + 1
+
+
+def test_an_impatient_person_still_learns_what_could_not_be_put_back(caplog):
+    parts = Parts(magnification=500.0, working_distance=13.0)
+    parts.failing |= {"magnification": (SystemExit(143),), "working_distance": (semdrivers.DeviceError("stuck"),)}
+    with (
+        pytest.raises(SystemExit) as ended,
+        restoring(parts, values={"magnification": 2000.0, "working_distance": 12.0}),
+    ):
+        raise KeyboardInterrupt
+    assert ended.value.__notes__ == ["and working_distance could not be put back to 12.0: stuck"]
+    assert "working_distance could not be put back to 12.0: stuck" in caplog.text
 
 
 def test_what_failed_is_told_by_name_and_tried_once():

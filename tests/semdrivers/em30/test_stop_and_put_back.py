@@ -36,6 +36,8 @@ from semdrivers.errors import (
 )
 from semdrivers.image import ScanMode
 from semdrivers.microscope import HasStop, restoring
+from semdrivers.sessions import Recorder
+from semdrivers.threads import on_one_thread
 
 PICTURE = np.random.default_rng(5).integers(0, 256, (200, 300), np.uint8)
 SLOWEST = dataclasses.replace(
@@ -146,6 +148,25 @@ def test_closing_waits_for_no_frame(emulator):
     assert not emulator.instrument.status().scanning
     with semdrivers.connect(emulator.remote_url) as again:
         assert again.acquire().pixels.shape == (240, 320)
+
+
+def test_a_recorded_microscope_waits_for_no_frame_either(emulator, tmp_path):
+    recorder = Recorder(semdrivers.connect(emulator.url), tmp_path / "session")
+    frame = scanning(emulator, recorder)
+    assert InThread(lambda: recorder.working_distance).wait() == 14.0
+    assert InThread(lambda: setattr(recorder, "beam_on", False)).wait() is None
+    assert isinstance(frame.wait(), InterlockError)
+    recorder.beam_on = True
+    frame = scanning(emulator, recorder)
+    assert InThread(recorder.close).wait() is None
+    assert isinstance(frame.wait(), NotConnectedError)
+
+
+def test_a_microscope_on_one_thread_is_closed_in_the_middle_of_a_frame(emulator):
+    microscope = on_one_thread(lambda: semdrivers.connect(emulator.url))
+    frame = scanning(emulator, microscope)
+    assert InThread(microscope.close).wait() is None
+    assert isinstance(frame.wait(), StoppedError)
 
 
 def test_a_second_client_stops_and_the_first_cannot_switch_the_beam_on_again(emulator):
@@ -444,6 +465,51 @@ def test_a_signal_handler_may_stop_in_the_middle_of_any_call(wire):
             finally:
                 signal.signal(signal.SIGALRM, before)
         assert len(stops) == 20
+
+
+FORKS = """
+import os, sys, semdrivers
+from semdrivers.sessions import Recorder
+url, kind, end, folder = sys.argv[1:]
+make = {
+    "plain": lambda: semdrivers.connect(url),
+    "recorder": lambda: Recorder(semdrivers.connect(url), folder),
+    "one thread": lambda: semdrivers.on_one_thread(lambda: semdrivers.connect(url)),
+}
+with make[kind]() as microscope:
+    if (child := os.fork()) == 0:
+        if end == "close":
+            microscope.close()
+            os._exit(0)
+        sys.exit(0)  # an exception that leaves the block of the child
+    _, status = os.waitpid(child, 0)
+    print(status, microscope.beam_on, microscope.acquire().working_distance)
+    microscope.working_distance = 15.0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize(
+    ("kind", "end"), [("plain", "exit"), ("plain", "close"), ("recorder", "exit"), ("one thread", "exit")]
+)
+def test_a_forked_child_ends_without_a_word_to_the_instrument(emulator, tmp_path, kind, end):
+    command = [sys.executable, "-c", FORKS, emulator.remote_url, kind, end, str(tmp_path / "session")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "0 True 14.0\n"), done.stderr
+    assert "control was lost" not in done.stderr
+
+
+def test_ctrl_c_ends_a_frame_on_another_thread_and_the_next_frame_comes(emulator):
+    microscope = on_one_thread(lambda: semdrivers.connect(emulator.url))
+    threading.Thread(
+        target=lambda: (until(lambda: emulator.instrument.status().scanning), os.kill(os.getpid(), signal.SIGINT))
+    ).start()
+    with pytest.raises(KeyboardInterrupt):
+        microscope.acquire(ScanMode.SLOW)
+    until(lambda: not emulator.instrument.status().scanning)
+    assert microscope.beam_on
+    assert microscope.acquire().working_distance == 14.0
+    microscope.close()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP")

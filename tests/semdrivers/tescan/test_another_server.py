@@ -403,6 +403,25 @@ def test_a_frame_of_which_nothing_new_comes_ends(server, number):
         assert given_back(microscope, server)
 
 
+@pytest.mark.slow
+def test_a_frame_that_trickles_ends(server):
+    """A new pixel now and then breaks no silence."""
+
+    def trickling(pieces):
+        for number, channel, first, raw in pieces:
+            for index, pixel in enumerate(raw):
+                time.sleep(0.01)
+                if server.operator:
+                    return
+                yield number, channel, first + index, bytes([pixel])
+
+    server.pieces = trickling
+    with semdrivers.connect(server.hasty) as microscope:
+        with pytest.raises(semdrivers.TransportError, match="of 76800 pixels"):
+            microscope.acquire()
+        assert given_back(microscope, server)
+
+
 def test_data_of_which_the_server_says_no_more_end_the_connection(microscope, server):
     """The control connection lives on."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 import socket
 import threading
 
@@ -201,6 +202,60 @@ def test_the_scan_is_the_operators_again_after_close(emulator):
     assert emulator.operator_scans
     with pytest.raises(semdrivers.NotConnectedError, match="is closed; connect again"):
         microscope.acquire()
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_an_exception_leaves_no_beam_on_and_an_ordinary_end_does(emulator, error):
+    with opened(emulator):
+        pass
+    with opened(emulator) as microscope:
+        assert microscope.beam_on
+    with pytest.raises(error), opened(emulator):
+        raise error
+    with opened(emulator) as microscope:
+        assert not microscope.beam_on
+        microscope.beam_on = True
+    with pytest.raises(error), semdrivers.opened(emulator.url):
+        raise error
+    with opened(emulator) as microscope:
+        assert not microscope.beam_on
+
+
+class Interrupted(BaseException):
+    """What a signal handler raises, as Ctrl-C does."""
+
+
+def until_interrupted(work, microscope, seconds):
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    while True:
+        work(microscope)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timer")
+@pytest.mark.parametrize("work", [lambda one: one.working_distance, lambda one: one.acquire()], ids=["read", "frame"])
+def test_an_interrupt_between_any_two_calls_leaves_the_connections_usable(microscope, work):
+    """What had just come is lost with it: the rest of a message would be taken for the beginning of one."""
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    place = microscope.working_distance
+    random = np.random.default_rng(1)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(60):
+            with pytest.raises(Interrupted):
+                until_interrupted(work, microscope, random.uniform(2e-5, 3e-3))
+            assert microscope.working_distance == place
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert microscope.acquire().pixels.shape == (240, 320)
+
+
+def test_a_microscope_that_cannot_be_stopped_loses_its_beam(emulator):
+    semdrivers.stop(emulator.url)
+    with opened(emulator) as microscope:
+        assert not microscope.beam_on
 
 
 def test_no_server_is_named():

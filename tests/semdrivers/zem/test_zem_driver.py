@@ -202,7 +202,11 @@ def instrument(state, picture=b""):
     asked: list[str] = []
     state = state | {"Snap": f"SERVER:127.0.0.1:{gate.getsockname()[1]},7,512,512", "GetStgStatus": "1"}
     threading.Thread(target=send_pictures, daemon=True).start()
-    with gate, server(answers, "timeout=0.6&settle=0&working_distance=5:30") as url, semdrivers.connect(url) as opened:
+    with (
+        gate,
+        server(answers, "timeout=0.6&settle=0&working_distance=5:30") as url,
+        semdrivers.connect(url) as opened,
+    ):
         yield opened, state, asked
 
 
@@ -260,3 +264,25 @@ def test_a_picture_from_a_port_that_is_closed_is_named():
             state["Snap"] = f"SERVER:127.0.0.1:{gone.getsockname()[1]},7,512,512"
         with pytest.raises(semdrivers.TransportError, match="did not come"):
             microscope.acquire()
+
+
+@pytest.mark.slow
+def test_a_picture_that_trickles_is_named():
+    def trickle() -> None:
+        with contextlib.suppress(OSError), gate.accept()[0] as client:
+            while not ended.wait(0.02):
+                client.sendall(b"x")
+
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as gate, instrument(STANDS) as (microscope, state, _):
+        threading.Thread(target=trickle, daemon=True).start()
+        state["Snap"] = f"SERVER:127.0.0.1:{gate.getsockname()[1]},7,512,512"
+        with pytest.raises(semdrivers.TransportError, match="of 524288 bytes of a picture are missing"):
+            microscope.acquire()
+        ended.set()
+
+
+def test_an_exception_leaves_no_high_voltage_on():
+    with instrument(STANDS) as (microscope, state, _), pytest.raises(ZeroDivisionError), microscope:
+        raise ZeroDivisionError
+    assert state["GetHvStatus"] == "0"
