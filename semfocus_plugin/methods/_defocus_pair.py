@@ -264,15 +264,15 @@ def _unseen_lobe(run: FocusRun, period: float, near: Estimate, here: list[Measur
 def _past_the_lobes(
     run: FocusRun, posterior: Posterior, sightings: list[Sighting], here: list[Measurement]
 ) -> float | None:
-    """Return the nearest place to the start where a periodic sample would be plain if the focus were there, or None.
+    """Return the nearest place to the frame that shows most where a periodic sample would be plain in focus, or None.
 
-    Lobes all look like a focus nearby, and on them the frames say little of which way it lies.
+    Lobes all look like a focus nearby, and on them the frames say little of which way it lies; nearer ones show more.
     """
     periods = [s.period for s in sightings if s.period is not None]
     if len(here) < LOST or len(here) % 2 or not periods or any(m.detail >= PLAIN for m in here):
         return None
     pixel = here[0].pixel
-    reach = SHOWS * min(periods) * pixel / math.hypot(pixel, run.core) * posterior.unit(run.working_distance)
+    reach = SHOWS * min(periods) * pixel / math.hypot(pixel, run.core) * run.depth_of_field
     low, high = run.limits.minimum, run.limits.maximum
     taken = sorted(m.working_distance for m in here)
     places = [
@@ -281,7 +281,8 @@ def _past_the_lobes(
         min(high, taken[-1] + 2 * reach),
     ]
     new = [place for place in places if min(abs(place - other) for other in taken) >= reach]
-    return min(new, key=lambda place: abs(place - here[0].working_distance), default=None)
+    most = max(sightings, key=lambda s: s.power).working_distance
+    return min(new, key=lambda place: abs(place - most), default=None)
 
 
 def _judge_periodic(

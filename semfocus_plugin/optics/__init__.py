@@ -17,7 +17,7 @@ from semfocus_plugin.optics._nominal import (
     ideal_score,
     trained_depth_of_field,
 )
-from semfocus_plugin.optics._periodic import PLAIN, period_of
+from semfocus_plugin.optics._periodic import PLAIN, faint_wave, period_of
 from semfocus_plugin.optics._posterior import Estimate, Posterior, Residual
 from semfocus_plugin.optics._relief import Relief, relief
 from semfocus_plugin.optics._sighting import BlurEllipse, Sighting
@@ -53,6 +53,7 @@ __all__ = [
     "check_probe_diameter",
     "depth_of_field",
     "drift_of",
+    "faint_wave",
     "finding",
     "half_blur",
     "ideal_score",

@@ -63,6 +63,8 @@ class Sighting:
         it was known before the run, then what each unknown of the stigmator adds for a standard deviation of it.
     period : float or None
         Pixels after which the sample repeats itself, where the frame shows that and is out of focus.
+    power : float
+        Of the strongest wave of a frame that shows a periodic sample, over that of the noise there.
     misread : bool
         Whether the frame shows more fine structure than the blur that was read off it would leave.
     """
@@ -76,12 +78,13 @@ class Sighting:
     detail: float = 0.0
     added: tuple[complex, ...] = (0j,)
     period: float | None = None
+    power: float = 0.0
     misread: bool = False
 
     @property
     def misled(self) -> bool:
         """Whether a network cannot read a blur off the frame, for its sample is periodic."""
-        return self.period is not None or self.wave
+        return self.period is not None
 
     @property
     def wave(self) -> bool:

@@ -43,6 +43,9 @@ _SIGMAS = 2.5
 _LEAST_PLACES = 5
 """Places whose fine structure falls from the focus outwards by chance in one order of twenty, or fewer."""
 
+_LOBES = 0.02
+"""Share of the fine structure at the focus that reversed contrast shows, at most: a disc leaves 0.0175 of a wave."""
+
 _PLAINLY = 1.15
 """Ratio of the fine structure of two frames from which one shows more than the other, whatever a network reads."""
 
@@ -262,19 +265,39 @@ def in_order(measurements: Sequence[Measurement], focus: float) -> bool:
     focus : float
         Where the focus is said to be, mm.
     """
+    sides = _falling(measurements, focus)
+    if sides is None or sum(map(len, sides)) <= _LEAST_PLACES:  # the focus is in both
+        return False
+    return all(side[0] > _PLAINLY * side[-1] for side in sides)
+
+
+def side_to_look_at(measurements: Sequence[Measurement], focus: float) -> int | None:
+    """Return on which side of the focus a frame is missing to tell whether all are `in_order`: 1 above, −1 below.
+
+    None where they are, and where no further frame would make them so.
+    """
+    sides = _falling(measurements, focus)
+    if sides is None or in_order(measurements, focus):
+        return None
+    return 1 if len(sides[0]) <= len(sides[1]) else -1
+
+
+def _falling(measurements: Sequence[Measurement], focus: float) -> tuple[list[float], list[float]] | None:
+    """Return the fine structure from the focus upwards and downwards, its own included; None where it rises.
+
+    What a frame shows less than lobes of the disc do counts as that little, whatever a network reads off it.
+    """
     shown: dict[float, Measurement] = {}
     for m in _of_the_last(measurements):
         shown[m.working_distance] = max(m, shown.get(m.working_distance, m), key=lambda each: each.structure)
-    if len(shown) < _LEAST_PLACES:
-        return False
     best = shown[min(shown, key=lambda place: abs(place - focus))]
-    above = [shown[place].structure for place in sorted(shown) if place >= best.working_distance]
-    below = [shown[place].structure for place in sorted(shown, reverse=True) if place <= best.working_distance]
-    falls = all(
-        side[0] > _PLAINLY * side[-1] and all(further <= closer for closer, further in itertools.pairwise(side))
-        for side in (above, below)
-    )
-    return falls and not any(_reads_sharper(m, best) for m in shown.values())
+    least = _LOBES * best.structure
+    above = [max(shown[place].structure, least) for place in sorted(shown) if place >= best.working_distance]
+    below = [max(shown[place].structure, least) for place in sorted(shown)[::-1] if place <= best.working_distance]
+    falls = all(further <= closer for side in (above, below) for closer, further in itertools.pairwise(side))
+    if not falls or any(m.structure > least and _reads_sharper(m, best) for m in shown.values()):
+        return None
+    return above, below
 
 
 def _of_the_last(measurements: Sequence[Measurement]) -> list[Measurement]:

@@ -24,7 +24,14 @@ from semfocus_plugin.networks import Networks
 from semfocus_plugin.optics import SURE, Apertures, Beam, View, beam_of, depth_of_field, finding, instrument_of, learned
 from semfocus_plugin.run._brightness import Unusable
 from semfocus_plugin.run._focus_run import MOST_RETAKES, BudgetSpent, Cancelled, FocusRun
-from semfocus_plugin.run._frame_checks import contradiction, drawn_into, drawn_pixels, in_order, outshone
+from semfocus_plugin.run._frame_checks import (
+    contradiction,
+    drawn_into,
+    drawn_pixels,
+    in_order,
+    outshone,
+    side_to_look_at,
+)
 from semfocus_plugin.run._measurement import Measurement
 from semfocus_plugin.run._mixtures import averaged, differ, mixture
 from semfocus_plugin.run._stigmator import StigmatorEffect
@@ -42,6 +49,9 @@ _AT_BORDER = 0.75
 
 _WORTH_KEEPING = 0.2
 """Relative error up to which what a run has measured of a stigmator is kept: later runs correct by it."""
+
+_ASIDE = (4.5, 2.25)
+"""Depths of field from a focus to the frames that show whether its surroundings show less."""
 
 _REPEATS = 2
 """Further frames of one place where frames look like mixtures: a frame that is one late has come with the second."""
@@ -307,6 +317,10 @@ def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
     if unsound:
         reason = "; ".join(filter(None, (unsound, advice)))
         return dataclasses.replace(outcome, focused=False, retry=False, reason=reason)
+    place = None if odd is None else _missing_place(run, outcome.working_distance)
+    if place is not None:
+        run.measure(place, "verify")
+        return _confirmed(run, outcome)
     repeated = _repeated(run, outcome)
     if odd is None or in_order(run.measurements, outcome.working_distance) or not repeated.focused:
         return repeated
@@ -317,6 +331,17 @@ def _confirmed(run: FocusRun, outcome: Outcome) -> Outcome:
         + (advice or "check frame buffer and lens control, and what disturbs the beam")
     )
     return dataclasses.replace(outcome, focused=False, retry=False, reason=reason)
+
+
+def _missing_place(run: FocusRun, focus: float) -> float | None:
+    """Return where a frame may show that contradicting frames are in order all the same, or None."""
+    side = side_to_look_at(run.measurements, focus)
+    if side is None or not run.remaining:
+        return None
+    unit = run.depth_of_field
+    places = (run.snap(focus + side * away * unit) for away in _ASIDE)
+    taken = [m.working_distance for m in run.measurements]
+    return next((place for place in places if min(abs(place - other) for other in taken) >= unit), None)
 
 
 def _at_border(m: Measurement) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from semfocus_plugin.optics import TUNGSTEN, Posterior, Sighting, half_blur, spectrum
+from semfocus_plugin.optics import PLAIN, TUNGSTEN, Posterior, Sighting, faint_wave, half_blur, spectrum
 from semfocus_plugin.run._focus_run import FocusRun
 from semfocus_plugin.run._measurement import (
+    DETAIL,
     NOISE,
     Measurement,
     falsely_sharp,
@@ -31,6 +32,12 @@ _LEAST_SIGMA = 0.15
 _ANY = 1.0
 """ln of the standard deviation of a blur that is misread."""
 
+_PERIODS = 1.2
+"""Blur radius, in periods, at which a sample that repeats itself is faint: it is so from half of that to twice that."""
+
+_PLAINLY = 0.5
+"""Blur radius, in periods, up to which it is plain."""
+
 _CERTAIN = math.log(0.25)
 """The same from which the network sees the sample, few particles on a plain ground; of noise alone it is above 0.38."""
 
@@ -50,8 +57,20 @@ def sighting_of(m: Measurement) -> Sighting:
     seen = spectrum(m.image.pixels)
     # A wave is the sample's, whatever its lines share, and whatever a network reads off them.
     shown = seen.wave or sigma <= _CERTAIN or (m.correlation > NOISE and not falsely_sharp(m))
-    structure = shown and not shows_nothing(m)
-    period = misleading_period(m) if structure else None
+    nothing = shows_nothing(m)
+    period = misleading_period(m) if shown and not nothing else None
+    if period is None and seen.wave and not nothing:
+        period = seen.period
+    wave = None if nothing or (shown and period is None) else faint_wave(m.image.pixels)
+    if wave is not None and not shown:
+        period = wave[0]
+    structure = (shown or wave is not None) and not nothing
+    if period is not None and m.detail < DETAIL:
+        blur = math.log1p(_PERIODS * period)
+    elif period is not None and m.detail >= PLAIN:
+        if math.expm1(blur) > _PLAINLY * period:
+            blur, sigma = math.log1p(0.5 * _PLAINLY * period), _ANY
+        period = None  # So plain a frame shows no reversed contrast.
     contradicted = period is None and misread(m)
     if contradicted:
         sigma = _ANY
@@ -64,6 +83,7 @@ def sighting_of(m: Measurement) -> Sighting:
         seen,
         detail=m.structure,
         period=period,
+        power=0.0 if wave is None else wave[1],
         misread=contradicted,
     )
 
