@@ -54,6 +54,9 @@ MAX_FRAMES = 20
 SURE = 0.9
 """Probability of ±1 depth of field, or of ±2 with frames on both sides, that ends the search."""
 
+LIKELY = 0.5
+"""Probability that a place at a limit is the focus, below which it is refused where the focus is known."""
+
 ABOUT = 3.0
 """Depths of field of uncertainty within which flanks are the next frames."""
 
@@ -645,7 +648,7 @@ def _sharpest(run: FocusRun, posterior: Posterior, seen: list[Measurement], near
     edge = min(run.limits.minimum, run.limits.maximum, key=lambda limit: abs(limit - best.working_distance))
     beyond = abs(best.working_distance - edge) <= max(0.5 * near.unit, 0.51 * run.limits.step)
     lies = f"the focus may lie beyond the limit of {edge:.3f} mm"
-    if near.mass >= SURE and away > near.half_width:
+    if near.mass >= SURE and posterior.mass_between(place - near.unit, place + near.unit) < LIKELY:
         lies = f"the focus lies about {away:.3f} mm beyond the limit of {place:.3f} mm"
     elif _sharp(best) and best.score >= accept:
         reason = f"score {best.score:.1f}, the sharpest place within these limits"
@@ -664,13 +667,14 @@ def _sharpest(run: FocusRun, posterior: Posterior, seen: list[Measurement], near
 def _beyond(run: FocusRun, posterior: Posterior, near: Estimate, here: list[Measurement]) -> bool:
     """Return whether the focus lies beyond a limit at which there is a frame already: none within shows more.
 
-    A sample that is not sharp itself looks like that, too, so a sharp frame contradicts it unless a place is known.
+    A sample that is not sharp itself looks like that, too, so a sharp frame contradicts it unless a place is known; two
+    frames leave both sides of the sharper one open.
     """
     edges = (run.limits.minimum, run.limits.maximum)
     if not any(abs(m.working_distance - edge) <= max(0.51 * run.limits.step, 1e-6) for m in here for edge in edges):
         return False
     outside = 1 - posterior.mass_between(*edges)
-    known = near.mass >= SURE and not _within(run, near)
+    known = len(here) > 2 and near.mass >= SURE and not _within(run, near)
     return known or (outside > SURE and not _sharp(max(here, key=_sharpness)))
 
 
