@@ -175,7 +175,7 @@ def autofocus(
         elsewhere = map is not None or _STAGE in start
         result = dataclasses.replace(
             result,
-            working_distance=microscope.working_distance,
+            working_distance=_read_twice(microscope, _PLACE, microscope.capabilities.working_distance, "mm"),
             start_working_distance=start[_PLACE] if elsewhere else result.start_working_distance,
             provenance={**_provenance(microscope.capabilities, settings), **result.provenance},
         )
@@ -424,12 +424,12 @@ def _start(microscope: Microscope, settings: AutofocusSettings) -> dict[str, Any
 
 
 def _read_twice(microscope: Microscope, name: str, offered: Range, unit: str = "") -> float:
-    """Return a value that will be put back, which two reads agree on: no later answer would contradict a wrong one."""
+    """Return a value that is reported or put back, which two reads agree on: no later one would contradict it."""
     first, again = (read_number(microscope, name, unit) for _ in range(2))
     if abs(again - first) > max(offered.step, _SAME * abs(first)):
         raise DeviceError(
             f"the instrument reads back a {name.replace('_', ' ')} of {first:g} {unit}, and then {again:g} {unit}, "
-            "though nothing was set: wait until it stands still, or check its driver"
+            "with nothing set in between: wait until it stands still, or check its driver"
         )
     return first
 

@@ -78,7 +78,29 @@ def test_a_start_that_two_reads_disagree_on_is_named_and_nothing_moves(foreign_t
     setattr(LiesOnce, name, honest.getter(read))
     microscope = LiesOnce()
     offer_method(moved("refused"))
-    with pytest.raises(semdrivers.DeviceError, match=f"{name.replace('_', ' ')} of .* though nothing was set"):
+    with pytest.raises(semdrivers.DeviceError, match=f"{name.replace('_', ' ')} of .* with nothing set in between"):
+        semdrivers.autofocus(microscope, method="test-method")
+    assert (microscope.working_distance, microscope.magnification) == (12.0, 2000.0)
+
+
+def test_a_result_that_two_reads_disagree_on_is_named_and_the_start_is_restored(foreign_type, offer_method):
+    class LiesInTheEnd(foreign_type):
+        lies = 0
+
+        def read(self):
+            self.lies -= 1
+            return foreign_type.working_distance.fget(self) * (1e-3 if self.lies == 0 else 1.0)
+
+        working_distance = foreign_type.working_distance.getter(read)
+
+    def focus(microscope, settings, progress, cancel):
+        result = moved("focused")(microscope, settings, progress, cancel)
+        microscope.lies = 2
+        return result
+
+    microscope = LiesInTheEnd()
+    offer_method(focus)
+    with pytest.raises(semdrivers.DeviceError, match=r"working distance of .* with nothing set in between"):
         semdrivers.autofocus(microscope, method="test-method")
     assert (microscope.working_distance, microscope.magnification) == (12.0, 2000.0)
 
