@@ -62,9 +62,7 @@ def period_of(pixels: NDArray[Any]) -> float | None:
     float or None
         Pixels, from 6 to a third of the smaller side.
     """
-    height, width = pixels.shape
-    top, left = max(0, height - _LARGEST_SIDE) // 2, max(0, width - _LARGEST_SIDE) // 2
-    frame = pixels[top : top + _LARGEST_SIDE, left : left + _LARGEST_SIDE].astype(np.float32)
+    frame = _middle(pixels)
     window, total, band, modes, noisy, lag, overlap, away, within = _geometry(*frame.shape)
     frame -= float((frame * window).sum(dtype=np.float64)) / total
     power = power_of(frame * window)
@@ -107,9 +105,7 @@ def faint_wave(pixels: NDArray[Any]) -> tuple[float, float] | None:
     tuple of float, or None
         Pixels; and the power over that of the noise at such frequencies.
     """
-    height, width = pixels.shape
-    top, left = max(0, height - _LARGEST_SIDE) // 2, max(0, width - _LARGEST_SIDE) // 2
-    frame = pixels[top : top + _LARGEST_SIDE, left : left + _LARGEST_SIDE].astype(np.float32)
+    frame = _middle(pixels)
     window, frequency, noisy, allowed = _padded_geometry(*frame.shape)
     frame -= float((frame * window).sum(dtype=np.float64)) / float(window.sum(dtype=np.float64))
     padded = np.zeros((2 * frame.shape[0], 2 * frame.shape[1]), np.float32)
@@ -125,6 +121,12 @@ def faint_wave(pixels: NDArray[Any]) -> tuple[float, float] | None:
     neighbours[around - own : around + own + 1, max(x - own - first, 0) : x + own + 1 - first] = 0.0
     stands_out = allowed[y, x] and most >= _STANDS_OUT and most >= _ALONE * float(neighbours.max())
     return (1 / float(frequency[y, x]), most) if stands_out else None
+
+
+def _middle(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Return a copy of the middle of a frame, no larger than what periods are looked for in."""
+    top, left = (max(0, size - _LARGEST_SIDE) // 2 for size in pixels.shape)
+    return pixels[top : top + _LARGEST_SIDE, left : left + _LARGEST_SIDE].astype(np.float32)
 
 
 @lru_cache(maxsize=4)
